@@ -1,0 +1,47 @@
+"""What can go wrong, for the user to mend. Every message names the place, the fact and the cure.
+
+    RelaxError
+    ├── StoryboardError     mistakes of a storyboard, all of them at once, each with its place
+    ├── ModelError          a model that is not there, is incomplete, or does not fit the storyboard
+    └── RenderError         a render that cannot start or go on (output folder, image, numbers)
+
+The command line prints them without a traceback and exits with code 2. Anything else is a bug of ours.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """One mistake: `file:line:column: path: message`; line and column count from 1 and are absent in the Python API."""
+
+    message: str
+    path: str = ""  # of the field: scenes[1].seconds
+    file: str = ""
+    line: int | None = None
+    column: int | None = None
+
+    def __str__(self) -> str:
+        place = ":".join(str(part) for part in (self.file, self.line, self.column) if part)
+        return ": ".join(part for part in (place, self.path, self.message) if part)
+
+
+class RelaxError(Exception):
+    """Base of every error that a user can mend."""
+
+
+class StoryboardError(RelaxError):
+    """Carries every mistake found, in the order of the file."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+class ModelError(RelaxError):
+    """A model that is not there, is incomplete, or does not fit the storyboard."""
+
+
+class RenderError(RelaxError):
+    """A render that cannot start or go on."""
