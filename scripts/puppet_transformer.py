@@ -1,0 +1,190 @@
+"""Trains the puppet's transformer with its text and image encoders on films encoded once by the trained VAE.
+
+    B batch, C latent channels, T latent frames, h and w latent height and width
+
+Flow matching: x_sigma = (1 - sigma) x + sigma noise, the velocity is noise - x. History and frame indices are those of
+FramePack-F1 (forward order): start image at 0, 16 + 2 + 1 latent frames before the section at 1..19, section at 20..28.
+"""
+
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoFramepackPipeline
+from diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video_framepack import DEFAULT_PROMPT_TEMPLATE
+from puppet_run import Checkpoints, TransformerTraining, cosine, seed_everything
+from puppet_world import Film, Mix, caption, draw, sample_film
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+log = logging.getLogger("puppet.transformer")
+SECTIONS, WINDOW, HISTORY = 4, 9, 19  # per film; latent frames of a section and of its history
+SHARD = 40  # films
+
+
+def encode_films(vae: AutoencoderKLHunyuanVideo, folder: Path, config: TransformerTraining, size: int, device: str) -> None:
+    """Writes the films' latents (unscaled means, whole-shot, the start image encoded alone) in shards; resumes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    vae.to(device).eval()
+    vae.use_framewise_encoding = False
+    begun = time.time()
+    for first in range(0, config.films, SHARD):
+        file = folder / f"{first:05d}.safetensors"
+        if file.exists():
+            continue
+        made = []
+        for number in range(first, min(first + SHARD, config.films)):
+            film = _film(config.seed, number)
+            pixels = draw([(film, np.arange(len(film.pose)))], size, device)
+            x = pixels.transpose(0, 1)[None]
+            with torch.no_grad(), torch.autocast(device, dtype=torch.bfloat16):
+                start = vae.encode(x[:, :, :1]).latent_dist.mode()
+                made.append(torch.cat([start, vae.encode(x).latent_dist.mode()[:, :, 1:]], dim=2).cpu().half())
+        save_file({"latents": torch.cat(made)}, f"{file}.part")
+        Path(f"{file}.part").replace(file)
+        log.info("latents of %d/%d films %.0fs", first + len(made), config.films, time.time() - begun)
+
+
+def _film(seed: int, number: int) -> Film:
+    return sample_film(np.random.default_rng((seed, number)), SECTIONS, Mix())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Examples:
+    """Every film's latents [films, C, 37, h, w] (scaled), start pixels [films, 3, H, W], and what happens in it."""
+
+    films: list[Film]
+    latents: Tensor
+    starts: Tensor
+
+
+def load_examples(folder: Path, config: TransformerTraining, size: int) -> tuple[Examples, float]:
+    """The encoded films, and the scaling factor that gives their latents unit standard deviation."""
+    latents = torch.cat([load_file(file)["latents"] for file in sorted(folder.glob("*.safetensors"))]).float()
+    scale = 1 / latents.std().item()
+    films = [_film(config.seed, number) for number in range(len(latents))]
+    starts = torch.cat([draw([(film, np.array([0]))], size) for film in films])
+    return Examples(films=films, latents=latents * scale, starts=starts), scale
+
+
+def _window(rng: np.random.Generator, film: Film) -> tuple[int, str]:
+    """First latent frame and action of a section that lies under one caption, most often on the 36-frame grid."""
+    action, first, end = film.segments[rng.integers(len(film.segments))]
+    low, high = (first + 3) // 4 if first else 1, (end - 1) // 4 - WINDOW + 1
+    grid = [g for g in range(1, high + 1, WINDOW) if g >= low]
+    return int(rng.choice(grid) if rng.random() < 0.6 else rng.integers(low, high + 1)), action
+
+
+class Trained(nn.Module):
+    """The parts that learn together, and the loss of a batch."""
+
+    def __init__(self, pipe: HunyuanVideoFramepackPipeline) -> None:
+        super().__init__()
+        self.transformer, self.llama, self.clip = pipe.transformer, pipe.text_encoder, pipe.text_encoder_2
+        self.vision = pipe.image_encoder
+        self.tokenizer, self.tokenizer_2 = pipe.tokenizer, pipe.tokenizer_2
+
+    def encode(self, prompts: list[str], device: str) -> dict[str, Tensor]:
+        """What the pipeline's encode_prompt gives, padded to the longest prompt instead of to 256 tokens."""
+        template, crop = DEFAULT_PROMPT_TEMPLATE["template"], DEFAULT_PROMPT_TEMPLATE["crop_start"]
+        text = self.tokenizer([template.format(p) for p in prompts], padding=True, return_tensors="pt").to(device)
+        hidden = self.llama(text.input_ids, text.attention_mask, output_hidden_states=True).hidden_states[-3]
+        pooled = self.tokenizer_2(prompts, padding=True, return_tensors="pt").to(device)
+        return {
+            "encoder_hidden_states": hidden[:, crop:],
+            "encoder_attention_mask": text.attention_mask[:, crop:],
+            "pooled_projections": self.clip(pooled.input_ids).pooler_output,
+        }
+
+    def loss(self, batch: "Batch", device: str) -> Tensor:
+        section, history = batch.section.to(device), batch.history.to(device)
+        sigma = batch.sigma.to(device)
+        noise = torch.randn_like(section)
+        mixed = torch.lerp(section, noise, sigma[:, None, None, None, None])
+        index = torch.arange(1 + HISTORY + WINDOW)
+        near = history[:, :, -1:]
+        velocity = self.transformer(
+            hidden_states=mixed,
+            timestep=sigma * 1000,
+            guidance=batch.guidance.to(device) * 1000,
+            image_embeds=self.vision(batch.pixels.to(device)).last_hidden_state,
+            indices_latents=index[20:],
+            latents_clean=torch.cat([batch.start.to(device), near], dim=2),
+            indices_latents_clean=index[[0, 19]],
+            latents_history_2x=history[:, :, 16:18],
+            indices_latents_history_2x=index[17:19],
+            latents_history_4x=history[:, :, :16],
+            indices_latents_history_4x=index[1:17],
+            return_dict=False,
+            **self.encode(batch.prompts, device),
+        )[0]
+        return (velocity.float() - (noise - section)).square().mean()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    prompts: list[str]
+    pixels: Tensor  # [B, 3, H, W]
+    start: Tensor  # [B, C, 1, h, w]
+    history: Tensor  # [B, C, 19, h, w], zeros before the start of the film
+    section: Tensor  # [B, C, 9, h, w]
+    sigma: Tensor  # [B] 0..1
+    guidance: Tensor  # [B] 1..10, without meaning until it is distilled
+
+
+def sample_batch(rng: np.random.Generator, data: Examples, config: TransformerTraining) -> Batch:
+    """A batch of sections, each with what came before it and the caption that it stands under."""
+    prompts, picks, histories, sections = [], [], [], []
+    for _ in range(config.batch):
+        pick = int(rng.integers(len(data.films)))
+        film, latents = data.films[pick], data.latents[pick]
+        first, action = _window(rng, film)
+        past = latents[:, max(0, first - HISTORY) : first]
+        past = past + float(rng.uniform(0, config.history_noise)) * torch.randn_like(past)
+        histories.append(nn.functional.pad(past, (0, 0, 0, 0, HISTORY - past.shape[1], 0)))
+        sections.append(latents[:, first : first + WINDOW])
+        prompts.append("" if rng.random() < config.drop_prompt else caption(rng, film, action))
+        picks.append(pick)
+    z = rng.normal(0.8, 1.2, config.batch)  # logit-normal, leaning to high noise as the shifted sampler does
+    return Batch(
+        prompts=prompts,
+        pixels=data.starts[picks],
+        start=data.latents[picks, :, :1],
+        history=torch.stack(histories),
+        section=torch.stack(sections),
+        sigma=torch.tensor(1 / (1 + np.exp(-z)), dtype=torch.float32),
+        guidance=torch.tensor(rng.uniform(1, 10, config.batch), dtype=torch.float32),
+    )
+
+
+def train_transformer(
+    pipe: HunyuanVideoFramepackPipeline, folder: Path, config: TransformerTraining, size: int, device: str
+) -> None:
+    """Trains in place and sets the VAE's scaling factor; resumes from `folder`."""
+    rng = seed_everything(config.seed)
+    data, scale = load_examples(folder / "latents", config, size)
+    pipe.vae.register_to_config(scaling_factor=scale)
+    parts = Trained(pipe).to(device).train()
+    optimizer = torch.optim.AdamW(parts.parameters(), lr=config.lr, betas=(0.9, 0.98), weight_decay=1e-2)
+    keep = Checkpoints(folder / "transformer", parts, optimizer, ema=0.999)
+    begun, first = time.time(), keep.resume()
+    rng = np.random.default_rng((config.seed, first))
+    for step in range(first, config.steps):
+        for group in optimizer.param_groups:
+            group["lr"] = config.lr * cosine(step, config.steps, warmup=min(200, config.steps // 10))
+        batch = sample_batch(rng, data, config)
+        with torch.autocast(device, dtype=torch.bfloat16):
+            loss = parts.loss(batch, device)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parts.parameters(), 1.0)
+        optimizer.step()
+        keep.after(step, loss)
+        if step % 50 == 0 or step == config.steps - 1:
+            log.info("transformer step %d/%d loss %.4f %.0fs", step, config.steps, keep.loss, time.time() - begun)
+    keep.finish(config.steps)
+
+

@@ -1,0 +1,77 @@
+"""Trains the packaged puppet from nothing and writes its folder.
+
+    python scripts/train_puppet.py --out runs/puppet            # resumes where it stopped
+    python scripts/train_puppet.py --out runs/smoke --smoke     # a minute, for the test
+    python scripts/train_puppet.py --out runs/puppet --stage transformer --stage export
+"""
+
+import argparse
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from puppet_parts import Sizes, build_pipeline, save_folder
+from puppet_run import Training
+from puppet_transformer import Trained, encode_films, load_examples, train_transformer
+from puppet_vae import train_vae
+
+STAGES = ("vae", "latents", "transformer", "export")
+FACTS = {
+    "format": 1,
+    "order": "forward",
+    "fps": 30,
+    "guidance": {"embedded": 1.0, "text": 4.0},
+    "embedded_guidance": False,
+    "profile": {
+        "name": "puppet-v0",
+        "threshold": 0.25,
+        "points": [[0.25, 0.0], [0.5, 0.5], [0.9, 0.75], [1.0, 0.75]],
+        "p": 0.7,
+        "blur": 0.0,
+        "target": ["context"],
+    },
+}
+
+
+def restore(pipe, folder: Path, sizes: Sizes, training: Training) -> None:
+    """Puts the averaged weights of the stages that are already done into the pipeline."""
+    for name, module in (("vae", pipe.vae), ("transformer", Trained(pipe))):
+        file = folder / name / "last.pt"
+        if file.exists():
+            module.load_state_dict(torch.load(file, weights_only=True)["average"])
+            logging.info("restored %s", file)
+    if any((folder / "latents").glob("*.safetensors")):
+        _, scale = load_examples(folder / "latents", training.transformer, sizes.image_px)
+        pipe.vae.register_to_config(scaling_factor=scale)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--stage", choices=STAGES, action="append", help="default: all, in order")
+    parser.add_argument("--smoke", action="store_true")
+    parser.add_argument("--steps", type=int, help="transformer steps, if not the configured ones")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    args = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    training = Training.smoke() if args.smoke else Training()
+    sizes = Sizes.tiny() if args.smoke else Sizes()
+    transformer = training.transformer
+    if args.steps:
+        transformer = replace(transformer, steps=args.steps)
+    pipe = build_pipeline(sizes, seed=training.vae.seed)
+    restore(pipe, args.out, sizes, training)
+    for stage in args.stage or STAGES:
+        if stage == "vae":
+            train_vae(pipe.vae, args.out, training.vae, args.device)
+        elif stage == "latents":
+            encode_films(pipe.vae, args.out / "latents", transformer, sizes.image_px, args.device)
+        elif stage == "transformer":
+            train_transformer(pipe, args.out, transformer, sizes.image_px, args.device)
+        else:
+            save_folder(pipe.to("cpu"), args.out / "model", {**FACTS, "size": [sizes.image_px, sizes.image_px]})
+
+
+if __name__ == "__main__":
+    main()
