@@ -1,0 +1,132 @@
+"""Turns pydantic's errors into our sentences: the fact, then the cure."""
+
+import types
+from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
+from typing import Any, Literal, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from ..errors import Problem
+
+
+def explain(error: ValidationError, model: type[BaseModel]) -> list[Problem]:
+    """One Problem per field, with the path `scenes[1].seconds`."""
+    problems: dict[str, Problem] = {}
+    for detail in error.errors(include_url=False):
+        loc = _plain_loc(detail["loc"], model)
+        path = path_of(loc)
+        if detail["type"] == "too_short" and detail["input"]:
+            continue  # the items that are there have mistakes of their own
+        problems.setdefault(path, Problem(path=path, message=_sentence(detail, loc, model)))
+    return [p for path, p in problems.items() if not any(other.startswith(f"{path}[") for other in problems)]
+
+
+def path_of(loc: Sequence[str | int]) -> str:
+    """scenes[1].relax.beta"""
+    text = ""
+    for part in loc:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    return text
+
+
+def suggest(word: str, known: Sequence[str]) -> str:
+    """A cure for a name that does not exist."""
+    near = get_close_matches(word, known, n=1, cutoff=0.6)
+    return f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
+
+
+def model_at(model: type[BaseModel], loc: Sequence[str | int]) -> type[BaseModel] | None:
+    """The mapping's model that a path leads to, None where the path leads to no mapping."""
+    current: type[BaseModel] | None = model
+    for part in loc:
+        if isinstance(part, int):
+            continue
+        field = current.model_fields.get(part) if current else None
+        current = next(_models(field.annotation), None) if field else None
+    return current
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _models(inner)
+
+
+def _plain_loc(loc: tuple[int | str, ...], model: type[BaseModel]) -> tuple[int | str, ...]:
+    """Without the branch names that pydantic adds for unions."""
+    plain: list[int | str] = []
+    for part in loc:
+        inside = model_at(model, plain)
+        if isinstance(part, int) or inside is not None or not plain:
+            plain.append(part)
+    return tuple(plain)
+
+
+def _sentence(detail: ErrorDetails, loc: Sequence[str | int], model: type[BaseModel]) -> str:
+    kind, value, context = detail["type"], detail.get("input"), detail.get("ctx", {})
+    names = [index for index, part in enumerate(loc) if isinstance(part, str)]
+    owner = model_at(model, loc[: names[-1]]) if names else model
+    if kind == "missing":
+        return "is missing; add it"
+    if kind == "extra_forbidden":
+        return f"unknown field; {suggest(str(loc[-1]), list(owner.model_fields) if owner else [])}"
+    if kind == "value_error":
+        return str(context["error"])
+    if kind.startswith(("greater", "less")) and owner:
+        return f"is {value:g}; must be {_range(owner, str(loc[-1]))}"
+    if kind == "finite_number":
+        return f"is {value}; write a finite number"
+    if kind == "literal_error" or choices(owner, loc):
+        known = choices(owner, loc)
+        return f"is {value!r}; {suggest(str(value), known)}"
+    if kind == "too_short" and loc[-1:] == ("scenes",):
+        return "holds no scene; add one"
+    if kind in ("too_long", "string_too_long"):
+        return f"is too long: {context.get('actual_length', len(str(value)))} of at most {context.get('max_length')}"
+    return f"is {_shown(value)}; {_wanted(kind)}"
+
+
+def choices(owner: type[BaseModel] | None, loc: Sequence[str | int]) -> list[str]:
+    """The names that a field accepts, if it accepts names."""
+    names = [part for part in loc if isinstance(part, str)]
+    field = owner.model_fields.get(names[-1]) if owner and names else None
+    return [str(value) for value in _literals(field.annotation)] if field else []
+
+
+def _literals(annotation: Any) -> Iterator[Any]:
+    if get_origin(annotation) is Literal:
+        yield from get_args(annotation)
+    elif get_origin(annotation) in (tuple, types.UnionType) or get_args(annotation):
+        for inner in get_args(annotation):
+            yield from _literals(inner)
+
+
+def _range(owner: type[BaseModel], name: str) -> str:
+    """The bounds of a number field in words, read from its schema."""
+    schema = owner.model_json_schema()["properties"][name]
+    found = next((s for s in [schema, *schema.get("anyOf", [])] if "maximum" in s or "exclusiveMinimum" in s), schema)
+    if "exclusiveMinimum" in found:
+        return f"above {found['exclusiveMinimum']:g} and at most {found['maximum']:g}"
+    return f"between {found['minimum']:g} and {found['maximum']:g}"
+
+
+def _wanted(kind: str) -> str:
+    wanted = {
+        "int": "write a whole number",
+        "float": "write a number",
+        "string": "write text",
+        "tuple": "write a list",
+        "model": "write a mapping of fields",
+        "dict": "write a mapping of fields",
+        "missing_argument": "give a list of the right length",
+    }
+    return next((text for name, text in wanted.items() if kind.startswith(name)), "write another value")
+
+
+def _shown(value: Any) -> str:
+    kinds = {dict: "a mapping", list: "a list", tuple: "a list", type(None): "empty"}
+    text = kinds.get(type(value)) or repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

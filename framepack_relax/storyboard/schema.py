@@ -1,0 +1,249 @@
+"""What a storyboard may say (design §4). Field descriptions give units; they become the JSON Schema's."""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
+
+from ..errors import Problem, StoryboardError
+from .messages import explain
+
+PRESETS = {"sustained": 0.7, "linear": 1.0, "rapid": 2.1}
+PROFILES = ("auto", "paper")
+CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+Target = Literal["embedded", "text", "context"]
+
+
+def _plain_text(text: str) -> str:
+    if found := CONTROL.search(text):
+        raise ValueError(f"holds the control character U+{ord(found[0]):04X}; remove it")
+    return text
+
+
+def _not_empty(text: str) -> str:
+    if not text.strip():
+        raise ValueError("is empty; write something or remove the line")
+    return _plain_text(text)
+
+
+def _scene_id(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", text):
+        raise ValueError("must be 1 to 64 letters, digits, '_', '-' or '.', and begin with a letter or digit")
+    return text
+
+
+def _multiple_of_16(size: tuple[int, int]) -> tuple[int, int]:
+    for name, value in zip(("width", "height"), size, strict=True):
+        if value % 16 or not 16 <= value <= 4096:
+            raise ValueError(f"{name} {value} must be a multiple of 16 between 16 and 4096")
+    return size
+
+
+def _power(value: Any) -> Any:
+    return PRESETS.get(value, value) if isinstance(value, str) else value
+
+
+def _targets(value: Any) -> Any:
+    return (value,) if isinstance(value, str) and value != "auto" else value
+
+
+def _distinct(value: Any) -> Any:
+    if isinstance(value, tuple) and (not value or len(set(value)) < len(value)):
+        raise ValueError("must name one or more targets, each once")
+    return value
+
+
+Text = Annotated[str, AfterValidator(_plain_text)]
+Words = Annotated[str, AfterValidator(_not_empty)]
+Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
+Steps = Annotated[int, Field(ge=1, le=1000)]
+
+
+class Part(BaseModel):
+    """Base of every mapping of a storyboard: frozen, strict types, unknown keys forbidden."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Guidance(Part):
+    """Base scales at rest; absent ones are the model's own."""
+
+    embedded: float | None = Field(None, ge=1, le=100, description="embedded (distilled) guidance scale")
+    text: float | None = Field(None, ge=1, le=100, description="true CFG scale on the prompt; 1 is off")
+
+
+class Relax(Part):
+    """Explicit relaxation of a scene; what is absent comes from the intensity profile."""
+
+    target: Annotated[
+        Literal["auto"] | tuple[Target, ...] | None,
+        BeforeValidator(_targets),
+        AfterValidator(_distinct),
+        Field(description="restraints that eq. 2 relaxes: auto, or one or more of embedded, text, context"),
+    ] = None
+    beta: float | None = Field(None, ge=-1, le=1, description="relaxation strength; 0 is off, below 0 boosts")
+    p: Annotated[
+        float | None,
+        BeforeValidator(_power),
+        Field(gt=0, le=8, description="decay power, or sustained (0.7), linear (1.0), rapid (2.1)"),
+    ] = None
+    min: float | None = Field(None, ge=0, le=100, description="s_min, the scale that beta 1 reaches at sigma 1")
+    blur: float | None = Field(None, ge=0, le=8, description="sigma_blur of K and V in latent frames; 0 is off")
+    scope: Literal["section", "history", "reference", "all"] | None = Field(None, description="whose K and V are blurred")
+    space: Literal["post_rope", "pre_rope"] | None = Field(None, description="where K is blurred")
+    over_steps: Literal["constant", "follow"] | None = Field(None, description="blur over the steps")
+    coord: Literal["sigma", "progress"] | None = Field(None, description="shifted noise fraction or unshifted time")
+    bias: float | None = Field(None, gt=0, le=4, description="gamma on history keys for the section; 1 is off")
+    bias_above: float | None = Field(None, ge=0, le=1, description="the bias acts while sigma is above this")
+
+
+class Scene(Part):
+    """A stretch of film under one prompt."""
+
+    id: Annotated[str, AfterValidator(_scene_id)] = Field(description="unique name; part of the scene's seeds")
+    prompt: Words = Field(description="what is seen and what happens", max_length=20_000)
+    seconds: float = Field(gt=0, le=3600, description="length in seconds; scene ends snap to the 36-frame grid")
+    intensity: float = Field(0.0, ge=0, le=1, description="how much should happen: 0 calm .. 1 most dynamic")
+    negative_prompt: Text | None = Field(None, description="instead of the board's", max_length=20_000)
+    image: Words | None = Field(None, description="start image of a shot, relative to the storyboard")
+    transition: Literal["continue", "cut"] = Field("continue", description="keep the history, or begin a new shot")
+    seed: Seed | None = Field(None, description="instead of the board's")
+    steps: Steps | None = Field(None, description="denoising steps, instead of the board's")
+    guidance: Guidance = Field(default_factory=Guidance)
+    relax: Relax = Field(default_factory=Relax)
+
+
+class Storyboard(Part):
+    """A film: settings of the board and its scenes in order."""
+
+    version: Literal[1] = Field(1, description="of this format")
+    title: Text = Field("", description="goes into the film's metadata")
+    model: Words = Field("puppet", description="puppet, framepack-f1, framepack, a diffusers folder or a hub id")
+    size: Annotated[
+        tuple[int, int] | None,
+        AfterValidator(lambda size: size and _multiple_of_16(size)),
+        Field(description="width, height in px, multiples of 16; default: the model's own"),
+    ] = None
+    fps: int | None = Field(None, ge=1, le=240, description="frames per second; default: the model's own")
+    seed: Seed = Field(31337, description="every section's noise follows from it")
+    steps: Steps = Field(25, description="denoising steps per section")
+    sampler: Literal["unipc", "euler"] = Field("unipc", description="diffusers scheduler")
+    order: Literal["forward", "inverted"] | None = Field(None, description="of rendering; default: the model's own")
+    style: Text = Field("", description="joined to every scene's prompt", max_length=20_000)
+    negative_prompt: Text = Field("", max_length=20_000, description="for true CFG")
+    image: Words | None = Field(None, description="start image, relative to the storyboard")
+    profile: Words = Field("auto", description="intensity profile: auto (the model's own), paper, or a file")
+    crf: int = Field(16, ge=0, le=51, description="H.264 quality; lower is better and larger")
+    scenes: tuple[Scene, ...] = Field(min_length=1, max_length=3000)
+
+    _folder: Path | None = PrivateAttr(None)
+    _places: Mapping[str, tuple[int, int]] = PrivateAttr(default_factory=dict)
+    _file: str = PrivateAttr("")
+
+    def __eq__(self, other: object) -> bool:
+        """Equal boards say the same, wherever they were read."""
+        return isinstance(other, Storyboard) and self.model_dump() == other.model_dump()
+
+    def prompt_of(self, scene: Scene) -> str:
+        """The scene's prompt with the board's style."""
+        return f"{scene.prompt}, {self.style}" if self.style.strip() else scene.prompt
+
+    def negative_of(self, scene: Scene) -> str:
+        return self.negative_prompt if scene.negative_prompt is None else scene.negative_prompt
+
+    def resolve(self, path: str) -> Path:
+        """A path of the board as a path on disk: relative to its file, or to the current folder without one."""
+        return (self._folder or Path()) / path
+
+    def located(self, problem: Problem) -> Problem:
+        """The problem with the line and column of its path, or of the nearest mapping around it that is written."""
+        path = problem.path
+        while path and path not in self._places:
+            path = path.rpartition(".")[0] if "." in path else path.rpartition("[")[0]
+        line, column = self._places.get(path, (None, None))
+        return Problem(message=problem.message, path=problem.path, file=self._file, line=line, column=column)
+
+    def changed(self, **fields: Any) -> "Storyboard":
+        """A copy with other board fields, checked, that still knows where it was read."""
+        values = {name: getattr(self, name) for name in type(self).model_fields}
+        return build_storyboard({**values, **fields}).placed(self._file, self._folder, self._places)
+
+    def placed(self, file: str, folder: Path | None, places: Mapping[str, tuple[int, int]]) -> "Storyboard":
+        """The same board, told where it was read: `places` maps field paths to (line, column)."""
+        self._file, self._folder, self._places = file, folder, places
+        return self
+
+
+def build_storyboard(data: Mapping[str, Any]) -> Storyboard:
+    """The one door to a checked storyboard; raises StoryboardError with every mistake in `data`, unlocated."""
+    story, problems = None, []
+    try:
+        story = Storyboard.model_validate(dict(data))
+    except ValidationError as error:
+        problems = explain(error, Storyboard)
+    problems += _between_scenes(data.get("scenes"))
+    if problems or story is None:
+        raise StoryboardError(problems)
+    return story
+
+
+def _between_scenes(scenes: Any) -> list[Problem]:
+    """Rules between fields, on scenes that need not be valid otherwise."""
+    problems: list[Problem] = []
+    seen: dict[str, int] = {}
+    for index, scene in enumerate(scenes if isinstance(scenes, (list, tuple)) else ()):
+        fields = scene if isinstance(scene, Mapping) else vars(scene) if isinstance(scene, Scene) else {}
+        name = fields.get("id")
+        if isinstance(name, str) and name in seen:
+            message = f"{name!r} is also the id of scenes[{seen[name]}]; ids must differ"
+            problems.append(Problem(path=f"scenes[{index}].id", message=message))
+        elif isinstance(name, str):
+            seen[name] = index
+        if fields.get("image") and index and fields.get("transition", "continue") == "continue":
+            message = "an image starts a new shot; add `transition: cut` or remove the image"
+            problems.append(Problem(path=f"scenes[{index}].image", message=message))
+    return problems
+
+
+def storyboard_from_scenes(scenes: Sequence[Scene], **board: Any) -> Storyboard:
+    """A storyboard from scenes made in Python; `board` are its other fields. Raises StoryboardError."""
+    return build_storyboard({**board, "scenes": tuple(scenes)})
+
+
+def dump_storyboard(story: Storyboard) -> str:
+    """YAML that reads back to an equal storyboard."""
+    data = story.model_dump(mode="json", exclude_none=True)
+    for scene in data["scenes"]:
+        for name in ("guidance", "relax"):
+            if not scene[name]:
+                del scene[name]
+    return yaml.dump(data, Dumper=_QuotingDumper, sort_keys=False, allow_unicode=True, width=110)
+
+
+class _QuotingDumper(yaml.SafeDumper):
+    """Writes every text in double quotes unless it is a plain word, so that nothing is taken for a number."""
+
+
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    style = None if re.fullmatch(r"[A-Za-z][A-Za-z_ ]*", text) else '"'
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_QuotingDumper.add_representer(str, _represent_text)
+_QuotingDumper.add_representer(float, lambda dumper, x: dumper.represent_scalar("tag:yaml.org,2002:float", _number(x)))
+
+
+def _number(value: float) -> str:
+    text = repr(value)
+    assert math.isfinite(value), "the schema refuses NaN and infinity"
+    return text if "e" not in text or "." in text else text.replace("e", ".0e")
+
+
+def storyboard_schema() -> dict[str, Any]:
+    """JSON Schema (draft 2020-12) for editors."""
+    schema = Storyboard.model_json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
