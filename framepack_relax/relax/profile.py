@@ -1,0 +1,85 @@
+"""What an intensity asks for: a profile maps it to beta, p and blur; a scene's explicit values win over it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+from .guidance import Restraint
+
+
+@dataclass(frozen=True, kw_only=True)
+class Relaxation:
+    """How one scene is relaxed."""
+
+    target: tuple[Restraint, ...]
+    beta: float  # -1..1, strength of eq. 2; below 0 it boosts
+    p: float  # 0..8, decay power of eq. 2
+    minimum: float | None  # s_min; None: 1 for embedded and text, 0 for context
+    blur: float  # sigma_blur in latent frames, 0 is off
+    scope: Literal["section", "history", "reference", "all"]
+    space: Literal["post_rope", "pre_rope"]
+    over_steps: Literal["constant", "follow"]
+    coord: Literal["sigma", "progress"]
+    bias: float  # gamma on history keys for section queries, 1 is off
+    bias_above: float  # the bias acts while sigma is above this
+
+    @property
+    def at_rest(self) -> bool:
+        """Nothing is relaxed: the scene is plain FramePack."""
+        return (self.beta == 0 or not self.target) and self.blur == 0 and self.bias == 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """Beta is piecewise linear through `points` (intensity, beta); at or below `threshold` a scene is at rest."""
+
+    name: str
+    threshold: float
+    points: tuple[tuple[float, float], ...]
+    p: float
+    blur: float
+    target: tuple[Restraint, ...]
+    scope: Literal["section", "history", "reference", "all"] = "section"
+
+    def beta(self, intensity: float) -> float:
+        return 0.0 if intensity <= self.threshold else _interpolate(self.points, intensity)
+
+    def relaxation(self, intensity: float) -> Relaxation:
+        """The settings of a scene of this intensity (0..1) before its explicit values."""
+        resting = intensity <= self.threshold
+        return Relaxation(
+            target=self.target,
+            beta=self.beta(intensity),
+            p=self.p,
+            minimum=None,
+            blur=0.0 if resting else self.blur,
+            scope=self.scope,
+            space="post_rope",
+            over_steps="constant",
+            coord="sigma",
+            bias=1.0,
+            bias_above=0.0,
+        )
+
+
+def paper_profile(*, embedded: bool) -> Profile:
+    """The paper's settings: the embedded scale where the model has a trained one, else true CFG on the text."""
+    return Profile(
+        name="paper",
+        threshold=0.25,
+        points=((0.25, 0.0), (0.5, 0.5), (1.0, 0.75)),
+        p=0.7,
+        blur=0.6,
+        target=("embedded",) if embedded else ("text",),
+    )
+
+
+def _interpolate(points: Sequence[tuple[float, float]], x: float) -> float:
+    """Piecewise linear through points of rising x, constant beyond the ends."""
+    if x <= points[0][0]:
+        return points[0][1]
+    for (x0, y0), (x1, y1) in pairwise(points):
+        if x <= x1:
+            return y0 + (y1 - y0) * (x - x0) / (x1 - x0)
+    return points[-1][1]

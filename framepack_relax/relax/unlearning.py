@@ -1,0 +1,83 @@
+"""Temporal unlearning (eq. 3): keys and values smoothed over time, K~_t = sum_j G(j - t; sigma_blur) K_j.
+
+    B batch, L tokens of the packed video sequence, N heads, H head dim, F frames of a segment
+
+A packed FramePack sequence is a run of segments [4x | 2x | 1x | section], each a grid of tokens per frame. Frames of
+segments with equal grids mix by their frame index; positions never mix, and neither do grids of different sizes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Part = Literal["history", "reference", "section"]
+Scope = Literal["section", "history", "reference", "all"]
+SMALLEST_WEIGHT = 1e-6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segment:
+    """A run of token frames: `frames` are their RoPE indices (means, where a kernel joins several latent frames)."""
+
+    parts: tuple[Part, ...]  # one per frame
+    frames: tuple[float, ...]
+    height: int  # tokens
+    width: int
+
+    @property
+    def tokens(self) -> int:
+        return len(self.frames) * self.height * self.width
+
+
+def mixing_matrix(frames: Sequence[float], sigma_blur: float) -> Tensor:
+    """Row-stochastic Gaussian [F, F] over frame indices, `sigma_blur` in latent frames; 0 is the identity.
+
+    Weights under 1e-6 are cut and each row is renormalised, so that constants survive at the ends too.
+    """
+    at = torch.tensor(frames, dtype=torch.float64)
+    if sigma_blur <= 0:
+        return torch.eye(len(at), dtype=torch.float64)
+    weights = torch.exp(-0.5 * ((at[:, None] - at[None, :]) / sigma_blur) ** 2)
+    weights[weights < SMALLEST_WEIGHT] = 0
+    return weights / weights.sum(dim=1, keepdim=True)
+
+
+@dataclass(frozen=True)
+class Blur:
+    """Eq. 3 on a packed sequence; rows outside the scope are handed through bit for bit."""
+
+    # per group of equal grids: first token of each frame, rows to rewrite, their weights [rows, F], tokens per frame
+    groups: tuple[tuple[tuple[int, ...], tuple[int, ...], Tensor, int], ...]
+
+    @staticmethod
+    def over(segments: Sequence[Segment], *, sigma_blur: float, scope: Scope) -> "Blur":
+        """The blur of a layout: `scope` says whose rows are rewritten; they may read any frame of an equal grid."""
+        grids: dict[tuple[int, int], list[tuple[float, Part, int]]] = {}
+        start = 0
+        for segment in segments:
+            step = segment.height * segment.width
+            frames = grids.setdefault((segment.height, segment.width), [])
+            for index, (frame, part) in enumerate(zip(segment.frames, segment.parts, strict=True)):
+                frames.append((frame, part, start + index * step))
+            start += segment.tokens
+        groups = []
+        for (height, width), frames in grids.items():
+            matrix = mixing_matrix([frame for frame, _, _ in frames], sigma_blur)
+            rows = tuple(i for i, (_, part, _) in enumerate(frames) if scope in (part, "all"))
+            if sigma_blur > 0 and rows:
+                firsts = tuple(first for _, _, first in frames)
+                groups.append((firsts, rows, matrix[list(rows)], height * width))
+        return Blur(tuple(groups))
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Keys or values [B, L', N, H] whose first L tokens are the packed sequence; the input stays as it is."""
+        out = x.clone()
+        for firsts, rows, weights, step in self.groups:
+            frames = torch.stack([x[:, first : first + step] for first in firsts], dim=1)
+            mixed = torch.einsum("rf,bf...->br...", weights.to(x.device, x.dtype), frames)
+            for index, row in enumerate(rows):
+                out[:, firsts[row] : firsts[row] + step] = mixed[:, index]
+        return out
