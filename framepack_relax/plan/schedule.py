@@ -1,0 +1,82 @@
+"""Sigmas of a section and the scale of every restraint at each of its steps."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..relax.guidance import StepScales, relaxed_scale
+from ..relax.profile import Relaxation
+from .grid import SECTION_LATENTS
+
+MOST_SHIFT = 7.0  # FramePack caps mu at ln 7
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlowShift:
+    """How a scheduler config shifts its sigmas: by `shift`, or `dynamic`ally by the number of image tokens."""
+
+    dynamic: bool = True
+    shift: float = 1.0
+    base_shift: float = 0.5
+    max_shift: float = 1.15
+    base_image_seq_len: int = 256
+    max_image_seq_len: int = 4096
+
+    def factor(self, width: int, height: int) -> float:
+        """exp(mu) for a section of width x height px, mu capped at ln 7 (pipeline_hunyuan_video_framepack.py)."""
+        if not self.dynamic:
+            return self.shift
+        tokens = SECTION_LATENTS * (height // 8) * (width // 8) / 4
+        slope = (self.max_shift - self.base_shift) / (self.max_image_seq_len - self.base_image_seq_len)
+        mu = tokens * slope + (self.base_shift - slope * self.base_image_seq_len)
+        return math.exp(min(mu, math.log(MOST_SHIFT)))
+
+
+def times(steps: int) -> NDArray[np.float32]:
+    """Unshifted times 1 .. 1/steps, float32 [steps]."""
+    return np.linspace(1.0, 0.0, steps + 1)[:-1].astype(np.float32)
+
+
+def sigma_table(steps: int, shift: FlowShift, width: int, height: int) -> NDArray[np.float32]:
+    """Shifted sigmas [steps], the first 1.0, in float32 so that they equal the Euler scheduler's bit for bit."""
+    factor, t = shift.factor(width, height), times(steps)
+    if shift.dynamic:
+        return np.asarray(factor / (factor + (1 / t - 1) ** 1.0), dtype=np.float32)
+    return np.asarray(factor * t / (1 + (factor - 1) * t), dtype=np.float32)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScaleTable:
+    """s(sigma) of each restraint, a value per step."""
+
+    embedded: tuple[float, ...]
+    text: tuple[float, ...]
+    context: tuple[float, ...]
+
+    def step(self, index: int) -> StepScales:
+        return StepScales(embedded=self.embedded[index], text=self.text[index], context=self.context[index])
+
+
+def scale_table(
+    relaxation: Relaxation, coordinates: NDArray[np.float32], *, base: StepScales, fresh: bool
+) -> ScaleTable:
+    """Eq. 2 for the targets, the base scale for the rest; a `fresh` section has no past whose grip could loosen.
+
+    `coordinates` are sigmas, or unshifted times for `coord: progress`.
+    """
+    targets = () if relaxation.at_rest else relaxation.target
+
+    def curve(name: str, scale: float, minimum: float) -> tuple[float, ...]:
+        if name not in targets or (name == "context" and fresh):
+            return (scale,) * len(coordinates)
+        low = minimum if relaxation.minimum is None else relaxation.minimum
+        settings = {"base": scale, "minimum": low, "beta": relaxation.beta, "p": relaxation.p}
+        return tuple(relaxed_scale(float(x), **settings) for x in coordinates)
+
+    return ScaleTable(
+        embedded=curve("embedded", base.embedded, 1.0),
+        text=curve("text", base.text, 1.0),
+        context=curve("context", base.context, 0.0),
+    )

@@ -1,0 +1,94 @@
+"""A scene's settings: profile, explicit values, base scales, and what does not fit together."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import yaml
+
+from ..errors import Problem, StoryboardError
+from ..relax.guidance import Restraint, StepScales
+from ..relax.profile import Profile, Relaxation, paper_profile
+from ..storyboard import Scene, Storyboard
+from .facts import ModelFacts, profile_from
+
+OVER = 0.95  # the paper finds beta 1 worse than none
+
+
+def choose_profile(story: Storyboard, facts: ModelFacts) -> Profile:
+    """`auto` is the model's own profile if it has one, else the paper's; anything else is a file beside the board."""
+    paper = paper_profile(embedded=facts.embedded_guidance)
+    if story.profile == "paper":
+        return paper
+    if story.profile == "auto":
+        return facts.profile or paper
+    try:
+        return profile_from(yaml.safe_load(story.resolve(story.profile).read_text(encoding="utf8")))
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+        message = f"{story.profile} is not a profile ({error}); it needs name, threshold, points, p, blur and target"
+        raise StoryboardError([story.located(Problem(path="profile", message=message))]) from error
+
+
+def relax_scene(scene: Scene, profile: Profile) -> Relaxation:
+    """The profile's settings at the scene's intensity, overruled by the scene's explicit values."""
+    fields = scene.relax
+    explicit = {
+        "target": None if fields.target in (None, "auto") else tuple(fields.target),
+        "beta": fields.beta,
+        "p": fields.p,
+        "minimum": fields.min,
+        "blur": fields.blur,
+        "scope": fields.scope,
+        "space": fields.space,
+        "over_steps": fields.over_steps,
+        "coord": fields.coord,
+        "bias": fields.bias,
+        "bias_above": fields.bias_above,
+    }
+    given = {name: value for name, value in explicit.items() if value is not None}
+    return replace(profile.relaxation(scene.intensity), **given)  # type: ignore[arg-type]
+
+
+def base_scales(scene: Scene, facts: ModelFacts) -> StepScales:
+    """The scales at rest: the scene's `guidance`, else the model's."""
+    own = scene.guidance
+    return StepScales(
+        embedded=facts.embedded if own.embedded is None else own.embedded,
+        text=facts.text if own.text is None else own.text,
+        context=1.0,
+    )
+
+
+def setting_problems(
+    story: Storyboard, relaxations: Sequence[Relaxation], facts: ModelFacts
+) -> Iterator[Problem]:
+    """s_min above the base, or below what its target allows."""
+    for index, (scene, relax) in enumerate(zip(story.scenes, relaxations, strict=True)):
+        if relax.minimum is None:
+            continue
+        base = base_scales(scene, facts)
+        bases: dict[Restraint, float] = {"embedded": base.embedded, "text": base.text, "context": base.context}
+        for target in relax.target:
+            low = 1.0 if target == "text" else 0.0
+            if not low <= relax.minimum <= bases[target]:
+                yield Problem(
+                    path=f"scenes[{index}].relax.min",
+                    message=f"is {relax.minimum:g}; for target {target} it must be between {low:g} and the base "
+                    f"scale {bases[target]:g}",
+                )
+
+
+def setting_warnings(
+    story: Storyboard, relaxations: Sequence[Relaxation], facts: ModelFacts
+) -> Iterator[str]:
+    """Settings that are allowed and seldom meant."""
+    for scene, relax in zip(story.scenes, relaxations, strict=True):
+        if relax.at_rest:
+            continue
+        if relax.beta < 0:
+            yield f"scene {scene.id}: beta {relax.beta:g} boosts guidance instead of relaxing it"
+        if relax.beta >= OVER:
+            yield f"scene {scene.id}: beta {relax.beta:g} is over-relaxed; the paper's best is 0.75"
+        if "embedded" in relax.target and not facts.embedded_guidance:
+            yield f"scene {scene.id}: target embedded has no trained meaning on {facts.name}; use text or context"
+        if "text" in relax.target and base_scales(scene, facts).text == 1:
+            yield f"scene {scene.id}: target text does nothing at base scale 1; set guidance: {{text: 4}}"
