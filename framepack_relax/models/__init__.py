@@ -1,0 +1,1 @@
+"""Name -> loaded `VideoModel`: where weights come from, token layout, the attention processor."""

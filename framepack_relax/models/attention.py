@@ -1,0 +1,137 @@
+"""The one place that touches attention: a processor that edits keys, values and weights, put in and taken out again.
+
+    B batch, L video tokens, M text tokens, N heads, H head dim
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from diffusers import HunyuanVideoFramepackTransformer3DModel
+from diffusers.models.attention_dispatch import dispatch_attention_fn
+from diffusers.models.attention_processor import Attention
+from diffusers.models.embeddings import apply_rotary_emb
+from diffusers.models.transformers.transformer_hunyuan_video import HunyuanVideoAttnProcessor2_0
+from torch import Tensor
+
+from ..relax.unlearning import Blur
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeyBias:
+    """log-gamma on history keys for the section's queries; both are runs of packed tokens [first, end)."""
+
+    keys: tuple[tuple[int, int], ...]
+    queries: tuple[int, int]
+    log_gamma: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentionEdit:
+    """What is done to self-attention in one forward pass."""
+
+    blur: Blur | None = None
+    space: Literal["post_rope", "pre_rope"] = "post_rope"
+    bias: KeyBias | None = None
+
+
+@contextmanager
+def edited_attention(
+    transformer: HunyuanVideoFramepackTransformer3DModel, edit: AttentionEdit | None
+) -> Iterator[None]:
+    """Every double and single block attends with `edit` inside the block; afterwards all processors are the old ones.
+
+    The token refiner is left alone: it sees text only.
+    """
+    if edit is None:
+        yield
+        return
+    blocks = [*transformer.transformer_blocks, *transformer.single_transformer_blocks]
+    before = [block.attn.processor for block in blocks]
+    try:
+        for block, old in zip(blocks, before, strict=True):
+            block.attn.processor = EditedProcessor(edit, old)
+        yield
+    finally:
+        for block, old in zip(blocks, before, strict=True):
+            block.attn.processor = old
+
+
+class EditedProcessor(HunyuanVideoAttnProcessor2_0):
+    """HunyuanVideoAttnProcessor2_0 (diffusers 0.42.1) with an edit of K and V after QK-norm, and of the weights."""
+
+    def __init__(self, edit: AttentionEdit, replaced: Any) -> None:
+        super().__init__()
+        self.edit = edit
+        self._attention_backend = replaced._attention_backend
+        self._parallel_config = replaced._parallel_config
+
+    # the signature is spelt out because Attention.forward passes on only what it finds there
+    def __call__(
+        self,
+        attn: Attention,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        image_rotary_emb: Any = None,
+    ) -> tuple[Tensor, Tensor]:
+        assert encoder_hidden_states is not None and image_rotary_emb is not None
+        video, text = hidden_states.shape[1], encoder_hidden_states.shape[1]
+        joint = attn.add_q_proj is None  # single blocks project video and text with the same weights
+        if joint:
+            hidden_states = torch.cat([hidden_states, encoder_hidden_states], dim=1)
+        query, key, value = (
+            projection(hidden_states).unflatten(2, (attn.heads, -1)) for projection in (attn.to_q, attn.to_k, attn.to_v)
+        )
+        query, key = attn.norm_q(query), attn.norm_k(key)
+        blur = self.edit.blur or _unchanged
+        if self.edit.space == "pre_rope":
+            key = blur(key)
+        query, key = (
+            torch.cat([apply_rotary_emb(x[:, :video], image_rotary_emb, sequence_dim=1), x[:, video:]], dim=1)
+            for x in (query, key)
+        )
+        if self.edit.space == "post_rope":
+            key = blur(key)
+        value = blur(value)
+        if not joint:
+            added = (
+                projection(encoder_hidden_states).unflatten(2, (attn.heads, -1))
+                for projection in (attn.add_q_proj, attn.add_k_proj, attn.add_v_proj)
+            )
+            text_query, text_key, text_value = added
+            query = torch.cat([query, attn.norm_added_q(text_query)], dim=1)
+            key = torch.cat([key, attn.norm_added_k(text_key)], dim=1)
+            value = torch.cat([value, text_value], dim=1)
+        out = self._attend(query, key, value, attention_mask).flatten(2, 3).to(query.dtype)
+        video_out, text_out = out.split([video, text], dim=1)
+        if getattr(attn, "to_out", None) is not None:
+            video_out = attn.to_out[1](attn.to_out[0](video_out))
+        if getattr(attn, "to_add_out", None) is not None:
+            text_out = attn.to_add_out(text_out)
+        return video_out, text_out
+
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+        """Joint attention [B, L + M, N, H]; the section's queries attend apart when their weights are biased."""
+
+        def attend(rows: Tensor, bias: Tensor | None) -> Tensor:
+            return dispatch_attention_fn(
+                rows, key, value, attn_mask=mask if bias is None else bias, dropout_p=0.0, is_causal=False,
+                backend=self._attention_backend, parallel_config=self._parallel_config,
+            )  # fmt: skip
+
+        if self.edit.bias is None:
+            return attend(query, None)
+        assert mask is None, "biased attention runs at batch 1, where the text is cropped instead of masked"
+        bias = query.new_zeros(1, 1, 1, key.shape[1])
+        for first, end in self.edit.bias.keys:
+            bias[..., first:end] = self.edit.bias.log_gamma
+        first, end = self.edit.bias.queries
+        parts = ((query[:, :first], None), (query[:, first:end], bias), (query[:, end:], None))
+        return torch.cat([attend(rows, own) for rows, own in parts], dim=1)
+
+
+def _unchanged(x: Tensor) -> Tensor:
+    return x

@@ -1,0 +1,209 @@
+"""Where a model's parts come from, found on disk or fetched from the hub; no torch.
+
+A name is `puppet`, `framepack-f1`, `framepack`, a diffusers folder, or a hub id. The folder named by the environment
+variable FRAMEPACK_RELAX_WEIGHTS, if set, is looked into first: it holds repositories as `owner/name/...`.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+from ..errors import ModelError
+from ..plan.facts import SIDECAR, ModelFacts, read_facts
+from ..plan.schedule import FlowShift
+
+WEIGHTS_VARIABLE = "FRAMEPACK_RELAX_WEIGHTS"
+PUPPET = Path(__file__).parent / "puppet"
+PARTS = (
+    "transformer", "vae", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2", "image_encoder",
+    "feature_extractor",
+)  # fmt: skip
+HUNYUAN, REDUX = "hunyuanvideo-community/HunyuanVideo", "lllyasviel/flux_redux_bfl"
+TENCENT = "Tencent Hunyuan Community licence: not for use in the European Union, the United Kingdom and South Korea"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A model known by name: repository and subfolder of each part ("" is the repository's root)."""
+
+    name: str
+    about: str
+    gigabytes: float
+    licence: str
+    parts: Mapping[str, tuple[str, str]]
+    facts: ModelFacts | None = None  # None: in the folder's sidecar
+
+
+def _framepack(name: str, repository: str, order: str, about: str) -> Entry:
+    parts = {part: (HUNYUAN, part) for part in PARTS[1:6]} | {part: (REDUX, part) for part in PARTS[6:]}
+    facts = ModelFacts(
+        name=name,
+        order="forward" if order == "forward" else "inverted",
+        size=None,
+        fps=30,
+        embedded=10.0,
+        text=1.0,
+        embedded_guidance=True,
+        profile=None,
+        shift=FlowShift(),
+    )
+    return Entry(
+        name=name, about=about, gigabytes=43.0, licence=TENCENT, parts={"transformer": (repository, ""), **parts},
+        facts=facts,
+    )  # fmt: skip
+
+
+CATALOG = {
+    entry.name: entry
+    for entry in (
+        Entry(
+            name="puppet",
+            about="the packaged paper-doll model: 96x96, runs on two CPU cores",
+            gigabytes=0.03,
+            licence="Apache-2.0",
+            parts={part: (str(PUPPET), part) for part in PARTS},
+        ),
+        _framepack(
+            "framepack-f1", "lllyasviel/FramePack_F1_I2V_HY_20250503", "forward",
+            "FramePack-F1, 13B: forward order, the choice for storyboards",
+        ),
+        _framepack(
+            "framepack", "lllyasviel/FramePackI2V_HY", "inverted",
+            "the original FramePack, 13B: renders the last section first",
+        ),
+    )
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A model's parts as local folders."""
+
+    name: str
+    parts: Mapping[str, Path]
+
+    def fingerprint(self) -> str:
+        """blake2b of names, sizes and contents of the weights; of files over 64 MiB the first and last MiB."""
+        digest = blake2b(digest_size=16)
+        for part, folder in sorted(self.parts.items()):
+            for file in sorted(folder.glob("*.safetensors")):
+                size = file.stat().st_size
+                digest.update(f"{part}/{file.name}:{size}\n".encode())
+                with file.open("rb") as stream:
+                    if size > 64 << 20:
+                        digest.update(stream.read(1 << 20))
+                        stream.seek(-(1 << 20), os.SEEK_END)
+                    digest.update(stream.read())
+        return digest.hexdigest()
+
+
+def entry_of(name: str) -> Entry:
+    """The catalogue's entry, or one made up for a folder or a hub id."""
+    if name in CATALOG:
+        return CATALOG[name]
+    if Path(name).is_dir() or name.count("/") == 1 and not Path(name).exists() and name[0] not in "./~":
+        parts = {part: (name, part) for part in PARTS}
+        return Entry(name=name, about="", gigabytes=0.0, licence="see its model card", parts=parts)
+    known = ", ".join(CATALOG)
+    raise ModelError(f"{name}: no such model; known are {known}, a folder in diffusers format, or a hub id owner/name")
+
+
+def model_facts(name: str) -> ModelFacts:
+    """Facts for the plan; for a hub id its sidecar and scheduler config are fetched, weights are not."""
+    entry = entry_of(name)
+    if entry.facts is not None:
+        return entry.facts
+    repository = entry.parts["transformer"][0]
+    folder = Path(repository) if Path(repository).is_dir() else _snapshot(repository, [SIDECAR, "scheduler/*"])
+    if folder is None:
+        raise ModelError(_advice(name, {repository: {"*"}}))
+    facts = read_facts(folder)
+    return ModelFacts(**{**{f: getattr(facts, f) for f in facts.__dataclass_fields__}, "name": name})
+
+
+def find(name: str, *, download: bool = True) -> Source:
+    """Every part of a model as a local folder; ModelError lists exactly what is missing and how to get it."""
+    wanted: dict[str, set[str]] = {}
+    entry = entry_of(name)
+    for repository, subfolder in entry.parts.values():
+        wanted.setdefault(repository, set()).add(f"{subfolder}/*" if subfolder else "*")
+    folders = {repository: _repository(repository, sorted(files), download) for repository, files in wanted.items()}
+    missing = {repository: wanted[repository] for repository, folder in folders.items() if folder is None}
+    if missing:
+        raise ModelError(_advice(name, missing))
+    parts = {}
+    for part, (repository, subfolder) in entry.parts.items():
+        root = folders[repository]
+        assert root is not None
+        parts[part] = root / subfolder
+        _check_part(part, parts[part])
+    return Source(name=name, parts=parts)
+
+
+def on_disk(name: str) -> bool:
+    """Whether every part is there without a download."""
+    try:
+        find(name, download=False)
+    except ModelError:
+        return False
+    return True
+
+
+def _repository(repository: str, files: list[str], download: bool) -> Path | None:
+    if Path(repository).is_dir():
+        return Path(repository)
+    root = os.environ.get(WEIGHTS_VARIABLE)
+    if root and (Path(root) / repository).is_dir():
+        return Path(root) / repository
+    return _snapshot(repository, files, download=download)
+
+
+def _snapshot(repository: str, files: list[str], *, download: bool = True) -> Path | None:
+    """The hub's snapshot from the local cache, else downloaded; None when neither can be had."""
+    for local_only in (True, False) if download else (True,):
+        try:
+            return Path(snapshot_download(repository, allow_patterns=files, local_files_only=local_only))
+        except (LocalEntryNotFoundError, RepositoryNotFoundError, HfHubHTTPError, OSError, ValueError):
+            continue
+    return None
+
+
+def _check_part(part: str, folder: Path) -> None:
+    """A part without weights, or with weights that are pickles, is refused by name."""
+    if not folder.is_dir():
+        raise ModelError(f"{folder}: is missing; a model folder in diffusers format has a {part} folder")
+    if part.startswith(("tokenizer", "feature")):
+        return
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"{folder}: has no config.json; the {part} is incomplete")
+    if not any(folder.glob("*.safetensors")):
+        pickles = [file.name for file in folder.iterdir() if file.suffix in {".bin", ".pt", ".pth", ".ckpt"}]
+        fact = f"only {pickles[0]}, a pickle, which is never loaded" if pickles else "no weights (*.safetensors)"
+        raise ModelError(f"{folder}: has {fact}; convert or download the {part} as safetensors")
+
+
+def _advice(name: str, missing: Mapping[str, set[str]]) -> str:
+    """What to download and where it will be looked for."""
+    lines = [f"{name}: not on this machine, and the hub could not be reached. Download, where there is a network:"]
+    for repository, files in missing.items():
+        include = " ".join(f"--include '{pattern}'" for pattern in sorted(files) if pattern != "*")
+        lines.append(f"    hf download {repository} {include}".rstrip())
+    lines.append(
+        f"into the hub's cache, or with --local-dir into WEIGHTS/<owner>/<name> and set {WEIGHTS_VARIABLE}=WEIGHTS"
+    )
+    if name in CATALOG:
+        lines.append(f"({CATALOG[name].gigabytes:g} GB in all; {CATALOG[name].licence})")
+    return "\n".join(lines)
+
+
+def card(name: str) -> dict[str, object]:
+    """What `framepack-relax models NAME` prints of a model with a sidecar: its contents as they are."""
+    entry = entry_of(name)
+    folder = Path(entry.parts["transformer"][0])
+    return json.loads((folder / SIDECAR).read_text(encoding="utf8")) if (folder / SIDECAR).is_file() else {}

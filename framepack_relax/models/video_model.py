@@ -1,0 +1,164 @@
+"""A loaded model: transformer and VAE in memory; text and image encoders come, encode everything at once, and go.
+
+    B batch (1), C latent channels, T latent frames, h and w latent height and width
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoFramepackPipeline, HunyuanVideoFramepackTransformer3DModel
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from ..plan.facts import ModelFacts
+from .catalog import Source
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextCondition:
+    """An encoded prompt: tokens [1, M, D], their mask [1, M], the pooled vector [1, P]."""
+
+    tokens: Tensor
+    mask: Tensor
+    pooled: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartCondition:
+    """A shot's start image: its latent frame [1, C, 1, h, w] float32 and its image tokens [1, K, D]."""
+
+    latent: Tensor
+    tokens: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class History:
+    """The packed past: `clean` [1, C, 2, h, w] is start image and 1x slot, `mid` and `far` the 2x and 4x slots."""
+
+    clean: Tensor
+    mid: Tensor
+    far: Tensor
+    clean_index: Tensor
+    mid_index: Tensor
+    far_index: Tensor
+    section_index: Tensor
+
+
+@dataclass(kw_only=True)
+class VideoModel:
+    """What sampling and decoding need of a model; made by `load`."""
+
+    facts: ModelFacts
+    source: Source
+    transformer: HunyuanVideoFramepackTransformer3DModel
+    vae: AutoencoderKLHunyuanVideo
+    device: torch.device
+    dtype: torch.dtype
+
+    @property
+    def latent_channels(self) -> int:
+        return int(self.transformer.config.in_channels)
+
+    def encode_texts(self, prompts: Iterable[str]) -> tuple[dict[str, TextCondition], dict[str, list[str]]]:
+        """Each distinct prompt encoded with the pipeline's own `encode_prompt`, and the words that a prompt has but
+        the tokenizer does not know. The encoders are loaded for this call and dropped after it."""
+        made: dict[str, TextCondition] = {}
+        unknown: dict[str, list[str]] = {}
+        with self._pipeline("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2") as pipe:
+            for prompt in dict.fromkeys(prompts):
+                tokens, pooled, mask = pipe.encode_prompt(prompt, device=self.device)
+                made[prompt] = TextCondition(
+                    tokens=tokens.to(self.dtype), mask=mask.to(self.dtype), pooled=pooled.to(self.dtype)
+                )
+                if words := unknown_words(pipe.tokenizer, prompt):
+                    unknown[prompt] = words
+        return made, unknown
+
+    def encode_images(self, images: Mapping[int, tuple[Image.Image, int]]) -> dict[int, StartCondition]:
+        """Start images by shot, each with the seed that draws its latent; every image has the film's size."""
+        made = {}
+        with self._pipeline("image_encoder", "feature_extractor") as pipe:
+            for shot, (image, seed) in images.items():
+                pixels = pipe.video_processor.preprocess(image, image.height, image.width)
+                latent = self._encode_start(pipe, pixels, torch.Generator("cpu").manual_seed(seed))
+                tokens = pipe.encode_image(pixels, device=self.device).to(self.dtype)
+                made[shot] = StartCondition(latent=latent, tokens=tokens)
+        return made
+
+    def _encode_start(self, pipe: HunyuanVideoFramepackPipeline, pixels: Tensor, generator: torch.Generator) -> Tensor:
+        """The pipeline's prepare_image_latents, with noise from the CPU whatever the device."""
+        self.vae.to(self.device)
+        return pipe.prepare_image_latents(pixels, dtype=torch.float32, device=self.device, generator=generator)
+
+    @torch.no_grad()
+    def velocity(
+        self,
+        latents: Tensor,
+        *,
+        sigma: float,
+        embedded_scale: float,
+        text: TextCondition,
+        image_tokens: Tensor,
+        history: History,
+    ) -> Tensor:
+        """One forward pass: latents [1, C, T, h, w] float32 at noise `sigma` -> velocity of the same shape, float32.
+
+        The arguments are those of HunyuanVideoFramepackPipeline's call (diffusers 0.42.1).
+        """
+        kind = {"device": self.device, "dtype": self.dtype}
+        return self.transformer(
+            hidden_states=latents.to(self.dtype),
+            timestep=torch.tensor([sigma], dtype=torch.float32, device=self.device) * 1000,
+            encoder_hidden_states=text.tokens,
+            encoder_attention_mask=text.mask,
+            pooled_projections=text.pooled,
+            image_embeds=image_tokens,
+            guidance=torch.tensor([embedded_scale], **kind) * 1000.0,
+            indices_latents=history.section_index,
+            latents_clean=history.clean.to(**kind),
+            indices_latents_clean=history.clean_index,
+            latents_history_2x=history.mid.to(**kind),
+            indices_latents_history_2x=history.mid_index,
+            latents_history_4x=history.far.to(**kind),
+            indices_latents_history_4x=history.far_index,
+            return_dict=False,
+        )[0].float()
+
+    @contextmanager
+    def _pipeline(self, *parts: str) -> Iterator[HunyuanVideoFramepackPipeline]:
+        """The diffusers pipeline with only these encoders loaded; they are gone when the block ends."""
+        from .loader import load_part
+
+        loaded: dict[str, Any] = {part: load_part(self.source, part, self.dtype) for part in parts}
+        for module in loaded.values():
+            if isinstance(module, torch.nn.Module):
+                module.to(self.device)
+        empty = dict.fromkeys(("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2", "image_encoder"))
+        others = {**empty, "feature_extractor": None, "transformer": None, "scheduler": None, "vae": self.vae}
+        with torch.no_grad():
+            yield HunyuanVideoFramepackPipeline(**{**others, **loaded})
+        loaded.clear()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def unknown_words(tokenizer: Any, prompt: str) -> list[str]:
+    """Words that a word-level tokenizer maps to its unknown token; none for subword tokenizers."""
+    if tokenizer.unk_token_id is None:
+        return []
+    words = dict.fromkeys(prompt.split())
+    return [w for w in words if tokenizer.unk_token_id in tokenizer(w, add_special_tokens=False).input_ids]
+
+
+def fit_image(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """RGB of exactly `size` (width, height): upright, scaled to cover, centre-cropped.
+
+    Source: resize_and_center_crop in lllyasviel/FramePack, diffusers_helper/utils.py.
+    """
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info:
+        upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright.convert("RGBA"))
+    return ImageOps.fit(upright.convert("RGB"), size, Image.Resampling.LANCZOS)
