@@ -1,0 +1,1 @@
+"""One section: noise -> latents. diffusers schedulers do the solving."""

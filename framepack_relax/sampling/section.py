@@ -1,0 +1,136 @@
+"""Samples one section of 9 latent frames from noise, its past and its prompt.
+
+    C latent channels, T latent frames of a shot so far, h and w latent height and width
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from ..models.attention import AttentionEdit, KeyBias, edited_attention
+from ..models.layout import packed_segments
+from ..models.video_model import History, StartCondition, TextCondition, VideoModel
+from ..plan.grid import SECTION_LATENTS
+from ..plan.history import HistorySlots, Order
+from ..plan.renderplan import SectionPlan
+from ..relax.guidance import Branch, branches, guide
+from ..relax.profile import Relaxation
+from ..relax.unlearning import Blur, Segment
+from .solver import make_solver
+
+
+@dataclass(frozen=True, kw_only=True)
+class SectionResult:
+    """`latents` [1, C, 9, h, w] float32, and how many forward passes of each kind they took."""
+
+    latents: Tensor
+    forwards: Mapping[Branch, int] = field(default_factory=dict)
+
+
+def section_noise(seed: int, channels: int, size: tuple[int, int]) -> Tensor:
+    """Noise [1, C, 9, h, w] of a section for size (width, height) px, drawn on the CPU so that devices agree."""
+    shape = (1, channels, SECTION_LATENTS, size[1] // 8, size[0] // 8)
+    return torch.randn(shape, generator=torch.Generator("cpu").manual_seed(seed), dtype=torch.float32)
+
+
+def gather_history(slots: HistorySlots, latents: Mapping[int, Tensor], start: Tensor) -> History:
+    """Fills the slots from a shot's latent frames (position -> [1, C, 1, h, w]); what is not there is zeros."""
+
+    def fill(positions: Sequence[int | None]) -> Tensor:
+        zeros = torch.zeros_like(start)
+        return torch.cat([zeros if p is None else latents[p] for p in positions], dim=2)
+
+    return _history(slots, start, near=fill(slots.near), mid=fill(slots.mid), far=fill(slots.far))
+
+
+def fresh_history(slots: HistorySlots, start: Tensor, order: Order) -> History:
+    """h0, the history that a shot's first section has: zeros, and in forward order the start image in the 1x slot."""
+    zeros = torch.zeros_like(start)
+    near = start if order == "forward" else zeros
+    return _history(slots, start, near=near, mid=zeros.repeat_interleave(2, 2), far=zeros.repeat_interleave(16, 2))
+
+
+def _history(slots: HistorySlots, start: Tensor, *, near: Tensor, mid: Tensor, far: Tensor) -> History:
+    return History(
+        clean=torch.cat([start, near], dim=2),
+        mid=mid,
+        far=far,
+        clean_index=torch.tensor([0, *slots.near_index]),
+        mid_index=torch.tensor(slots.mid_index),
+        far_index=torch.tensor(slots.far_index),
+        section_index=torch.tensor(slots.section_index),
+    )
+
+
+def sample_section(
+    model: VideoModel,
+    plan: SectionPlan,
+    *,
+    sampler: str,
+    order: Order,
+    noise: Tensor,
+    start: StartCondition,
+    text: TextCondition,
+    negative: TextCondition,
+    history: History,
+    on_step: Callable[[int], None] = lambda step: None,
+) -> SectionResult:
+    """Latents of the section that `plan` describes.
+
+    `noise` is [1, C, 9, h, w] float32; `on_step` is told each finished step. Settings at rest and Euler give the bits
+    of HunyuanVideoFramepackPipeline's loop (diffusers 0.42.1).
+    """
+    solver = make_solver(sampler, plan.sigmas)
+    free = fresh_history(plan.history, start.latent, order)
+    segments = packed_segments(plan.history, noise.shape[3], noise.shape[4])
+    x = noise.to(model.device)
+    forwards: dict[Branch, int] = {"cond": 0, "uncond": 0, "free": 0}
+    for step, sigma in enumerate(plan.sigmas):
+        scales = plan.scales.step(step)
+
+        def predict(branch: Branch, x: Tensor = x, sigma: float = sigma, embedded: float = scales.embedded) -> Tensor:
+            return model.velocity(
+                x,
+                sigma=sigma,
+                embedded_scale=embedded,
+                text=negative if branch == "uncond" else text,
+                image_tokens=start.tokens,
+                history=free if branch == "free" else history,
+            )
+
+        with edited_attention(model.transformer, attention_edit(plan.relaxation, segments, sigma)):
+            velocity = guide(predict, scales)
+        for branch in branches(scales):
+            forwards[branch] += 1
+        x = solver.step(step, velocity, x)
+        on_step(step)
+    return SectionResult(latents=x, forwards=forwards)
+
+
+def attention_edit(relaxation: Relaxation, segments: Sequence[Segment], sigma: float) -> AttentionEdit | None:
+    """What the scene does to attention at this noise, or None: then the stock processors run."""
+    amount = relaxation.blur * (sigma**relaxation.p if relaxation.over_steps == "follow" else 1.0)
+    blur = Blur.over(segments, sigma_blur=amount, scope=relaxation.scope) if amount > 0 else None
+    biased = relaxation.bias != 1 and sigma > relaxation.bias_above
+    bias = _history_bias(segments, math.log(relaxation.bias)) if biased else None
+    if bias is None and (blur is None or not blur.groups):
+        return None
+    return AttentionEdit(blur=blur, space=relaxation.space, bias=bias)
+
+
+def _history_bias(segments: Sequence[Segment], log_gamma: float) -> KeyBias:
+    keys: list[tuple[int, int]] = []
+    queries = (0, 0)
+    first = 0
+    for segment in segments:
+        step = segment.height * segment.width
+        for part in segment.parts:
+            if part == "history":
+                keys.append((first, first + step))
+            first += step
+        if segment.parts[0] == "section":
+            queries = (first - segment.tokens, first)
+    return KeyBias(keys=tuple(keys), queries=queries, log_gamma=log_gamma)
