@@ -1,0 +1,61 @@
+"""A small measure of motion for report.json, always beside what it may have cost: the seam and the drift.
+
+    N frames, H and W their height and width; uint8 RGB
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..plan.grid import SECTION_FRAMES
+
+BUSIEST = 0.05  # share of the pixels that counts, as in VBench's dynamic degree
+LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
+QUIET = 1e-4  # change under which there is nothing for a seam to stand out from
+
+
+@dataclass(frozen=True, kw_only=True)
+class MotionFigures:
+    """Of one section."""
+
+    motion: float  # mean change of the busiest 5 % of pixels from frame to frame, luma 0..1
+    seam: float  # change at the section's first frame over the median change in it and the section before; 1: none
+    drift: float  # mean absolute RGB difference of its last frame to the shot's first, 0..1
+
+
+class MotionMeter:
+    """Fed with the frames of one shot as they come; keeps a number per frame, not the frames."""
+
+    def __init__(self) -> None:
+        self.first: NDArray[np.float32] | None = None
+        self.luma: NDArray[np.float32] | None = None  # of the newest frame
+        self.changes: list[float] = []  # from frame i to i + 1
+        self.drifts: list[float] = []  # of frame i
+
+    def add(self, frames: NDArray[np.uint8]) -> None:
+        """Takes the next frames [N, H, W, 3]."""
+        for pixels in frames.astype(np.float32) / 255:
+            self.first = pixels if self.first is None else self.first
+            luma = pixels @ LUMA
+            if self.luma is not None:
+                difference = np.abs(luma - self.luma).ravel()
+                count = max(1, int(BUSIEST * difference.size))
+                self.changes.append(float(np.partition(difference, -count)[-count:].mean()))
+            self.drifts.append(float(np.abs(pixels - self.first).mean()))
+            self.luma = luma
+
+    def figures(self) -> list[MotionFigures]:
+        """One per whole section so far; section k of a shot is frames 36k + 1 .. 36k + 36."""
+        made = []
+        for first in range(0, len(self.changes) - SECTION_FRAMES + 1, SECTION_FRAMES):
+            inside = self.changes[first : first + SECTION_FRAMES]
+            around = self.changes[max(0, first - SECTION_FRAMES) : first + SECTION_FRAMES]
+            usual = float(np.median(around))
+            seam = self.changes[first] / usual if first and usual > QUIET else 1.0
+            made.append(
+                MotionFigures(
+                    motion=float(np.mean(inside)), seam=float(seam), drift=self.drifts[first + SECTION_FRAMES]
+                )
+            )
+        return made

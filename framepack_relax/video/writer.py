@@ -1,0 +1,97 @@
+"""H.264 by PyAV: every chunk of frames has an encoder of its own, so the packets of a section depend on it alone."""
+
+import os
+from collections.abc import Iterator, Mapping
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+
+import av
+import numpy as np
+from av.container import OutputContainer
+from av.video.codeccontext import VideoCodecContext
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+
+THREADS = 1  # more would slice frames by the machine's core count and change the bits
+
+
+class Mp4Writer:
+    """Writes uint8 RGB frames [N, H, W, 3] to an mp4 that appears under its name when it is whole.
+
+    `crf` is H.264's quality, 0..51; `metadata` may hold any keys and any text.
+    """
+
+    def __init__(
+        self, path: Path, *, fps: int, size: tuple[int, int], crf: int, metadata: Mapping[str, str]
+    ) -> None:
+        self.path, self.part = path, path.with_name(f"{path.stem}.part{path.suffix}")
+        self.fps, self.size, self.crf = fps, size, crf
+        self.frames = 0
+        options = {"movflags": "use_metadata_tags+faststart"}
+        self.container: OutputContainer = av.open(str(self.part), "w", format="mp4", options=options)
+        self.container.metadata.update(metadata)
+        self.stream: VideoStream = self.container.add_stream("libx264", rate=fps, options=self._options())
+        self.stream.width, self.stream.height = size
+        self.stream.pix_fmt = "yuv420p"
+        self.stream.codec_context.thread_count = THREADS
+        self.stream.codec_context.time_base = Fraction(1, fps)
+
+    def _options(self) -> dict[str, str]:
+        # no B-frames: presentation order is decoding order, so that chunks can be joined
+        return {"crf": str(self.crf), "preset": "medium", "bf": "0", "g": "36", "x264-params": "open-gop=0"}
+
+    def write(self, frames: NDArray[np.uint8]) -> None:
+        """Appends frames; the first of them becomes a key frame."""
+        encoder = self._encoder()
+        for packet in self._encode(encoder, frames):
+            assert packet.pts is not None
+            packet.pts = packet.dts = packet.pts + self.frames
+            packet.time_base = Fraction(1, self.fps)
+            packet.stream = self.stream
+            self.container.mux_one(packet)
+        self.frames += len(frames)
+
+    def _encoder(self) -> VideoCodecContext:
+        encoder = VideoCodecContext.create("libx264", "w")
+        encoder.width, encoder.height = self.size
+        encoder.pix_fmt = "yuv420p"
+        encoder.time_base = Fraction(1, self.fps)
+        encoder.framerate = Fraction(self.fps)
+        encoder.thread_count = THREADS
+        encoder.options = self._options()
+        encoder.flags |= 1 << 22  # AV_CODEC_FLAG_GLOBAL_HEADER: parameter sets live in the container
+        return encoder
+
+    def _encode(self, encoder: VideoCodecContext, frames: NDArray[np.uint8]) -> Iterator[av.Packet]:
+        for number, pixels in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, self.fps)
+            yield from encoder.encode(frame)
+        yield from encoder.encode(None)
+
+    def __enter__(self) -> "Mp4Writer":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Closes the file; after an exception nothing is left under either name."""
+        self.container.close()
+        if kind is None and self.frames:
+            os.replace(self.part, self.path)
+        else:
+            self.part.unlink(missing_ok=True)
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """The tags of a film."""
+    with av.open(str(path)) as container:
+        return dict(container.metadata)
+
+
+def read_frames(path: Path) -> Iterator[NDArray[np.uint8]]:
+    """The frames of a film, [H, W, 3] uint8 RGB each."""
+    with av.open(str(path)) as container:
+        for frame in container.decode(video=0):
+            yield frame.to_ndarray(format="rgb24")
