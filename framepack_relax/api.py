@@ -1,0 +1,72 @@
+"""The Python API: each call takes a storyboard file, a Storyboard, or a list of scenes."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .models.catalog import model_facts
+from .plan.planner import make_plan
+from .plan.renderplan import RenderPlan
+from .storyboard import Scene, Storyboard, read_storyboard, storyboard_from_scenes
+
+if TYPE_CHECKING:
+    from .models.video_model import VideoModel
+    from .render import FinishedSection, RenderedFilm
+
+Story = str | Path | Storyboard | Sequence[Scene]
+
+
+def read(story: Story, **board: Any) -> Storyboard:
+    """A checked storyboard; `board` sets or overrules its fields (seed=7, steps=12, image="hero.png").
+
+    Raises StoryboardError with every mistake.
+    """
+    if isinstance(story, (str, Path)):
+        story = read_storyboard(story)
+    if isinstance(story, Storyboard):
+        return story.changed(**board) if board else story
+    return storyboard_from_scenes(story, **board)
+
+
+def plan(story: Story, **board: Any) -> RenderPlan:
+    """What a render will do, section by section; no weights are loaded and torch is not imported."""
+    checked = read(story, **board)
+    return make_plan(checked, model_facts(checked.model))
+
+
+def load(model: str = "puppet", *, device: str | None = None, dtype: str | None = None) -> "VideoModel":
+    """A model to render several storyboards with: a catalogue name, a diffusers folder or a hub id."""
+    from .models.loader import load
+
+    return load(model, device=device, dtype=dtype)
+
+
+def render(
+    story: Story, *, out: str | Path, model: "str | VideoModel | None" = None, **board: Any
+) -> "RenderedFilm":
+    """Renders a film into the folder `out`; `film.path` is the mp4, `film.report` the contents of report.json.
+
+    `model` is a name or what `load` gave; default: the storyboard's.
+    """
+    from .render import render
+
+    checked, loaded = _prepare(story, model, board)
+    return render(checked, out=out, model=loaded)
+
+
+def stream(
+    story: Story, *, out: str | Path, model: "str | VideoModel | None" = None, **board: Any
+) -> "Iterator[FinishedSection]":
+    """Yields sections as they finish, each with its latents and the frames that are final; writes no mp4."""
+    from .render import stream
+
+    checked, loaded = _prepare(story, model, board)
+    yield from stream(checked, out=out, model=loaded)
+
+
+def _prepare(
+    story: Story, model: "str | VideoModel | None", board: dict[str, Any]
+) -> "tuple[Storyboard, VideoModel | None]":
+    if isinstance(model, str):
+        board = {**board, "model": model}
+    return read(story, **board), None if model is None or isinstance(model, str) else model
