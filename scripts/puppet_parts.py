@@ -148,7 +148,7 @@ def save_folder(pipeline: HunyuanVideoFramepackPipeline, folder: Path, facts: di
     pipeline.save_pretrained(folder, safe_serialization=True)
     for part in (pipeline.transformer, pipeline.vae):
         name = "transformer" if part is pipeline.transformer else "vae"
-        type(part).from_pretrained(folder / name, torch_dtype=torch.float16).save_pretrained(folder / name)
+        type(part).from_pretrained(folder / name, dtype=torch.float16).save_pretrained(folder / name)
     index_file = folder / "model_index.json"
     index = json.loads(index_file.read_text(encoding="utf8"))
     index["tokenizer"] = index["tokenizer_2"] = ["transformers", "PreTrainedTokenizerFast"]

@@ -53,8 +53,7 @@ def load_part(source: Source, part: str, dtype: torch.dtype) -> Any:
             return SiglipImageProcessor.from_pretrained(folder)
         if part.startswith("tokenizer"):
             return _tokenizer(folder)
-        options = {"torch_dtype" if part in ("transformer", "vae") else "dtype": dtype}
-        return MODULES[part].from_pretrained(folder, use_safetensors=True, local_files_only=True, **options)
+        return MODULES[part].from_pretrained(folder, use_safetensors=True, local_files_only=True, dtype=dtype)
     except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
         reason = str(error).strip().splitlines() or [repr(error)]
         raise ModelError(f"{folder}: the {part} cannot be loaded: {reason[0]}; download it again") from error

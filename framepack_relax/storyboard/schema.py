@@ -47,8 +47,12 @@ def _power(value: Any) -> Any:
     return PRESETS.get(value, value) if isinstance(value, str) else value
 
 
+def _as_tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
 def _targets(value: Any) -> Any:
-    return (value,) if isinstance(value, str) and value != "auto" else value
+    return (value,) if isinstance(value, str) and value != "auto" else _as_tuple(value)
 
 
 def _distinct(value: Any) -> Any:
@@ -125,6 +129,7 @@ class Storyboard(Part):
     model: Words = Field("puppet", description="puppet, framepack-f1, framepack, a diffusers folder or a hub id")
     size: Annotated[
         tuple[int, int] | None,
+        BeforeValidator(_as_tuple),
         AfterValidator(lambda size: size and _multiple_of_16(size)),
         Field(description="width, height in px, multiples of 16; default: the model's own"),
     ] = None

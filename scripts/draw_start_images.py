@@ -1,0 +1,49 @@
+"""Draws the start images of the shipped storyboards: python scripts/draw_start_images.py storyboards"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+from puppet_world import Film, Mix, act, draw
+
+
+def puppet(colour: str, place: str, seed: int) -> Image.Image:
+    """The first frame of a film in which nothing has happened yet."""
+    pose, segments = act(np.random.default_rng(seed), [("stand", 1)], Mix())
+    frame = draw([(Film(colour=colour, place=place, pose=pose, segments=segments), np.array([0]))])[0]
+    return Image.fromarray(((frame + 1) * 127.5).round().byte().permute(1, 2, 0).numpy())
+
+
+def rooftop() -> Image.Image:
+    """A figure on a roof before a city at dusk, for the storyboard of the 13B model."""
+    width, height = 832, 480
+    rows = np.linspace(0, 1, height)[:, None, None]
+    sky = (1 - rows) * np.array([44, 40, 84]) + rows * np.array([236, 150, 110])
+    image = Image.fromarray(np.broadcast_to(sky, (height, width, 3)).astype(np.uint8))
+    pen, rng = ImageDraw.Draw(image), np.random.default_rng(4)
+    for left in range(-20, width, 62):
+        top = int(rng.integers(190, 300))
+        pen.rectangle([left, top, left + 54, height], fill=(40, 38, 66))
+        for x in range(left + 8, left + 48, 14):
+            for y in range(top + 10, 350, 18):
+                if rng.random() < 0.5:
+                    pen.rectangle([x, y, x + 5, y + 8], fill=(250, 214, 130))
+    pen.rectangle([0, 356, width, height], fill=(70, 62, 72))
+    pen.rectangle([0, 356, width, 364], fill=(104, 92, 100))
+    x, ground, skin = 416, 440, (236, 190, 150)
+    for leg in (-1, 1):
+        pen.line([(x, ground - 74), (x + 13 * leg, ground)], fill=(28, 32, 48), width=16)
+        pen.line([(x, ground - 128), (x + 30 * leg, ground - 76)], fill=(176, 54, 50), width=12)
+    pen.rounded_rectangle([x - 19, ground - 138, x + 19, ground - 68], 10, fill=(190, 60, 54))
+    pen.ellipse([x - 17, ground - 178, x + 17, ground - 142], fill=skin)
+    pen.pieslice([x - 19, ground - 182, x + 19, ground - 144], 180, 360, fill=(50, 34, 30))
+    return image
+
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    puppet("red", "beach", 1).save(folder / "red-beach.png")
+    puppet("blue", "field", 3).save(folder / "blue-field.png")
+    puppet("green", "night", 5).save(folder / "green-night.png")
+    rooftop().save(folder / "rooftop.png")

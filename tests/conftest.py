@@ -1,0 +1,56 @@
+"""A tiny FramePack folder of the real layout, made once a session from the same builders as the puppet."""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from puppet_parts import Sizes, build_pipeline, save_folder
+
+torch.set_num_threads(2)
+
+PROMPTS = ("a red figure stands still on the beach", "a red figure does a backflip on the beach")
+FACTS = {
+    "order": "forward",
+    "fps": 30,
+    "size": [32, 32],
+    "guidance": {"embedded": 6.0, "text": 1.0},
+    "embedded_guidance": True,
+}
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder with random weights, strong enough that conditions matter."""
+    pipe = build_pipeline(Sizes.tiny(), seed=5)
+    with torch.no_grad():
+        for parameter in pipe.transformer.parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(2.0)
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    save_folder(pipe, folder, FACTS)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def model(tiny: Path):
+    from framepack_relax.models.loader import load
+
+    return load(str(tiny), device="cpu")
+
+
+@pytest.fixture
+def board(tmp_path: Path, tiny: Path):
+    """Writes a storyboard with its start image; gives its path."""
+    Image.radial_gradient("L").resize((40, 32)).convert("RGB").save(tmp_path / "hero.png")
+
+    def write(scenes: str, head: str = "") -> Path:
+        file = tmp_path / "story.yaml"
+        file.write_text(f"model: {tiny}\nimage: hero.png\nsteps: 2\n{head}\nscenes:\n{scenes}", encoding="utf8")
+        return file
+
+    return write

@@ -1,0 +1,147 @@
+"""Finding, checking and assembling models, on tiny folders of the layouts that the real ones have."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from framepack_relax.errors import ModelError
+from framepack_relax.models import catalog
+from framepack_relax.models.catalog import CATALOG, find, model_facts, on_disk
+from framepack_relax.models.loader import load
+from framepack_relax.models.video_model import fit_image
+from framepack_relax.plan.facts import read_facts
+
+
+@pytest.fixture
+def weights(tiny, tmp_path, monkeypatch):
+    """The three repositories of FramePack-F1 as folders, filled with tiny parts."""
+    root = tmp_path / "weights"
+    shutil.copytree(tiny / "transformer", root / "lllyasviel/FramePack_F1_I2V_HY_20250503")
+    for part in ("vae", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2"):
+        shutil.copytree(tiny / part, root / "hunyuanvideo-community/HunyuanVideo" / part)
+    for part in ("image_encoder", "feature_extractor"):
+        shutil.copytree(tiny / part, root / "lllyasviel/flux_redux_bfl" / part)
+    monkeypatch.setenv(catalog.WEIGHTS_VARIABLE, str(root))
+    return root
+
+
+def test_framepack_f1_is_assembled_from_its_three_repositories(weights):
+    assert on_disk("framepack-f1") and not on_disk("framepack")
+    model = load("framepack-f1", device="cpu")
+    assert model.facts.order == "forward" and model.facts.embedded == 10.0 and model.latent_channels == 4
+    texts, unknown = model.encode_texts(["a red figure waves", "", "a red figure waves"])
+    assert set(texts) == {"a red figure waves", ""} and not unknown
+    starts = model.encode_images({0: (Image.new("RGB", (32, 32), "red"), 7)})
+    assert starts[0].latent.shape == (1, 4, 1, 4, 4) and starts[0].latent.dtype == torch.float32
+
+
+def test_encoders_are_gone_after_encoding(model):
+    import gc
+
+    from transformers import CLIPTextModel, LlamaModel
+
+    model.encode_texts(["a red figure waves"])
+    gc.collect()
+    assert not [o for o in gc.get_objects() if isinstance(o, (LlamaModel, CLIPTextModel))]
+
+
+def test_without_network_or_weights_the_error_says_what_to_download_and_where(monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(ModelError) as caught:
+        find("framepack-f1")
+    text = str(caught.value)
+    assert "hf download lllyasviel/FramePack_F1_I2V_HY_20250503\n" in text
+    assert "hf download hunyuanvideo-community/HunyuanVideo --include 'text_encoder/*' --include" in text
+    assert "hf download lllyasviel/flux_redux_bfl --include 'feature_extractor/*' --include 'image_encoder/*'" in text
+    assert catalog.WEIGHTS_VARIABLE in text and "European Union" in text
+
+
+def test_an_unknown_name_lists_the_known_ones():
+    with pytest.raises(ModelError, match="pupet: no such model; known are puppet, framepack-f1, framepack"):
+        model_facts("pupet")
+
+
+@pytest.fixture
+def copy(tiny, tmp_path):
+    return shutil.copytree(tiny, tmp_path / "copy")
+
+
+def test_incomplete_and_unsafe_folders_are_refused_by_name(copy):
+    weights = next((copy / "transformer").glob("*.safetensors"))
+    weights.rename(copy / "transformer" / "pytorch_model.bin")
+    with pytest.raises(ModelError, match=r"transformer: has only pytorch_model.bin, a pickle, which is never loaded"):
+        load(str(copy), device="cpu")
+    (copy / "transformer" / "pytorch_model.bin").unlink()
+    with pytest.raises(ModelError, match=r"transformer: has no weights \(\*.safetensors\)"):
+        load(str(copy), device="cpu")
+    shutil.rmtree(copy / "vae")
+    (copy / "transformer" / weights.name).write_bytes(b"")
+    with pytest.raises(ModelError, match=r"vae: is missing; a model folder in diffusers format has a vae folder"):
+        load(str(copy), device="cpu")
+
+
+def test_a_truncated_weight_file_is_refused_by_name(copy):
+    weights = next((copy / "transformer").glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(ModelError, match=r"transformer: the transformer cannot be loaded: .*; download it again"):
+        load(str(copy), device="cpu")
+
+
+def test_a_folder_needs_its_sidecar_to_be_told_apart(copy):
+    (copy / "framepack_relax.json").unlink()
+    with pytest.raises(ModelError, match="unknown whether the model renders forward or inverted; write one"):
+        model_facts(str(copy))
+    for text in ("{", "[]", '{"order": "sideways", "embedded_guidance": true}', '{"order": "forward"}'):
+        (copy / "framepack_relax.json").write_text(text)
+        with pytest.raises(ModelError, match="cannot be used"):
+            read_facts(copy)
+
+
+def test_a_sidecar_may_bring_a_profile(copy):
+    facts = json.loads((copy / "framepack_relax.json").read_text())
+    profile = {"name": "own", "threshold": 0.1, "points": [[0.1, 0], [1, 0.6]], "p": 1, "blur": 0, "target": ["context"]}
+    (copy / "framepack_relax.json").write_text(json.dumps({**facts, "profile": profile}))
+    assert read_facts(copy).profile.beta(0.55) == pytest.approx(0.3)
+
+
+def test_the_fingerprint_follows_the_weights(copy, tiny):
+    before = find(str(copy)).fingerprint()
+    assert before == find(str(tiny)).fingerprint()
+    weights = next((copy / "vae").glob("*.safetensors"))
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    assert find(str(copy)).fingerprint() != before
+
+
+@pytest.mark.parametrize(("device", "dtype"), [("cuda:99", None), ("tpu9", None), ("cpu", "float8")])
+def test_devices_and_dtypes_that_are_not_there(tiny, device, dtype):
+    with pytest.raises(ModelError, match=r"--(device|dtype) \S+: "):
+        load(str(tiny), device=device, dtype=dtype)
+
+
+def test_words_outside_the_vocabulary_are_listed(model):
+    _, unknown = model.encode_texts(["a red figure does a somersault, Quickly", "a red figure waves"])
+    assert unknown == {"a red figure does a somersault, Quickly": ["somersault,", "Quickly"]}
+
+
+def test_start_images_are_cropped_not_stretched():
+    wide = np.zeros((40, 120, 3), np.uint8)
+    wide[:, 40:80] = 255
+    fitted = np.asarray(fit_image(Image.fromarray(wide), (40, 40)))
+    assert fitted.shape == (40, 40, 3) and fitted[:, 3:-3].min() > 250
+    clear = Image.new("RGBA", (16, 16), (0, 0, 0, 0))
+    assert np.asarray(fit_image(clear, (16, 16))).min() == 255, "transparency lies on white"
+    upright = Image.new("L", (30, 10), 9)
+    upright.getexif()[0x0112] = 6
+    assert fit_image(upright, (16, 48)).mode == "RGB"
+
+
+def test_catalogue_facts_and_licences():
+    assert set(CATALOG) == {"puppet", "framepack-f1", "framepack"}
+    assert [CATALOG[n].facts.order for n in ("framepack-f1", "framepack")] == ["forward", "inverted"]
+    assert "United Kingdom" in CATALOG["framepack"].licence

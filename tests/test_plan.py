@@ -1,0 +1,224 @@
+"""The plan: the grid, seeds that stay, history slots against diffusers' pipeline, sigmas against its scheduler."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler, HunyuanVideoFramepackPipeline
+from diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video_framepack import calculate_shift
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from framepack_relax.errors import StoryboardError
+from framepack_relax.models.catalog import CATALOG
+from framepack_relax.plan.grid import nearest_bucket, snap
+from framepack_relax.plan.history import render_order, slots
+from framepack_relax.plan.planner import make_plan
+from framepack_relax.plan.schedule import FlowShift, sigma_table
+from framepack_relax.storyboard import Scene, read_storyboard, storyboard_from_scenes
+
+F1 = CATALOG["framepack-f1"].facts
+FRAMEPACK = CATALOG["framepack"].facts
+
+
+@pytest.fixture
+def image(tmp_path):
+    file = tmp_path / "start.png"
+    Image.new("RGB", (640, 480), "navy").save(file)
+    return str(file)
+
+
+def scene(name, seconds=2.4, **fields):
+    return Scene(id=name, prompt=f"prompt of {name}", seconds=seconds, **fields)
+
+
+def plan_of(image, *scenes, facts=F1, **board):
+    return make_plan(storyboard_from_scenes(scenes, image=image, **board), facts)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "counts"),
+    [([2.4, 2.4], [2, 2]), ([3.0], [3]), ([1.7, 1.7], [1, 2]), ([0.6, 0.6], [1, 0]), ([60.0], [50]), ([0.5], [0])],
+)
+def test_scene_ends_snap_half_up(seconds, counts):
+    assert snap(seconds, 30) == counts
+
+
+@given(st.lists(st.floats(0.01, 500), min_size=1, max_size=40), st.integers(1, 120))
+def test_rounding_never_adds_up(seconds, fps):
+    ends = np.cumsum(snap(seconds, fps)) * 36 / fps
+    assert np.all(np.abs(ends - np.cumsum(seconds)) <= 18 / fps + 1e-6)
+
+
+def test_sixty_seconds_are_1801_frames(image):
+    plan = plan_of(image, *(scene(f"s{k}", 2.5) for k in range(24)))
+    assert plan.frames == 1801 and plan.seconds == pytest.approx(60.03, abs=0.01)
+
+
+def test_frames_cover_the_film_once_and_a_shot_owns_its_extra_frame(image):
+    plan = plan_of(image, scene("a"), scene("b", 3.6), scene("c", 1.2, transition="cut"), scene("d"))
+    spans = [section.frames for section in plan.sections]
+    assert spans[0] == (0, 37) and [end for _, end in spans[:-1]] == [first for first, _ in spans[1:]]
+    assert [end - first for first, end in spans] == [37, 36, 36, 36, 36, 37, 36, 36]
+    assert [shot.frames for shot in plan.shots] == [(0, 181), (181, 290)]
+    assert [s.frames for s in plan.scenes] == [(0, 73), (73, 181), (181, 218), (218, 290)]
+
+
+def test_a_scene_without_a_section_is_an_error_that_names_it(image):
+    with pytest.raises(StoryboardError, match=r"scenes\[1\]\.seconds: 0\.1 s gets no section: .*grid of 1\.2 s"):
+        plan_of(image, scene("a"), scene("b", 0.1))
+
+
+def test_a_film_of_too_many_sections_is_refused(image):
+    with pytest.raises(StoryboardError, match="3334 sections; at most 3000"):
+        plan_of(image, scene("a", 2000.0), scene("b", 2000.8))
+
+
+def test_a_missing_start_image_is_an_error_that_names_the_shot():
+    with pytest.raises(StoryboardError, match=r"scenes\[0\]: shot 1 has no start image"):
+        make_plan(storyboard_from_scenes([scene("a")]), F1)
+
+
+def test_inserting_a_scene_changes_no_other_scenes_noise(image):
+    before = plan_of(image, scene("a"), scene("b"))
+    after = plan_of(image, scene("a"), scene("new"), scene("b"))
+    seeds = [{(s.scene, s.seed) for s in plan.sections} for plan in (before, after)]
+    assert seeds[0] < seeds[1] and len(seeds[1]) == 6
+    assert before.sections[0].seed == 12414424345581208578, "seeds are part of the format: they never change"
+
+
+def test_a_scenes_own_seed_changes_only_its_noise(image):
+    plain, own = plan_of(image, scene("a"), scene("b")), plan_of(image, scene("a"), scene("b", seed=5))
+    assert [a.seed == b.seed for a, b in zip(plain.sections, own.sections, strict=True)] == [True, True, False, False]
+    assert plain.shots[0].seed == own.shots[0].seed
+
+
+@pytest.mark.parametrize("order", ["forward", "inverted"])
+def test_history_and_indices_are_the_pipelines_for_1_to_12_sections(tiny, order):
+    """The transformer's arguments, caught, against the slots filled from what the pipeline itself produced."""
+    pipe = HunyuanVideoFramepackPipeline.from_pretrained(tiny, dtype=torch.float32)
+    pipe.set_progress_bar_config(disable=True)
+    kind = {"forward": "vanilla", "inverted": "inverted_anti_drifting"}[order]
+    for sections in range(1, 13):
+        calls, made = [], []
+
+        def fake(**kwargs):
+            calls.append(kwargs)
+            made.append(torch.full_like(kwargs["hidden_states"], float(len(calls))))
+            return (kwargs["hidden_states"] - made[-1],)  # one Euler step from sigma 1 to 0 then gives made[-1]
+
+        pipe.transformer.forward = fake
+        pipe(
+            image=Image.new("RGB", (32, 32), "teal"), prompt="x", height=32, width=32, num_frames=33 * sections,
+            num_inference_steps=1, sampling_type=kind, generator=torch.Generator().manual_seed(0), output_type="latent",
+        )  # fmt: skip
+        assert len(calls) == sections
+        latents = {0: calls[0]["latents_clean"][:, :, :1]}
+        for call, value, place in zip(calls, made, render_order(order, sections), strict=True):
+            slot = slots(order, place, sections)
+            assert call["indices_latents"].tolist() == list(slot.section_index)
+            assert call["indices_latents_clean"].tolist() == [0, *slot.near_index]
+            assert call["indices_latents_history_2x"].tolist() == list(slot.mid_index)
+            assert call["indices_latents_history_4x"].tolist() == list(slot.far_index)
+            zeros = torch.zeros_like(latents[0])
+            for positions, got in (
+                ((0, *slot.near), call["latents_clean"]),
+                (slot.mid, call["latents_history_2x"]),
+                (slot.far, call["latents_history_4x"]),
+            ):
+                wanted = torch.cat([zeros if p is None else latents[p] for p in positions], dim=2)
+                assert torch.allclose(got, wanted, atol=1e-5)
+            latents |= {9 * place + 1 + k: frame for k, frame in enumerate(value.split(1, dim=2))}
+
+
+@pytest.mark.parametrize("size", [(96, 96), (320, 320), (640, 608)])
+@pytest.mark.parametrize("steps", [1, 8, 25, 50])
+def test_sigmas_are_the_euler_schedulers_bit_for_bit(size, steps):
+    scheduler = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
+    mu = min(calculate_shift(9 * (size[0] // 8) * (size[1] // 8) / 4), np.log(7.0))
+    scheduler.set_timesteps(sigmas=np.linspace(1.0, 0.0, steps + 1)[:-1], mu=mu)
+    ours = sigma_table(steps, FlowShift(), *size)
+    assert ours.dtype == np.float32 and np.array_equal(ours, scheduler.sigmas[:-1].numpy())
+    assert ours[0] == 1 and np.all(np.diff(ours) < 0)
+
+
+def test_a_static_shift_is_the_schedulers_too():
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=7.0)
+    scheduler.set_timesteps(sigmas=np.linspace(1.0, 0.0, 11)[:-1])
+    assert np.array_equal(sigma_table(10, FlowShift(dynamic=False, shift=7.0), 64, 64), scheduler.sigmas[:-1].numpy())
+
+
+def test_the_640_buckets_saturate_the_shift():
+    assert FlowShift().factor(640, 608) == pytest.approx(7.0)
+    assert nearest_bucket(1920, 1080) == (832, 480) and nearest_bucket(500, 500) in {(640, 608), (608, 640)}
+
+
+def test_the_size_is_the_boards_else_the_models_else_the_images_bucket(image):
+    assert plan_of(image, scene("a")).size == (704, 544)
+    assert plan_of(image, scene("a"), size=(96, 128)).size == (96, 128)
+    assert plan_of(image, scene("a"), facts=replace(F1, size=(64, 64))).size == (64, 64)
+
+
+def test_calm_scenes_are_at_rest_and_dynamic_ones_follow_eq2(image):
+    calm, flip = (plan_of(image, scene("x", intensity=i)).sections[1] for i in (0.25, 1.0))
+    assert calm.relaxation.at_rest and set(calm.scales.embedded) == {10.0} and set(calm.scales.text) == {1.0}
+    assert flip.relaxation.beta == 0.75 and flip.relaxation.blur == 0.6
+    wanted = [1 + 9 * (1 - 0.75 * s**0.7) for s in flip.sigmas]
+    assert flip.scales.embedded == pytest.approx(wanted) and set(flip.scales.text) == {1.0}
+
+
+def test_explicit_values_win_over_the_profile(image):
+    relax = {"target": ["context"], "beta": 0.5, "p": "linear", "blur": 0.0, "coord": "progress"}
+    sections = plan_of(image, scene("x", intensity=0.1, relax=relax), steps=4).sections
+    assert sections[0].history.fresh and set(sections[0].scales.context) == {1.0}, "h is h0: nothing to loosen"
+    assert sections[1].scales.context == pytest.approx([0.5, 0.625, 0.75, 0.875])
+    assert set(sections[1].scales.embedded) == {10.0}
+
+
+def test_settings_that_contradict_are_told_and_odd_ones_warned(image):
+    with pytest.raises(StoryboardError, match=r"scenes\[0\]\.relax\.min: is 0\.5; for target text it must be between 1"):
+        plan_of(image, scene("x", guidance={"text": 4.0}, relax={"target": ["text"], "min": 0.5, "beta": 0.5}))
+    warned = plan_of(image, scene("x", relax={"beta": -0.5}), scene("y", relax={"beta": 1.0, "target": ["text"]})).warnings
+    assert [word in text for word, text in zip(("boosts", "over-relaxed", "does nothing"), warned, strict=True)] == [True] * 3
+
+
+def test_the_plan_is_pure(image):
+    scenes = [scene("a", intensity=0.9), scene("b", transition="cut")]
+    assert plan_of(image, *scenes) == plan_of(image, *scenes)
+    json.dumps(plan_of(image, *scenes).to_json())
+
+
+def test_inverted_order_renders_each_shot_from_its_end(image):
+    plan = plan_of(image, scene("a"), scene("b", 3.6, transition="cut"), facts=FRAMEPACK)
+    assert [shot.sections for shot in plan.shots] == [(1, 0), (4, 3, 2)]
+    assert [s.history.fresh for s in plan.sections] == [False, True, False, False, True]
+
+
+def test_every_shipped_storyboard_is_planned(pytestconfig):
+    files = sorted((pytestconfig.rootpath / "storyboards").glob("*.yaml"))
+    assert [file.stem for file in files] == ["backflip", "day", "rooftop"]
+    from framepack_relax.models.catalog import model_facts
+
+    plans = {}
+    for file in files:
+        story = read_storyboard(file)
+        plans[file.stem] = make_plan(story, model_facts(story.model))
+    assert not any(plan.warnings for plan in plans.values())
+    day = plans["day"]
+    assert len(day.scenes) == 6 and len(day.shots) == 2 and day.seconds >= 20
+    assert {section.relaxation.at_rest for section in day.sections} == {True, False}
+
+
+def test_planning_imports_no_torch(pytestconfig):
+    code = (
+        "import sys, framepack_relax as fr\n"
+        f"fr.plan(r'{pytestconfig.rootpath}/storyboards/rooftop.yaml')\n"
+        "import framepack_relax.cli\n"
+        "assert not {'torch', 'diffusers', 'transformers'} & set(sys.modules), sorted(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,152 @@
+"""Limits of the paper's equations (reference values: s_base 6, s_min 1) and of the blur on packed layouts."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from framepack_relax.models.layout import packed_segments
+from framepack_relax.plan.history import slots
+from framepack_relax.relax.guidance import StepScales, branches, guide, mean_scale, relaxed_scale
+from framepack_relax.relax.profile import paper_profile
+from framepack_relax.relax.unlearning import Blur, Segment, mixing_matrix
+
+SIX = {"base": 6.0, "minimum": 1.0}
+
+
+@pytest.mark.parametrize(("beta", "start"), [(0, 6), (0.5, 3.5), (0.75, 2.25), (1, 1), (-0.5, 8.5), (-1, 11)])
+def test_eq2_begins_and_ends_where_the_paper_says(beta, start):
+    for p in (0.7, 1.0, 2.1):
+        assert relaxed_scale(1.0, **SIX, beta=beta, p=p) == start
+        assert relaxed_scale(0.0, **SIX, beta=beta, p=p) == 6.0
+
+
+def test_eq2_with_beta_0_is_the_identity_bit_for_bit():
+    base = 0.1 + 0.2
+    assert all(relaxed_scale(s, base=base, minimum=0.7, beta=0, p=0.3) == base for s in np.linspace(0, 1, 77))
+
+
+def test_eq2_falls_with_sigma_and_p_orders_the_relaxation():
+    grid = np.linspace(0, 1, 101)
+    curves = [[relaxed_scale(s, **SIX, beta=0.75, p=p) for s in grid] for p in (0.7, 1.0, 2.1)]
+    for curve in curves:
+        assert all(a >= b for a, b in zip(curve, curve[1:], strict=False))
+    assert all(a < b < c for a, b, c in list(zip(*curves, strict=True))[1:-1])
+
+
+@pytest.mark.parametrize(
+    ("beta", "p", "mean"), [(0.75, 0.7, 3.79), (1, 0.7, 3.06), (1, 1, 3.5), (1, 2.1, 4.39), (0.5, 0.7, 4.53)]
+)
+def test_the_mean_of_a_schedule_is_its_closed_form(beta, p, mean):
+    middle = (np.arange(20_000) + 0.5) / 20_000
+    average = np.mean([relaxed_scale(s, **SIX, beta=beta, p=p) for s in middle])
+    assert average == pytest.approx(mean_scale(**SIX, beta=beta, p=p), abs=1e-5)
+    assert average == pytest.approx(mean, abs=5e-3)
+
+
+VECTORS = {"cond": torch.tensor([3.0]), "uncond": torch.tensor([1.0]), "free": torch.tensor([7.0])}
+
+
+@pytest.mark.parametrize(
+    ("text", "context", "value", "passes"),
+    [
+        (1.0, 1.0, 3.0, ("cond",)),
+        (1.0 + 9e-4, 1.0, 3.0, ("cond",)),
+        (4.0, 1.0, 1 + 4 * 2, ("cond", "uncond")),
+        (1.0, 0.25, 3 + 0.75 * 4, ("cond", "free")),
+        (1.0, 0.985, 3.0, ("cond",)),
+        (4.0, 0.0, 1 + 4 * 2 + 4, ("cond", "uncond", "free")),
+    ],
+)
+def test_guidance_composes_and_runs_only_passes_with_weight(text, context, value, passes):
+    asked = []
+    scales = StepScales(embedded=6, text=text, context=context)
+    made = guide(lambda branch: asked.append(branch) or VECTORS[branch], scales)
+    assert made.item() == pytest.approx(value)
+    assert tuple(asked) == passes == branches(scales)
+
+
+def test_guidance_is_linear_in_the_text_scale():
+    at = [guide(VECTORS.__getitem__, StepScales(embedded=1, text=s, context=1)).item() for s in (2.0, 3.0, 4.0)]
+    assert at[1] - at[0] == at[2] - at[1] == 2.0
+
+
+@pytest.mark.parametrize("sigma", [0.1, 0.3, 0.6, 1.0, 3.0, 8.0])
+def test_the_mixing_matrix_is_row_stochastic_and_keeps_constants(sigma):
+    matrix = mixing_matrix([0, 19, 20, 21, 22.5, 28], sigma)
+    assert torch.allclose(matrix.sum(1), torch.ones(6, dtype=torch.float64), atol=1e-12)
+    assert (matrix >= 0).all() and not ((matrix > 0) & (matrix < 1e-7)).any()
+
+
+def test_the_mixing_matrix_has_its_limits():
+    assert torch.equal(mixing_matrix(range(9), 0.0), torch.eye(9, dtype=torch.float64))
+    assert torch.equal(mixing_matrix(range(9), 0.15), torch.eye(9, dtype=torch.float64))  # neighbours under 1e-6
+    wide = mixing_matrix(range(9), 1e4)
+    assert torch.allclose(wide, torch.full_like(wide, 1 / 9), atol=1e-6)
+    middle = mixing_matrix(range(9), 0.6)[4]
+    assert middle[4:7].tolist() == pytest.approx([0.6638, 0.1655, 0.0026], abs=2e-4)  # method.md, A13
+
+
+def layout(order, latent_height, latent_width, section=2):
+    return packed_segments(slots(order, section, 4), latent_height, latent_width)
+
+
+@pytest.mark.parametrize("order", ["forward", "inverted"])
+@pytest.mark.parametrize("grid", [(12, 12), (14, 18), (60, 104), (80, 76)])
+@pytest.mark.parametrize("scope", ["section", "history", "reference", "all"])
+def test_blur_keeps_constants_and_rows_out_of_scope_on_any_grid(order, grid, scope):
+    segments = layout(order, *grid)
+    tokens = sum(segment.tokens for segment in segments)
+    blur = Blur.over(segments, sigma_blur=0.6, scope=scope)
+    constant = torch.full((1, tokens + 5, 2, 1), 3.0, dtype=torch.float64)
+    assert torch.allclose(blur(constant), constant, atol=1e-12)
+    x = torch.randn(1, tokens + 5, 2, 1, dtype=torch.float64)
+    before = x.clone()
+    out = blur(x)
+    assert torch.equal(x, before), "the input is not changed"
+    assert torch.equal(out[:, tokens:], x[:, tokens:]), "text is never touched"
+    first = 0
+    for segment in segments:
+        for part in segment.parts:
+            end = first + segment.height * segment.width
+            if scope not in (part, "all"):
+                assert torch.equal(out[:, first:end], x[:, first:end])
+            elif part == "section":
+                assert not torch.equal(out[:, first:end], x[:, first:end])
+            first = end
+
+
+def test_blur_equals_the_sum_of_eq3_written_out_and_never_mixes_positions():
+    segments = (Segment(parts=("section",) * 5, frames=tuple(range(5)), height=2, width=3),)
+    x = torch.randn(1, 30, 2, 4, dtype=torch.float64)
+    out = Blur.over(segments, sigma_blur=1.0, scope="section")(x).view(1, 5, 6, 2, 4)
+    frames = x.view(1, 5, 6, 2, 4)
+    for t in range(5):
+        weights = [math.exp(-0.5 * (j - t) ** 2) for j in range(5)]
+        wanted = sum(w * frames[:, j] for j, w in enumerate(weights)) / sum(weights)
+        assert torch.allclose(out[:, t], wanted, atol=1e-12)
+    lone = torch.zeros(1, 30, 1, 1)
+    lone[0, 7] = 1  # frame 1, position 1
+    touched = Blur.over(segments, sigma_blur=1.0, scope="section")(lone).view(5, 6).nonzero()[:, 1]
+    assert set(touched.tolist()) == {1}
+
+
+def test_the_section_reads_the_newest_history_frame_but_not_the_distant_start_image():
+    segments = layout("forward", 12, 12)
+    tokens = sum(segment.tokens for segment in segments)
+    blur = Blur.over(segments, sigma_blur=0.6, scope="section")
+    start, near, first_row = tokens - 11 * 36, tokens - 10 * 36, tokens - 9 * 36
+    for position, weight in ((start, 0.0), (near, 0.1655)):
+        x = torch.zeros(1, tokens, 1, 1)
+        x[0, position : position + 36] = 1
+        at_start = 1.0 if position == start else 0.0
+        assert blur(x)[0, first_row, 0, 0].item() == pytest.approx(weight, abs=2e-3)
+        assert blur(x)[0, start, 0, 0].item() == at_start
+
+
+def test_the_papers_profile():
+    profile = paper_profile(embedded=True)
+    assert [profile.beta(x) for x in (0, 0.1, 0.25, 0.375, 0.5, 0.75, 1)] == [0, 0, 0, 0.25, 0.5, 0.625, 0.75]
+    assert profile.relaxation(0.25).at_rest and not profile.relaxation(0.26).at_rest
+    assert profile.target == ("embedded",) and paper_profile(embedded=False).target == ("text",)

@@ -1,0 +1,225 @@
+"""The reader: every mistake of a file at once and in its place, and nothing but a storyboard or located errors."""
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from framepack_relax.errors import StoryboardError
+from framepack_relax.storyboard import (
+    Scene,
+    Storyboard,
+    dump_storyboard,
+    parse_storyboard,
+    read_storyboard,
+    storyboard_from_scenes,
+    storyboard_schema,
+)
+
+SCENE = "scenes:\n  - {id: a, prompt: x, seconds: 1.2}\n"
+
+
+def told(text, **options):
+    with pytest.raises(StoryboardError) as caught:
+        parse_storyboard(text, file="story.yaml", **options)
+    return str(caught.value).splitlines()
+
+
+def test_every_mistake_of_a_file_at_once_in_its_order(tmp_path):
+    text = """\
+version: 1
+seed: 010
+steps: 1_000
+fps: "30"
+profile: papr
+size: [96, 100]
+scenes:
+  - id: calm
+    prompt: No
+    secnds: 2.4
+    intensity: 1.4
+  - id: calm
+    prompt: ""
+    seconds: .nan
+    relax: {target: [contxt], beta: 2, p: fast}
+    transition: contnue
+    image: ../hero.png
+"""
+    assert told(text, folder=tmp_path) == [
+        "story.yaml:2:7: seed: 010 begins with 0, which some read as octal; write 10",
+        "story.yaml:3:8: steps: 1_000 holds '_'; write 1000",
+        "story.yaml:4:6: fps: is text; remove the quotes",
+        "story.yaml:5:10: profile: is 'papr'; known are auto, paper, or a .yaml file",
+        "story.yaml:6:7: size: height 100 must be a multiple of 16 between 16 and 4096",
+        "story.yaml:8:5: scenes[0].seconds: is missing; add it",
+        "story.yaml:10:5: scenes[0].secnds: unknown field; did you mean 'seconds'?",
+        "story.yaml:11:16: scenes[0].intensity: is 1.4; must be between 0 and 1",
+        "story.yaml:12:9: scenes[1].id: 'calm' is also the id of scenes[0]; ids must differ",
+        "story.yaml:13:13: scenes[1].prompt: is empty; write something or remove the line",
+        "story.yaml:14:14: scenes[1].seconds: .nan is not finite; write a finite number",
+        "story.yaml:15:22: scenes[1].relax.target[0]: is 'contxt'; did you mean 'context'?",
+        "story.yaml:15:37: scenes[1].relax.beta: is 2; must be between -1 and 1",
+        "story.yaml:15:43: scenes[1].relax.p: is 'fast'; write a number",
+        "story.yaml:16:17: scenes[1].transition: is 'contnue'; did you mean 'continue'?",
+        "story.yaml:17:12: scenes[1].image: ../hero.png leaves the storyboard's folder; copy the file into it",
+    ]
+
+
+@pytest.mark.parametrize("word", ["No", "on", "yes", "off", "1e3", "2026-11-23", "012", "null_", "1:30", "~x", "0x10"])
+def test_where_text_is_wanted_a_scalar_is_text(word):
+    assert parse_storyboard(f"title: {word}\n{SCENE}").title == word
+
+
+@pytest.mark.parametrize(("word", "value"), [("1e-3", 1e-3), ("2", 2.0), (".5", 0.5), ("1.", 1.0), ("+3.25", 3.25)])
+def test_where_a_number_is_wanted_it_is_read_as_one(word, value):
+    assert parse_storyboard(SCENE.replace("1.2", word)).scenes[0].seconds == value
+
+
+@pytest.mark.parametrize(
+    ("word", "fact"),
+    [
+        ("012", "octal; write 12"), ("1_0", "write 10"), ("0x10", "not decimal"), ("1:30", "looks like a time"),
+        (".inf", "not finite"), ("-.NaN", "not finite"), ("yes", "is 'yes'; write a number"), ("1e999", "finite"),
+        ("'2'", "remove the quotes"), ("", "is empty"), ("~", "is empty"), ("[1]", "is a list; write a number"),
+        ("{a: 1}", "is a mapping; write a number"), ("0", "above 0"), ("-1", "above 0"), ("3601", "at most 3600"),
+    ],
+)  # fmt: skip
+def test_odd_numbers_are_refused_with_a_cure(word, fact):
+    lines = told(f"scenes:\n  - id: a\n    prompt: x\n    seconds: {word}\n")
+    assert len(lines) == 1 and lines[0].startswith("story.yaml:4:") and fact in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("", "story.yaml: is empty; a storyboard needs at least `scenes:`"),
+        ("# only this\n", "story.yaml: is empty; a storyboard needs at least `scenes:`"),
+        ("- a\n", "story.yaml:1:1: is not a mapping; begin with `scenes:`"),
+        ("title: a\ntitle: b\n" + SCENE, "story.yaml:2:1: title: is given twice, first in line 1; keep one"),
+        ("title: &t a\n" + SCENE, "story.yaml:1:8: anchor &t; storyboards have no anchors, remove it"),
+        ("title: !!str a\n" + SCENE, "story.yaml:1:8: tag tag:yaml.org,2002:str; storyboards have no tags, remove it"),
+        ("title: !x a\n" + SCENE, "story.yaml:1:8: tag !x; storyboards have no tags, remove it"),
+        ("<<: {seed: 1}\n" + SCENE, "story.yaml:1:1: merge key '<<'; storyboards have no merges, write it out"),
+        (SCENE + "---\ntitle: b\n", "story.yaml:3:1: is a second document; keep one storyboard in a file"),
+        ("scenes: []\n", "story.yaml:1:9: scenes: holds no scene; add one"),
+        ("scenes: nothing\n", "story.yaml:1:9: scenes: is 'nothing'; write a list"),
+        ("title: \x07\n" + SCENE, "story.yaml:1: holds the character U+0007, which YAML does not allow; remove it"),
+        ('title: "\\a"\n' + SCENE, "story.yaml:1:8: title: holds the control character U+0007; remove it"),
+        ("title: [\n", "story.yaml:2:1: is not YAML: while parsing a flow node expected the node content, but found "),
+        ("a: " + "[" * 60, "story.yaml:1:19: is nested more than 16 deep"),
+        ("? [a]\n: b\n" + SCENE, "story.yaml:1:3: a key must be a plain word"),
+    ],
+)
+def test_what_a_storyboard_may_not_be(text, line):
+    assert told(text)[0].startswith(line)
+
+
+def test_an_alias_is_refused_beside_its_anchor():
+    assert [t.split(": ")[1].split(";")[0] for t in told("title: &t a\nstyle: *t\n")] == ["anchor &t", "alias *t"]
+
+
+@pytest.mark.parametrize(
+    ("data", "fact"),
+    [
+        (b"title: \xff\n", ":1: byte 0xff is not UTF-8"),
+        (b"a: 1\nb: \xe9t\xe9\n", ":2: byte 0xe9 is not UTF-8"),
+        ("title: a".encode("utf-16"), ":1: byte 0xff is not UTF-8"),
+        (b"#" * (1 << 20) + b"#", ": is larger than 1 MiB"),
+    ],
+)
+def test_bytes_that_are_no_storyboard(tmp_path, data, fact):
+    file = tmp_path / "s.yaml"
+    file.write_bytes(data)
+    with pytest.raises(StoryboardError) as caught:
+        read_storyboard(file)
+    assert str(caught.value).startswith(f"{file}{fact}")
+
+
+def test_a_byte_order_mark_a_folder_and_a_missing_file(tmp_path):
+    (tmp_path / "bom.yaml").write_bytes(b"\xef\xbb\xbf" + SCENE.encode())
+    assert read_storyboard(tmp_path / "bom.yaml").scenes[0].id == "a"
+    with pytest.raises(StoryboardError, match="is a folder; name the storyboard file in it"):
+        read_storyboard(tmp_path)
+    with pytest.raises(StoryboardError, match="gone.yaml: no such file"):
+        read_storyboard(tmp_path / "gone.yaml")
+
+
+def test_files_a_board_names_stay_in_its_folder(tmp_path):
+    folder = tmp_path / "board"
+    (folder / "sub").mkdir(parents=True)
+    (tmp_path / "secret.png").touch()
+    (folder / "link.png").symlink_to(tmp_path / "secret.png")
+    (folder / "in.png").touch()
+    cases = {
+        "in.png": None, "sub/../in.png": None, "../secret.png": "leaves", "/etc/passwd": "leaves",
+        "link.png": "leaves", "sub": "is a folder", "gone.png": "no such file", "a" * 5000: "not a usable path",
+    }  # fmt: skip
+    for name, fact in cases.items():
+        text = f"image: {name}\n{SCENE}"
+        if fact is None:
+            assert parse_storyboard(text, folder=folder).resolve(name).exists()
+        else:
+            assert fact in told(text, folder=folder)[0]
+
+
+def test_an_image_in_mid_shot_is_told_how_to_cut():
+    lines = told(SCENE + "  - {id: b, prompt: x, seconds: 1.2, image: b.png}\n")
+    assert lines == [
+        "story.yaml:3:45: scenes[1].image: an image starts a new shot; add `transition: cut` or remove the image"
+    ]
+
+
+def test_the_python_api_checks_the_same_rules():
+    scenes = [Scene(id="a", prompt="x", seconds=1.2), Scene(id="a", prompt="x", seconds=1.2)]
+    with pytest.raises(StoryboardError, match=r"scenes\[1\].id: 'a' is also the id of scenes\[0\]"):
+        storyboard_from_scenes(scenes)
+    with pytest.raises(StoryboardError, match=r"^fps: is 0; must be between 1 and 240$"):
+        storyboard_from_scenes(scenes[:1], fps=0)
+    story = storyboard_from_scenes(scenes[:1], style="flat", size=[32, 48])
+    assert story.prompt_of(story.scenes[0]) == "x, flat" and story.size == (32, 48)
+    assert story.changed(seed=9).seed == 9 and story.seed == 31337
+
+
+RELAX = st.fixed_dictionaries(
+    {},
+    optional={
+        "beta": st.floats(-1, 1), "p": st.floats(0.01, 8), "blur": st.floats(0, 8),
+        "target": st.lists(st.sampled_from(["embedded", "text", "context"]), min_size=1, unique=True),
+    },
+)  # fmt: skip
+WORDS = st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1).filter(str.strip)
+
+
+@given(WORDS, st.floats(0.1, 3600), st.floats(0, 1), st.integers(0, 2**63 - 1), RELAX)
+@settings(max_examples=80, deadline=None)
+def test_a_dumped_board_reads_back_equal(prompt, seconds, intensity, seed, relax):
+    scene = Scene(id="s", prompt=prompt, seconds=seconds, intensity=intensity, relax=relax)
+    story = storyboard_from_scenes([scene], seed=seed, title=prompt)
+    assert parse_storyboard(dump_storyboard(story)) == story
+
+
+JUNK = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.sampled_from(["auto", "cut", "a", "1e-3"]),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(
+        st.sampled_from(["scenes", "id", "prompt", "seconds", "relax", "target", "size", "image", "<<", "p"]) | st.text(),
+        inner, max_size=5,
+    ),
+    max_leaves=20,
+)  # fmt: skip
+
+
+@given(st.one_of(JUNK.map(lambda data: yaml.safe_dump(data, allow_unicode=True)), st.text(max_size=200)))
+@settings(max_examples=300, deadline=None)
+def test_anything_is_a_storyboard_or_located_errors(text):
+    try:
+        assert isinstance(parse_storyboard(text), Storyboard)
+    except StoryboardError as error:
+        assert error.problems and all(p.message and p.file for p in error.problems)
+
+
+def test_the_json_schema_names_every_field_and_forbids_others():
+    schema = storyboard_schema()
+    scene = schema["$defs"]["Scene"]
+    assert set(schema["properties"]) == set(Storyboard.model_fields) and schema["additionalProperties"] is False
+    assert set(scene["properties"]) == set(Scene.model_fields) and scene["required"] == ["id", "prompt", "seconds"]
+    assert scene["properties"]["intensity"] | {"minimum": 0, "maximum": 1} == scene["properties"]["intensity"]
