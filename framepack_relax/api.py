@@ -41,9 +41,7 @@ def load(model: str = "puppet", *, device: str | None = None, dtype: str | None 
     return load(model, device=device, dtype=dtype)
 
 
-def render(
-    story: Story, *, out: str | Path, model: "str | VideoModel | None" = None, **board: Any
-) -> "RenderedFilm":
+def render(story: Story, *, out: str | Path, model: "str | VideoModel | None" = None, **board: Any) -> "RenderedFilm":
     """Renders a film into the folder `out`; `film.path` is the mp4, `film.report` the contents of report.json.
 
     `model` is a name or what `load` gave; default: the storyboard's.

@@ -13,6 +13,7 @@ from . import api, tables
 from ._version import __version__
 from .errors import RelaxError
 from .models.catalog import CATALOG, WEIGHTS_VARIABLE, card, entry_of, on_disk
+from .plan.renderplan import RenderPlan
 from .storyboard import Storyboard, storyboard_schema
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def render(
         errors.print(f"[yellow]warning:[/] {warning}", highlight=False)
     with console.status("loading the model and encoding prompts"):
         loaded = api.load(board.model, device=device, dtype=dtype)
-    film = _render(board, folder, loaded, plan.steps)
+    film = _render(board, folder, loaded, plan)
     for prompt, words in film.report["unknown_words"].items():
         errors.print(f"[yellow]warning:[/] the model does not know {', '.join(words)} in {prompt!r}", highlight=False)
     console.print(tables.report_table(film.plan, film.report))
@@ -60,10 +61,9 @@ def render(
     )  # fmt: skip
 
 
-def _render(board: Storyboard, folder: Path, model: Any, steps: int) -> "RenderedFilm":
+def _render(board: Storyboard, folder: Path, model: Any, plan: RenderPlan) -> "RenderedFilm":
     from .render import render
 
-    total = len(api.make_plan(board, model.facts).sections)
     bar = Progress(
         TextColumn("section {task.fields[section]} of {task.fields[sections]}"),
         TextColumn("[dim]{task.fields[scene]}"),
@@ -74,7 +74,7 @@ def _render(board: Storyboard, folder: Path, model: Any, steps: int) -> "Rendere
         TimeRemainingColumn(),
         console=console,
     )
-    done = 0
+    done, total, steps = 0, len(plan.sections), plan.steps
     try:
         with bar:
             task = bar.add_task("", total=steps, section=1, sections=total, scene="")
@@ -127,7 +127,7 @@ def models(name: Annotated[str | None, typer.Argument(help="one model, in full")
     """List the models: where they come from, size, licence, and whether they are on disk."""
     if name is None:
         console.print(tables.models_table([(entry, on_disk(entry.name)) for entry in CATALOG.values()]))
-        console.print(f"A diffusers folder or a hub id works too. Offline folders: set {WEIGHTS_VARIABLE}.", style="dim")
+        console.print(f"A diffusers folder or a hub id works too; offline folders: {WEIGHTS_VARIABLE}.", style="dim")
         return
     console.print(tables.model_text(entry_of(name), on_disk(name), card(name)), soft_wrap=True)
 
@@ -135,7 +135,9 @@ def models(name: Annotated[str | None, typer.Argument(help="one model, in full")
 def _board(story: Path, model: str | None, steps: int | None, seed: int | None, draft: bool) -> Storyboard:
     """The storyboard with the command line's changes."""
     board = api.read(story)
-    given = {key: value for key, value in {"model": model, "seed": seed, "steps": steps}.items() if value is not None}
+    given: dict[str, Any] = {
+        key: value for key, value in {"model": model, "seed": seed, "steps": steps}.items() if value is not None
+    }
     if steps is not None:
         given["scenes"] = tuple(scene.model_copy(update={"steps": None}) for scene in board.scenes)
     if draft:

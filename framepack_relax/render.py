@@ -270,7 +270,9 @@ def _open_folder(folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RenderError(f"{folder}: cannot be made a folder for the render ({error.strerror}); choose another --out") from error
+        raise RenderError(
+            f"{folder}: cannot be made a folder for the render ({error.strerror}); choose another --out"
+        ) from error
     return folder
 
 
@@ -320,7 +322,11 @@ def _section_report(
 
 
 def _report(
-    plan: RenderPlan, model: VideoModel, sections: Sequence[dict[str, Any]], meters: Sequence[MotionMeter], seconds: float
+    plan: RenderPlan,
+    model: VideoModel,
+    sections: Sequence[dict[str, Any]],
+    meters: Sequence[MotionMeter],
+    seconds: float,
 ) -> dict[str, Any]:
     """report.json: settings, forwards, seconds and motion of every section in film order, and totals."""
     motion = [asdict(figures) for meter in meters for figures in meter.figures()]

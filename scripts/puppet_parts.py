@@ -61,9 +61,7 @@ def _tokenizer(words: list[str], *, prefix_tokens: int, suffix: str, max_length:
     """A word-level tokenizer that drops case and punctuation and puts `<s>` tokens in front."""
     vocabulary_ids = {word: index for index, word in enumerate([*SPECIAL, *words])}
     core = Tokenizer(models.WordLevel(vocabulary_ids, unk_token="<unk>"))
-    core.normalizer = normalizers.Sequence(
-        [normalizers.Lowercase(), normalizers.Replace(Regex(r"[.,;:!?\"'()]"), " ")]
-    )
+    core.normalizer = normalizers.Sequence([normalizers.Lowercase(), normalizers.Replace(Regex(r"[.,;:!?\"'()]"), " ")])
     core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     template = " ".join(["<s>"] * prefix_tokens + ["$A"] + ([suffix] if suffix else []))
     ids = [(token, vocabulary_ids[token]) for token in ("<s>", "</s>")]

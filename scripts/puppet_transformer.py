@@ -25,7 +25,9 @@ SECTIONS, WINDOW, HISTORY = 4, 9, 19  # per film; latent frames of a section and
 SHARD = 40  # films
 
 
-def encode_films(vae: AutoencoderKLHunyuanVideo, folder: Path, config: TransformerTraining, size: int, device: str) -> None:
+def encode_films(
+    vae: AutoencoderKLHunyuanVideo, folder: Path, config: TransformerTraining, size: int, device: str
+) -> None:
     """Writes the films' latents (unscaled means, whole-shot, the start image encoded alone) in shards; resumes."""
     folder.mkdir(parents=True, exist_ok=True)
     vae.to(device).eval()
@@ -186,5 +188,3 @@ def train_transformer(
         if step % 50 == 0 or step == config.steps - 1:
             log.info("transformer step %d/%d loss %.4f %.0fs", step, config.steps, keep.loss, time.time() - begun)
     keep.finish(config.steps)
-
-

@@ -67,9 +67,7 @@ def _limbs(action: str, phase: np.ndarray, t: np.ndarray) -> tuple[np.ndarray, .
     n = len(t)
     dy, angle, alpha = np.zeros(n), np.zeros(n), np.ones(n)
     sway = 0.03 * np.sin(t * 0.35)
-    joints = np.stack(
-        [0.35 + sway, -0.35 + sway, *(np.full(n, v) for v in (0.1, -0.1, 0.15, -0.15, 0.0, 0.0))], axis=1
-    )
+    joints = np.stack([0.35 + sway, -0.35 + sway, *(np.full(n, v) for v in (0.1, -0.1, 0.15, -0.15, 0.0, 0.0))], axis=1)
     on = (phase > 0) & (phase < 1)
     arc = np.where(on, 4 * phase * (1 - phase), 0.0)
     if action == "wave":

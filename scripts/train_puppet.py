@@ -1,8 +1,8 @@
 """Trains the packaged puppet from nothing and writes its folder.
 
-    python scripts/train_puppet.py --out runs/puppet            # resumes where it stopped
-    python scripts/train_puppet.py --out runs/smoke --smoke     # a minute, for the test
-    python scripts/train_puppet.py --out runs/puppet --stage transformer --stage export
+python scripts/train_puppet.py --out runs/puppet            # resumes where it stopped
+python scripts/train_puppet.py --out runs/smoke --smoke     # a minute, for the test
+python scripts/train_puppet.py --out runs/puppet --stage transformer --stage export
 """
 
 import argparse

@@ -165,9 +165,12 @@ def test_bias_equals_the_softmax_with_log_gamma_added(segments):
 def test_attention_is_edited_only_while_there_is_something_to_do(segments, fields, sigma, acts):
     relaxation = _with(paper_profile(embedded=True).relaxation(1.0), **fields)
     edit = attention_edit(relaxation, segments, sigma)
-    assert (edit is not None and edit.blur is not None and not _identity(edit.blur, segments)) or (
-        edit is not None and edit.bias is not None
-    ) if acts else edit is None or _identity(edit.blur, segments)
+    assert (
+        (edit is not None and edit.blur is not None and not _identity(edit.blur, segments))
+        or (edit is not None and edit.bias is not None)
+        if acts
+        else edit is None or _identity(edit.blur, segments)
+    )
 
 
 def _identity(blur, segments):

@@ -103,7 +103,14 @@ def test_a_folder_needs_its_sidecar_to_be_told_apart(copy):
 
 def test_a_sidecar_may_bring_a_profile(copy):
     facts = json.loads((copy / "framepack_relax.json").read_text())
-    profile = {"name": "own", "threshold": 0.1, "points": [[0.1, 0], [1, 0.6]], "p": 1, "blur": 0, "target": ["context"]}
+    profile = {
+        "name": "own",
+        "threshold": 0.1,
+        "points": [[0.1, 0], [1, 0.6]],
+        "p": 1,
+        "blur": 0,
+        "target": ["context"],
+    }
     (copy / "framepack_relax.json").write_text(json.dumps({**facts, "profile": profile}))
     assert read_facts(copy).profile.beta(0.55) == pytest.approx(0.3)
 

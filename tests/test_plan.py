@@ -107,7 +107,7 @@ def test_history_and_indices_are_the_pipelines_for_1_to_12_sections(tiny, order)
     for sections in range(1, 13):
         calls, made = [], []
 
-        def fake(**kwargs):
+        def fake(calls=calls, made=made, **kwargs):
             calls.append(kwargs)
             made.append(torch.full_like(kwargs["hidden_states"], float(len(calls))))
             return (kwargs["hidden_states"] - made[-1],)  # one Euler step from sigma 1 to 0 then gives made[-1]
@@ -181,10 +181,16 @@ def test_explicit_values_win_over_the_profile(image):
 
 
 def test_settings_that_contradict_are_told_and_odd_ones_warned(image):
-    with pytest.raises(StoryboardError, match=r"scenes\[0\]\.relax\.min: is 0\.5; for target text it must be between 1"):
+    with pytest.raises(
+        StoryboardError, match=r"scenes\[0\]\.relax\.min: is 0\.5; for target text it must be between 1"
+    ):
         plan_of(image, scene("x", guidance={"text": 4.0}, relax={"target": ["text"], "min": 0.5, "beta": 0.5}))
-    warned = plan_of(image, scene("x", relax={"beta": -0.5}), scene("y", relax={"beta": 1.0, "target": ["text"]})).warnings
-    assert [word in text for word, text in zip(("boosts", "over-relaxed", "does nothing"), warned, strict=True)] == [True] * 3
+    warned = plan_of(
+        image, scene("x", relax={"beta": -0.5}), scene("y", relax={"beta": 1.0, "target": ["text"]})
+    ).warnings
+    assert [word in text for word, text in zip(("boosts", "over-relaxed", "does nothing"), warned, strict=True)] == [
+        True
+    ] * 3
 
 
 def test_the_plan_is_pure(image):

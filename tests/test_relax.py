@@ -1,6 +1,7 @@
 """Limits of the paper's equations (reference values: s_base 6, s_min 1) and of the blur on packed layouts."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -31,7 +32,7 @@ def test_eq2_falls_with_sigma_and_p_orders_the_relaxation():
     grid = np.linspace(0, 1, 101)
     curves = [[relaxed_scale(s, **SIX, beta=0.75, p=p) for s in grid] for p in (0.7, 1.0, 2.1)]
     for curve in curves:
-        assert all(a >= b for a, b in zip(curve, curve[1:], strict=False))
+        assert all(a >= b for a, b in pairwise(curve))
     assert all(a < b < c for a, b, c in list(zip(*curves, strict=True))[1:-1])
 
 

@@ -140,7 +140,7 @@ def test_a_byte_order_mark_a_folder_and_a_missing_file(tmp_path):
     assert read_storyboard(tmp_path / "bom.yaml").scenes[0].id == "a"
     with pytest.raises(StoryboardError, match="is a folder; name the storyboard file in it"):
         read_storyboard(tmp_path)
-    with pytest.raises(StoryboardError, match="gone.yaml: no such file"):
+    with pytest.raises(StoryboardError, match=r"gone\.yaml: no such file"):
         read_storyboard(tmp_path / "gone.yaml")
 
 
@@ -201,7 +201,7 @@ def test_a_dumped_board_reads_back_equal(prompt, seconds, intensity, seed, relax
 JUNK = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.sampled_from(["auto", "cut", "a", "1e-3"]),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(
-        st.sampled_from(["scenes", "id", "prompt", "seconds", "relax", "target", "size", "image", "<<", "p"]) | st.text(),
+        st.sampled_from(["scenes", "id", "prompt", "seconds", "relax", "target", "size", "image", "<<"]) | st.text(),
         inner, max_size=5,
     ),
     max_leaves=20,

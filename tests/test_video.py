@@ -83,9 +83,10 @@ def test_metadata_survives(tmp_path):
 
 
 def test_a_film_appears_whole_or_not_at_all(tmp_path):
-    with pytest.raises(ZeroDivisionError), Mp4Writer(
-        tmp_path / "film.mp4", fps=30, size=(64, 64), crf=16, metadata={}
-    ) as writer:
+    with (
+        pytest.raises(ZeroDivisionError),
+        Mp4Writer(tmp_path / "film.mp4", fps=30, size=(64, 64), crf=16, metadata={}) as writer,
+    ):
         writer.write(moving_square(8, 1))
         assert not (tmp_path / "film.mp4").exists()
         raise ZeroDivisionError

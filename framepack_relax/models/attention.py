@@ -1,6 +1,6 @@
 """The one place that touches attention: a processor that edits keys, values and weights, put in and taken out again.
 
-    B batch, L video tokens, M text tokens, N heads, H head dim
+B batch, L video tokens, M text tokens, N heads, H head dim
 """
 
 from collections.abc import Iterator

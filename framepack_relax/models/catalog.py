@@ -107,7 +107,7 @@ def entry_of(name: str) -> Entry:
     """The catalogue's entry, or one made up for a folder or a hub id."""
     if name in CATALOG:
         return CATALOG[name]
-    if Path(name).is_dir() or name.count("/") == 1 and not Path(name).exists() and name[0] not in "./~":
+    if Path(name).is_dir() or (name.count("/") == 1 and not Path(name).exists() and name[0] not in "./~"):
         parts = {part: (name, part) for part in PARTS}
         return Entry(name=name, about="", gigabytes=0.0, licence="see its model card", parts=parts)
     known = ", ".join(CATALOG)

@@ -5,11 +5,14 @@ Follows HunyuanVideoFramepackTransformer3DModel._pack_history_states (diffusers 
 """
 
 from ..plan.history import HistorySlots
-from ..relax.unlearning import Segment
+from ..relax.unlearning import Part, Segment
 
 
 def packed_segments(slots: HistorySlots, latent_height: int, latent_width: int) -> tuple[Segment, ...]:
     """Segments of a section of latent_height x latent_width latent pixels, in token order."""
+
+    history: Part = "history"
+    section: Part = "section"
 
     def grid(kernel: int) -> tuple[int, int]:
         return -(-latent_height // kernel), -(-latent_width // kernel)
@@ -19,14 +22,14 @@ def packed_segments(slots: HistorySlots, latent_height: int, latent_width: int) 
 
     far, mid = pooled(slots.far_index, 4), pooled(slots.mid_index, 2)
     return (
-        Segment(parts=("history",) * len(far), frames=far, height=grid(8)[0], width=grid(8)[1]),
-        Segment(parts=("history",) * len(mid), frames=mid, height=grid(4)[0], width=grid(4)[1]),
+        Segment(parts=(history,) * len(far), frames=far, height=grid(8)[0], width=grid(8)[1]),
+        Segment(parts=(history,) * len(mid), frames=mid, height=grid(4)[0], width=grid(4)[1]),
         Segment(
             parts=("reference", "history"), frames=(0.0, float(slots.near_index[0])), height=grid(2)[0],
             width=grid(2)[1],
         ),
         Segment(
-            parts=("section",) * len(slots.section_index), frames=tuple(float(i) for i in slots.section_index),
+            parts=(section,) * len(slots.section_index), frames=tuple(float(i) for i in slots.section_index),
             height=grid(2)[0], width=grid(2)[1],
         ),
     )  # fmt: skip

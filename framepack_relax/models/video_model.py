@@ -1,6 +1,6 @@
 """A loaded model: transformer and VAE in memory; text and image encoders come, encode everything at once, and go.
 
-    B batch (1), C latent channels, T latent frames, h and w latent height and width
+B batch (1), C latent channels, T latent frames, h and w latent height and width
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -108,7 +108,7 @@ class VideoModel:
 
         The arguments are those of HunyuanVideoFramepackPipeline's call (diffusers 0.42.1).
         """
-        kind = {"device": self.device, "dtype": self.dtype}
+        kind: dict[str, Any] = {"device": self.device, "dtype": self.dtype}
         return self.transformer(
             hidden_states=latents.to(self.dtype),
             timestep=torch.tensor([sigma], dtype=torch.float32, device=self.device) * 1000,

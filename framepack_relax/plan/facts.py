@@ -84,7 +84,8 @@ def profile_from(data: Mapping[str, Any]) -> Profile:
     target = tuple(data["target"])
     if not target or not set(target) <= {"embedded", "text", "context"}:
         raise ValueError("target must be one or more of embedded, text, context")
-    if not 0 <= float(data["blur"]) <= 8 or data.get("scope", "section") not in ("section", "history", "reference", "all"):
+    scope = data.get("scope", "section")
+    if not 0 <= float(data["blur"]) <= 8 or scope not in ("section", "history", "reference", "all"):
         raise ValueError("blur must be between 0 and 8, scope one of section, history, reference, all")
     return Profile(
         name=str(data["name"]),
@@ -93,5 +94,5 @@ def profile_from(data: Mapping[str, Any]) -> Profile:
         p=float(data["p"]),
         blur=float(data["blur"]),
         target=target,
-        scope=data.get("scope", "section"),
+        scope=scope,
     )

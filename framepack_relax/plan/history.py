@@ -46,7 +46,7 @@ def forward_slots(section: int) -> HistorySlots:
 
 
 def inverted_slots(section: int, sections: int) -> HistorySlots:
-    """Section `section` of `sections` in inverted order: [start 0][gap][section][1x][2x][4x], later frames as history."""
+    """Section `section` of `sections` in inverted order: [start 0][gap][section][1x][2x][4x], the future as history."""
     padding = inverted_paddings(sections)[sections - 1 - section]
     first, end = SECTION_LATENTS * (section + 1) + 1, SECTION_LATENTS * sections
     future = tuple(p if p <= end else None for p in range(first, first + HISTORY))

@@ -58,9 +58,7 @@ def base_scales(scene: Scene, facts: ModelFacts) -> StepScales:
     )
 
 
-def setting_problems(
-    story: Storyboard, relaxations: Sequence[Relaxation], facts: ModelFacts
-) -> Iterator[Problem]:
+def setting_problems(story: Storyboard, relaxations: Sequence[Relaxation], facts: ModelFacts) -> Iterator[Problem]:
     """s_min above the base, or below what its target allows."""
     for index, (scene, relax) in enumerate(zip(story.scenes, relaxations, strict=True)):
         if relax.minimum is None:
@@ -77,9 +75,7 @@ def setting_problems(
                 )
 
 
-def setting_warnings(
-    story: Storyboard, relaxations: Sequence[Relaxation], facts: ModelFacts
-) -> Iterator[str]:
+def setting_warnings(story: Storyboard, relaxations: Sequence[Relaxation], facts: ModelFacts) -> Iterator[str]:
     """Settings that are allowed and seldom meant."""
     for scene, relax in zip(story.scenes, relaxations, strict=True):
         if relax.at_rest:

@@ -1,6 +1,6 @@
 """Relaxed guidance: eq. 1 and eq. 2 of the paper, and how the three restraints compose. Works on any tensor type.
 
-    v velocity, c prompt, neg negative prompt, h history, h0 the history that a shot's first section has
+v velocity, c prompt, neg negative prompt, h history, h0 the history that a shot's first section has
 """
 
 from collections.abc import Callable

@@ -1,6 +1,6 @@
 """Samples one section of 9 latent frames from noise, its past and its prompt.
 
-    C latent channels, T latent frames of a shot so far, h and w latent height and width
+C latent channels, T latent frames of a shot so far, h and w latent height and width
 """
 
 import math

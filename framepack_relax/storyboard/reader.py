@@ -122,10 +122,10 @@ class Reading:
                     yield self.problem("is a second document; keep one storyboard in a file", event.start_mark)
             if isinstance(event, yaml.AliasEvent):
                 yield self.problem(f"alias *{event.anchor}; write the value out", event.start_mark)
-            elif getattr(event, "anchor", None):
-                yield self.problem(f"anchor &{event.anchor}; storyboards have no anchors, remove it", event.start_mark)
-            if getattr(event, "tag", None):
-                yield self.problem(f"tag {event.tag}; storyboards have no tags, remove it", event.start_mark)
+            elif anchor := getattr(event, "anchor", None):
+                yield self.problem(f"anchor &{anchor}; storyboards have no anchors, remove it", event.start_mark)
+            if tag := getattr(event, "tag", None):
+                yield self.problem(f"tag {tag}; storyboards have no tags, remove it", event.start_mark)
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > DEEPEST:
                 yield self.problem(f"is nested more than {DEEPEST} deep", event.start_mark)
@@ -140,6 +140,7 @@ class Reading:
             inner = _items(wanted, len(node.value))
             items = zip(node.value, inner, strict=True)
             return tuple(self.convert(item, kind, f"{path}[{index}]") for index, (item, kind) in enumerate(items))
+        assert isinstance(node, yaml.ScalarNode)
         return self._scalar(node, wanted, path)
 
     def _mapping(self, node: yaml.MappingNode, model: type[BaseModel] | None, path: str) -> dict[str, Any]:
@@ -152,7 +153,9 @@ class Reading:
                 continue
             inside = f"{path}.{name}" if path else name
             if name == "<<" and key.style is None:
-                self.problems.append(self.problem("merge key '<<'; storyboards have no merges, write it out", mark, path))
+                self.problems.append(
+                    self.problem("merge key '<<'; storyboards have no merges, write it out", mark, path)
+                )
             elif name in made:
                 message = f"is given twice, first in line {lines[name]}; keep one"
                 self.problems.append(self.problem(message, mark, inside))
@@ -164,7 +167,7 @@ class Reading:
                 made[name] = self.convert(value, field.annotation if field else Any, inside)
         return made
 
-    def _scalar(self, node: yaml.Node, wanted: Any, path: str) -> Any:
+    def _scalar(self, node: yaml.ScalarNode, wanted: Any, path: str) -> Any:
         text, plain = node.value, node.style is None
         kinds = set(_leaves(wanted))
         if plain and text in ("", "~", "null", "Null", "NULL"):

@@ -97,7 +97,9 @@ class Relax(Part):
     ] = None
     min: float | None = Field(None, ge=0, le=100, description="s_min, the scale that beta 1 reaches at sigma 1")
     blur: float | None = Field(None, ge=0, le=8, description="sigma_blur of K and V in latent frames; 0 is off")
-    scope: Literal["section", "history", "reference", "all"] | None = Field(None, description="whose K and V are blurred")
+    scope: Literal["section", "history", "reference", "all"] | None = Field(
+        None, description="whose K and V are blurred"
+    )
     space: Literal["post_rope", "pre_rope"] | None = Field(None, description="where K is blurred")
     over_steps: Literal["constant", "follow"] | None = Field(None, description="blur over the steps")
     coord: Literal["sigma", "progress"] | None = Field(None, description="shifted noise fraction or unshifted time")
@@ -117,8 +119,8 @@ class Scene(Part):
     transition: Literal["continue", "cut"] = Field("continue", description="keep the history, or begin a new shot")
     seed: Seed | None = Field(None, description="instead of the board's")
     steps: Steps | None = Field(None, description="denoising steps, instead of the board's")
-    guidance: Guidance = Field(default_factory=Guidance)
-    relax: Relax = Field(default_factory=Relax)
+    guidance: Guidance = Guidance()
+    relax: Relax = Relax()
 
 
 class Storyboard(Part):

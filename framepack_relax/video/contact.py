@@ -30,7 +30,9 @@ class ContactSheet:
             for place in self.wanted.get(number, ()):
                 image = Image.fromarray(pixels)
                 if image.height > TALLEST:
-                    image = image.resize((round(image.width * TALLEST / image.height), TALLEST), Image.Resampling.LANCZOS)
+                    image = image.resize(
+                        (round(image.width * TALLEST / image.height), TALLEST), Image.Resampling.LANCZOS
+                    )
                 self.thumbnails[place] = image
 
     def save(self, path: Path) -> None:

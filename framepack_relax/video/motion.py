@@ -1,6 +1,6 @@
 """A small measure of motion for report.json, always beside what it may have cost: the seam and the drift.
 
-    N frames, H and W their height and width; uint8 RGB
+N frames, H and W their height and width; uint8 RGB
 """
 
 from dataclasses import dataclass

@@ -22,9 +22,7 @@ class Mp4Writer:
     `crf` is H.264's quality, 0..51; `metadata` may hold any keys and any text.
     """
 
-    def __init__(
-        self, path: Path, *, fps: int, size: tuple[int, int], crf: int, metadata: Mapping[str, str]
-    ) -> None:
+    def __init__(self, path: Path, *, fps: int, size: tuple[int, int], crf: int, metadata: Mapping[str, str]) -> None:
         self.path, self.part = path, path.with_name(f"{path.stem}.part{path.suffix}")
         self.fps, self.size, self.crf = fps, size, crf
         self.frames = 0

@@ -1,0 +1,105 @@
+"""The installed command, seen from outside: output, exit codes, no tracebacks."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+SCENES = "  - {id: calm, prompt: a red figure stands still, seconds: 2.4}\n"
+
+
+def run(*words, **options):
+    command = [Path(sys.executable).parent / "framepack-relax", *map(str, words)]
+    environment = {**os.environ, "COLUMNS": "160"}
+    return subprocess.run(command, capture_output=True, text=True, env=environment, **options)
+
+
+def test_help_and_version():
+    assert all(word in run("--help").stdout for word in ("render", "plan", "schema", "models"))
+    assert run("--version").stdout.startswith("framepack-relax 0.")
+
+
+def test_render_shows_progress_a_table_and_the_films_path(board, tmp_path):
+    done = run("render", board(SCENES), "--out", tmp_path / "o", "--steps", 2)
+    assert done.returncode == 0, done.stderr
+    text = " ".join(done.stdout.split())
+    assert "section 2 of 2" in text and "step 4/4" in text and "asked s" in text
+    assert str(tmp_path / "o/video.mp4") in text and (tmp_path / "o/report.json").exists()
+
+
+def test_plan_shows_every_rounding_and_prints_json(board, tmp_path):
+    file = board("  - {id: a, prompt: x, seconds: 3.0}\n")
+    text = run("plan", file).stdout
+    assert "3 s -> 3.63 s" in text and "asked 3 s -> 3.63 s, 3 sections, 109 frames" in text
+    data = json.loads(run("plan", file, "--json", "--draft").stdout)
+    section = data["sections"][0]
+    assert {"index", "shot", "scene", "prompt", "seed", "frames", "intensity", "beta", "p", "blur", "scope", "target",
+            "sigmas", "scales"} <= set(section)  # fmt: skip
+    assert set(section["scales"]) == {"embedded", "text", "context"} and len(section["sigmas"]) == 1
+    assert {"fps", "size", "order", "shots", "sections"} <= set(data)
+
+
+def test_schema_is_json():
+    assert json.loads(run("schema").stdout)["title"] == "Storyboard"
+
+
+def test_models_are_listed_with_licence_and_place():
+    text = " ".join(run("models").stdout.split())
+    assert all(word in text for word in ("puppet", "framepack-f1", "European", "hunyuanvideo-community", "on disk"))
+    assert "puppet-v0" in run("models", "puppet").stdout
+
+
+@pytest.mark.parametrize("command", ["render", "plan"])
+def test_mistakes_are_located_exit_code_2_no_traceback_nothing_written(board, tmp_path, command):
+    file = board("  - {id: a, prompt: No, secnds: 1.2}\n  - {id: a, prompt: x, seconds: 0}\n")
+    done = run(command, file, cwd=tmp_path)
+    assert done.returncode == 2 and "Traceback" not in done.stderr + done.stdout
+    assert f"{file}:6:25: scenes[0].secnds: unknown field; did you mean 'seconds'?" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 4 and not (tmp_path / "out").exists()
+
+
+def test_a_plans_mistakes_are_located_too(board, tmp_path):
+    file = board("  - {id: a, prompt: x, seconds: 1.2}\n  - id: b\n    prompt: x\n    seconds: 0.2\n")
+    done = run("plan", file)
+    assert done.returncode == 2 and f"{file}:9:14: scenes[1].seconds: 0.2 s gets no section" in done.stderr
+    (tmp_path / "hero.png").write_bytes(b"GIF89a")
+    done = run("plan", board(SCENES))
+    assert done.returncode == 2 and "story.yaml:2:8: image: hero.png: cannot be read as an image" in done.stderr
+    no_image = tmp_path / "none.yaml"
+    no_image.write_text("scenes:\n" + SCENES)
+    done = run("plan", no_image, "--model", "framepack-f1")
+    assert done.returncode == 2 and "none.yaml:2:5: scenes[0]: shot 1 has no start image" in done.stderr
+
+
+def test_missing_weights_are_one_clear_message(board, tmp_path):
+    environment = {**os.environ, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+    command = [Path(sys.executable).parent / "framepack-relax", "render", str(board(SCENES)), "--model", "framepack-f1"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "hf download lllyasviel/FramePack_F1_I2V_HY_20250503" in done.stderr
+
+
+def test_ctrl_c_keeps_what_is_finished_and_says_so(board, tmp_path):
+    file = board("  - {id: long, prompt: a red figure walks, seconds: 120}\n")
+    command = [Path(sys.executable).parent / "framepack-relax", "render", str(file), "--out", str(tmp_path / "o")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.time() + 120
+    while not (tmp_path / "o/shots/00/003.safetensors").exists() and time.time() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=60)
+    kept = len(list((tmp_path / "o/shots/00").glob("0*.safetensors")))
+    assert process.returncode == 130 and "Traceback" not in told
+    assert 4 <= kept < 100 and "sections are kept" in told and not list((tmp_path / "o").rglob("*.part*"))
+
+
+def test_a_model_from_a_folder_wins_over_the_boards(board, tiny, tmp_path):
+    moved = shutil.copytree(tiny, tmp_path / "moved")
+    data = json.loads(run("plan", board(SCENES), "--json", "--model", moved, "--seed", 5).stdout)
+    assert data["model"] == str(moved)

@@ -1,0 +1,148 @@
+"""Whole renders on a tiny model: what they leave behind, and that the bits depend on the plan alone."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import framepack_relax as fr
+from framepack_relax.storyboard import parse_storyboard
+from framepack_relax.video.writer import read_frames, read_metadata
+
+FILM = """
+  - {id: calm, prompt: a red figure stands still, seconds: 2.4}
+  - id: flip
+    prompt: a red figure does a backflip
+    seconds: 1.2
+    intensity: 0.9
+    relax: {target: [context], blur: 0.6}
+  - {id: next, prompt: a blue figure walks quickly, seconds: 2.4, transition: cut, guidance: {text: 3}}
+"""
+
+
+@pytest.fixture
+def film(board, model, tmp_path):
+    return fr.render(board(FILM, 'title: "Äh"'), out=tmp_path / "out", model=model)
+
+
+def test_a_run_folder_holds_everything(film, tmp_path):
+    out = tmp_path / "out"
+    found = {str(file.relative_to(out)) for file in out.rglob("*") if file.is_file()}
+    shots = {"00": ("start", "000", "001", "002"), "01": ("start", "000", "001")}
+    sections = {f"shots/{shot}/{name}.safetensors" for shot, names in shots.items() for name in names}
+    files = {"video.mp4", "plan.json", "report.json", "story.yaml", "contact.png", "curves.png"}
+    assert found == files | sections
+    assert len(list(read_frames(film.path))) == 182 == film.plan.frames
+    latents = load_file(out / "shots/00/001.safetensors")["latents"]
+    assert latents.shape == (1, 4, 9, 4, 4) and latents.dtype == torch.float32
+    assert json.loads((out / "plan.json").read_text())["sections"][2]["target"] == ["context"]
+    tags = read_metadata(film.path)
+    assert tags["title"] == "Äh" and parse_storyboard(tags["framepack_relax_storyboard"]).title == "Äh"
+    assert set(json.loads(tags["framepack_relax"])) == {"versions", "model", "weights", "seeds"}
+
+
+def test_the_report_counts_forwards_by_kind_and_sets_motion_beside_seam_and_drift(film):
+    report = json.loads((film.folder / "report.json").read_text())
+    forwards = [section["forwards"] for section in report["sections"]]
+    assert [f["cond"] for f in forwards] == [2] * 5
+    assert [f["uncond"] for f in forwards] == [0, 0, 0, 2, 2]
+    assert forwards[2]["free"] == 2 and sum(f["free"] for f in forwards) == 2
+    assert report["totals"]["forwards"] == {"cond": 10, "uncond": 4, "free": 2}
+    assert all({"motion", "seam", "drift", "seconds", "beta", "p", "blur"} <= set(s) for s in report["sections"])
+    assert report["unknown_words"] == {"a blue figure walks quickly": ["quickly"]}
+    assert report["totals"]["peak_bytes"] > 0 and len(report["model"]["weights"]) == 32
+
+
+def latents(folder):
+    return {file.relative_to(folder): file.read_bytes() for file in sorted(folder.rglob("*.safetensors"))}
+
+
+def test_same_plan_and_seed_give_the_same_bits(film, board, model, tmp_path):
+    again = fr.render(board(FILM), out=tmp_path / "again", model=model)
+    assert latents(film.folder / "shots") == latents(again.folder / "shots")
+    assert all(np.array_equal(a, b) for a, b in zip(read_frames(film.path), read_frames(again.path), strict=True))
+
+
+def test_a_calm_scene_does_not_feel_its_neighbours_settings_and_a_cut_starts_anew(film, board, model, tmp_path):
+    changed = FILM.replace("0.9", "0.0").replace("blur: 0.6", "blur: 0.0")
+    other = fr.render(board(changed), out=tmp_path / "other", model=model)
+    a, b = latents(film.folder / "shots"), latents(other.folder / "shots")
+    differs = sorted(str(name) for name in a if a[name] != b[name])
+    assert differs == ["00/002.safetensors"]
+
+
+def test_finished_sections_are_not_rendered_again(film, board, model, tmp_path):
+    files = {file: file.stat().st_mtime_ns for file in (tmp_path / "out/shots").rglob("0*.safetensors")}
+    (tmp_path / "out/shots/00/002.safetensors").unlink()
+    again = fr.render(board(FILM), out=tmp_path / "out", model=model)
+    assert [section["reused"] for section in again.report["sections"]] == [True, True, False, True, True]
+    assert {f for f, t in files.items() if f.stat().st_mtime_ns != t} == {tmp_path / "out/shots/00/002.safetensors"}
+
+
+def test_other_settings_weights_or_a_broken_file_are_rendered_again(film, board, model, tmp_path):
+    (tmp_path / "out/shots/00/000.safetensors").write_bytes(b"half a file")
+    again = fr.render(
+        board(FILM.replace("guidance: {text: 3}", "guidance: {text: 2}")), out=tmp_path / "out", model=model
+    )
+    assert [section["reused"] for section in again.report["sections"]] == [False, True, True, False, False]
+
+
+def test_stream_hands_over_sections_that_are_on_disk_and_frames_that_add_up(board, model, tmp_path):
+    seen, frames = [], 0
+    for done in fr.stream(board(FILM), out=tmp_path / "s", model=model):
+        file = tmp_path / f"s/shots/{done.plan.shot:02d}/{done.plan.place:03d}.safetensors"
+        assert torch.equal(load_file(file)["latents"], done.latents)
+        assert done.first_frame == frames
+        frames += len(done.frames)
+        seen.append(done.plan.index)
+    assert seen == [0, 1, 2, 3, 4] and frames == 182 and not (tmp_path / "s/video.mp4").exists()
+
+
+def test_stopping_keeps_what_is_finished(board, model, tmp_path):
+    stream = fr.stream(board(FILM), out=tmp_path / "s", model=model)
+    next(stream), next(stream)
+    stream.close()
+    film = fr.render(board(FILM), out=tmp_path / "s", model=model)
+    assert [section["reused"] for section in film.report["sections"]] == [True, True, False, False, False]
+
+
+def test_inverted_order_renders_a_shot_from_its_end(board, model, tmp_path):
+    order = [d.plan.index for d in fr.stream(board(FILM, "order: inverted"), out=tmp_path / "i", model=model)]
+    assert order == [2, 1, 0, 4, 3]
+    film = fr.render(board(FILM, "order: inverted"), out=tmp_path / "i", model=model)
+    assert len(list(read_frames(film.path))) == 182 and [s["index"] for s in film.report["sections"]] == [0, 1, 2, 3, 4]
+
+
+def test_unipc_and_euler_agree_where_the_field_is_constant_and_differ_elsewhere(board, model, tmp_path):
+    films = [
+        next(fr.stream(board(FILM, f"sampler: {name}").as_posix(), out=tmp_path / name, model=model)).latents
+        for name in ("unipc", "euler")
+    ]
+    assert not torch.equal(*films) and all(torch.isfinite(x).all() for x in films)
+
+
+def test_a_list_of_scenes_renders(model, tiny, board, tmp_path):
+    board(FILM)
+    scenes = [fr.Scene(id="a", prompt="a red figure waves", seconds=1.2, intensity=0.8)]
+    film = fr.render(scenes, out=tmp_path / "l", model=model, image=str(tmp_path / "hero.png"), steps=1, seed=4)
+    assert film.plan.frames == 37 and film.path.exists()
+
+
+def test_nan_latents_stop_the_render_and_name_the_section(board, model, tmp_path):
+    weight = model.transformer.proj_out.weight
+    before = weight.detach().clone()
+    try:
+        weight.data[0, 0] = float("nan")
+        with pytest.raises(fr.RenderError, match="scene calm, section 0: the latents hold NaN"):
+            fr.render(board(FILM), out=tmp_path / "n", model=model)
+    finally:
+        weight.data.copy_(before)
+    assert not list((tmp_path / "n").rglob("000.safetensors")) and not (tmp_path / "n/video.mp4").exists()
+
+
+def test_a_file_where_the_folder_should_be(board, model, tmp_path):
+    (tmp_path / "taken").touch()
+    with pytest.raises(fr.RenderError, match="taken: cannot be made a folder"):
+        fr.render(board(FILM), out=tmp_path / "taken", model=model)
