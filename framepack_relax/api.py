@@ -41,7 +41,9 @@ def load(model: str = "puppet", *, device: str | None = None, dtype: str | None 
     return load(model, device=device, dtype=dtype)
 
 
-def render(story: Story, *, out: str | Path, model: "str | VideoModel | None" = None, **board: Any) -> "RenderedFilm":
+def render(
+    story: Story, *, out: str | Path = "out", model: "str | VideoModel | None" = None, **board: Any
+) -> "RenderedFilm":
     """Renders a film into the folder `out`; `film.path` is the mp4, `film.report` the contents of report.json.
 
     `model` is a name or what `load` gave; default: the storyboard's.
@@ -53,7 +55,7 @@ def render(story: Story, *, out: str | Path, model: "str | VideoModel | None" = 
 
 
 def stream(
-    story: Story, *, out: str | Path, model: "str | VideoModel | None" = None, **board: Any
+    story: Story, *, out: str | Path = "out", model: "str | VideoModel | None" = None, **board: Any
 ) -> "Iterator[FinishedSection]":
     """Yields sections as they finish, each with its latents and the frames that are final; writes no mp4."""
     from .render import stream

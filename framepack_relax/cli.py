@@ -47,6 +47,7 @@ def render(
     plan = api.plan(board)
     for warning in plan.warnings:
         errors.print(f"[yellow]warning:[/] {warning}", highlight=False)
+    _quiet()
     with console.status("loading the model and encoding prompts"):
         loaded = api.load(board.model, device=device, dtype=dtype)
     film = _render(board, folder, loaded, plan)
@@ -59,6 +60,16 @@ def render(
         f"{totals['seconds']:.0f} s, peak {totals['peak_bytes'] / 2**30:.1f} GB",
         highlight=False, soft_wrap=True,
     )  # fmt: skip
+
+
+def _quiet() -> None:
+    """Keeps the libraries' own bars and notes out of ours."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    for logging in (diffusers_logging, transformers_logging):
+        logging.disable_progress_bar()
+        logging.set_verbosity_error()
 
 
 def _render(board: Storyboard, folder: Path, model: Any, plan: RenderPlan) -> "RenderedFilm":

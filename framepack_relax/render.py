@@ -93,14 +93,15 @@ def render(
     plan = make_plan(story, model.facts)
     folder = _open_folder(Path(out))
     conditions = encode(story, plan, model)
-    _write_text(folder / "story.yaml", dump_storyboard(story))
+    resolved = dump_storyboard(story.changed(size=plan.size, fps=plan.fps, order=plan.order))
+    _write_text(folder / "story.yaml", resolved)
     _write_text(folder / "plan.json", json.dumps(plan.to_json(), indent=1))
     sheet = ContactSheet(rows=[(_caption(plan, scene.sections[0]), *scene.frames) for scene in plan.scenes])
     save_curves([_curve(plan, scene.sections[-1]) for scene in plan.scenes], folder / "curves.png")
     meters = [MotionMeter() for _ in plan.shots]
     sections: list[dict[str, Any]] = []
     with Mp4Writer(
-        folder / "video.mp4", fps=plan.fps, size=plan.size, crf=story.crf, metadata=_metadata(story, plan, model.source)
+        folder / "video.mp4", fps=plan.fps, size=plan.size, crf=story.crf, metadata=_metadata(resolved, plan, model.source)
     ) as writer:
         for done in _sections(plan, model, conditions, folder, on_step):
             if len(done.frames):
@@ -173,7 +174,9 @@ def encode(story: Storyboard, plan: RenderPlan, model: VideoModel) -> Conditions
         assert shot.image is not None, "the planner refuses shots without a start image"
         with Image.open(story.resolve(shot.image)) as image:
             images[shot.index] = (fit_image(image, plan.size), shot.seed)
-    return Conditions(texts=texts, starts=model.encode_images(images), unknown_words=unknown)
+    starts = model.encode_images(images)
+    model.place()
+    return Conditions(texts=texts, starts=starts, unknown_words=unknown)
 
 
 def _sample(
@@ -297,14 +300,14 @@ def _curve(plan: RenderPlan, index: int) -> tuple[str, list[float], dict[str, li
     return section.scene, list(section.sigmas), scales
 
 
-def _metadata(story: Storyboard, plan: RenderPlan, source: Source) -> dict[str, str]:
+def _metadata(resolved: str, plan: RenderPlan, source: Source) -> dict[str, str]:
     seeds = {str(section.index): section.seed for section in plan.sections}
     facts = {"versions": versions(), "model": source.name, "weights": source.fingerprint(), "seeds": seeds}
     return {
-        "title": story.title,
+        "title": plan.title,
         "comment": f"framepack-relax {__version__}",
         "framepack_relax": json.dumps(facts),
-        "framepack_relax_storyboard": dump_storyboard(story),
+        "framepack_relax_storyboard": resolved,
     }
 
 

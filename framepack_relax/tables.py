@@ -3,16 +3,20 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rich import box
 from rich.table import Table
 
 from .models.catalog import Entry
 from .plan.renderplan import RenderPlan, SceneTiming, SectionPlan
+
+COMPACT: dict[str, Any] = {"box": box.SIMPLE_HEAD, "padding": (0, 1, 0, 0), "pad_edge": False}
 
 
 def plan_table(plan: RenderPlan) -> Table:
     """A row per scene with every rounding shown."""
     asked = sum(scene.asked_seconds for scene in plan.scenes)
     table = Table(
+        **COMPACT,
         title=f"{plan.title or 'untitled'}: {plan.model}, {plan.size[0]}x{plan.size[1]}, {plan.order} order",
         caption=f"asked {asked:g} s -> {plan.seconds:.2f} s, {len(plan.sections)} sections, {plan.frames} frames at "
         f"{plan.fps} fps, {plan.steps} steps of {plan.sampler}, profile {plan.profile}",
@@ -36,7 +40,7 @@ def plan_table(plan: RenderPlan) -> Table:
 
 def report_table(plan: RenderPlan, report: Mapping[str, Any]) -> Table:
     """A row per scene of a finished film: asked and real seconds, settings, forwards, seconds spent."""
-    table = Table(title=plan.title or None)
+    table = Table(title=plan.title or None, **COMPACT)
     for name in ("scene", "asked s", "real s", "beta", "p", "blur", "target", "forwards", "motion", "seam", "seconds"):
         table.add_column(name, justify="left" if name in ("scene", "target") else "right")
     for scene in plan.scenes:

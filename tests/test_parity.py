@@ -1,12 +1,16 @@
 """Off means off: with nothing relaxed our loop gives the bits of diffusers' HunyuanVideoFramepackPipeline."""
 
+from dataclasses import dataclass
+
 import pytest
 import torch
 from diffusers import HunyuanVideoFramepackPipeline
 from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
 
-from framepack_relax.models.video_model import StartCondition
+from framepack_relax.models.catalog import PUPPET
+from framepack_relax.models.loader import load
+from framepack_relax.models.video_model import StartCondition, VideoModel
 from framepack_relax.plan.history import render_order, slots
 from framepack_relax.plan.planner import make_plan
 from framepack_relax.sampling.section import gather_history, sample_section
@@ -17,30 +21,43 @@ PROMPT = "a red figure waves on the beach"
 TYPES = {"forward": "vanilla", "inverted": "inverted_anti_drifting"}
 
 
-@pytest.fixture(scope="module")
-def pipe(tiny):
-    pipe = HunyuanVideoFramepackPipeline.from_pretrained(tiny, dtype=torch.float32)
+@dataclass
+class Pair:
+    """The same folder opened by diffusers and by us."""
+
+    stock: HunyuanVideoFramepackPipeline
+    ours: VideoModel
+    size: int  # px
+
+    @property
+    def image(self) -> Image.Image:
+        return Image.radial_gradient("L").resize((self.size, self.size)).convert("RGB")
+
+
+@pytest.fixture(scope="module", params=["tiny", "puppet"])
+def pair(request, tiny):
+    folder = tiny if request.param == "tiny" else PUPPET
+    pipe = HunyuanVideoFramepackPipeline.from_pretrained(folder, dtype=torch.float32)
     pipe.set_progress_bar_config(disable=True)
-    return pipe
+    model = load(str(folder), device="cpu")
+    return Pair(pipe, model, model.facts.size[0])
 
 
-@pytest.fixture(scope="module")
-def image():
-    return Image.radial_gradient("L").resize((32, 32)).convert("RGB")
-
-
-def stock(pipe, image, order, sections, text_scale, output):
-    return pipe(
-        image=image, prompt=PROMPT, negative_prompt="", height=32, width=32, num_frames=33 * sections,
-        num_inference_steps=3, guidance_scale=6.0, true_cfg_scale=text_scale, sampling_type=TYPES[order],
-        generator=torch.Generator().manual_seed(3), output_type=output,
+def theirs(pair, order, sections, text_scale, output):
+    return pair.stock(
+        image=pair.image, prompt=PROMPT, negative_prompt="", height=pair.size, width=pair.size,
+        num_frames=33 * sections, num_inference_steps=3, guidance_scale=6.0, true_cfg_scale=text_scale,
+        sampling_type=TYPES[order], generator=torch.Generator().manual_seed(3), output_type=output,
     ).frames  # fmt: skip
 
 
-def ours(model, image, tmp_path, order, sections, text_scale):
-    """Start condition and section latents in film order, the generator replayed as the pipeline draws from it."""
+def ours(pair, tmp_path, order, sections, text_scale):
+    """Start condition and section latents by place, one generator replayed as the pipeline draws from it."""
+    model, image = pair.ours, pair.image
     image.save(tmp_path / "start.png")
-    scene = Scene(id="a", prompt=PROMPT, seconds=1.2 * sections, guidance={"text": text_scale})
+    scene = Scene(
+        id="a", prompt=PROMPT, seconds=1.2 * sections, guidance={"text": text_scale, "embedded": 6.0}
+    )  # fmt: skip
     board = storyboard_from_scenes([scene], image=str(tmp_path / "start.png"), steps=3, sampler="euler", order=order)
     plan = make_plan(board, model.facts)
     generator = torch.Generator().manual_seed(3)
@@ -48,12 +65,11 @@ def ours(model, image, tmp_path, order, sections, text_scale):
     start = replay_start(model, image, generator)
     latents, made = {0: start.latent}, {}
     for place in render_order(order, sections):
-        section = plan.sections[place]
-        noise = randn_tensor((1, model.latent_channels, 9, 4, 4), generator=generator, dtype=torch.float32)
+        shape = (1, model.latent_channels, 9, pair.size // 8, pair.size // 8)
         history = gather_history(slots(order, place, sections), latents, start.latent)
         made[place] = sample_section(
-            model, section, sampler="euler", order=order, noise=noise, start=start, text=texts[PROMPT],
-            negative=texts[""], history=history,
+            model, plan.sections[place], sampler="euler", order=order, start=start, text=texts[PROMPT],
+            negative=texts[""], history=history, noise=randn_tensor(shape, generator=generator, dtype=torch.float32),
         )  # fmt: skip
         latents |= {9 * place + 1 + k: frame for k, frame in enumerate(made[place].latents.split(1, dim=2))}
     return start, made
@@ -61,31 +77,30 @@ def ours(model, image, tmp_path, order, sections, text_scale):
 
 def replay_start(model, image, generator) -> StartCondition:
     with model._pipeline("image_encoder", "feature_extractor") as pipe:
-        pixels = pipe.video_processor.preprocess(image, 32, 32)
+        pixels = pipe.video_processor.preprocess(image, image.height, image.width)
         latent = pipe.prepare_image_latents(pixels, dtype=torch.float32, device="cpu", generator=generator)
         return StartCondition(latent=latent, tokens=pipe.encode_image(pixels, device="cpu"))
 
 
 @pytest.mark.parametrize("order", ["forward", "inverted"])
-@pytest.mark.parametrize(("sections", "text_scale"), [(1, 1.0), (3, 1.0), (6, 1.0), (3, 4.0)])
-def test_latents_at_rest_are_the_pipelines_bit_for_bit(pipe, model, image, tmp_path, order, sections, text_scale):
-    theirs = stock(pipe, image, order, sections, text_scale, "latent")[-1]
-    start, made = ours(model, image, tmp_path, order, sections, text_scale)
+@pytest.mark.parametrize(("sections", "text_scale"), [(1, 1.0), (6, 1.0), (3, 4.0)])
+def test_latents_at_rest_are_the_pipelines_bit_for_bit(pair, tmp_path, order, sections, text_scale):
+    wanted = theirs(pair, order, sections, text_scale, "latent")[-1]
+    start, made = ours(pair, tmp_path, order, sections, text_scale)
     film = torch.cat([start.latent, *(made[place].latents for place in range(sections))], dim=2)
-    assert film.shape == theirs.shape == (1, 4, 9 * sections + 1, 4, 4)
-    assert torch.equal(film, theirs)
-    passes = made[0].forwards
-    assert passes == {"cond": 3, "uncond": 3 if text_scale > 1 else 0, "free": 0}
+    assert film.shape == wanted.shape and film.shape[2] == 9 * sections + 1
+    assert torch.equal(film, wanted)
+    assert made[0].forwards == {"cond": 3, "uncond": 3 if text_scale > 1 else 0, "free": 0}
 
 
 @pytest.mark.parametrize("order", ["forward", "inverted"])
-@pytest.mark.parametrize("sections", [1, 2, 4])
-def test_frames_are_the_pipelines(pipe, model, image, tmp_path, order, sections):
-    """uint8 frames within one level: fp32 sums may round the other way at a half."""
-    theirs = stock(pipe, image, order, sections, 1.0, "np")[0]
-    start, made = ours(model, image, tmp_path, order, sections, 1.0)
-    decoder = BlendDecoder(model.vae, order=order, start=start.latent, sections=sections)
+@pytest.mark.parametrize("sections", [1, 4])
+def test_frames_are_the_pipelines(pair, tmp_path, order, sections):
+    """uint8 frames within half a level of the pipeline's floats."""
+    wanted = theirs(pair, order, sections, 1.0, "np")[0]
+    start, made = ours(pair, tmp_path, order, sections, 1.0)
+    decoder = BlendDecoder(pair.ours.vae, order=order, start=start.latent, sections=sections)
     pushed = [decoder.push(made[place].latents) for place in render_order(order, sections)]
     frames = torch.cat([torch.from_numpy(chunk) for chunk in pushed])
-    assert frames.shape == (36 * sections + 1, 32, 32, 3) == theirs.shape
-    assert (frames.float() - torch.from_numpy(theirs * 255)).abs().max() <= 0.5 + 1e-3
+    assert frames.shape == (36 * sections + 1, pair.size, pair.size, 3) == wanted.shape
+    assert (frames.float() - torch.from_numpy(wanted * 255)).abs().max() <= 0.5 + 1e-3

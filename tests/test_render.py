@@ -39,7 +39,10 @@ def test_a_run_folder_holds_everything(film, tmp_path):
     assert latents.shape == (1, 4, 9, 4, 4) and latents.dtype == torch.float32
     assert json.loads((out / "plan.json").read_text())["sections"][2]["target"] == ["context"]
     tags = read_metadata(film.path)
-    assert tags["title"] == "Äh" and parse_storyboard(tags["framepack_relax_storyboard"]).title == "Äh"
+    resolved = parse_storyboard(tags["framepack_relax_storyboard"])
+    assert tags["title"] == resolved.title == "Äh"
+    assert (resolved.size, resolved.fps, resolved.order) == ((32, 32), 30, "forward")
+    assert resolved == parse_storyboard((out / "story.yaml").read_text(encoding="utf8"))
     assert set(json.loads(tags["framepack_relax"])) == {"versions", "model", "weights", "seeds"}
 
 

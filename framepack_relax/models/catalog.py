@@ -165,13 +165,11 @@ def _repository(repository: str, files: list[str], download: bool) -> Path | Non
 
 
 def _snapshot(repository: str, files: list[str], *, download: bool = True) -> Path | None:
-    """The hub's snapshot from the local cache, else downloaded; None when neither can be had."""
-    for local_only in (True, False) if download else (True,):
-        try:
-            return Path(snapshot_download(repository, allow_patterns=files, local_files_only=local_only))
-        except (LocalEntryNotFoundError, RepositoryNotFoundError, HfHubHTTPError, OSError, ValueError):
-            continue
-    return None
+    """The hub's snapshot, what is missing of it downloaded first; None when it cannot be had."""
+    try:
+        return Path(snapshot_download(repository, allow_patterns=files, local_files_only=not download))
+    except (LocalEntryNotFoundError, RepositoryNotFoundError, HfHubHTTPError, OSError, ValueError):
+        return None
 
 
 def _check_part(part: str, folder: Path) -> None:

@@ -3,6 +3,7 @@
 B batch (1), C latent channels, T latent frames, h and w latent height and width
 """
 
+import string
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from ..plan.facts import ModelFacts
 from .catalog import Source
+from .parts import load_part
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +63,11 @@ class VideoModel:
     @property
     def latent_channels(self) -> int:
         return int(self.transformer.config.in_channels)
+
+    def place(self) -> None:
+        """Moves transformer and VAE to the device: once the encoders are gone, so that they need not share it."""
+        self.transformer.to(self.device)
+        self.vae.to(self.device)
 
     def encode_texts(self, prompts: Iterable[str]) -> tuple[dict[str, TextCondition], dict[str, list[str]]]:
         """Each distinct prompt encoded with the pipeline's own `encode_prompt`, and the words that a prompt has but
@@ -130,8 +137,6 @@ class VideoModel:
     @contextmanager
     def _pipeline(self, *parts: str) -> Iterator[HunyuanVideoFramepackPipeline]:
         """The diffusers pipeline with only these encoders loaded; they are gone when the block ends."""
-        from .loader import load_part
-
         loaded: dict[str, Any] = {part: load_part(self.source, part, self.dtype) for part in parts}
         for module in loaded.values():
             if isinstance(module, torch.nn.Module):
@@ -149,8 +154,8 @@ def unknown_words(tokenizer: Any, prompt: str) -> list[str]:
     """Words that a word-level tokenizer maps to its unknown token; none for subword tokenizers."""
     if tokenizer.unk_token_id is None:
         return []
-    words = dict.fromkeys(prompt.split())
-    return [w for w in words if tokenizer.unk_token_id in tokenizer(w, add_special_tokens=False).input_ids]
+    words = dict.fromkeys(word.strip(string.punctuation) for word in prompt.split())
+    return [w for w in words if w and tokenizer.unk_token_id in tokenizer(w, add_special_tokens=False).input_ids]
 
 
 def fit_image(image: Image.Image, size: tuple[int, int]) -> Image.Image:

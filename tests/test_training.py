@@ -1,0 +1,57 @@
+"""The training script end to end at smoke size: it learns, resumes, and writes a folder that the pipeline opens."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from diffusers import HunyuanVideoFramepackPipeline
+from puppet_world import ACTIONS, COLOURS, HELD_OUT, PLACES, SECTION_FRAMES, Film, Mix, act, caption, draw, sample_film
+
+
+def losses(folder):
+    return [json.loads(line)["loss"] for line in (folder / "losses.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.slow
+def test_training_learns_resumes_and_exports(pytestconfig, tmp_path):
+    script = pytestconfig.rootpath / "scripts" / "train_puppet.py"
+    command = [sys.executable, script, "--smoke", "--device", "cpu", "--out", tmp_path]
+    subprocess.run(command, check=True, capture_output=True)
+    vae, transformer = losses(tmp_path / "vae"), losses(tmp_path / "transformer")
+    assert np.mean(vae[-6:]) < 0.9 * np.mean(vae[:3])
+    assert np.mean(transformer[-6:]) < np.mean(transformer[:6])
+    assert HunyuanVideoFramepackPipeline.from_pretrained(tmp_path / "model").vae.config.scaling_factor > 0
+    again = subprocess.run([*command, "--stage", "vae"], check=True, capture_output=True, text=True)
+    assert losses(tmp_path / "vae") == vae, "a finished stage is not trained again"
+    assert "restored" in again.stderr
+
+
+def test_films_hold_long_calm_stretches_and_whole_sections():
+    films = [sample_film(np.random.default_rng(k), 4, Mix()) for k in range(300)]
+    assert all(len(film.pose) == 4 * SECTION_FRAMES + 1 for film in films)
+    assert all(end % SECTION_FRAMES == 1 for film in films for _, _, end in film.segments)
+    assert not {(film.colour, film.place) for film in films} & HELD_OUT
+    assert {a for film in films for a, _, _ in film.segments} == set(ACTIONS)
+    waits = []
+    for film in films:
+        for action, first, end in film.segments:
+            moving = np.abs(np.diff(film.pose[first:end], axis=0)).max(1) > 0.02
+            if action != "stand":
+                waits.append(int(np.argmax(moving)) if moving.any() else end - first)
+    late = np.mean([wait > 30 for wait in waits])
+    assert 0.2 < late < 0.6, "a good part of the captions stand over calm before anything happens"
+
+
+def test_what_is_drawn_is_what_the_film_says():
+    for colour in COLOURS:
+        for place in PLACES:
+            pose, segments = act(np.random.default_rng(0), [("backflip", 37)], Mix(), starts=[[4]])
+            film = Film(colour=colour, place=place, pose=pose, segments=segments)
+            frames = draw([(film, np.arange(37))])
+            assert frames.shape == (37, 3, 96, 96) and frames.min() >= -1 and frames.max() <= 1
+            torso = frames[0, :, int(0.58 * 96), int(film.pose[0, 0] * 96)]
+            assert torso.tolist() == pytest.approx([2 * v - 1 for v in COLOURS[colour]], abs=0.02)
+            assert (frames[16] - frames[0]).abs().mean() > 3 * (frames[36] - frames[0]).abs().mean()
+    assert caption(None, film, "backflip") == f"a {colour} figure does a backflip in the field"
