@@ -41,7 +41,7 @@ scenes:
   - id: calm
     prompt: ""
     seconds: .nan
-    relax: {target: [contxt], beta: 2, p: fast}
+    relax: {target: [contxt], beta: 2, p: rapd}
     transition: contnue
     image: ../hero.png
 """
@@ -59,7 +59,7 @@ scenes:
         "story.yaml:14:14: scenes[1].seconds: .nan is not finite; write a finite number",
         "story.yaml:15:22: scenes[1].relax.target[0]: is 'contxt'; did you mean 'context'?",
         "story.yaml:15:37: scenes[1].relax.beta: is 2; must be between -1 and 1",
-        "story.yaml:15:43: scenes[1].relax.p: is 'fast'; write a number",
+        "story.yaml:15:43: scenes[1].relax.p: is 'rapd', neither a number nor a preset; did you mean 'rapid'?",
         "story.yaml:16:17: scenes[1].transition: is 'contnue'; did you mean 'continue'?",
         "story.yaml:17:12: scenes[1].image: ../hero.png leaves the storyboard's folder; copy the file into it",
     ]
@@ -78,7 +78,8 @@ def test_where_a_number_is_wanted_it_is_read_as_one(word, value):
 @pytest.mark.parametrize(
     ("word", "fact"),
     [
-        ("012", "octal; write 12"), ("1_0", "write 10"), ("0x10", "not decimal"), ("1:30", "looks like a time"),
+        ("012", "octal; write 12"), ("-010", "write -10"),
+        ("9" * 5000, "write a number"), ("1_0", "write 10"), ("0x10", "not decimal"), ("1:30", "looks like a time"),
         (".inf", "not finite"), ("-.NaN", "not finite"), ("yes", "is 'yes'; write a number"), ("1e999", "finite"),
         ("'2'", "remove the quotes"), ("", "is empty"), ("~", "is empty"), ("[1]", "is a list; write a number"),
         ("{a: 1}", "is a mapping; write a number"), ("0", "above 0"), ("-1", "above 0"), ("3601", "at most 3600"),
@@ -103,7 +104,13 @@ def test_odd_numbers_are_refused_with_a_cure(word, fact):
         (SCENE + "---\ntitle: b\n", "story.yaml:3:1: is a second document; keep one storyboard in a file"),
         ("scenes: []\n", "story.yaml:1:9: scenes: holds no scene; add one"),
         ("scenes: nothing\n", "story.yaml:1:9: scenes: is 'nothing'; write a list"),
-        ("title: \x07\n" + SCENE, "story.yaml:1: holds the character U+0007, which YAML does not allow; remove it"),
+        ("title: \x07\n" + SCENE, "story.yaml:1:8: holds the character U+0007, which YAML does not allow; remove it"),
+        ('title: "\\UFFFFFFFF"\n' + SCENE, "story.yaml:1:11: is not YAML: a number is out of range"),
+        ("%YAML 1." + "9" * 5000 + "\n---\n" + SCENE, "story.yaml:1:9: is not YAML: a number is out of range"),
+        ('"\\e[31m": 1\n' + SCENE, "story.yaml:1:1: '\\x1b[31m': unknown field; known are version, title, "),
+        ("title: !%1B[2J a\n" + SCENE, "story.yaml:1:8: tag '!\\x1b[2J'; storyboards have no tags, remove it"),
+        ("seed: -1\n" + SCENE, "story.yaml:1:7: seed: is -1; must be between 0 and 9223372036854775807"),
+        ("profile: papr\n" + SCENE, "story.yaml:1:10: profile: is 'papr'; known are auto, paper, or a .yaml file"),
         ('title: "\\a"\n' + SCENE, "story.yaml:1:8: title: holds the control character U+0007; remove it"),
         ("title: [\n", "story.yaml:2:1: is not YAML: while parsing a flow node expected the node content, but found "),
         ("a: " + "[" * 60, "story.yaml:1:19: is nested more than 16 deep"),
@@ -112,6 +119,28 @@ def test_odd_numbers_are_refused_with_a_cure(word, fact):
 )
 def test_what_a_storyboard_may_not_be(text, line):
     assert told(text)[0].startswith(line)
+
+
+@pytest.mark.parametrize(
+    ("field", "cure"),
+    [
+        ("p: 0", "above 0 and at most 8"),
+        ("p: 8.5", "above 0 and at most 8"),
+        ("p: fast", "known are sustained, linear, rapid"),
+        ("target: []", "one or more targets"),
+        ("target: [text, text]", "each once"),
+        ("target: [auto]", "known are embedded, text, context"),
+        ("bias: 0", "above 0 and at most 4"),
+    ],
+)
+def test_limits_of_relax(field, cure):
+    lines = told(SCENE.replace("}", f", relax: {{{field}}}}}"))
+    assert len(lines) == 1 and lines[0].startswith("story.yaml:2:") and cure in lines[0]
+
+
+def test_relax_takes_presets_and_a_bare_target():
+    relax = parse_storyboard(SCENE.replace("}", ", relax: {p: rapid, target: text}}")).scenes[0].relax
+    assert relax.p == 2.1 and relax.target == ("text",)
 
 
 def test_an_alias_is_refused_beside_its_anchor():
@@ -187,7 +216,8 @@ RELAX = st.fixed_dictionaries(
         "target": st.lists(st.sampled_from(["embedded", "text", "context"]), min_size=1, unique=True),
     },
 )  # fmt: skip
-WORDS = st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1).filter(str.strip)
+TEXT = st.characters(exclude_categories=["Cc", "Cs"], include_characters="\n\t")
+WORDS = (st.text(TEXT, min_size=1) | st.sampled_from(["null", "No", "~", "1e3", "<<", "---", "# x"])).filter(str.strip)
 
 
 @given(WORDS, st.floats(0.1, 3600), st.floats(0, 1), st.integers(0, 2**63 - 1), RELAX)
@@ -222,4 +252,10 @@ def test_the_json_schema_names_every_field_and_forbids_others():
     scene = schema["$defs"]["Scene"]
     assert set(schema["properties"]) == set(Storyboard.model_fields) and schema["additionalProperties"] is False
     assert set(scene["properties"]) == set(Scene.model_fields) and scene["required"] == ["id", "prompt", "seconds"]
+    relax = schema["$defs"]["Relax"]["properties"]
+    assert {"enum": ["sustained", "linear", "rapid"], "type": "string"} in relax["p"]["anyOf"]
+    assert {"enum": ["embedded", "text", "context"], "type": "string"} in relax["target"]["anyOf"]
+    assert all(
+        "description" in field for part in (schema, *schema["$defs"].values()) for field in part["properties"].values()
+    )
     assert scene["properties"]["intensity"] | {"minimum": 0, "maximum": 1} == scene["properties"]["intensity"]

@@ -3,6 +3,7 @@
 import types
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
+from functools import cache
 from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
@@ -13,26 +14,34 @@ from ..errors import Problem
 
 def explain(error: ValidationError, model: type[BaseModel]) -> list[Problem]:
     """One Problem per field, with the path `scenes[1].seconds`."""
-    problems: dict[str, Problem] = {}
+    problems: dict[tuple[int | str, ...], Problem] = {}
     for detail in error.errors(include_url=False):
         loc = _plain_loc(detail["loc"], model)
-        path = path_of(loc)
         if detail["type"] == "too_short" and detail["input"]:
             continue  # the items that are there have mistakes of their own
-        problems.setdefault(path, Problem(path=path, message=_sentence(detail, loc, model)))
-    return [p for path, p in problems.items() if not any(other.startswith(f"{path}[") for other in problems)]
+        if loc not in problems:
+            problems[loc] = Problem(path=path_of(loc), message=_sentence(detail, loc, model))
+    lists = {loc[:end] for loc in problems for end, part in enumerate(loc) if isinstance(part, int)}
+    return [problem for loc, problem in problems.items() if loc not in lists]
 
 
 def path_of(loc: Sequence[str | int]) -> str:
     """scenes[1].relax.beta"""
     text = ""
     for part in loc:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+        text += f"[{part}]" if isinstance(part, int) else f".{printable(part)}" if text else printable(part)
     return text
 
 
+def printable(text: str) -> str:
+    """A word of an untrusted file on one short line: quoted where it would not show, or would steer a terminal."""
+    shown = text if text and text.isprintable() else repr(text)
+    return shown if len(shown) <= 60 else shown[:57] + "..."
+
+
 def suggest(word: str, known: Sequence[str]) -> str:
-    """A cure for a name that does not exist."""
+    """A cure for a name that does not exist, or not in this place."""
+    known = [name for name in known if name != word]
     near = get_close_matches(word, known, n=1, cutoff=0.6)
     return f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
 
@@ -76,7 +85,7 @@ def _sentence(detail: ErrorDetails, loc: Sequence[str | int], model: type[BaseMo
     if kind == "value_error":
         return str(context["error"])
     if kind.startswith(("greater", "less")) and owner:
-        return f"is {value:g}; must be {_range(owner, str(loc[-1]))}"
+        return f"is {_shown(value)}; must be {_range(owner, str(loc[-1]))}"
     if kind == "finite_number":
         return f"is {value}; write a finite number"
     if kind == "literal_error" or choices(owner, loc):
@@ -106,11 +115,16 @@ def _literals(annotation: Any) -> Iterator[Any]:
 
 def _range(owner: type[BaseModel], name: str) -> str:
     """The bounds of a number field in words, read from its schema."""
-    schema = owner.model_json_schema()["properties"][name]
-    found = next((s for s in [schema, *schema.get("anyOf", [])] if "maximum" in s or "exclusiveMinimum" in s), schema)
+    schema = _properties(owner)[name]
+    found = next(part for part in [schema, *schema.get("anyOf", [])] if "maximum" in part)
     if "exclusiveMinimum" in found:
-        return f"above {found['exclusiveMinimum']:g} and at most {found['maximum']:g}"
-    return f"between {found['minimum']:g} and {found['maximum']:g}"
+        return f"above {_shown(found['exclusiveMinimum'])} and at most {_shown(found['maximum'])}"
+    return f"between {_shown(found['minimum'])} and {_shown(found['maximum'])}"
+
+
+@cache
+def _properties(owner: type[BaseModel]) -> dict[str, Any]:
+    return owner.model_json_schema()["properties"]
 
 
 def _wanted(kind: str) -> str:
@@ -128,5 +142,5 @@ def _wanted(kind: str) -> str:
 
 def _shown(value: Any) -> str:
     kinds = {dict: "a mapping", list: "a list", tuple: "a list", type(None): "empty"}
-    text = kinds.get(type(value)) or repr(value)
+    text = f"{value:.10g}" if isinstance(value, float) else kinds.get(type(value)) or repr(value)
     return text if len(text) <= 60 else text[:57] + "..."

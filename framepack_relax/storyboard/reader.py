@@ -6,7 +6,7 @@ Anchors, aliases, merges and tags are refused: a storyboard is untrusted input a
 
 import re
 import types
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -14,10 +14,12 @@ import yaml
 from pydantic import BaseModel
 
 from ..errors import Problem, StoryboardError
+from .messages import path_of, printable
 from .schema import PROFILES, Storyboard, build_storyboard
 
 LARGEST_BYTES = 1 << 20
 DEEPEST = 16
+LONGEST_NUMBER = 300  # characters; every whole number of that length still fits a float
 NUMBER = re.compile(r"[-+]?(?:0|[1-9][0-9]*)(?:\.[0-9]*)?(?:[eE][-+]?[0-9]+)?|[-+]?\.[0-9]+(?:[eE][-+]?[0-9]+)?")
 ODD_NUMBERS = (
     (re.compile(r"[-+]?0[0-9]+(\.[0-9]*)?"), "begins with 0, which some read as octal; write {0}"),
@@ -63,20 +65,36 @@ def parse_storyboard(text: str, *, file: str = "<storyboard>", folder: Path | No
         reason = " ".join(part for part in (error.context, error.problem) if part)
         raise StoryboardError([reading.problem(f"is not YAML: {reason}", mark)]) from None
     except yaml.reader.ReaderError as error:
-        line = text[: error.position].count("\n") + 1
-        message = f"holds the character U+{int(error.character):04X}, which YAML does not allow"
-        raise StoryboardError([Problem(file=file, line=line, message=f"{message}; remove it")]) from None
+        line = text.count("\n", 0, error.position) + 1
+        column = error.position - text.rfind("\n", 0, error.position)
+        message = f"holds the character U+{int(error.character):04X}, which YAML does not allow; remove it"
+        raise StoryboardError([Problem(file=file, line=line, column=column, message=message)]) from None
     problems = list(reading.problems)
     if node is not None and isinstance(data, dict):
         try:
             story = build_storyboard(data).placed(file, folder, reading.places)
         except StoryboardError as error:
-            told = {problem.path for problem in problems}
-            problems += [reading.located(p) for p in error.problems if p.path not in told]
-        problems += [reading.located(p) for p in _path_problems(data, folder)]
+            problems += _untold(problems, map(reading.located, error.problems))
+        problems += _untold(problems, map(reading.located, _path_problems(data, folder)))
     if problems:
         raise StoryboardError(sorted(problems, key=lambda p: (p.line or 0, p.column or 0)))
     return story
+
+
+def _untold(told: Sequence[Problem], found: Iterable[Problem]) -> list[Problem]:
+    """What was found on fields that have no problem yet: one mistake is told once."""
+    paths = {problem.path for problem in told}
+    return [problem for problem in found if problem.path not in paths]
+
+
+def _events(text: str) -> Iterator[yaml.Event]:
+    """PyYAML's events. Escapes and versions that are out of range make it raise ValueError without a place."""
+    loader = yaml.SafeLoader(text)
+    try:
+        while loader.check_event():
+            yield loader.get_event()
+    except (ValueError, OverflowError):
+        raise yaml.MarkedYAMLError(problem="a number is out of range", problem_mark=loader.get_mark()) from None
 
 
 class Reading:
@@ -115,7 +133,7 @@ class Reading:
 
     def _refused(self, text: str) -> Iterator[Problem]:
         depth = documents = 0
-        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        for event in _events(text):
             if isinstance(event, yaml.DocumentStartEvent):
                 documents += 1
                 if documents > 1:
@@ -125,7 +143,7 @@ class Reading:
             elif anchor := getattr(event, "anchor", None):
                 yield self.problem(f"anchor &{anchor}; storyboards have no anchors, remove it", event.start_mark)
             if tag := getattr(event, "tag", None):
-                yield self.problem(f"tag {tag}; storyboards have no tags, remove it", event.start_mark)
+                yield self.problem(f"tag {printable(tag)}; storyboards have no tags, remove it", event.start_mark)
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > DEEPEST:
                 yield self.problem(f"is nested more than {DEEPEST} deep", event.start_mark)
@@ -151,7 +169,7 @@ class Reading:
             if not isinstance(key, yaml.ScalarNode):
                 self.problems.append(self.problem("a key must be a plain word", mark, path))
                 continue
-            inside = f"{path}.{name}" if path else name
+            inside = f"{path}.{path_of([name])}" if path else path_of([name])
             if name == "<<" and key.style is None:
                 self.problems.append(
                     self.problem("merge key '<<'; storyboards have no merges, write it out", mark, path)
@@ -180,12 +198,13 @@ class Reading:
             if NUMBER.fullmatch(text):
                 self.problems.append(self.problem("is text; remove the quotes", node.start_mark, path))
             return text
+        if len(text) > LONGEST_NUMBER:
+            return text
         if NUMBER.fullmatch(text):
-            whole = re.fullmatch(r"[-+]?[0-9]{1,30}", text)
-            return int(text) if whole else float(text)
+            return int(text) if re.fullmatch(r"[-+]?[0-9]+", text) else float(text)
         for pattern, advice in ODD_NUMBERS:
             if pattern.fullmatch(text):
-                cure = text.replace("_", "").lstrip("+0") or "0"
+                cure = re.sub(r"^([-+]?)0+(?=[0-9])", r"\1", text.replace("_", ""))
                 self.problems.append(self.problem(f"{text} {advice.format(cure)}", node.start_mark, path))
         return text
 
@@ -227,12 +246,8 @@ def _path_problems(data: dict[str, Any], folder: Path | None) -> Iterator[Proble
     """Files that a board names: inside its folder, and there."""
     if folder is None:
         return
-    profile = data.get("profile", "auto")
-    if isinstance(profile, str) and profile not in PROFILES:
-        if "/" in profile or profile.endswith((".yaml", ".yml")):
-            yield from _inside(folder, profile, "profile")
-        else:
-            yield Problem(path="profile", message=f"is {profile!r}; known are auto, paper, or a .yaml file")
+    if (profile := data.get("profile", "auto")) not in PROFILES:
+        yield from _inside(folder, profile, "profile")
     yield from _inside(folder, data.get("image"), "image")
     scenes = data.get("scenes")
     for index, scene in enumerate(scenes if isinstance(scenes, tuple) else ()):
@@ -248,8 +263,9 @@ def _inside(folder: Path, name: Any, path: str) -> Iterator[Problem]:
         leaves = Path(name).is_absolute() or not target.is_relative_to(folder.resolve())
         there = target.is_file()
     except (OSError, ValueError) as error:
-        yield Problem(path=path, message=f"{name[:60]!r} is not a usable path ({error})")
+        yield Problem(path=path, message=f"{name[:60]!r} is not a usable path ({error.args[-1]})")
         return
+    name = printable(name)
     if leaves:
         yield Problem(path=path, message=f"{name} leaves the storyboard's folder; copy the file into it")
     elif target.is_dir():

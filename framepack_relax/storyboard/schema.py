@@ -10,7 +10,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
 
 from ..errors import Problem, StoryboardError
-from .messages import explain
+from .messages import explain, suggest
 
 PRESETS = {"sustained": 0.7, "linear": 1.0, "rapid": 2.1}
 PROFILES = ("auto", "paper")
@@ -44,7 +44,15 @@ def _multiple_of_16(size: tuple[int, int]) -> tuple[int, int]:
 
 
 def _power(value: Any) -> Any:
-    return PRESETS.get(value, value) if isinstance(value, str) else value
+    if isinstance(value, str) and value not in PRESETS:
+        raise ValueError(f"is {value[:60]!r}, neither a number nor a preset; {suggest(value, list(PRESETS))}")
+    return PRESETS[value] if isinstance(value, str) else value
+
+
+def _profile(name: str) -> str:
+    if name not in PROFILES and "/" not in name and not name.endswith((".yaml", ".yml")):
+        raise ValueError(f"is {name[:60]!r}; known are auto, paper, or a .yaml file")
+    return name
 
 
 def _as_tuple(value: Any) -> Any:
@@ -63,6 +71,7 @@ def _distinct(value: Any) -> Any:
 
 Text = Annotated[str, AfterValidator(_plain_text)]
 Words = Annotated[str, AfterValidator(_not_empty)]
+Power = Annotated[float, Field(gt=0, le=8)]
 Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
 Steps = Annotated[int, Field(ge=1, le=1000)]
 
@@ -85,15 +94,15 @@ class Relax(Part):
 
     target: Annotated[
         Literal["auto"] | tuple[Target, ...] | None,
-        BeforeValidator(_targets),
+        BeforeValidator(_targets, json_schema_input_type=Literal["auto"] | Target | tuple[Target, ...] | None),
         AfterValidator(_distinct),
         Field(description="restraints that eq. 2 relaxes: auto, or one or more of embedded, text, context"),
     ] = None
     beta: float | None = Field(None, ge=-1, le=1, description="relaxation strength; 0 is off, below 0 boosts")
     p: Annotated[
-        float | None,
-        BeforeValidator(_power),
-        Field(gt=0, le=8, description="decay power, or sustained (0.7), linear (1.0), rapid (2.1)"),
+        Power | None,
+        BeforeValidator(_power, json_schema_input_type=Power | Literal["sustained", "linear", "rapid"] | None),
+        Field(description="decay power, or sustained (0.7), linear (1.0), rapid (2.1)"),
     ] = None
     min: float | None = Field(None, ge=0, le=100, description="s_min, the scale that beta 1 reaches at sigma 1")
     blur: float | None = Field(None, ge=0, le=8, description="sigma_blur of K and V in latent frames; 0 is off")
@@ -119,8 +128,8 @@ class Scene(Part):
     transition: Literal["continue", "cut"] = Field("continue", description="keep the history, or begin a new shot")
     seed: Seed | None = Field(None, description="instead of the board's")
     steps: Steps | None = Field(None, description="denoising steps, instead of the board's")
-    guidance: Guidance = Guidance()
-    relax: Relax = Relax()
+    guidance: Guidance = Field(Guidance(), description="base scales at rest; default: the model's own")
+    relax: Relax = Field(Relax(), description="explicit relaxation; what is absent comes from the profile")
 
 
 class Storyboard(Part):
@@ -143,9 +152,11 @@ class Storyboard(Part):
     style: Text = Field("", description="joined to every scene's prompt", max_length=20_000)
     negative_prompt: Text = Field("", max_length=20_000, description="for true CFG")
     image: Words | None = Field(None, description="start image, relative to the storyboard")
-    profile: Words = Field("auto", description="intensity profile: auto (the model's own), paper, or a file")
+    profile: Annotated[Words, AfterValidator(_profile)] = Field(
+        "auto", description="intensity profile: auto (the model's own), paper, or a file"
+    )
     crf: int = Field(16, ge=0, le=51, description="H.264 quality; lower is better and larger")
-    scenes: tuple[Scene, ...] = Field(min_length=1, max_length=3000)
+    scenes: tuple[Scene, ...] = Field(min_length=1, max_length=3000, description="in the order of the film")
 
     _folder: Path | None = PrivateAttr(None)
     _places: Mapping[str, tuple[int, int]] = PrivateAttr(default_factory=dict)
