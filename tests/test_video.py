@@ -1,16 +1,12 @@
-"""Decoding, the mp4 on disk, pictures of a film and the measure of motion."""
+"""The mp4 on disk, pictures of a film and the measure of motion."""
 
 import av
 import numpy as np
 import pytest
-import torch
-from diffusers import HunyuanVideoFramepackPipeline
-from diffusers.video_processor import VideoProcessor
-from PIL import Image
+from PIL import Image, ImageFont
 
-from framepack_relax.video.contact import ContactSheet
+from framepack_relax.video.contact import ContactSheet, fit_line
 from framepack_relax.video.curves import save_curves
-from framepack_relax.video.decode import BlendDecoder, soft_append, to_uint8
 from framepack_relax.video.motion import MotionMeter
 from framepack_relax.video.writer import Mp4Writer, read_frames, read_metadata
 
@@ -21,24 +17,6 @@ def moving_square(frames, step, size=64, side=12):
         x = 4 + round(t * step) % (size - side - 8)
         clip[t, 20 : 20 + side, x : x + side] = (220, 180, 60)
     return clip
-
-
-def test_soft_append_and_uint8_are_diffusers():
-    a, b = torch.randn(1, 3, 40, 4, 4), torch.randn(1, 3, 69, 4, 4)
-    stock = HunyuanVideoFramepackPipeline._soft_append(None, a, b, 33)
-    assert torch.equal(soft_append(a, b, 33), stock) and stock.shape[2] == 76
-    images = VideoProcessor().postprocess_video(a, output_type="pil")[0]
-    assert np.array_equal(to_uint8(a), np.stack([np.asarray(image) for image in images]))
-
-
-def test_a_decoder_keeps_33_frames_and_gives_the_rest_at_once(model):
-    start = torch.randn(1, 4, 1, 4, 4)
-    decoder = BlendDecoder(model.vae, order="forward", start=start, sections=4)
-    given = []
-    for _ in range(4):
-        given.append(len(decoder.push(torch.randn(1, 4, 9, 4, 4))))
-        assert decoder.open.shape[2] in (33, 0)
-    assert given == [4, 36, 36, 69] and sum(given) == 36 * 4 + 1
 
 
 def write(path, chunks, **metadata):
@@ -75,6 +53,35 @@ def test_a_chunks_packets_depend_on_the_chunk_alone(tmp_path):
     assert packets(tmp_path / "ab.mp4")[36:] == alone == packets(tmp_path / "aab.mp4")[72:]
 
 
+def test_the_same_frames_make_the_same_file(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (37, 64, 64, 3), dtype=np.uint8)
+    for name in "ab":
+        write(tmp_path / f"{name}.mp4", [noise[:4], noise[4:]], title="x")
+    assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
+    write(tmp_path / "c.mp4", [noise[:4], noise[4:][::-1]], title="x")
+    assert packets(tmp_path / "a.mp4")[:4] == packets(tmp_path / "c.mp4")[:4]
+    assert packets(tmp_path / "a.mp4") != packets(tmp_path / "c.mp4")
+
+
+def test_colours_are_tagged_and_kept(tmp_path):
+    colours = np.array([[200, 30, 60], [20, 200, 40], [30, 60, 220], [0, 0, 0], [255, 255, 255]], np.uint8)
+    clip = np.broadcast_to(colours[:, None, None], (5, 48, 112, 3))
+    with Mp4Writer(tmp_path / "film.mp4", fps=24, size=(112, 48), crf=10, metadata={}) as writer:
+        writer.write(clip)
+    back = np.stack(list(read_frames(tmp_path / "film.mp4")))
+    assert back.shape == clip.shape and np.abs(back.astype(int) - clip).max() <= 4
+    with av.open(str(tmp_path / "film.mp4")) as container:
+        frame = next(container.decode(video=0))
+        bt709, limited = 1, 1
+        assert (frame.colorspace, frame.color_primaries, frame.color_trc, frame.color_range) == (*[bt709] * 3, limited)
+
+
+def test_the_index_comes_before_the_frames(tmp_path):
+    write(tmp_path / "film.mp4", [moving_square(8, 1)])
+    data = (tmp_path / "film.mp4").read_bytes()
+    assert 0 < data.index(b"moov") < data.index(b"mdat")
+
+
 def test_metadata_survives(tmp_path):
     tags = {"title": "Äß 日本", "framepack_relax_storyboard": 'a: 1\nb: "=;#\\\n  x"\n', "framepack_relax": "{}"}
     write(tmp_path / "film.mp4", [moving_square(8, 1)], **tags)
@@ -105,6 +112,28 @@ def test_a_contact_sheet_shows_the_frames_of_each_scene(tmp_path):
     assert middles == [[0, 4, 9], [10, 20, 29]]
 
 
+def test_thumbnails_are_reduced_never_enlarged(tmp_path):
+    for height, shown in ((48, 48), (160, 160), (320, 160)):
+        sheet = ContactSheet(rows=[("a", 0, 1)], columns=1)
+        sheet.add(0, np.full((1, height, 2 * height, 3), 77, np.uint8))
+        sheet.save(tmp_path / "c.png")
+        image = np.asarray(Image.open(tmp_path / "c.png"))
+        assert image.shape == (shown + 26, 2 * shown + 8, 3) and (image[22:-4, 4:-4] == 77).all()
+
+
+@pytest.mark.parametrize("text", ["word " * 80, "Übergrößenträger " * 20, "日本語" * 90, "x" * 5000])
+def test_long_captions_are_cut_to_their_line(text):
+    font = ImageFont.load_default(size=12)
+    line = fit_line(text, font, 300)
+    assert 270 < font.getlength(line) <= 300 and line.endswith("...") and line.isascii()
+
+
+def test_short_captions_stay_but_for_letters_that_the_font_lacks():
+    font = ImageFont.load_default(size=12)
+    assert fit_line("a walk\nby the\tsea [at rest]", font, 300) == "a walk by the sea [at rest]"
+    assert fit_line("crème brûlée 日本", font, 300) == "creme brulee ??"
+
+
 def test_curves_differ_when_scales_do(tmp_path):
     sigmas = [1.0, 0.7, 0.3]
     made = []
@@ -112,6 +141,16 @@ def test_curves_differ_when_scales_do(tmp_path):
         save_curves([("scene", sigmas, {"embedded": values, "text": [1, 1, 1]})] * 4, tmp_path / f"{name}.png")
         made.append(np.asarray(Image.open(tmp_path / f"{name}.png")))
     assert made[0].shape == (380, 900, 3) and not np.array_equal(*made)
+
+
+def test_curves_stay_in_their_panel(tmp_path):
+    sigmas = [1.0, 0.5, 0.1]
+    for highest in (1.0, 2.6, 5.2, 14.6, 123.0):
+        save_curves([("x " * 90 + "日本", sigmas, {"context": [highest] * 3})], tmp_path / "c.png")
+        red, green, _ = np.asarray(Image.open(tmp_path / "c.png")).astype(int).transpose(2, 0, 1)
+        rows, columns = np.nonzero(green[:165] - red[:165] > 50)  # the legend is below
+        assert 26 < rows.min() <= rows.max() < 90 and 30 < columns.min() and 250 < columns.max() < 290
+    assert [file.name for file in tmp_path.iterdir()] == ["c.png"]
 
 
 def figures(*clips):
@@ -133,6 +172,17 @@ def test_the_seam_stands_out_only_when_there_is_one():
     jumped[37:] = np.roll(jumped[37:], 25, axis=1)
     assert figures(smooth)[1].seam == pytest.approx(1, abs=0.6)
     assert figures(jumped)[1].seam > 2 * figures(smooth)[1].seam
+
+
+def test_a_jump_between_frozen_sections_is_a_seam():
+    clip = np.full((73, 16, 16, 3), 90, np.uint8)
+    assert figures(clip)[1].seam == 1
+    clip[37:] += 51
+    assert figures(clip)[1].seam == pytest.approx(51)
+    clip[0] = 0
+    assert figures(clip)[0].seam == 1, "the start image is no section"
+    clip[37:] = 91
+    assert figures(clip)[1].seam == pytest.approx(1), "rounding is no seam"
 
 
 def test_figures_do_not_depend_on_how_frames_arrive():

@@ -1,5 +1,7 @@
 """A film on one page: a row of thumbnails per scene under its caption."""
 
+import os
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +12,8 @@ from PIL import Image, ImageDraw, ImageFont
 TALLEST = 160  # px of a thumbnail
 GAP, CAPTION = 4, 18  # px
 PAPER, INK = (250, 250, 248), (40, 40, 46)
+
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 class ContactSheet:
@@ -30,9 +34,8 @@ class ContactSheet:
             for place in self.wanted.get(number, ()):
                 image = Image.fromarray(pixels)
                 if image.height > TALLEST:
-                    image = image.resize(
-                        (round(image.width * TALLEST / image.height), TALLEST), Image.Resampling.LANCZOS
-                    )
+                    width = round(image.width * TALLEST / image.height)
+                    image = image.resize((width, TALLEST), Image.Resampling.LANCZOS)
                 self.thumbnails[place] = image
 
     def save(self, path: Path) -> None:
@@ -42,16 +45,26 @@ class ContactSheet:
         sheet = Image.new("RGB", (self.columns * width + GAP, len(self.captions) * height + GAP), PAPER)
         pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=12)
         for row, caption in enumerate(self.captions):
-            text = _shorten(caption, font, sheet.width - 2 * GAP)
+            text = fit_line(caption, font, sheet.width - 2 * GAP)
             pen.text((GAP, row * height + GAP), text, fill=INK, font=font)
         for (row, column), image in self.thumbnails.items():
             sheet.paste(image, (column * width + GAP, row * height + GAP + CAPTION))
-        sheet.save(path)
+        save_png(sheet, path)
 
 
-def _shorten(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
-    """One line of at most `width` px."""
-    line = " ".join(text.split())[:400]
-    while line and font.getlength(line) > width:
-        line = line[:-2].rstrip("…") + "…" if len(line) > 2 else ""
-    return line
+def fit_line(text: str, font: Font, width: float) -> str:
+    """One line of at most `width` px, in ASCII: Pillow's built-in font has no other letters, so accents are dropped."""
+    letters = unicodedata.normalize("NFKD", " ".join(text.split())[:400])
+    line = "".join(c for c in letters if not unicodedata.combining(c)).encode("ascii", "replace").decode()
+    if font.getlength(line) <= width:
+        return line
+    while line and font.getlength(line + "...") > width:
+        line = line[:-1]
+    return line.rstrip() + "..."
+
+
+def save_png(image: Image.Image, path: Path) -> None:
+    """Writes a PNG that appears under its name when it is whole."""
+    part = path.with_name(f"{path.name}.part")
+    image.save(part, format="PNG")
+    os.replace(part, path)

@@ -1,53 +1,80 @@
 """s(sigma) of every scene as small plots, drawn with Pillow."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-WIDTH, HEIGHT, MARGIN = 300, 190, 34  # px of a panel
+from .contact import fit_line, save_png
+
+WIDTH, HEIGHT = 300, 190  # px of a panel
+LEFT, TOP, RIGHT, BOTTOM = 34, 26, WIDTH - 14, HEIGHT - 36  # px of its axes
+HEADROOM = 8  # px over the highest tick
 SCALE = 2  # drawn larger, then reduced: anti-aliasing
 PAPER, INK, RULE = (255, 255, 255), (40, 40, 46), (224, 224, 228)
 COLOURS = {"embedded": (214, 116, 26), "text": (36, 99, 190), "context": (22, 140, 92)}
 
 Curve = tuple[str, Sequence[float], Mapping[str, Sequence[float]]]
+Spot = Callable[[float, float], tuple[float, float]]  # (sigma, scale) -> px
 
 
 def save_curves(curves: Sequence[Curve], path: Path, columns: int = 3) -> None:
     """A panel per (label, sigmas per step, scales per step by restraint): sigma falls from 1 at the left to 0."""
     columns = min(columns, len(curves))
-    rows = -(-len(curves) // columns)
-    sheet = Image.new("RGB", (columns * WIDTH * SCALE, rows * HEIGHT * SCALE), PAPER)
-    for index, curve in enumerate(curves):
-        panel = _panel(curve)
-        sheet.paste(panel, (index % columns * WIDTH * SCALE, index // columns * HEIGHT * SCALE))
-    sheet.resize((sheet.width // SCALE, sheet.height // SCALE), Image.Resampling.LANCZOS).save(path)
+    rows = math.ceil(len(curves) / columns)
+    sheet = Image.new("RGB", (columns * WIDTH, rows * HEIGHT), PAPER)
+    for index, (label, sigmas, scales) in enumerate(curves):
+        panel = _panel(label, sigmas, scales).resize((WIDTH, HEIGHT), Image.Resampling.LANCZOS)
+        sheet.paste(panel, (index % columns * WIDTH, index // columns * HEIGHT))
+    save_png(sheet, path)
 
 
-def _panel(curve: Curve) -> Image.Image:
-    label, sigmas, scales = curve
+def _panel(label: str, sigmas: Sequence[float], scales: Mapping[str, Sequence[float]]) -> Image.Image:
     panel = Image.new("RGB", (WIDTH * SCALE, HEIGHT * SCALE), PAPER)
     pen, font = ImageDraw.Draw(panel), ImageFont.load_default(size=10 * SCALE)
-    left, top, right, bottom = (v * SCALE for v in (MARGIN, 26, WIDTH - 12, HEIGHT - MARGIN))
-    highest = max(1.0, *(max(values) for values in scales.values())) * 1.08
+    step, steps = _ticks(max(1.0, *(max(values) for values in scales.values())))
 
     def spot(sigma: float, scale: float) -> tuple[float, float]:
-        return left + (1 - sigma) * (right - left), bottom - scale / highest * (bottom - top)
+        x, y = LEFT + (1 - sigma) * (RIGHT - LEFT), BOTTOM - scale / (step * steps) * (BOTTOM - TOP - HEADROOM)
+        return x * SCALE, y * SCALE
 
-    for tick in range(5):
-        x, y = spot(1 - tick / 4, highest * tick / 4)
-        pen.line([(x, top), (x, bottom)], fill=RULE, width=SCALE)
-        pen.line([(left, y), (right, y)], fill=RULE, width=SCALE)
-        pen.text((x, bottom + 3 * SCALE), f"{1 - tick / 4:g}", fill=INK, font=font, anchor="ma")
-        pen.text((left - 3 * SCALE, y), f"{highest * tick / 4:.1f}", fill=INK, font=font, anchor="rm")
-    pen.text((left, 4 * SCALE), label[:30], fill=INK, font=font)
-    pen.text((right, HEIGHT * SCALE - 2 * SCALE), "sigma", fill=INK, font=font, anchor="rd")
-    for number, (name, values) in enumerate(scales.items()):
-        colour = COLOURS[name]
+    title = fit_line(label, ImageFont.load_default(size=11 * SCALE), (RIGHT - LEFT) * SCALE)
+    pen.text((LEFT * SCALE, 6 * SCALE), title, fill=INK, font=ImageFont.load_default(size=11 * SCALE))
+    _axes(pen, font, spot, step, steps)
+    x = float(LEFT * SCALE)
+    for order, (name, values) in enumerate(scales.items()):
+        # later dots are smaller, so that equal scales are seen around one another
+        colour, radius = COLOURS[name], (0.9 * (len(scales) - order) + 0.8) * SCALE
         line = [spot(sigma, scale) for sigma, scale in zip(sigmas, values, strict=True)]
-        pen.line(line, fill=colour, width=2 * SCALE, joint="curve")
-        for x, y in line:
-            pen.ellipse([x - 2 * SCALE, y - 2 * SCALE, x + 2 * SCALE, y + 2 * SCALE], fill=colour)
-        at = left + number * 70 * SCALE
-        pen.text((at, HEIGHT * SCALE - 2 * SCALE), name, fill=colour, font=font, anchor="ld")
+        pen.line(line, fill=colour, width=round(1.5 * SCALE), joint="curve")
+        for dot in line:
+            pen.circle(dot, radius, fill=colour)
+        pen.circle((x + 3 * SCALE, (HEIGHT - 8) * SCALE), 3 * SCALE, fill=colour)
+        pen.text((x + 9 * SCALE, (HEIGHT - 8) * SCALE), name, fill=colour, font=font, anchor="lm")
+        x += font.getlength(name) + 20 * SCALE
     return panel
+
+
+def _axes(
+    pen: ImageDraw.ImageDraw, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, spot: Spot, step: float, steps: int
+) -> None:
+    """Rules and ticks: sigma in quarters, the scale from 0 in `steps` steps of `step`."""
+    for quarter in range(5):
+        sigma = 1 - quarter / 4
+        pen.line([spot(sigma, 0), spot(sigma, step * steps)], fill=RULE, width=SCALE)
+        x, y = spot(sigma, 0)
+        pen.text((x, y + 4 * SCALE), f"{sigma:g}", fill=INK, font=font, anchor="ma")
+    for tick in range(steps + 1):
+        scale = tick * step
+        pen.line([spot(1, scale), spot(0, scale)], fill=INK if tick == 0 else RULE, width=SCALE)
+        x, y = spot(1, scale)
+        pen.text((x - 5 * SCALE, y), f"{scale:g}", fill=INK, font=font, anchor="rm")
+    pen.text((RIGHT * SCALE, (HEIGHT - 8) * SCALE), "sigma", fill=INK, font=font, anchor="rm")
+
+
+def _ticks(highest: float) -> tuple[float, int]:
+    """The smallest of 1, 2, 2.5, 5 times a power of ten that reaches `highest` > 0 in five steps, and the steps."""
+    power = 10.0 ** math.floor(math.log10(highest / 5))
+    step = next(power * nice for nice in (1, 2, 2.5, 5, 10) if power * nice * 5 >= highest)
+    return step, math.ceil(highest / step)

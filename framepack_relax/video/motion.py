@@ -1,6 +1,6 @@
 """A small measure of motion for report.json, always beside what it may have cost: the seam and the drift.
 
-N frames, H and W their height and width; uint8 RGB
+N frames, H and W their height and width; uint8 RGB. Luma is BT.601's, 0..1.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from ..plan.grid import SECTION_FRAMES
 
 BUSIEST = 0.05  # share of the pixels that counts, as in VBench's dynamic degree
 LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
-QUIET = 1e-4  # change under which there is nothing for a seam to stand out from
+QUIET = 1 / 255  # one level of 8 bits: what rounding alone can change, nothing that a seam could stand out from
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +20,7 @@ class MotionFigures:
     """Of one section."""
 
     motion: float  # mean change of the busiest 5 % of pixels from frame to frame, luma 0..1
-    seam: float  # change at the section's first frame over the median change in it and the section before; 1: none
+    seam: float  # change at its first frame over the median change in it and the section before; 1: none
     drift: float  # mean absolute RGB difference of its last frame to the shot's first, 0..1
 
 
@@ -35,7 +35,8 @@ class MotionMeter:
 
     def add(self, frames: NDArray[np.uint8]) -> None:
         """Takes the next frames [N, H, W, 3]."""
-        for pixels in frames.astype(np.float32) / 255:
+        for levels in frames:
+            pixels = levels.astype(np.float32) / 255
             self.first = pixels if self.first is None else self.first
             luma = pixels @ LUMA
             if self.luma is not None:
@@ -51,11 +52,9 @@ class MotionMeter:
         for first in range(0, len(self.changes) - SECTION_FRAMES + 1, SECTION_FRAMES):
             inside = self.changes[first : first + SECTION_FRAMES]
             around = self.changes[max(0, first - SECTION_FRAMES) : first + SECTION_FRAMES]
-            usual = float(np.median(around))
-            seam = self.changes[first] / usual if first and usual > QUIET else 1.0
+            usual = max(float(np.median(around)), QUIET)
+            seam = max(self.changes[first], QUIET) / usual if first else 1.0  # nothing comes before the first section
             made.append(
-                MotionFigures(
-                    motion=float(np.mean(inside)), seam=float(seam), drift=self.drifts[first + SECTION_FRAMES]
-                )
+                MotionFigures(motion=float(np.mean(inside)), seam=seam, drift=self.drifts[first + SECTION_FRAMES])
             )
         return made

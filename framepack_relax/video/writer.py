@@ -1,4 +1,7 @@
-"""H.264 by PyAV: every chunk of frames has an encoder of its own, so the packets of a section depend on it alone."""
+"""H.264 by PyAV: every chunk of frames has an encoder of its own, so the packets of a section depend on it alone.
+
+Colours are converted to and tagged as BT.709: untagged, players guess the matrix by the height of the film.
+"""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -14,6 +17,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 THREADS = 1  # more would slice frames by the machine's core count and change the bits
+X264 = "open-gop=0:range=tv:colorprim=bt709:transfer=bt709:colormatrix=bt709"
 
 
 class Mp4Writer:
@@ -37,7 +41,7 @@ class Mp4Writer:
 
     def _options(self) -> dict[str, str]:
         # no B-frames: presentation order is decoding order, so that chunks can be joined
-        return {"crf": str(self.crf), "preset": "medium", "bf": "0", "g": "36", "x264-params": "open-gop=0"}
+        return {"crf": str(self.crf), "preset": "medium", "bf": "0", "g": "36", "x264-params": X264}
 
     def write(self, frames: NDArray[np.uint8]) -> None:
         """Appends frames; the first of them becomes a key frame."""
@@ -63,7 +67,8 @@ class Mp4Writer:
 
     def _encode(self, encoder: VideoCodecContext, frames: NDArray[np.uint8]) -> Iterator[av.Packet]:
         for number, pixels in enumerate(frames):
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
+            rgb = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
+            frame = rgb.reformat(format="yuv420p", dst_colorspace="ITU709")
             frame.pts, frame.time_base = number, Fraction(1, self.fps)
             yield from encoder.encode(frame)
         yield from encoder.encode(None)
@@ -75,10 +80,11 @@ class Mp4Writer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Closes the file; after an exception nothing is left under either name."""
-        self.container.close()
-        if kind is None and self.frames:
-            os.replace(self.part, self.path)
-        else:
+        try:
+            self.container.close()
+            if kind is None:
+                os.replace(self.part, self.path)
+        finally:
             self.part.unlink(missing_ok=True)
 
 
