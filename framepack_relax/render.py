@@ -100,9 +100,8 @@ def render(
     save_curves([_curve(plan, scene.sections[-1]) for scene in plan.scenes], folder / "curves.png")
     meters = [MotionMeter() for _ in plan.shots]
     sections: list[dict[str, Any]] = []
-    with Mp4Writer(
-        folder / "video.mp4", fps=plan.fps, size=plan.size, crf=story.crf, metadata=_metadata(resolved, plan, model.source)
-    ) as writer:
+    tags = _metadata(resolved, plan, model.source)
+    with Mp4Writer(folder / "video.mp4", fps=plan.fps, size=plan.size, crf=story.crf, metadata=tags) as writer:
         for done in _sections(plan, model, conditions, folder, on_step):
             if len(done.frames):
                 writer.write(done.frames)

@@ -29,7 +29,7 @@ class VaeTraining:
 @dataclass(frozen=True, kw_only=True)
 class TransformerTraining:
     seed: int = 2
-    films: int = 400  # encoded once, four sections each
+    films: int = 720  # encoded once, four sections each
     steps: int = 4000
     batch: int = 8
     lr: float = 5e-4

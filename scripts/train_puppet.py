@@ -11,14 +11,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from diffusers import HunyuanVideoFramepackPipeline
+from puppet_card import write_card
 from puppet_parts import Sizes, build_pipeline, save_folder
 from puppet_run import Training
 from puppet_transformer import Trained, encode_films, load_examples, train_transformer
 from puppet_vae import train_vae
 
-STAGES = ("vae", "latents", "transformer", "export")
+STAGES = ("vae", "latents", "transformer", "export", "card")
 FACTS = {
-    "format": 1,
     "order": "forward",
     "fps": 30,
     "guidance": {"embedded": 1.0, "text": 4.0},
@@ -34,7 +35,7 @@ FACTS = {
 }
 
 
-def restore(pipe, folder: Path, sizes: Sizes, training: Training) -> None:
+def restore(pipe: HunyuanVideoFramepackPipeline, folder: Path, sizes: Sizes, training: Training) -> None:
     """Puts the averaged weights of the stages that are already done into the pipeline."""
     for name, module in (("vae", pipe.vae), ("transformer", Trained(pipe))):
         file = folder / name / "last.pt"
@@ -69,6 +70,8 @@ def main() -> None:
             encode_films(pipe.vae, args.out / "latents", transformer, sizes.image_px, args.device)
         elif stage == "transformer":
             train_transformer(pipe, args.out, transformer, sizes.image_px, args.device)
+        elif stage == "card":
+            write_card(pipe.to("cpu"), args.out, training, sizes.image_px)
         else:
             save_folder(pipe.to("cpu"), args.out / "model", {**FACTS, "size": [sizes.image_px, sizes.image_px]})
 
