@@ -22,7 +22,7 @@ STAGES = ("vae", "latents", "transformer", "export", "card")
 FACTS = {
     "order": "forward",
     "fps": 30,
-    "guidance": {"embedded": 1.0, "text": 4.0},
+    "guidance": {"embedded": 1.0, "text": 2.0},
     "embedded_guidance": False,
     "profile": {
         "name": "puppet-v0",
