@@ -46,8 +46,8 @@ class Training:
 
     @staticmethod
     def smoke() -> "Training":
-        vae = VaeTraining(size=32, frame_steps=12, clip_steps=4, frame_batch=4, clip_batch=1, clip_frames=9)
-        return Training(vae=vae, transformer=TransformerTraining(films=3, steps=12, batch=4))
+        vae = VaeTraining(size=32, frame_steps=90, clip_steps=10, frame_batch=8, clip_batch=1, clip_frames=9)
+        return Training(vae=vae, transformer=TransformerTraining(films=3, steps=40, batch=4))
 
 
 def seed_everything(seed: int) -> np.random.Generator:
