@@ -3,6 +3,8 @@
 python scripts/train_puppet.py --out runs/puppet            # resumes where it stopped
 python scripts/train_puppet.py --out runs/smoke --smoke     # a minute, for the test
 python scripts/train_puppet.py --out runs/puppet --stage transformer --stage export
+
+--start framepack_relax/models/puppet goes on from shipped weights instead of random ones.
 """
 
 import argparse
@@ -52,6 +54,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--stage", choices=STAGES, action="append", help="default: all, in order")
     parser.add_argument("--smoke", action="store_true")
+    parser.add_argument("--start", type=Path, help="folder of a puppet whose weights training begins with")
     parser.add_argument("--steps", type=int, help="transformer steps, if not the configured ones")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
@@ -61,7 +64,10 @@ def main() -> None:
     transformer = training.transformer
     if args.steps:
         transformer = replace(transformer, steps=args.steps)
-    pipe = build_pipeline(sizes, seed=training.vae.seed)
+    if args.start:
+        pipe = HunyuanVideoFramepackPipeline.from_pretrained(args.start, dtype=torch.float32)
+    else:
+        pipe = build_pipeline(sizes, seed=training.vae.seed)
     restore(pipe, args.out, sizes, training)
     for stage in args.stage or STAGES:
         if stage == "vae":

@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from diffusers import HunyuanVideoFramepackPipeline
 from puppet_world import ACTIONS, COLOURS, HELD_OUT, PLACES, SECTION_FRAMES, Film, Mix, act, caption, draw, sample_film
 
@@ -26,6 +27,16 @@ def test_training_learns_resumes_and_exports(pytestconfig, tmp_path):
     again = subprocess.run([*command, "--stage", "vae"], check=True, capture_output=True, text=True)
     assert losses(tmp_path / "vae") == vae, "a finished stage is not trained again"
     assert "restored" in again.stderr
+
+
+@pytest.mark.slow
+def test_training_goes_on_from_shipped_weights_alone(pytestconfig, tiny, tmp_path):
+    script = pytestconfig.rootpath / "scripts" / "train_puppet.py"
+    command = [sys.executable, script, "--smoke", "--device", "cpu", "--out", tmp_path, "--start", tiny, "--steps", "2"]
+    stages = ["--stage", "latents", "--stage", "transformer", "--stage", "export"]
+    subprocess.run([*command, *stages], check=True, capture_output=True)
+    before, after = (HunyuanVideoFramepackPipeline.from_pretrained(folder).vae for folder in (tiny, tmp_path / "model"))
+    assert all(torch.equal(a, b) for a, b in zip(before.parameters(), after.parameters(), strict=True))
 
 
 def test_films_hold_long_calm_stretches_and_whole_sections():
