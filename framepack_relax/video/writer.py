@@ -17,7 +17,8 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 THREADS = 1  # more would slice frames by the machine's core count and change the bits
-X264 = "open-gop=0:range=tv:colorprim=bt709:transfer=bt709:colormatrix=bt709"
+# no look-ahead: with it one encode in 150 of the same frames gave other packets (LOG.md)
+X264 = "open-gop=0:sync-lookahead=0:rc-lookahead=0:mbtree=0:range=tv:colorprim=bt709:transfer=bt709:colormatrix=bt709"
 
 
 class Mp4Writer:
