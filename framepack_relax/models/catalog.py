@@ -7,7 +7,7 @@ variable FRAMEPACK_RELAX_WEIGHTS, if set, is looked into first: it holds reposit
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
 
@@ -121,10 +121,9 @@ def model_facts(name: str) -> ModelFacts:
         return entry.facts
     repository = entry.parts["transformer"][0]
     folder = Path(repository) if Path(repository).is_dir() else _snapshot(repository, [SIDECAR, "scheduler/*"])
-    if folder is None:
-        raise ModelError(_advice(name, {repository: {"*"}}))
-    facts = read_facts(folder)
-    return ModelFacts(**{**{f: getattr(facts, f) for f in facts.__dataclass_fields__}, "name": name})
+    if isinstance(folder, str):
+        raise ModelError(_advice(name, {repository: {"*"}}, {repository: folder}))
+    return replace(read_facts(folder), name=name)
 
 
 def find(name: str, *, download: bool = True) -> Source:
@@ -134,13 +133,13 @@ def find(name: str, *, download: bool = True) -> Source:
     for repository, subfolder in entry.parts.values():
         wanted.setdefault(repository, set()).add(f"{subfolder}/*" if subfolder else "*")
     folders = {repository: _repository(repository, sorted(files), download) for repository, files in wanted.items()}
-    missing = {repository: wanted[repository] for repository, folder in folders.items() if folder is None}
-    if missing:
-        raise ModelError(_advice(name, missing))
+    reasons = {repository: folder for repository, folder in folders.items() if isinstance(folder, str)}
+    if reasons:
+        raise ModelError(_advice(name, wanted, reasons))
     parts = {}
     for part, (repository, subfolder) in entry.parts.items():
         root = folders[repository]
-        assert root is not None
+        assert isinstance(root, Path)
         parts[part] = root / subfolder
         _check_part(part, parts[part])
     return Source(name=name, parts=parts)
@@ -155,7 +154,7 @@ def on_disk(name: str) -> bool:
     return True
 
 
-def _repository(repository: str, files: list[str], download: bool) -> Path | None:
+def _repository(repository: str, files: list[str], download: bool) -> Path | str:
     if Path(repository).is_dir():
         return Path(repository)
     root = os.environ.get(WEIGHTS_VARIABLE)
@@ -164,12 +163,12 @@ def _repository(repository: str, files: list[str], download: bool) -> Path | Non
     return _snapshot(repository, files, download=download)
 
 
-def _snapshot(repository: str, files: list[str], *, download: bool = True) -> Path | None:
-    """The hub's snapshot, what is missing of it downloaded first; None when it cannot be had."""
+def _snapshot(repository: str, files: list[str], *, download: bool = True) -> Path | str:
+    """The hub's snapshot, what is missing of it downloaded first; the reason, in words, when it cannot be had."""
     try:
         return Path(snapshot_download(repository, allow_patterns=files, local_files_only=not download))
-    except (LocalEntryNotFoundError, RepositoryNotFoundError, HfHubHTTPError, OSError, ValueError):
-        return None
+    except (LocalEntryNotFoundError, RepositoryNotFoundError, HfHubHTTPError, OSError, ValueError) as error:
+        return (str(error).strip().splitlines() or [repr(error)])[0]
 
 
 def _check_part(part: str, folder: Path) -> None:
@@ -186,11 +185,12 @@ def _check_part(part: str, folder: Path) -> None:
         raise ModelError(f"{folder}: has {fact}; convert or download the {part} as safetensors")
 
 
-def _advice(name: str, missing: Mapping[str, set[str]]) -> str:
+def _advice(name: str, wanted: Mapping[str, set[str]], reasons: Mapping[str, str]) -> str:
     """What to download and where it will be looked for."""
-    lines = [f"{name}: not on this machine, and the hub could not be reached. Download, where there is a network:"]
-    for repository, files in missing.items():
-        include = " ".join(f"--include '{pattern}'" for pattern in sorted(files) if pattern != "*")
+    lines = [f"{name}: not on this machine and could not be downloaded. Where there is a network:"]
+    for repository, reason in reasons.items():
+        include = " ".join(f"--include '{pattern}'" for pattern in sorted(wanted[repository]) if pattern != "*")
+        lines.append(f"  {repository}: {reason}")
         lines.append(f"    hf download {repository} {include}".rstrip())
     lines.append(
         f"into the hub's cache, or with --local-dir into WEIGHTS/<owner>/<name> and set {WEIGHTS_VARIABLE}=WEIGHTS"
