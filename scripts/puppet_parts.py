@@ -35,7 +35,7 @@ class Sizes:
 
     image_px: int = 96
     latent_channels: int = 16
-    vae_channels: tuple[int, ...] = (16, 32, 64, 64)
+    vae_channels: tuple[int, ...] = (16, 32, 64, 96)
     vae_groups: int = 8
     heads: int = 3
     head_dim: int = 64

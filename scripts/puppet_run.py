@@ -17,10 +17,12 @@ from torch import Tensor, nn
 class VaeTraining:
     seed: int = 1
     size: int = 96  # px
-    frame_steps: int = 1200
-    clip_steps: int = 900
-    frame_batch: int = 8
-    clip_batch: int = 1
+    crop: int = 64  # px, a square with the figure in it: most steps see no more than that
+    frame_steps: int = 1500
+    clip_steps: int = 2800
+    whole_steps: int = 500  # clips of the whole picture, at the end
+    frame_batch: int = 16
+    clip_batch: int = 2
     clip_frames: int = 17
     lr: float = 2e-3
     kl_weight: float = 3e-4
@@ -29,10 +31,10 @@ class VaeTraining:
 @dataclass(frozen=True, kw_only=True)
 class TransformerTraining:
     seed: int = 2
-    films: int = 720  # encoded once, four sections each
-    steps: int = 4000
-    batch: int = 8
-    lr: float = 5e-4
+    films: int = 800  # encoded once, four sections each
+    steps: int = 2700
+    batch: int = 16
+    lr: float = 1e-3
     drop_prompt: float = 0.12  # prompts replaced by "", so that true CFG has an unconditional branch
     history_noise: float = 0.15  # largest standard deviation added to the history, against drift
 
@@ -46,7 +48,7 @@ class Training:
 
     @staticmethod
     def smoke() -> "Training":
-        vae = VaeTraining(size=32, frame_steps=90, clip_steps=10, frame_batch=8, clip_batch=1, clip_frames=9)
+        vae = VaeTraining(size=32, crop=24, frame_steps=90, clip_steps=8, whole_steps=2, frame_batch=8, clip_batch=1, clip_frames=9)
         return Training(vae=vae, transformer=TransformerTraining(films=3, steps=40, batch=4))
 
 
@@ -62,11 +64,52 @@ def cosine(step: int, total: int, *, warmup: int) -> float:
     return 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * min(1, (step - warmup) / max(1, total - warmup))))
 
 
+class MuonAdamW:
+    """Muon for the matrices inside blocks (a convolution is a matrix [out, in * taps]), AdamW for everything else.
+
+    Both take steps of the same size for the same learning rate. Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/
+    """
+
+    def __init__(self, model: nn.Module, *, lr: float, weight_decay: float) -> None:
+        named = list(model.named_parameters())
+        inner = ("blocks.", "layers.")
+        self._matrices = [p for name, p in named if p.ndim > 1 and any(word in name for word in inner)]
+        self._views = [p.detach().flatten(1) for p in self._matrices]  # share their memory
+        chosen = {id(p) for p in self._matrices}
+        rest = [p for _, p in named if id(p) not in chosen]
+        self._parts = (
+            torch.optim.Muon(self._views, lr=lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"),
+            torch.optim.AdamW(rest, lr=lr, betas=(0.9, 0.98), weight_decay=weight_decay),
+        )
+
+    def step(self, lr: float) -> None:
+        for view, matrix in zip(self._views, self._matrices, strict=True):
+            view.grad = None if matrix.grad is None else matrix.grad.flatten(1)
+            matrix.grad = None
+        for part in self._parts:
+            for group in part.param_groups:
+                group["lr"] = lr
+            part.step()
+            part.zero_grad()
+
+    def forget(self) -> None:
+        """Drops the momenta."""
+        for part in self._parts:
+            part.state.clear()
+
+    def state_dict(self) -> list[dict[str, object]]:
+        return [part.state_dict() for part in self._parts]
+
+    def load_state_dict(self, states: list[dict[str, object]]) -> None:
+        for part, state in zip(self._parts, states, strict=True):
+            part.load_state_dict(state)
+
+
 class Checkpoints:
     """Weights, their EMA and the optimizer on disk, by write-then-rename; `resume` gives the step to go on from."""
 
     def __init__(
-        self, path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, *, ema: float, every_seconds: float = 120
+        self, path: Path, model: nn.Module, optimizer: MuonAdamW, *, ema: float, every_seconds: float = 120
     ) -> None:
         self.path, self.model, self.optimizer, self.decay = path, model, optimizer, ema
         self.every_seconds, self.saved, self.loss = every_seconds, time.time(), math.nan

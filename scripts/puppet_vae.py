@@ -10,34 +10,52 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import AutoencoderKLHunyuanVideo
-from puppet_run import Checkpoints, VaeTraining, cosine, seed_everything
+from puppet_run import Checkpoints, MuonAdamW, VaeTraining, cosine, seed_everything
 from puppet_world import SECTION_FRAMES, Film, Mix, draw, sample_film
 from torch import Tensor, nn
 
 log = logging.getLogger("puppet.vae")
 
 
-def frames_batch(rng: np.random.Generator, count: int, size: int, device: str) -> Tensor:
-    """Single frames [B, 3, 1, H, W], half of them from the middle of something happening."""
+def frames_batch(rng: np.random.Generator, config: VaeTraining, device: str) -> Tensor:
+    """Single frames [B, 3, 1, H, W], most of them from the middle of something happening, cropped to the figure."""
     picks = []
-    for _ in range(count):
+    for _ in range(config.frame_batch):
         film = sample_film(rng, 3, Mix())
         busy = np.flatnonzero(np.abs(np.diff(film.pose, axis=0)).max(1) > 0.02)
         moving = len(busy) and rng.random() < 0.7
         picks.append((film, np.array([rng.choice(busy) if moving else rng.integers(len(film.pose))])))
-    return draw(picks, size, device)[:, :, None]
+    return _recoloured(rng, _cropped(rng, picks, draw(picks, config.size, device)[:, :, None], config))
 
 
-def clips_batch(rng: np.random.Generator, count: int, frames: int, size: int, device: str) -> Tensor:
-    """Clips [B, 3, T, H, W], most of them with the figure in motion."""
+def clips_batch(rng: np.random.Generator, config: VaeTraining, device: str, *, whole: bool) -> Tensor:
+    """Clips [B, 3, T, H, W], most of them with the figure in motion; `whole` pictures, one at a time, or crops."""
     picks: list[tuple[Film, np.ndarray]] = []
-    while len(picks) < count:
+    while len(picks) < (1 if whole else config.clip_batch):
         film = sample_film(rng, 3, Mix())
-        start = int(rng.integers(0, 3 * SECTION_FRAMES + 2 - frames))
-        moved = np.abs(np.diff(film.pose[start : start + frames], axis=0)).max()
+        start = int(rng.integers(0, 3 * SECTION_FRAMES + 2 - config.clip_frames))
+        moved = np.abs(np.diff(film.pose[start : start + config.clip_frames], axis=0)).max()
         if moved > 0.02 or rng.random() < 0.15:
-            picks.append((film, np.arange(start, start + frames)))
-    return draw(picks, size, device).unflatten(0, (count, frames)).transpose(1, 2)
+            picks.append((film, np.arange(start, start + config.clip_frames)))
+    clips = draw(picks, config.size, device).unflatten(0, (len(picks), config.clip_frames)).transpose(1, 2)
+    return _recoloured(rng, clips if whole else _cropped(rng, picks, clips, config))
+
+
+def _cropped(
+    rng: np.random.Generator, picks: list[tuple[Film, np.ndarray]], clips: Tensor, config: VaeTraining
+) -> Tensor:
+    """A square of each clip around the middle of its figure, off by up to a sixth."""
+    made = []
+    for (film, frames), clip in zip(picks, clips, strict=True):
+        middle = (film.pose[frames, :2].mean(0) + (0, 0.58) + rng.uniform(-1 / 6, 1 / 6, 2)) * config.size
+        x, y = np.clip(middle - config.crop / 2, 0, config.size - config.crop).astype(int)
+        made.append(clip[:, :, y : y + config.crop, x : x + config.crop])
+    return torch.stack(made)
+
+
+def _recoloured(rng: np.random.Generator, clips: Tensor) -> Tensor:
+    """Half of the clips with their channels exchanged: a codec must not know which colours go together."""
+    return torch.stack([clip[rng.permutation(3)] if rng.random() < 0.5 else clip for clip in clips])
 
 
 def pixel_loss(made: Tensor, real: Tensor) -> Tensor:
@@ -80,30 +98,26 @@ def train_vae(vae: AutoencoderKLHunyuanVideo, folder: Path, config: VaeTraining,
     rng = seed_everything(config.seed)
     vae.to(device).train()
     vae.use_framewise_encoding = vae.use_framewise_decoding = False
-    optimizer = torch.optim.AdamW(vae.parameters(), lr=config.lr, betas=(0.9, 0.98), weight_decay=1e-3)
+    optimizer = MuonAdamW(vae, lr=config.lr, weight_decay=1e-3)
     keep = Checkpoints(folder / "vae", vae, optimizer, ema=0.998)
-    total, begun = config.frame_steps + config.clip_steps, time.time()
+    total, begun = config.frame_steps + config.clip_steps + config.whole_steps, time.time()
     for step in range(keep.resume(), total):
-        clips = step >= config.frame_steps
         if step == config.frame_steps:
             inflate(vae)
             inflate(keep.average)
-            optimizer.state.clear()
-        for group in optimizer.param_groups:
-            group["lr"] = config.lr * cosine(step, total, warmup=min(100, total // 10))
-        if clips:
-            x = clips_batch(rng, config.clip_batch, config.clip_frames, config.size, device)
+            optimizer.forget()
+        if step < config.frame_steps:
+            kind, x = "frames", frames_batch(rng, config, device)
         else:
-            x = frames_batch(rng, config.frame_batch, config.size, device)
+            whole = step >= config.frame_steps + config.clip_steps
+            kind, x = "clips", clips_batch(rng, config, device, whole=whole)
         with torch.autocast(device, dtype=torch.bfloat16):
             loss = step_loss(vae, x, rng, config.kl_weight)
-        optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
-        optimizer.step()
+        optimizer.step(config.lr * cosine(step, total, warmup=min(100, total // 10)))
         keep.after(step, loss)
         if step % 50 == 0 or step == total - 1:
-            kind = "clips" if clips else "frames"
             log.info("vae %s step %d/%d loss %.4f %.0fs", kind, step, total, keep.loss, time.time() - begun)
     keep.finish(total)
 

@@ -88,7 +88,10 @@ def test_missing_weights_are_one_clear_message(board, tmp_path):
 def test_ctrl_c_keeps_what_is_finished_and_says_so(board, tmp_path):
     file = board("  - {id: long, prompt: a red figure walks, seconds: 120}\n")
     command = [Path(sys.executable).parent / "framepack-relax", "render", str(file), "--out", str(tmp_path / "o")]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # tests may run with it ignored
+    )  # fmt: skip
     deadline = time.time() + 120
     while not (tmp_path / "o/shots/00/003.safetensors").exists() and time.time() < deadline:
         time.sleep(0.05)
