@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 from ._version import __version__
 
 if TYPE_CHECKING:
-    from .api import load, plan, read, render, stream
+    from .api import load, plan, read, render, restore, status, stream
     from .errors import ModelError, RelaxError, RenderError, StoryboardError
     from .storyboard import Guidance, Relax, Scene, Storyboard
 
 _HOMES = {
-    **dict.fromkeys(("load", "plan", "read", "render", "stream"), "api"),
+    **dict.fromkeys(("load", "plan", "read", "render", "restore", "status", "stream"), "api"),
     **dict.fromkeys(("ModelError", "RelaxError", "RenderError", "StoryboardError"), "errors"),
     **dict.fromkeys(("Guidance", "Relax", "Scene", "Storyboard"), "storyboard"),
 }
@@ -38,6 +38,8 @@ __all__ = [
     "plan",
     "read",
     "render",
+    "restore",
+    "status",
     "stream",
 ]
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from .models.catalog import model_facts
 from .plan.planner import make_plan
@@ -11,7 +11,8 @@ from .storyboard import Scene, Storyboard, read_storyboard, storyboard_from_scen
 
 if TYPE_CHECKING:
     from .models.video_model import VideoModel
-    from .render import FinishedSection, RenderedFilm
+    from .render.loop import FinishedSection, RenderedFilm
+    from .render.status import Status
 
 Story = str | Path | Storyboard | Sequence[Scene]
 
@@ -42,26 +43,56 @@ def load(model: str = "puppet", *, device: str | None = None, dtype: str | None 
 
 
 def render(
-    story: Story, *, out: str | Path = "out", model: "str | VideoModel | None" = None, **board: Any
+    story: Story,
+    *,
+    out: str | Path = "out",
+    model: "str | VideoModel | None" = None,
+    fresh: bool = False,
+    on_nan: Literal["stop", "retry"] = "stop",
+    **board: Any,
 ) -> "RenderedFilm":
     """Renders a film into the folder `out`; `film.path` is the mp4, `film.report` the contents of report.json.
 
-    `model` is a name or what `load` gave; default: the storyboard's.
+    `model` is a name or what `load` gave; default: the storyboard's. What `out` holds already and would come out the
+    same is kept, unless `fresh`. `on_nan="retry"` draws another seed for a section whose latents are not finite.
     """
-    from .render import render
+    from .render.loop import Options, render
 
     checked, loaded = _prepare(story, model, board)
-    return render(checked, out=out, model=loaded)
+    return render(checked, out=out, model=loaded, options=Options(fresh=fresh, on_nan=on_nan))
 
 
 def stream(
-    story: Story, *, out: str | Path = "out", model: "str | VideoModel | None" = None, **board: Any
+    story: Story,
+    *,
+    out: str | Path = "out",
+    model: "str | VideoModel | None" = None,
+    fresh: bool = False,
+    on_nan: Literal["stop", "retry"] = "stop",
+    **board: Any,
 ) -> "Iterator[FinishedSection]":
     """Yields sections as they finish, each with its latents and the frames that are final; writes no mp4."""
-    from .render import stream
+    from .render.loop import Options, stream
 
     checked, loaded = _prepare(story, model, board)
-    yield from stream(checked, out=out, model=loaded)
+    yield from stream(checked, out=out, model=loaded, options=Options(fresh=fresh, on_nan=on_nan))
+
+
+def restore(film: str | Path, out: str | Path) -> Path:
+    """Writes the storyboard and start images that a film carries into the folder `out`; gives the storyboard's path.
+
+    Rendering it gives the same film again. Raises RenderError for files that framepack-relax has not written.
+    """
+    from .render.carry import restore
+
+    return restore(Path(film), Path(out))
+
+
+def status(out: str | Path) -> "Status":
+    """How far the render in the folder `out` has come; needs no weights and no torch. Raises RenderError."""
+    from .render.status import read_status
+
+    return read_status(Path(out))
 
 
 def _prepare(

@@ -1,7 +1,10 @@
 """The command line: a few lines over the Python API for each command."""
 
 import json
+import signal
 import sys
+import time
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,7 +20,16 @@ from .plan.renderplan import RenderPlan
 from .storyboard import Storyboard, storyboard_schema
 
 if TYPE_CHECKING:
-    from .render import FinishedSection, RenderedFilm
+    from .render.loop import FinishedSection, Options, RenderedFilm, Verdict
+
+
+class NanChoice(str, Enum):
+    stop, retry = "stop", "retry"
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, which stops a render as Ctrl-C does."""
+
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 console, errors = Console(), Console(stderr=True, soft_wrap=True)
@@ -27,30 +39,68 @@ Board = Annotated[Path, typer.Argument(help="storyboard (YAML)", show_default=Fa
 Model = Annotated[str | None, typer.Option(help="model name, folder or hub id, instead of the storyboard's")]
 Seed = Annotated[int | None, typer.Option(help="seed, instead of the storyboard's")]
 Steps = Annotated[int | None, typer.Option(help="denoising steps, instead of the storyboard's and its scenes'")]
+Out = Annotated[Path | None, typer.Option(help="folder for the film; default: out/NAME", show_default=False)]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; default: cuda where there is one")]
+Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; default: bfloat16 on CUDA")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="forget what the folder holds and start over")]
+OnNan = Annotated[NanChoice, typer.Option(help="latents with NaN: stop, or retry with another seed, three times")]
 Draft = Annotated[bool, typer.Option("--draft", help="a third of the steps, for a first look")]
 
 
 @app.command()
 def render(
     story: Board,
-    out: Annotated[Path | None, typer.Option(help="folder for the film; default: out/NAME")] = None,
+    out: Out = None,
     model: Model = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; default: cuda where there is one")] = None,
-    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; default: bfloat16 on CUDA")] = None,
+    device: Device = None,
+    dtype: Dtype = None,
     steps: Steps = None,
     seed: Seed = None,
     draft: Draft = False,
+    fresh: Fresh = False,
+    on_nan: OnNan = NanChoice.stop,
 ) -> None:
-    """Render a storyboard; what is on disk already is kept and not rendered again."""
+    """Render a storyboard; what is on disk already, made by the same settings, is kept and not rendered again."""
     board = _board(story, model, steps, seed, draft)
-    folder = out or Path("out") / story.stem
+    _render(board, out or Path("out") / story.stem, device, dtype, fresh, on_nan)
+
+
+@app.command()
+def rerun(
+    film: Annotated[Path, typer.Argument(help="an mp4 that framepack-relax wrote", show_default=False)],
+    out: Out = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    fresh: Fresh = False,
+    on_nan: OnNan = NanChoice.stop,
+) -> None:
+    """Render a film again from the storyboard and start images that it carries."""
+    folder = out or Path("out") / f"{film.stem}-again"
+    board = api.read(api.restore(film, folder))
+    _render(board, folder, device, dtype, fresh, on_nan)
+
+
+@app.command()
+def status(out: Annotated[Path, typer.Argument(help="folder of a render", show_default=False)]) -> None:
+    """Show how far the render in a folder has come, and when it will be done."""
+    said = api.status(out)
+    console.print(tables.status_table(said))
+    console.print(tables.status_text(said, time.time()), highlight=False, markup=False, soft_wrap=True)
+
+
+def _render(
+    board: Storyboard, folder: Path, device: str | None, dtype: str | None, fresh: bool, on_nan: NanChoice
+) -> None:
+    """Loads the model, renders with a bar, prints the table."""
     plan = api.plan(board)
     for warning in plan.warnings:
         errors.print(f"[yellow]warning:[/] {warning}", highlight=False)
+    from .render.loop import Options
+
     _quiet()
     with console.status("loading the model and encoding prompts"):
         loaded = api.load(board.model, device=device, dtype=dtype)
-    film = _render(board, folder, loaded, plan)
+    film = _with_bar(board, folder, loaded, plan, Options(fresh=fresh, on_nan=on_nan.value))
     for prompt, words in film.report["unknown_words"].items():
         errors.print(f"[yellow]warning:[/] the model does not know {', '.join(words)} in {prompt!r}", highlight=False)
     console.print(tables.report_table(film.plan, film.report))
@@ -72,8 +122,8 @@ def _quiet() -> None:
         logging.set_verbosity_error()
 
 
-def _render(board: Storyboard, folder: Path, model: Any, plan: RenderPlan) -> "RenderedFilm":
-    from .render import render
+def _with_bar(board: Storyboard, folder: Path, model: Any, plan: RenderPlan, options: "Options") -> "RenderedFilm":
+    from .render.loop import Watcher, render
 
     bar = Progress(
         TextColumn("section {task.fields[section]} of {task.fields[sections]}"),
@@ -90,22 +140,27 @@ def _render(board: Storyboard, folder: Path, model: Any, plan: RenderPlan) -> "R
         with bar:
             task = bar.add_task("", total=steps, section=1, sections=total, scene="")
 
+            def on_verdicts(verdicts: "list[Verdict]") -> None:
+                if line := tables.verdict_line(verdicts):
+                    bar.console.print(line, highlight=False, markup=False, soft_wrap=True)
+
             def on_section(finished: "FinishedSection") -> None:
                 nonlocal done
                 done += 1
                 taken = done * steps // total
                 bar.update(task, completed=max(taken, int(bar.tasks[0].completed)), section=min(done + 1, total))
+                if finished.report["retried"]:
+                    bar.console.print(f"section {finished.plan.index} took another seed: its latents were not finite")
 
-            return render(
-                board,
-                out=folder,
-                model=model,
+            watch = Watcher(
+                on_verdicts=on_verdicts,
                 on_step=lambda section, step: bar.update(task, advance=1, scene=section.scene),
                 on_section=on_section,
             )
-    except KeyboardInterrupt:
+            return render(board, out=folder, model=model, options=options, watch=watch)
+    except KeyboardInterrupt as stop:
         errors.print(f"stopped: {done} of {total} sections are kept in {folder}; the same command goes on from there")
-        raise typer.Exit(130) from None
+        raise typer.Exit(143 if isinstance(stop, Terminated) else 130) from None
 
 
 @app.command()
@@ -175,8 +230,13 @@ def options(
     pass
 
 
+def _terminate(number: int, frame: Any) -> None:
+    raise Terminated
+
+
 def main() -> None:
     """Entry point: what a user can mend is printed without a traceback, exit code 2."""
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         app()
     except RelaxError as error:

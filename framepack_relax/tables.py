@@ -1,13 +1,17 @@
 """What the command line shows, as rich tables."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.table import Table
 
 from .models.catalog import Entry
 from .plan.renderplan import RenderPlan, SceneTiming, SectionPlan
+from .render.status import NOT_THERE, Status
+
+if TYPE_CHECKING:
+    from .render.loop import Verdict
 
 COMPACT: dict[str, Any] = {"box": box.SIMPLE_HEAD, "padding": (0, 1, 0, 0), "pad_edge": False}
 
@@ -66,6 +70,51 @@ def _report_row(plan: RenderPlan, scene: SceneTiming, rows: Sequence[Mapping[str
         f"{max(row['seam'] for row in rows):.1f}",
         f"{spent:.1f}",
     ]
+
+
+def verdict_line(verdicts: "Sequence[Verdict]") -> str:
+    """What an existing folder gives and why the rest is rendered; empty for a new folder."""
+    anew = [(section, why) for section, why in verdicts if why is not None]
+    kept = len(verdicts) - len(anew)
+    said = next(((section, why) for section, why in anew if why != NOT_THERE), None)
+    if not kept and said is None:
+        return ""
+    line = f"{kept} of {len(verdicts)} sections are kept"
+    if said is not None:
+        line += f"; from section {said[0].index} (scene {said[0].scene}) on rendered anew: {said[1]}"
+    return line
+
+
+def status_table(status: Status) -> Table:
+    """A row per scene with its sections on disk."""
+    table = Table(**COMPACT, title=status.title or None)
+    table.add_column("scene")
+    table.add_column("on disk", justify="right")
+    for scene, done, total in status.scenes:
+        table.add_row(scene, f"{done} of {total}")
+    return table
+
+
+def status_text(status: Status, now: float) -> str:
+    """How much is there, who is at work and for how long, where the film is."""
+    said = [f"{status.done} of {status.total} sections on disk"]
+    if status.at_work:
+        said.append(f"at work: {status.at_work}")
+        if status.seconds_left:
+            said.append(f"about {_duration(status.seconds_left)} left")
+    elif status.done < status.total:
+        said.append("nobody is at work; `framepack-relax render` goes on from here")
+    if status.newest is not None:
+        said.append(f"newest section {_duration(max(0.0, now - status.newest))} ago")
+    if status.film:
+        said.append(str(status.film))
+    return "\n".join(said)
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
 def models_table(entries: Sequence[tuple[Entry, bool]]) -> Table:

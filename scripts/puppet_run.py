@@ -32,7 +32,7 @@ class VaeTraining:
 class TransformerTraining:
     seed: int = 2
     films: int = 800  # encoded once, four sections each
-    steps: int = 2700
+    steps: int = 1800
     batch: int = 16
     lr: float = 1e-3
     drop_prompt: float = 0.12  # prompts replaced by "", so that true CFG has an unconditional branch
@@ -48,7 +48,9 @@ class Training:
 
     @staticmethod
     def smoke() -> "Training":
-        vae = VaeTraining(size=32, crop=24, frame_steps=90, clip_steps=8, whole_steps=2, frame_batch=8, clip_batch=1, clip_frames=9)
+        vae = VaeTraining(
+            size=32, crop=24, frame_steps=90, clip_steps=8, whole_steps=2, frame_batch=8, clip_batch=1, clip_frames=9
+        )
         return Training(vae=vae, transformer=TransformerTraining(films=3, steps=40, batch=4))
 
 

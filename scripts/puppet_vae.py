@@ -47,7 +47,7 @@ def _cropped(
     """A square of each clip around the middle of its figure, off by up to a sixth."""
     made = []
     for (film, frames), clip in zip(picks, clips, strict=True):
-        middle = (film.pose[frames, :2].mean(0) + (0, 0.58) + rng.uniform(-1 / 6, 1 / 6, 2)) * config.size
+        middle = (film.pose[frames, :2].mean(0) + np.array([0, 0.58]) + rng.uniform(-1 / 6, 1 / 6, 2)) * config.size
         x, y = np.clip(middle - config.crop / 2, 0, config.size - config.crop).astype(int)
         made.append(clip[:, :, y : y + config.crop, x : x + config.crop])
     return torch.stack(made)

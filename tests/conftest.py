@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from puppet_parts import Sizes, build_pipeline, save_folder
 
-torch.set_num_threads(2)
+torch.set_num_threads(min(2, torch.get_num_threads()))
 
 PROMPTS = ("a red figure stands still on the beach", "a red figure does a backflip on the beach")
 FACTS = {

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from framepack_relax.video.writer import read_frames
+
 SCENES = "  - {id: calm, prompt: a red figure stands still, seconds: 2.4}\n"
 
 
@@ -99,7 +101,9 @@ def test_ctrl_c_keeps_what_is_finished_and_says_so(board, tmp_path):
     _, told = process.communicate(timeout=60)
     kept = len(list((tmp_path / "o/shots/00").glob("0*.safetensors")))
     assert process.returncode == 130 and "Traceback" not in told
-    assert 4 <= kept < 100 and "sections are kept" in told and not list((tmp_path / "o").rglob("*.part*"))
+    assert 4 <= kept < 100 and "sections are kept" in told
+    assert [file.name for file in (tmp_path / "o").rglob("*.part*")] == ["video.part.mp4"]
+    assert len(list(read_frames(tmp_path / "o/video.part.mp4"))) >= 36 * (kept - 2)
 
 
 def test_a_model_from_a_folder_wins_over_the_boards(board, tiny, tmp_path):

@@ -2,18 +2,22 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoFramepackTransformer3DModel
 from PIL import Image
 
 from framepack_relax.errors import ModelError
 from framepack_relax.models import catalog
 from framepack_relax.models.catalog import CATALOG, find, model_facts, on_disk
 from framepack_relax.models.loader import load
+from framepack_relax.models.memory import forward_bytes, size_that_fits
 from framepack_relax.models.video_model import fit_image
 from framepack_relax.plan.facts import read_facts
+from framepack_relax.plan.history import forward_slots
 
 
 @pytest.fixture
@@ -152,3 +156,23 @@ def test_catalogue_facts_and_licences():
     assert set(CATALOG) == {"puppet", "framepack-f1", "framepack"}
     assert [CATALOG[n].facts.order for n in ("framepack-f1", "framepack")] == ["forward", "inverted"]
     assert "United Kingdom" in CATALOG["framepack"].licence
+
+
+def test_the_memory_estimate_is_framepacks_count_and_names_a_size_that_fits(model):
+    # counted for FramePack in bf16 at 640x608: weights 25.75 GB and 0.5 GB of VAE, 2.21 GB at a block's widest point
+    config = {"has_image_proj": True, "has_clean_x_embedder": True}
+    with torch.device("meta"):
+        transformer = HunyuanVideoFramepackTransformer3DModel(**config).to(torch.bfloat16)
+        vae = AutoencoderKLHunyuanVideo().to(torch.bfloat16)
+    big = replace(model, transformer=transformer, vae=vae, dtype=torch.bfloat16)
+    slots = forward_slots(3)
+    assert forward_bytes(big, slots, (640, 608)) == pytest.approx(28.5e9, rel=0.03)
+    total = int(28.5e9)
+    width, height = size_that_fits(big, slots, (640, 608), total)
+    assert (
+        forward_bytes(big, slots, (width, height))
+        <= 0.95 * total
+        < forward_bytes(big, slots, (width + 32, height + 32))
+    )
+    assert width % 16 == height % 16 == 0 and width / height == pytest.approx(640 / 608, rel=0.05)
+    assert size_that_fits(big, slots, (640, 608), int(24e9)) is None

@@ -1,5 +1,7 @@
 """The mp4 on disk, pictures of a film and the measure of motion."""
 
+import shutil
+
 import av
 import numpy as np
 import pytest
@@ -89,15 +91,23 @@ def test_metadata_survives(tmp_path):
     assert {key: back[key] for key in tags} == tags
 
 
-def test_a_film_appears_whole_or_not_at_all(tmp_path):
+def test_a_film_appears_whole_and_until_then_its_part_can_be_played(tmp_path):
+    clip = moving_square(12, 1)
+    part, film = tmp_path / "film.part.mp4", tmp_path / "film.mp4"
     with (
         pytest.raises(ZeroDivisionError),
-        Mp4Writer(tmp_path / "film.mp4", fps=30, size=(64, 64), crf=16, metadata={}) as writer,
+        Mp4Writer(film, fps=30, size=(64, 64), crf=16, metadata={"title": "x"}) as writer,
     ):
-        writer.write(moving_square(8, 1))
-        assert not (tmp_path / "film.mp4").exists()
+        for first in (0, 4, 8):
+            writer.write(clip[first : first + 4])
+            shutil.copy(part, tmp_path / "killed.mp4")  # what a kill -9 would leave
+            assert len(list(read_frames(tmp_path / "killed.mp4"))) == first + 3, "all but the very last"
+            assert read_metadata(tmp_path / "killed.mp4")["title"] == "x"
+        assert not film.exists()
         raise ZeroDivisionError
-    assert list(tmp_path.iterdir()) == []
+    assert len(list(read_frames(part))) == 12 and not film.exists()
+    write(film, [clip[:4], clip[4:]])
+    assert len(packets(film)) == 12 and not part.exists()
 
 
 def test_a_contact_sheet_shows_the_frames_of_each_scene(tmp_path):

@@ -13,5 +13,10 @@ def shot_seed(seed: int, scene: str) -> int:
     return _hash(f"framepack-relax/1|start|{seed}|{scene}")
 
 
+def retry_seed(seed: int, attempt: int) -> int:
+    """64 bits for another try at a section whose latents were not finite."""
+    return _hash(f"framepack-relax/1|retry|{seed}|{attempt}")
+
+
 def _hash(text: str) -> int:
     return int.from_bytes(blake2b(text.encode("utf8"), digest_size=8).digest(), "big")

@@ -30,6 +30,14 @@ class SectionResult:
     forwards: Mapping[Branch, int] = field(default_factory=dict)
 
 
+class NonFiniteLatents(ArithmeticError):
+    """Latents that hold NaN or infinity after `step`."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+        super().__init__(f"the latents are not finite after step {step}")
+
+
 def section_noise(seed: int, channels: int, size: tuple[int, int]) -> Tensor:
     """Noise [1, C, 9, h, w] of a section for size (width, height) px, drawn on the CPU so that devices agree."""
     shape = (1, channels, SECTION_LATENTS, size[1] // 8, size[0] // 8)
@@ -81,7 +89,7 @@ def sample_section(
     """Latents of the section that `plan` describes.
 
     `noise` is [1, C, 9, h, w] float32; `on_step` is told each finished step. Settings at rest and Euler give the bits
-    of HunyuanVideoFramepackPipeline's loop (diffusers 0.42.1).
+    of HunyuanVideoFramepackPipeline's loop (diffusers 0.42.1). Raises NonFiniteLatents at the first such step.
     """
     solver = make_solver(sampler, plan.sigmas)
     free = fresh_history(plan.history, start.latent, order)
@@ -106,6 +114,8 @@ def sample_section(
         for branch in branches(scales):
             forwards[branch] += 1
         x = solver.step(step, velocity, x)
+        if not torch.isfinite(x).all():
+            raise NonFiniteLatents(step)
         on_step(step)
     return SectionResult(latents=x, forwards=forwards)
 

@@ -1,16 +1,21 @@
 """H.264 by PyAV: every chunk of frames has an encoder of its own, so the packets of a section depend on it alone.
 
+While it is written the film is a fragmented mp4 beside its final name, playable up to the last chunk whatever happens;
+at the end its packets are copied into an ordinary mp4 with the index in front.
+
 Colours are converted to and tagged as BT.709: untagged, players guess the matrix by the height of the film.
 """
 
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
 
 import av
 import numpy as np
+from av import FFmpegError
 from av.container import OutputContainer
 from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
@@ -22,8 +27,9 @@ X264 = "open-gop=0:sync-lookahead=0:rc-lookahead=0:mbtree=0:range=tv:colorprim=b
 
 
 class Mp4Writer:
-    """Writes uint8 RGB frames [N, H, W, 3] to an mp4 that appears under its name when it is whole.
+    """Writes uint8 RGB frames [N, H, W, 3] to `NAME.part.mp4`, which becomes `NAME.mp4` when the film is whole.
 
+    After an exception, and after a kill, the part stays and can be played. No frame is kept in memory.
     `crf` is H.264's quality, 0..51; `metadata` may hold any keys and any text.
     """
 
@@ -31,7 +37,8 @@ class Mp4Writer:
         self.path, self.part = path, path.with_name(f"{path.stem}.part{path.suffix}")
         self.fps, self.size, self.crf = fps, size, crf
         self.frames = 0
-        options = {"movflags": "use_metadata_tags+faststart"}
+        # a fragment for every frame, on disk as soon as the next frame comes
+        options = {"movflags": "use_metadata_tags+empty_moov+default_base_moof+frag_every_frame", "flush_packets": "1"}
         self.container: OutputContainer = av.open(str(self.part), "w", format="mp4", options=options)
         self.container.metadata.update(metadata)
         self.stream: VideoStream = self.container.add_stream("libx264", rate=fps, options=self._options())
@@ -80,13 +87,32 @@ class Mp4Writer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Closes the file; after an exception nothing is left under either name."""
-        try:
+        """Closes the part; unless there was an exception it becomes the film."""
+        if kind is None:
             self.container.close()
-            if kind is None:
-                os.replace(self.part, self.path)
-        finally:
-            self.part.unlink(missing_ok=True)
+            _with_index_in_front(self.part, self.path)
+            self.part.unlink()
+        else:
+            with suppress(FFmpegError, OSError):  # the error that is under way says more
+                self.container.close()
+
+
+def _with_index_in_front(part: Path, path: Path) -> None:
+    """Copies the packets of a fragmented mp4 into an ordinary one."""
+    whole = path.with_name(f"{path.stem}.whole{path.suffix}")
+    options = {"movflags": "use_metadata_tags+faststart"}
+    try:
+        with av.open(str(part)) as old, av.open(str(whole), "w", format="mp4", options=options) as new:
+            new.metadata.update(old.metadata)
+            source = old.streams.video[0]
+            target = new.add_stream_from_template(source)
+            for packet in old.demux(source):
+                if packet.size:
+                    packet.stream = target
+                    new.mux_one(packet)
+        os.replace(whole, path)
+    finally:
+        whole.unlink(missing_ok=True)
 
 
 def read_metadata(path: Path) -> dict[str, str]:

@@ -1,0 +1,217 @@
+"""The run folder: latents of finished sections under the hash of all that determines them, texts, pictures, a lock.
+
+Files appear by write-then-rename. A section is taken up again only if it is whole and everything that determines it is
+the same now; otherwise the folder can say what changed.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from hashlib import blake2b
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from av import FFmpegError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from .._version import __version__
+from ..errors import RenderError
+from ..models.video_model import VideoModel
+from ..plan.renderplan import RenderPlan, SectionPlan
+from .lock import hold
+from .status import NOT_THERE
+
+SAMPLER_VERSION = 1  # part of every section's hash; raised when the same plan would give other latents
+LATENTS = "latents"
+FOLLOWS = "it follows a section that is rendered anew"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Link:
+    """What determines a section: all before it in its shot, as a hash, and its own settings, weights and code."""
+
+    before: str
+    facts: Mapping[str, Any]
+
+    @property
+    def hash(self) -> str:
+        text = json.dumps([self.before, self.facts], sort_keys=True)
+        return blake2b(text.encode("utf8"), digest_size=16).hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredSection:
+    """Latents [1, C, 9, h, w] float32 from disk, the seed that drew their noise, and what they were made from."""
+
+    latents: Tensor
+    seed: int
+    hash: str
+    facts: Mapping[str, Any]
+
+
+def section_facts(section: SectionPlan, plan: RenderPlan, model: VideoModel, weights: str) -> dict[str, Any]:
+    """Everything besides the past that a section's latents depend on; its number, names and place in time do not."""
+    settings = {**section.to_json(), "place": section.place, "history": asdict(section.history)}
+    for name in ("index", "shot", "frames", "scene", "intensity"):
+        del settings[name]
+    facts = {
+        **settings,
+        "sampler": [plan.sampler, SAMPLER_VERSION],
+        "order": plan.order,
+        "size": plan.size,
+        "weights": weights,
+        "dtype": str(model.dtype),
+        "device": model.device.type,
+        "versions": versions(),
+    }
+    read_back: dict[str, Any] = json.loads(json.dumps(facts))  # tuples as the lists that the file will hold
+    return read_back
+
+
+class RunFolder:
+    """Opens or makes `path`; raises RenderError where that cannot be."""
+
+    def __init__(self, path: Path, *, fresh: bool = False) -> None:
+        self.path = path
+        with writing(path, "cannot be made a folder for the render", "choose another --out"):
+            path.mkdir(parents=True, exist_ok=True)
+        self.fresh = fresh
+
+    @contextmanager
+    def locked(self) -> Iterator["RunFolder"]:
+        """Holds the folder for this process alone."""
+        with hold(self.path):
+            if self.fresh:
+                shutil.rmtree(self.path / "shots", ignore_errors=True)
+            yield self
+
+    def section_file(self, section: SectionPlan) -> Path:
+        return self.path / f"shots/{section.shot:02d}/{section.place:03d}.safetensors"
+
+    def verdicts(self, plan: RenderPlan, links: Mapping[int, Link]) -> dict[int, str | None]:
+        """Why each section must be rendered; None if it is on disk, whole, and made as it would be made now.
+
+        What follows a section that is rendered anew is rendered anew too: not every device gives the same bits twice.
+        """
+        said: dict[int, str | None] = {}
+        for shot in plan.shots:
+            anew = False
+            for index in shot.sections:
+                said[index] = self._why_anew(plan.sections[index], links[index]) or (FOLLOWS if anew else None)
+                anew = said[index] is not None
+        return said
+
+    def _why_anew(self, section: SectionPlan, link: Link) -> str | None:
+        file = self.section_file(section)
+        if not file.exists():
+            return NOT_THERE
+        stored = _read(file)
+        if stored is None:
+            return "its file is broken"
+        if stored.hash == link.hash:
+            return None
+        return _difference(stored.facts, link.facts) or FOLLOWS
+
+    def load_section(self, section: SectionPlan) -> StoredSection:
+        """A section for which `verdicts` found nothing."""
+        stored = _read(self.section_file(section))
+        assert stored is not None, "checked under the same lock"
+        return stored
+
+    def save_section(self, section: SectionPlan, latents: Tensor, link: Link, seed: int) -> None:
+        tags = {"hash": link.hash, "facts": json.dumps(link.facts), "seed": str(seed)}
+        self._save(self.section_file(section), latents, tags)
+
+    def save_start(self, shot: int, latent: Tensor) -> None:
+        self._save(self.path / f"shots/{shot:02d}/start.safetensors", latent, {})
+
+    def write_text(self, name: str, text: str) -> None:
+        self.write_bytes(name, text.encode("utf8"))
+
+    def write_bytes(self, name: str, data: bytes) -> None:
+        """Writes a file that appears whole or not at all."""
+        file = self.path / name
+        part = file.with_name(file.name + ".part")
+        with writing(file):
+            try:
+                file.parent.mkdir(parents=True, exist_ok=True)
+                with open(part, "wb") as opened:
+                    opened.write(data)
+                    opened.flush()
+                    os.fsync(opened.fileno())
+                os.replace(part, file)
+            except OSError:
+                part.unlink(missing_ok=True)
+                raise
+
+    def _save(self, file: Path, latents: Tensor, tags: dict[str, str]) -> None:
+        whole = latents.detach().float().cpu().contiguous()
+        data = save({LATENTS: whole}, metadata={**tags, "seal": _seal(whole, tags)})
+        self.write_bytes(str(file.relative_to(self.path)), data)
+
+
+def _read(file: Path) -> StoredSection | None:
+    """A section file that is whole, to the last bit."""
+    try:
+        with safe_open(file, framework="pt") as opened:
+            tags: dict[str, str] = opened.metadata() or {}
+            latents = opened.get_tensor(LATENTS)
+        seal = tags.pop("seal")
+    except (OSError, SafetensorError, KeyError):
+        return None
+    if seal != _seal(latents, tags):
+        return None
+    return StoredSection(latents=latents, seed=int(tags["seed"]), hash=tags["hash"], facts=json.loads(tags["facts"]))
+
+
+def _seal(latents: Tensor, tags: Mapping[str, str]) -> str:
+    """A hash over latents and tags, by which damage is seen."""
+    return blake2b((digest(latents) + json.dumps(tags, sort_keys=True)).encode("utf8"), digest_size=16).hexdigest()
+
+
+def _difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """What of the facts changed, in words; empty if nothing did."""
+    said = []
+    for name in sorted(set(old) | set(new)):
+        before, after = old.get(name), new.get(name)
+        if before == after:
+            continue
+        if isinstance(before, dict) and isinstance(after, dict) and name == "versions":
+            said += [f"{k} {before.get(k)} -> {v}" for k, v in after.items() if before.get(k) != v]
+            continue
+        short = all(isinstance(value, (str, int, float, bool)) and len(str(value)) < 60 for value in (before, after))
+        said.append(f"{name}: {before} -> {after}" if short else f"{name} changed")
+    return ", ".join(said)
+
+
+@contextmanager
+def writing(
+    place: Path,
+    what: str = "cannot be written",
+    cure: str = "what is finished is kept: mend that and run the same command again",
+) -> Iterator[None]:
+    """Turns a full disk and its like into one message."""
+    try:
+        yield
+    except (OSError, FFmpegError) as error:
+        raise RenderError(f"{place}: {what} ({error.strerror or error}); {cure}") from error
+
+
+def digest(*tensors: Tensor) -> str:
+    """blake2b of the bytes of tensors."""
+    state = blake2b(digest_size=16)
+    for tensor in tensors:
+        state.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return state.hexdigest()
+
+
+def versions() -> dict[str, str]:
+    names = ("torch", "diffusers", "transformers")
+    return {"framepack-relax": __version__, **{name: version(name) for name in names}}

@@ -1,0 +1,281 @@
+"""Renders a storyboard: plan, encode, then section after section to latents, frames, film and report.
+
+A run folder holds story.yaml with images/, plan.json, shots/NN/NNN.safetensors, video.mp4, contact.png, curves.png and
+report.json (design §6). A section that is on disk, whole and made by the same settings, is not rendered again.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from ..errors import RenderError
+from ..models.loader import load
+from ..models.memory import enough_memory
+from ..models.video_model import StartCondition, TextCondition, VideoModel, fit_image
+from ..plan.planner import make_plan
+from ..plan.renderplan import RenderPlan, SectionPlan
+from ..plan.seeds import retry_seed
+from ..sampling.section import NonFiniteLatents, SectionResult, gather_history, sample_section, section_noise
+from ..storyboard import Storyboard
+from ..video.contact import ContactSheet
+from ..video.curves import save_curves
+from ..video.decode import BlendDecoder
+from ..video.motion import MotionMeter
+from ..video.writer import Mp4Writer
+from .carry import write_story
+from .folder import Link, RunFolder, digest, section_facts, writing
+from .report import caption, curve, film_report, film_tags, section_report
+
+RETRIES = 3
+Step = Callable[[SectionPlan, int], None]
+Verdict = tuple[SectionPlan, str | None]  # a section, and why it must be rendered; None: it is on disk
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How to render, besides what: nothing here changes a section whose latents are finite.
+
+    `fresh` forgets what the folder holds; `on_nan` says what to do when latents are not finite: stop, or retry with
+    another seed, at most three times.
+    """
+
+    fresh: bool = False
+    on_nan: Literal["stop", "retry"] = "stop"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watcher:
+    """Who is told: once what is on disk and what must be rendered and why; every step; every finished section."""
+
+    on_verdicts: Callable[[list[Verdict]], None] = lambda verdicts: None
+    on_step: Step = lambda section, step: None
+    on_section: Callable[["FinishedSection"], None] = lambda section: None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinishedSection:
+    """A section that is on disk; `frames` uint8 [T, H, W, 3] are what became final with it.
+
+    FramePack blends 33 frames into the next section, so frames lag behind; in inverted order a shot's frames come with
+    its last rendered section.
+    """
+
+    plan: SectionPlan
+    latents: Tensor  # [1, C, 9, h, w] float32
+    frames: NDArray[np.uint8]
+    first_frame: int  # film-wide number of frames[0]
+    report: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RenderedFilm:
+    """What a render leaves behind."""
+
+    path: Path
+    folder: Path
+    plan: RenderPlan
+    report: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conditions:
+    """Everything encoded before the first section: texts by prompt, start images by shot."""
+
+    texts: dict[str, TextCondition]
+    starts: dict[int, StartCondition]
+    unknown_words: dict[str, list[str]]
+
+
+def render(
+    story: Storyboard,
+    *,
+    out: str | Path,
+    model: VideoModel | None = None,
+    options: Options = Options(),
+    watch: Watcher = Watcher(),
+) -> RenderedFilm:
+    """Renders `story` into the folder `out` and returns where the film is.
+
+    Raises StoryboardError, ModelError or RenderError before the first section wherever it can be known by then. While
+    it works, `out`/video.part.mp4 is a film that can be played up to the last section.
+    """
+    begun = time.perf_counter()
+    model = model or load(story.model)
+    plan = make_plan(story, model.facts)
+    images = start_images(story, plan)
+    with RunFolder(Path(out), fresh=options.fresh).locked() as folder:
+        story_tags = write_story(folder, story, plan, images)
+        conditions = encode(plan, model, images)
+        sheet = ContactSheet(rows=[(caption(plan, scene.sections[0]), *scene.frames) for scene in plan.scenes])
+        curves = [curve(plan, scene.sections[-1]) for scene in plan.scenes]
+        with writing(folder.path / "curves.png"):
+            save_curves(curves, folder.path / "curves.png")
+        meters = [MotionMeter() for _ in plan.shots]
+        sections: list[dict[str, Any]] = []
+        film = folder.path / "video.mp4"
+        tags = {**film_tags(plan, model.source), **story_tags}
+        with writing(film), Mp4Writer(film, fps=plan.fps, size=plan.size, crf=story.crf, metadata=tags) as writer:
+            for done in _sections(plan, model, conditions, folder, options, watch):
+                if len(done.frames):
+                    writer.write(done.frames)
+                    sheet.add(done.first_frame, done.frames)
+                    meters[done.plan.shot].add(done.frames)
+                sections.append(done.report)
+                watch.on_section(done)
+        with writing(folder.path / "contact.png"):
+            sheet.save(folder.path / "contact.png")
+        report = film_report(plan, model, sections, meters, time.perf_counter() - begun)
+        report["unknown_words"] = conditions.unknown_words
+        folder.write_text("report.json", json.dumps(report, indent=1))
+    return RenderedFilm(path=film, folder=folder.path, plan=plan, report=report)
+
+
+def stream(
+    story: Storyboard,
+    *,
+    out: str | Path,
+    model: VideoModel | None = None,
+    options: Options = Options(),
+    watch: Watcher = Watcher(),
+) -> Iterator[FinishedSection]:
+    """Renders `story` section by section; each is on disk under `out`/shots when it is handed over."""
+    model = model or load(story.model)
+    plan = make_plan(story, model.facts)
+    images = start_images(story, plan)
+    with RunFolder(Path(out), fresh=options.fresh).locked() as folder:
+        write_story(folder, story, plan, images)
+        yield from _sections(plan, model, encode(plan, model, images), folder, options, watch)
+
+
+def _sections(
+    plan: RenderPlan, model: VideoModel, conditions: Conditions, folder: RunFolder, options: Options, watch: Watcher
+) -> Iterator[FinishedSection]:
+    """The loop: shot by shot, section by section in rendering order."""
+    links = make_links(plan, model, conditions)
+    why_anew = folder.verdicts(plan, links)
+    watch.on_verdicts([(plan.sections[index], why) for index, why in why_anew.items()])
+    for shot in plan.shots:
+        start = conditions.starts[shot.index]
+        folder.save_start(shot.index, start.latent)
+        decoder = BlendDecoder(model.vae, order=plan.order, start=start.latent, sections=len(shot.sections))
+        latents: dict[int, Tensor] = {0: start.latent}
+        next_frame = shot.frames[0]
+        for index in shot.sections:
+            section = plan.sections[index]
+            clock = time.perf_counter()
+            with enough_memory(f"scene {section.scene}, section {index}", model, section.history, plan.size):
+                if why_anew[index] is None:
+                    stored = folder.load_section(section)
+                    result, seed = SectionResult(latents=stored.latents), stored.seed
+                else:
+                    result, seed = _sample(plan, section, model, conditions, latents, options, watch.on_step)
+                    folder.save_section(section, result.latents, links[index], seed)
+                sampled = time.perf_counter()
+                latents |= _positions(section, result.latents, model.device)
+                frames = decoder.push(result.latents.to(model.device))
+            yield FinishedSection(
+                plan=section,
+                latents=result.latents,
+                frames=frames,
+                first_frame=next_frame,
+                report=section_report(
+                    section,
+                    seed=seed,
+                    forwards=result.forwards,
+                    reused=why_anew[index] is None,
+                    sampling=sampled - clock,
+                    decoding=time.perf_counter() - sampled,
+                ),
+            )
+            next_frame += len(frames)
+        assert next_frame == shot.frames[1], "a shot gives exactly the frames that its plan says"
+
+
+def start_images(story: Storyboard, plan: RenderPlan) -> dict[str, Image.Image]:
+    """The start images of all shots by their path in the storyboard, each of the film's size."""
+    images = {}
+    for path in dict.fromkeys(shot.image for shot in plan.shots):
+        assert path is not None, "the planner refuses shots without a start image"
+        try:
+            with Image.open(story.resolve(path)) as image:
+                images[path] = fit_image(image, plan.size)
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            raise RenderError(f"{story.resolve(path)}: cannot be read as an image ({error}); save it as PNG") from error
+    return images
+
+
+def encode(plan: RenderPlan, model: VideoModel, images: Mapping[str, Image.Image]) -> Conditions:
+    """All prompts and start images of a film, each once, before the first section."""
+    prompts = [section.prompt for section in plan.sections]
+    negatives = [s.negative_prompt for s in plan.sections]
+    with enough_memory("encoding prompts and images", model, plan.sections[0].history, plan.size):
+        texts, unknown = model.encode_texts([*prompts, *negatives])
+        starts = model.encode_images({shot.index: (images[shot.image or ""], shot.seed) for shot in plan.shots})
+        model.place()
+    return Conditions(texts=texts, starts=starts, unknown_words=unknown)
+
+
+def make_links(plan: RenderPlan, model: VideoModel, conditions: Conditions) -> dict[int, Link]:
+    """What determines each section, by its index, in rendering order; known before anything is rendered."""
+    weights = model.source.fingerprint()
+    links = {}
+    for shot in plan.shots:
+        start = conditions.starts[shot.index]
+        before = digest(start.latent, start.tokens)
+        for index in shot.sections:
+            link = Link(before=before, facts=section_facts(plan.sections[index], plan, model, weights))
+            links[index], before = link, link.hash
+    return links
+
+
+def _sample(
+    plan: RenderPlan,
+    section: SectionPlan,
+    model: VideoModel,
+    conditions: Conditions,
+    latents: dict[int, Tensor],
+    options: Options,
+    on_step: Step,
+) -> tuple[SectionResult, int]:
+    """The section, and the seed that its noise was drawn with."""
+    start = conditions.starts[section.shot]
+    for attempt in range(RETRIES + 1):
+        seed = section.seed if attempt == 0 else retry_seed(section.seed, attempt)
+        try:
+            result = sample_section(
+                model,
+                section,
+                sampler=plan.sampler,
+                order=plan.order,
+                noise=section_noise(seed, model.latent_channels, plan.size),
+                start=start,
+                text=conditions.texts[section.prompt],
+                negative=conditions.texts[section.negative_prompt],
+                history=gather_history(section.history, latents, start.latent),
+                on_step=lambda step: on_step(section, step),
+            )
+            return result, seed
+        except NonFiniteLatents as error:
+            if options.on_nan == "stop" or attempt == RETRIES:
+                tried = f" {attempt + 1} seeds were tried." if attempt else ""
+                raise RenderError(
+                    f"scene {section.scene}, section {section.index}, step {error.step}: the latents hold NaN or "
+                    f"infinity; what is finished is kept.{tried} Try --on-nan retry, --dtype float32 or another seed "
+                    "for the scene"
+                ) from error
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _positions(section: SectionPlan, latents: Tensor, device: torch.device) -> dict[int, Tensor]:
+    """Latent frames of a section by their position in the shot."""
+    first = latents.shape[2] * section.place + 1
+    return {first + k: frame for k, frame in enumerate(latents.to(device).split(1, dim=2))}

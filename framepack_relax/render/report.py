@@ -1,0 +1,98 @@
+"""What is said about a film: captions, curves, the tags of the mp4, report.json."""
+
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from .._version import __version__
+from ..models.catalog import Source
+from ..models.video_model import VideoModel
+from ..plan.renderplan import RenderPlan, SectionPlan
+from ..relax.guidance import Branch
+from ..video.motion import MotionMeter
+from .folder import versions
+
+
+def caption(plan: RenderPlan, index: int) -> str:
+    """A scene's line on the contact sheet."""
+    section = plan.sections[index]
+    relax = section.relaxation
+    state = "at rest" if relax.at_rest else f"beta {relax.beta:.2f}, p {relax.p:g}, {'+'.join(relax.target)}"
+    return f"{section.scene}: {section.prompt} [{state}]"
+
+
+def curve(plan: RenderPlan, index: int) -> tuple[str, list[float], dict[str, list[float]]]:
+    """Scene, sigmas and scales of a section, to be plotted."""
+    section = plan.sections[index]
+    scales = {name: list(values) for name, values in asdict(section.scales).items()}
+    return section.scene, list(section.sigmas), scales
+
+
+def film_tags(plan: RenderPlan, source: Source) -> dict[str, str]:
+    """What the mp4 says of itself, besides the storyboard that it carries: versions, weights, seeds."""
+    seeds = {str(section.index): section.seed for section in plan.sections}
+    facts = {"versions": versions(), "model": source.name, "weights": source.fingerprint(), "seeds": seeds}
+    return {
+        "title": plan.title,
+        "comment": f"framepack-relax {__version__}",
+        "framepack_relax": json.dumps(facts),
+    }
+
+
+def section_report(
+    section: SectionPlan, *, seed: int, forwards: Mapping[Branch, int], reused: bool, sampling: float, decoding: float
+) -> dict[str, Any]:
+    """One row of report.json; `seed` is the one that was used, which a retry may have changed."""
+    settings = section.to_json()
+    names = ("index", "shot", "scene", "frames", "beta", "p", "blur", "scope", "target", "at_rest")
+    return {
+        **{name: settings[name] for name in names},
+        "seed": seed,
+        "retried": seed != section.seed,
+        "reused": reused,
+        "forwards": dict(forwards),
+        "seconds": {"sampling": round(sampling, 3), "decoding": round(decoding, 3)},
+    }
+
+
+def film_report(
+    plan: RenderPlan,
+    model: VideoModel,
+    sections: Sequence[dict[str, Any]],
+    meters: Sequence[MotionMeter],
+    seconds: float,
+) -> dict[str, Any]:
+    """report.json: settings, forwards, seconds and motion of every section in film order, and totals."""
+    motion = [asdict(figures) for meter in meters for figures in meter.figures()]
+    ordered = sorted(sections, key=lambda section: int(section["index"]))
+    peak = torch.cuda.max_memory_allocated(model.device) if model.device.type == "cuda" else _peak_rss()
+    kinds = ("cond", "uncond", "free")
+    return {
+        "model": {"name": plan.model, "weights": model.source.fingerprint(), "dtype": str(model.dtype)},
+        "device": str(model.device),
+        "sections": [{**section, **figures} for section, figures in zip(ordered, motion, strict=True)],
+        "scenes": [asdict(scene) for scene in plan.scenes],
+        "totals": {
+            "sections": len(ordered),
+            "frames": plan.frames,
+            "film_seconds": plan.seconds,
+            "forwards": {kind: sum(s["forwards"].get(kind, 0) for s in ordered) for kind in kinds},
+            "seconds": round(seconds, 2),
+            "peak_bytes": peak,
+        },
+        "warnings": list(plan.warnings),
+        "versions": {**versions(), "python": platform.python_version()},
+    }
+
+
+def _peak_rss() -> int:
+    """Peak resident memory of this process in bytes; 0 where the platform does not tell."""
+    try:
+        import resource
+    except ImportError:
+        return 0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

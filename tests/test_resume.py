@@ -1,0 +1,359 @@
+"""A render that stops, however it stops, goes on from the last whole section and ends in the same bits."""
+
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import av
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+import framepack_relax as fr
+from framepack_relax.render import folder as run_folder
+from framepack_relax.render.loop import Watcher, render
+from framepack_relax.video.writer import read_frames
+
+FILM = """
+  - {id: calm, prompt: a red figure stands still, seconds: 2.4}
+  - {id: flip, prompt: a red figure does a backflip, seconds: 2.4, intensity: 0.9, relax: {target: [context]}}
+  - {id: next, prompt: a blue figure walks, seconds: 1.2, transition: cut}
+"""
+SECTIONS = 5
+
+
+def sections(out: Path) -> dict[str, bytes]:
+    return {
+        str(file.relative_to(out)): load_file(file)["latents"].numpy().tobytes()
+        for file in sorted(out.glob("shots/*/0*.safetensors"))
+    }
+
+
+def packets(film: Path) -> list[bytes]:
+    with av.open(str(film)) as container:
+        return [bytes(packet) for packet in container.demux(video=0) if packet.size]
+
+
+def same(out: Path, whole: Path) -> bool:
+    """Latents, frames (by their packets) and the report's settings."""
+    return sections(out) == sections(whole) and packets(out / "video.mp4") == packets(whole / "video.mp4")
+
+
+def reasons(story, out: Path, model) -> list[str | None]:
+    """What a render says about each section of its folder, before it renders."""
+    said: list[str | None] = []
+    watch = Watcher(on_verdicts=lambda verdicts: said.extend(why for _, why in verdicts))
+    render(fr.read(story), out=out, model=model, watch=watch)
+    return said
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, tiny, model):
+    """The film in one go, in a folder that tests copy."""
+    place = tmp_path_factory.mktemp("whole")
+    Image.radial_gradient("L").resize((40, 32)).convert("RGB").save(place / "hero.png")
+    (place / "story.yaml").write_text(f"model: {tiny}\nimage: hero.png\nsteps: 2\nscenes:{FILM}")
+    fr.render(place / "story.yaml", out=place / "out", model=model)
+    return place
+
+
+@pytest.fixture
+def place(whole, tmp_path):
+    """A folder with the storyboard, its image, and a finished film under out/."""
+    return shutil.copytree(whole, tmp_path / "place")
+
+
+def command(place: Path, *words: str) -> list[str]:
+    tool = str(Path(sys.executable).parent / "framepack-relax")
+    return [tool, "render", str(place / "story.yaml"), "--out", str(place / "out"), *words]
+
+
+def start(place: Path, **kind) -> subprocess.Popen[str]:
+    return subprocess.Popen(command(place), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **kind)
+
+
+def wait_for(file: Path, process: subprocess.Popen[str]) -> None:
+    deadline = time.time() + 120
+    while not file.exists() and process.poll() is None and time.time() < deadline:
+        time.sleep(0.01)
+    assert file.exists(), process.communicate()
+
+
+# --- what is kept and what is rendered anew ---------------------------------------------------------------------------
+
+
+def test_a_finished_film_is_kept_whole(place, whole, model):
+    assert reasons(place / "story.yaml", place / "out", model) == [None] * SECTIONS
+    assert same(place / "out", whole / "out")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("stands still", "waves", "prompt: a red figure stands still -> a red figure waves"),
+        ("intensity: 0.9", "intensity: 0.5", "beta: 0.7 -> 0.5, scales changed"),
+        ("steps: 2", "steps: 3", "sigmas changed"),
+        ("image: hero.png", "image: other.png", run_folder.FOLLOWS),
+    ],
+)
+def test_an_edit_renders_from_the_first_section_that_it_changes_and_says_why(place, model, old, new, said):
+    file = place / "story.yaml"
+    with av.open(str(place / "out/video.mp4")) as film:
+        next(film.decode(video=0)).to_image().transpose(0).save(place / "other.png")
+    file.write_text(file.read_text().replace(old, new))
+    got = reasons(file, place / "out", model)
+    first = 2 if "intensity" in old else 0
+    assert got[:first] == [None] * first
+    assert said in got[first] and None not in got[first:4]
+    assert (got[4] is None) == (old in ("stands still", "intensity: 0.9"))
+    assert reasons(file, place / "out", model) == [None] * SECTIONS
+
+
+def test_more_scenes_and_another_title_change_no_section(place, model):
+    file = place / "story.yaml"
+    file.write_text("title: another\n" + file.read_text() + "  - {id: more, prompt: x, seconds: 1.2}\n")
+    assert reasons(file, place / "out", model) == [*[None] * 5, "it is not there yet"]
+
+
+def test_other_weights_are_seen(place, tiny, model, tmp_path):
+    moved = shutil.copytree(tiny, tmp_path / "other")
+    weights = next((moved / "transformer").glob("*.safetensors"))
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    loaded = fr.load(str(moved), device="cpu")
+    assert all("weights" in why for why in reasons(place / "story.yaml", place / "out", loaded))
+
+
+def test_another_version_of_the_sampler_is_seen(place, model, monkeypatch):
+    monkeypatch.setattr(run_folder, "SAMPLER_VERSION", 0)
+    assert all("sampler" in why for why in reasons(place / "story.yaml", place / "out", model))
+
+
+def test_damage_anywhere_in_a_section_file_is_seen_and_mended(place, whole, model):
+    file = place / "out/shots/00/002.safetensors"
+    good = file.read_bytes()
+    rng = random.Random(0)
+    plan = fr.plan(place / "story.yaml")
+    opened = run_folder.RunFolder(place / "out")
+    for _ in range(200):
+        bad = bytearray(good)
+        if rng.random() < 0.5:
+            del bad[rng.randrange(len(bad)) :]
+        else:
+            bad[rng.randrange(len(bad))] ^= 1 << rng.randrange(8)
+        file.write_bytes(bad)
+        stored = run_folder._read(file)
+        assert stored is None or torch.equal(
+            stored.latents, load_file(whole / "out/shots/00/002.safetensors")["latents"]
+        )
+    assert opened.section_file(plan.sections[2]) == file
+    assert reasons(place / "story.yaml", place / "out", model) == [
+        None, None, "its file is broken", run_folder.FOLLOWS, None,
+    ]  # fmt: skip
+    assert same(place / "out", whole / "out")
+
+
+def test_fresh_starts_over(place, model):
+    before = {file: file.stat().st_mtime_ns for file in place.glob("out/shots/*/0*.safetensors")}
+    film = fr.render(place / "story.yaml", out=place / "out", model=model, fresh=True)
+    assert not any(section["reused"] for section in film.report["sections"])
+    assert all(file.stat().st_mtime_ns != time for file, time in before.items())
+
+
+def test_a_folder_renders_from_its_own_storyboard(place, whole, model, tmp_path):
+    shutil.move(place / "out", tmp_path / "alone")
+    assert reasons(tmp_path / "alone/story.yaml", tmp_path / "alone", model) == [None] * SECTIONS
+    assert same(tmp_path / "alone", whole / "out")
+
+
+# --- stopped from outside ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_stopped_by_a_signal_it_goes_on_and_ends_in_the_same_bits(place, whole, model, sent):
+    shutil.rmtree(place / "out")
+    process = start(place, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
+    wait_for(place / "out/shots/00/001.safetensors", process)
+    process.send_signal(sent)
+    out, told = process.communicate(timeout=60)
+    expected = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}[sent]
+    assert process.returncode == expected and "Traceback" not in out + told
+    film = place / "out/video.part.mp4"
+    kept = len(sections(place / "out"))
+    assert 2 <= kept and len(list(read_frames(film))) >= 3
+    film = fr.render(place / "story.yaml", out=place / "out", model=model)
+    assert sum(section["reused"] for section in film.report["sections"]) == kept
+    assert same(place / "out", whole / "out")
+    assert not list((place / "out").rglob("*.part*"))
+
+
+def test_two_renders_do_not_share_a_folder(place, model):
+    shutil.rmtree(place / "out")
+    process = start(place)
+    try:
+        wait_for(place / "out/plan.json", process)
+        with pytest.raises(fr.RenderError, match=rf"another render is at work .*process {process.pid} on .*, since 20"):
+            fr.render(place / "story.yaml", out=place / "out", model=model)
+        assert f"process {process.pid}" in fr.status(place / "out").at_work
+    finally:
+        process.kill()
+        process.communicate()
+    fr.render(place / "story.yaml", out=place / "out", model=model)
+    assert fr.status(place / "out").at_work is None
+
+
+@pytest.mark.parametrize("limit", [200, 1_500, 4_000, 9_000, 30_000])
+def test_a_full_disk_is_one_message_and_nothing_is_lost(place, whole, model, limit):
+    shutil.rmtree(place / "out")
+    done = subprocess.run(
+        command(place), capture_output=True, text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )  # fmt: skip
+    assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
+    assert "File too large" in done.stderr and "run the same command again" in done.stderr
+    kept = sections(place / "out")
+    film = fr.render(place / "story.yaml", out=place / "out", model=model)
+    assert sum(section["reused"] for section in film.report["sections"]) == len(kept)
+    assert same(place / "out", whole / "out")
+
+
+# --- stopped from inside ----------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def failing(module: torch.nn.Module, calls: range, fail):
+    """`fail(output)` in place of the output of these calls of a module."""
+    count = -1
+
+    def hook(module, inputs, output):
+        nonlocal count
+        count += 1
+        return fail(output) if count in calls else output
+
+    handle = module.register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def nan(output):
+    return (output[0] * float("nan"),)
+
+
+def test_latents_that_are_not_finite_take_another_seed_if_that_is_wanted(place, model):
+    out = place / "nan"
+    with failing(model.transformer, range(2, 3), nan):
+        film = fr.render(place / "story.yaml", out=out, model=model, on_nan="retry")
+    rows = film.report["sections"]
+    assert [row["retried"] for row in rows] == [False, True, False, False, False]
+    assert rows[1]["seed"] != film.plan.sections[1].seed
+    assert (out / "report.json").read_text().count('"retried": true') == 1
+    again = fr.render(place / "story.yaml", out=out, model=model)
+    assert all(row["reused"] for row in again.report["sections"])
+    assert [row["seed"] for row in again.report["sections"]] == [row["seed"] for row in rows]
+    assert packets(film.path) == packets(again.path)
+
+
+def test_three_other_seeds_are_tried_then_it_stops_with_scene_section_and_step(place, whole, model):
+    shutil.rmtree(place / "out")
+    with (
+        failing(model.transformer, range(4, 100), nan),
+        pytest.raises(fr.RenderError, match=r"scene flip, section 2, step 0: .*4 seeds were tried"),
+    ):
+        fr.render(place / "story.yaml", out=place / "out", model=model, on_nan="retry")
+    assert len(sections(place / "out")) == 2
+
+
+def out_of_memory(output):
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 4 GiB")
+
+
+@pytest.mark.parametrize("part", ["transformer", "vae.decoder", "vae.encoder"])
+def test_a_full_gpu_is_one_message_and_nothing_is_lost(place, whole, model, part):
+    rng = random.Random(part)
+    shutil.rmtree(place / "out")
+    reached = {"transformer": 2 * SECTIONS, "vae.decoder": SECTIONS, "vae.encoder": 2}[part]
+    for _ in range(3):
+        call = rng.randrange(reached)
+        with (
+            failing(
+                model.transformer if part == "transformer" else model.vae.get_submodule(part[4:]),
+                range(call, 99),
+                out_of_memory,
+            ),
+            pytest.raises(fr.RenderError, match=r"the GPU's memory is full .*Tried to allocate 2.00 GiB") as raised,
+        ):
+            fr.render(place / "story.yaml", out=place / "out", model=model, fresh=True)
+        assert "takes about" in str(raised.value) and "run the same command again" in str(raised.value)
+        fr.render(place / "story.yaml", out=place / "out", model=model)
+        assert same(place / "out", whole / "out")
+
+
+# --- what a film and a folder tell ------------------------------------------------------------------------------------
+
+
+def test_a_film_renders_again_from_itself_alone(place, whole, tmp_path):
+    alone = tmp_path / "sent"
+    alone.mkdir()
+    shutil.copy(place / "out/video.mp4", alone / "film.mp4")
+    shutil.rmtree(place)
+    tool = str(Path(sys.executable).parent / "framepack-relax")
+    done = subprocess.run([tool, "rerun", "film.mp4"], cwd=alone, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert same(alone / "out/film-again", whole / "out")
+
+
+def test_a_film_that_points_outside_its_folder_or_is_none_is_refused(place, tmp_path):
+    from framepack_relax.video.writer import Mp4Writer
+
+    def film(tags):
+        import numpy as np
+
+        with Mp4Writer(tmp_path / "evil.mp4", fps=30, size=(32, 32), crf=20, metadata=tags) as writer:
+            writer.write(np.zeros((2, 32, 32, 3), np.uint8))
+        return tmp_path / "evil.mp4"
+
+    story = (place / "out/story.yaml").read_text()
+    for path in ("../../caught.png", str(tmp_path / "caught.png")):
+        tags = {
+            "framepack_relax_storyboard": story.replace("images/0.png", path),
+            "framepack_relax_images": json.dumps({path: "aGVsbG8="}),
+        }
+        with pytest.raises(fr.RenderError, match=r"caught\.png', which the film does not carry"):
+            fr.restore(film(tags), tmp_path / "a/b/c")
+        assert not list(tmp_path.rglob("caught.png"))
+    for tags in ({}, {"framepack_relax_storyboard": story, "framepack_relax_images": "[1]"}):
+        with pytest.raises(fr.RenderError, match="holds no storyboard"):
+            fr.restore(film(tags), tmp_path / "x")
+    (tmp_path / "text.mp4").write_text("hello")
+    with pytest.raises(fr.RenderError, match="cannot be read as a film"):
+        fr.restore(tmp_path / "text.mp4", tmp_path / "x")
+
+
+def test_status_counts_what_is_there(place, tmp_path):
+    (place / "out/shots/00/003.safetensors").unlink()
+    now = time.time()
+    for number, file in enumerate(sorted(sections(place / "out"))):
+        os.utime(place / "out" / file, (now - 100 + 10 * number,) * 2)
+    status = fr.status(place / "out")
+    assert status.scenes == (("calm", 2, 2), ("flip", 1, 2), ("next", 1, 1))
+    assert (status.done, status.total, status.film) == (4, 5, place / "out/video.mp4")
+    assert status.seconds_per_section == pytest.approx(10) and status.seconds_left == pytest.approx(10)
+    with pytest.raises(fr.RenderError, match="is not the folder of a render"):
+        fr.status(tmp_path)
+    tool = str(Path(sys.executable).parent / "framepack-relax")
+    shown = subprocess.run(
+        [tool, "status", str(place / "out")], capture_output=True, text=True, env={**os.environ, "COLUMNS": "200"}
+    )
+    assert shown.returncode == 0 and "4 of 5 sections on disk" in shown.stdout and "nobody is at work" in shown.stdout
