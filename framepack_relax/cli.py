@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
 
 from . import api, tables
 from ._version import __version__
@@ -32,7 +33,9 @@ class Terminated(KeyboardInterrupt):
 
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
-console, errors = Console(), Console(stderr=True, soft_wrap=True)
+# no markup: titles and prompts may hold square brackets
+console = Console(markup=False, highlight=False)
+errors = Console(markup=False, highlight=False, stderr=True, soft_wrap=True)
 DRAFT = 3  # a draft takes a third of the steps
 
 Board = Annotated[Path, typer.Argument(help="storyboard (YAML)", show_default=False)]
@@ -85,7 +88,7 @@ def status(out: Annotated[Path, typer.Argument(help="folder of a render", show_d
     """Show how far the render in a folder has come, and when it will be done."""
     said = api.status(out)
     console.print(tables.status_table(said))
-    console.print(tables.status_text(said, time.time()), highlight=False, markup=False, soft_wrap=True)
+    console.print(tables.status_text(said, time.time()), soft_wrap=True)
 
 
 def _render(
@@ -94,7 +97,7 @@ def _render(
     """Loads the model, renders with a bar, prints the table."""
     plan = api.plan(board)
     for warning in plan.warnings:
-        errors.print(f"[yellow]warning:[/] {warning}", highlight=False)
+        _warn(warning)
     from .render.loop import Options
 
     _quiet()
@@ -102,14 +105,18 @@ def _render(
         loaded = api.load(board.model, device=device, dtype=dtype)
     film = _with_bar(board, folder, loaded, plan, Options(fresh=fresh, on_nan=on_nan.value))
     for prompt, words in film.report["unknown_words"].items():
-        errors.print(f"[yellow]warning:[/] the model does not know {', '.join(words)} in {prompt!r}", highlight=False)
+        _warn(f"the model does not know {', '.join(words)} in {prompt!r}")
     console.print(tables.report_table(film.plan, film.report))
     totals = film.report["totals"]
     console.print(
         f"{film.path}  {totals['film_seconds']:.2f} s, {totals['frames']} frames, rendered in "
         f"{totals['seconds']:.0f} s, peak {totals['peak_bytes'] / 2**30:.1f} GB",
-        highlight=False, soft_wrap=True,
+        soft_wrap=True,
     )  # fmt: skip
+
+
+def _warn(text: str) -> None:
+    errors.print(Text.assemble(("warning: ", "yellow"), text))
 
 
 def _quiet() -> None:
@@ -127,7 +134,7 @@ def _with_bar(board: Storyboard, folder: Path, model: Any, plan: RenderPlan, opt
 
     bar = Progress(
         TextColumn("section {task.fields[section]} of {task.fields[sections]}"),
-        TextColumn("[dim]{task.fields[scene]}"),
+        TextColumn("{task.fields[scene]}", style="dim", markup=False),
         BarColumn(),
         TextColumn("step {task.completed}/{task.total}"),
         TimeElapsedColumn(),
@@ -142,7 +149,7 @@ def _with_bar(board: Storyboard, folder: Path, model: Any, plan: RenderPlan, opt
 
             def on_verdicts(verdicts: "list[Verdict]") -> None:
                 if line := tables.verdict_line(verdicts):
-                    bar.console.print(line, highlight=False, markup=False, soft_wrap=True)
+                    bar.console.print(line, soft_wrap=True)
 
             def on_section(finished: "FinishedSection") -> None:
                 nonlocal done
@@ -159,7 +166,10 @@ def _with_bar(board: Storyboard, folder: Path, model: Any, plan: RenderPlan, opt
             )
             return render(board, out=folder, model=model, options=options, watch=watch)
     except KeyboardInterrupt as stop:
-        errors.print(f"stopped: {done} of {total} sections are kept in {folder}; the same command goes on from there")
+        errors.print(
+            f"stopped: {done} of {total} sections are kept in {folder}; the same command goes on from there",
+            soft_wrap=True,
+        )
         raise typer.Exit(143 if isinstance(stop, Terminated) else 130) from None
 
 
@@ -179,7 +189,7 @@ def plan(
         return
     console.print(tables.plan_table(made))
     for warning in made.warnings:
-        errors.print(f"[yellow]warning:[/] {warning}", highlight=False)
+        _warn(warning)
 
 
 @app.command()
@@ -219,7 +229,7 @@ def _fewer(steps: int) -> int:
 
 def _version(wanted: bool) -> None:
     if wanted:
-        console.print(f"framepack-relax {__version__}", highlight=False)
+        console.print(f"framepack-relax {__version__}")
         raise typer.Exit
 
 
@@ -240,7 +250,7 @@ def main() -> None:
     try:
         app()
     except RelaxError as error:
-        errors.print(str(error), markup=False, highlight=False)
+        errors.print(str(error))
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -49,7 +49,7 @@ class Training:
     @staticmethod
     def smoke() -> "Training":
         vae = VaeTraining(
-            size=32, crop=24, frame_steps=90, clip_steps=8, whole_steps=2, frame_batch=8, clip_batch=1, clip_frames=9
+            size=32, crop=24, frame_steps=160, clip_steps=8, whole_steps=2, frame_batch=8, clip_batch=1, clip_frames=9
         )
         return Training(vae=vae, transformer=TransformerTraining(films=3, steps=40, batch=4))
 

@@ -47,6 +47,14 @@ def test_plan_shows_every_rounding_and_prints_json(board, tmp_path):
     assert {"fps", "size", "order", "shots", "sections"} <= set(data)
 
 
+def test_square_brackets_in_texts_are_texts(board, tmp_path):
+    file = board("  - {id: a, prompt: '[/z] [red]figure', seconds: 1.2}\n", 'title: "[/x] [bold]loud"\nstyle: "[/y]"')
+    for words in (("plan",), ("render", "--out", tmp_path / "[b]")):
+        done = run(words[0], file, *words[1:])
+        assert done.returncode == 0 and "[/x] [bold]loud" in run("plan", file).stdout, done.stderr
+    assert "'[/z] [red]figure, [/y]'" in done.stderr and "[b]/video.mp4" in done.stdout
+
+
 def test_schema_is_json():
     assert json.loads(run("schema").stdout)["title"] == "Storyboard"
 

@@ -1,21 +1,22 @@
 """Finding, checking and assembling models, on tiny folders of the layouts that the real ones have."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoFramepackTransformer3DModel
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from framepack_relax.errors import ModelError
 from framepack_relax.models import catalog
 from framepack_relax.models.catalog import CATALOG, find, model_facts, on_disk
 from framepack_relax.models.loader import load
 from framepack_relax.models.memory import forward_bytes, size_that_fits
-from framepack_relax.models.video_model import fit_image
+from framepack_relax.models.parts import load_part
 from framepack_relax.plan.facts import read_facts
 from framepack_relax.plan.history import forward_slots
 
@@ -95,6 +96,30 @@ def test_a_truncated_weight_file_is_refused_by_name(copy):
         load(str(copy), device="cpu")
 
 
+@pytest.mark.parametrize("part", ["transformer", "vae", "text_encoder", "text_encoder_2", "image_encoder"])
+def test_weights_that_do_not_go_with_their_config_are_refused_not_filled_with_noise(copy, part):
+    file = next((copy / part).glob("*.safetensors"))
+    weights = load_file(file)
+    name = max(weights, key=lambda key: weights[key].numel())
+    save_file({key: value for key, value in weights.items() if key != name}, file, metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=f"{part}.*{re.escape(name)}"):
+        load_part(find(str(copy)), part, torch.float32)
+    save_file({**weights, name: weights[name][:-1].clone()}, file, metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=part):
+        load_part(find(str(copy)), part, torch.float32)
+
+
+def test_code_beside_a_tokenizer_is_never_run(copy):
+    folder = copy / "tokenizer"
+    (folder / "tokenizer.json").unlink()
+    (folder / "evil.py").write_text("raise SystemExit('run')")
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "Evil", "auto_map": {"AutoTokenizer": ["evil.Evil", None]}})
+    )
+    with pytest.raises(ModelError, match="the tokenizer cannot be loaded"):
+        load_part(find(str(copy)), "tokenizer", torch.float32)
+
+
 def test_a_folder_needs_its_sidecar_to_be_told_apart(copy):
     (copy / "framepack_relax.json").unlink()
     with pytest.raises(ModelError, match="unknown whether the model renders forward or inverted; write one"):
@@ -138,18 +163,6 @@ def test_devices_and_dtypes_that_are_not_there(tiny, device, dtype):
 def test_words_outside_the_vocabulary_are_listed(model):
     _, unknown = model.encode_texts(["a red figure does a somersault, Quickly", "a red figure waves"])
     assert unknown == {"a red figure does a somersault, Quickly": ["somersault", "Quickly"]}
-
-
-def test_start_images_are_cropped_not_stretched():
-    wide = np.zeros((40, 120, 3), np.uint8)
-    wide[:, 40:80] = 255
-    fitted = np.asarray(fit_image(Image.fromarray(wide), (40, 40)))
-    assert fitted.shape == (40, 40, 3) and fitted[:, 3:-3].min() > 250
-    clear = Image.new("RGBA", (16, 16), (0, 0, 0, 0))
-    assert np.asarray(fit_image(clear, (16, 16))).min() == 255, "transparency lies on white"
-    upright = Image.new("L", (30, 10), 9)
-    upright.getexif()[0x0112] = 6
-    assert fit_image(upright, (16, 48)).mode == "RGB"
 
 
 def test_catalogue_facts_and_licences():

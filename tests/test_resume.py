@@ -227,6 +227,22 @@ def test_a_full_disk_is_one_message_and_nothing_is_lost(place, whole, model, lim
     assert same(place / "out", whole / "out")
 
 
+@pytest.mark.parametrize(
+    "name", ["shots", "shots/00", "images", "plan.json", "video.part.mp4", "video.mp4", "contact.png"]
+)
+def test_a_file_where_a_folder_should_be_and_the_reverse(place, whole, model, name):
+    shutil.rmtree(place / "out")
+    wrong = place / "out" / name
+    (wrong if wrong.suffix else wrong.parent).mkdir(parents=True)
+    if not wrong.suffix:
+        wrong.touch()
+    with pytest.raises(fr.RenderError, match=r"out/.*: cannot be written .*run the same command again"):
+        fr.render(place / "story.yaml", out=place / "out", model=model)
+    wrong.rmdir() if wrong.is_dir() else wrong.unlink()
+    fr.render(place / "story.yaml", out=place / "out", model=model)
+    assert same(place / "out", whole / "out")
+
+
 # --- stopped from inside ----------------------------------------------------------------------------------------------
 
 

@@ -21,7 +21,7 @@ def test_training_learns_resumes_and_exports(pytestconfig, tmp_path):
     command = [sys.executable, script, "--smoke", "--device", "cpu", "--out", tmp_path]
     subprocess.run(command, check=True, capture_output=True)
     vae, transformer = losses(tmp_path / "vae"), losses(tmp_path / "transformer")
-    assert np.mean(vae[70:90]) < 0.8 * np.mean(vae[:20]), "single frames"
+    assert np.mean(vae[140:160]) < 0.8 * np.mean(vae[:20]), "single frames"
     assert np.mean(transformer[-10:]) < 0.9 * np.mean(transformer[:10])
     assert HunyuanVideoFramepackPipeline.from_pretrained(tmp_path / "model").vae.config.scaling_factor > 0
     again = subprocess.run([*command, "--stage", "vae"], check=True, capture_output=True, text=True)

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoFramepackPipeline, HunyuanVideoFramepackTransformer3DModel
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from ..plan.facts import ModelFacts
@@ -156,14 +156,3 @@ def unknown_words(tokenizer: Any, prompt: str) -> list[str]:
         return []
     words = dict.fromkeys(word.strip(string.punctuation) for word in prompt.split())
     return [w for w in words if w and tokenizer.unk_token_id in tokenizer(w, add_special_tokens=False).input_ids]
-
-
-def fit_image(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """RGB of exactly `size` (width, height): upright, scaled to cover, centre-cropped.
-
-    Source: resize_and_center_crop in lllyasviel/FramePack, diffusers_helper/utils.py.
-    """
-    upright = ImageOps.exif_transpose(image)
-    if upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info:
-        upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright.convert("RGBA"))
-    return ImageOps.fit(upright.convert("RGB"), size, Image.Resampling.LANCZOS)

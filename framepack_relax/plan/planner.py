@@ -3,11 +3,10 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from PIL import Image, ImageOps, UnidentifiedImageError
-
 from ..errors import Problem, StoryboardError
 from ..relax.profile import Relaxation
 from ..storyboard import Scene, Storyboard
+from ..storyboard.images import ImageError, read_image
 from .facts import ModelFacts
 from .grid import MOST_SECTIONS, SECTION_FRAMES, nearest_bucket, snap
 from .history import Order, render_order, slots
@@ -206,15 +205,13 @@ def _image_problems(story: Storyboard, shots: Sequence[Shot]) -> Iterator[Proble
             )
             continue
         try:
-            with Image.open(story.resolve(image)) as opened:
-                opened.verify()
+            read_image(story.resolve(image))
         except FileNotFoundError:
             yield Problem(path=path, message=f"{image}: no such file; paths are relative to the storyboard")
-        except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            yield Problem(path=path, message=f"{image}: cannot be read as an image ({error}); save it as PNG or JPEG")
+        except ImageError as error:
+            yield Problem(path=path, message=f"{image}: {error}")
 
 
 def _bucket(story: Storyboard, shot: Shot) -> tuple[int, int]:
     """FramePack's own choice of size: the 640 bucket nearest to the start image."""
-    with Image.open(story.resolve(str(shot.scenes[0].image or story.image))) as opened:
-        return nearest_bucket(*ImageOps.exif_transpose(opened).size)
+    return nearest_bucket(*read_image(story.resolve(str(shot.scenes[0].image or story.image))).size)

@@ -20,12 +20,13 @@ from torch import Tensor
 from ..errors import RenderError
 from ..models.loader import load
 from ..models.memory import enough_memory
-from ..models.video_model import StartCondition, TextCondition, VideoModel, fit_image
+from ..models.video_model import StartCondition, TextCondition, VideoModel
 from ..plan.planner import make_plan
 from ..plan.renderplan import RenderPlan, SectionPlan
 from ..plan.seeds import retry_seed
 from ..sampling.section import NonFiniteLatents, SectionResult, gather_history, sample_section, section_noise
 from ..storyboard import Storyboard
+from ..storyboard.images import ImageError, fit_image, read_image
 from ..video.contact import ContactSheet
 from ..video.curves import save_curves
 from ..video.decode import BlendDecoder
@@ -206,10 +207,9 @@ def start_images(story: Storyboard, plan: RenderPlan) -> dict[str, Image.Image]:
     for path in dict.fromkeys(shot.image for shot in plan.shots):
         assert path is not None, "the planner refuses shots without a start image"
         try:
-            with Image.open(story.resolve(path)) as image:
-                images[path] = fit_image(image, plan.size)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise RenderError(f"{story.resolve(path)}: cannot be read as an image ({error}); save it as PNG") from error
+            images[path] = fit_image(read_image(story.resolve(path)), plan.size)
+        except (OSError, ImageError) as error:
+            raise RenderError(f"{story.resolve(path)}: {error}") from error
     return images
 
 

@@ -15,12 +15,15 @@ from .messages import explain, suggest
 PRESETS = {"sustained": 0.7, "linear": 1.0, "rapid": 2.1}
 PROFILES = ("auto", "paper")
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+MARKER = re.compile(r"<\|\w{1,40}\|>")  # of Llama\'s chat template, into which prompts are put
 Target = Literal["embedded", "text", "context"]
 
 
 def _plain_text(text: str) -> str:
     if found := CONTROL.search(text):
         raise ValueError(f"holds the control character U+{ord(found[0]):04X}; remove it")
+    if found := MARKER.search(text):
+        raise ValueError(f"holds {found[0]}, which the text encoder takes for a command; remove it")
     return text
 
 
