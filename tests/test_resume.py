@@ -3,25 +3,23 @@
 import json
 import os
 import random
-import resource
 import shutil
 import signal
 import subprocess
-import sys
 import time
-from contextlib import contextmanager
 from pathlib import Path
 
 import av
+import numpy as np
 import pytest
 import torch
-from PIL import Image
+from faults import TOOL, failing, make_film, nan, on_a_disk_of, out_of_memory, packets, same, sections, start
 from safetensors.torch import load_file
 
 import framepack_relax as fr
 from framepack_relax.render import folder as run_folder
 from framepack_relax.render.loop import Watcher, render
-from framepack_relax.video.writer import read_frames
+from framepack_relax.video.writer import Mp4Writer, read_frames
 
 FILM = """
   - {id: calm, prompt: a red figure stands still, seconds: 2.4}
@@ -29,23 +27,6 @@ FILM = """
   - {id: next, prompt: a blue figure walks, seconds: 1.2, transition: cut}
 """
 SECTIONS = 5
-
-
-def sections(out: Path) -> dict[str, bytes]:
-    return {
-        str(file.relative_to(out)): load_file(file)["latents"].numpy().tobytes()
-        for file in sorted(out.glob("shots/*/0*.safetensors"))
-    }
-
-
-def packets(film: Path) -> list[bytes]:
-    with av.open(str(film)) as container:
-        return [bytes(packet) for packet in container.demux(video=0) if packet.size]
-
-
-def same(out: Path, whole: Path) -> bool:
-    """Latents, frames (by their packets) and the report's settings."""
-    return sections(out) == sections(whole) and packets(out / "video.mp4") == packets(whole / "video.mp4")
 
 
 def reasons(story, out: Path, model) -> list[str | None]:
@@ -59,26 +40,13 @@ def reasons(story, out: Path, model) -> list[str | None]:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory, tiny, model):
     """The film in one go, in a folder that tests copy."""
-    place = tmp_path_factory.mktemp("whole")
-    Image.radial_gradient("L").resize((40, 32)).convert("RGB").save(place / "hero.png")
-    (place / "story.yaml").write_text(f"model: {tiny}\nimage: hero.png\nsteps: 2\nscenes:{FILM}")
-    fr.render(place / "story.yaml", out=place / "out", model=model)
-    return place
+    return make_film(tmp_path_factory.mktemp("whole"), tiny, model, FILM)
 
 
 @pytest.fixture
 def place(whole, tmp_path):
     """A folder with the storyboard, its image, and a finished film under out/."""
     return shutil.copytree(whole, tmp_path / "place")
-
-
-def command(place: Path, *words: str) -> list[str]:
-    tool = str(Path(sys.executable).parent / "framepack-relax")
-    return [tool, "render", str(place / "story.yaml"), "--out", str(place / "out"), *words]
-
-
-def start(place: Path, **kind) -> subprocess.Popen[str]:
-    return subprocess.Popen(command(place), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **kind)
 
 
 def wait_for(file: Path, process: subprocess.Popen[str]) -> None:
@@ -182,7 +150,7 @@ def test_a_folder_renders_from_its_own_storyboard(place, whole, model, tmp_path)
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_stopped_by_a_signal_it_goes_on_and_ends_in_the_same_bits(place, whole, model, sent):
     shutil.rmtree(place / "out")
-    process = start(place, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
+    process = start(place)
     wait_for(place / "out/shots/00/001.safetensors", process)
     process.send_signal(sent)
     out, told = process.communicate(timeout=60)
@@ -215,10 +183,7 @@ def test_two_renders_do_not_share_a_folder(place, model):
 @pytest.mark.parametrize("limit", [200, 1_500, 4_000, 9_000, 30_000])
 def test_a_full_disk_is_one_message_and_nothing_is_lost(place, whole, model, limit):
     shutil.rmtree(place / "out")
-    done = subprocess.run(
-        command(place), capture_output=True, text=True,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
-    )  # fmt: skip
+    done = on_a_disk_of(limit, place)
     assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
     assert "File too large" in done.stderr and "run the same command again" in done.stderr
     kept = sections(place / "out")
@@ -246,27 +211,6 @@ def test_a_file_where_a_folder_should_be_and_the_reverse(place, whole, model, na
 # --- stopped from inside ----------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def failing(module: torch.nn.Module, calls: range, fail):
-    """`fail(output)` in place of the output of these calls of a module."""
-    count = -1
-
-    def hook(module, inputs, output):
-        nonlocal count
-        count += 1
-        return fail(output) if count in calls else output
-
-    handle = module.register_forward_hook(hook)
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
-def nan(output):
-    return (output[0] * float("nan"),)
-
-
 def test_latents_that_are_not_finite_take_another_seed_if_that_is_wanted(place, model):
     out = place / "nan"
     with failing(model.transformer, range(2, 3), nan):
@@ -289,10 +233,6 @@ def test_three_other_seeds_are_tried_then_it_stops_with_scene_section_and_step(p
     ):
         fr.render(place / "story.yaml", out=place / "out", model=model, on_nan="retry")
     assert len(sections(place / "out")) == 2
-
-
-def out_of_memory(output):
-    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 4 GiB")
 
 
 @pytest.mark.parametrize("part", ["transformer", "vae.decoder", "vae.encoder"])
@@ -324,18 +264,13 @@ def test_a_film_renders_again_from_itself_alone(place, whole, tmp_path):
     alone.mkdir()
     shutil.copy(place / "out/video.mp4", alone / "film.mp4")
     shutil.rmtree(place)
-    tool = str(Path(sys.executable).parent / "framepack-relax")
-    done = subprocess.run([tool, "rerun", "film.mp4"], cwd=alone, capture_output=True, text=True)
+    done = subprocess.run([TOOL, "rerun", "film.mp4"], cwd=alone, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert same(alone / "out/film-again", whole / "out")
 
 
 def test_a_film_that_points_outside_its_folder_or_is_none_is_refused(place, tmp_path):
-    from framepack_relax.video.writer import Mp4Writer
-
     def film(tags):
-        import numpy as np
-
         with Mp4Writer(tmp_path / "evil.mp4", fps=30, size=(32, 32), crf=20, metadata=tags) as writer:
             writer.write(np.zeros((2, 32, 32, 3), np.uint8))
         return tmp_path / "evil.mp4"
@@ -368,8 +303,7 @@ def test_status_counts_what_is_there(place, tmp_path):
     assert status.seconds_per_section == pytest.approx(10) and status.seconds_left == pytest.approx(10)
     with pytest.raises(fr.RenderError, match="is not the folder of a render"):
         fr.status(tmp_path)
-    tool = str(Path(sys.executable).parent / "framepack-relax")
     shown = subprocess.run(
-        [tool, "status", str(place / "out")], capture_output=True, text=True, env={**os.environ, "COLUMNS": "200"}
+        [TOOL, "status", str(place / "out")], capture_output=True, text=True, env={**os.environ, "COLUMNS": "200"}
     )
     assert shown.returncode == 0 and "4 of 5 sections on disk" in shown.stdout and "nobody is at work" in shown.stdout

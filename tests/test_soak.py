@@ -1,0 +1,136 @@
+"""The faults of test_resume.py in numbers, at random moments; run by scripts/soak."""
+
+import json
+import random
+import shutil
+import signal
+import subprocess
+import time
+
+import pytest
+from faults import TOOL, failing, make_film, nan, on_a_disk_of, out_of_memory, same, sections, start
+from PIL import Image
+
+import framepack_relax as fr
+from framepack_relax.video.writer import read_frames
+
+pytestmark = pytest.mark.soak
+
+FILM = """
+  - {id: calm, prompt: a red figure stands still, seconds: 7.2}
+  - {id: flip, prompt: a red figure does a backflip, seconds: 7.2, intensity: 0.9, relax: {target: [context]}}
+  - {id: next, prompt: a blue figure walks, seconds: 7.2, transition: cut}
+"""
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, tiny, model):
+    return make_film(tmp_path_factory.mktemp("whole"), tiny, model, FILM, steps=6)
+
+
+@pytest.fixture
+def place(whole, tmp_path):
+    """The storyboard and its image, and nothing rendered yet."""
+    return shutil.copytree(whole, tmp_path / "place", ignore=shutil.ignore_patterns("out"))
+
+
+def test_thirty_stops_over_one_film(place, whole):
+    rng = random.Random(1)
+    truth, stops, playable, lost, whole_runs = sections(whole / "out"), 0, 0, 0, 0
+    kept: dict[str, bytes] = {}
+    while stops < 30:
+        process = start(place)
+        time.sleep(rng.uniform(0, 9))
+        process.send_signal(rng.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT]))
+        _, told = process.communicate(timeout=120)
+        assert "Traceback" not in told or not (place / "out/plan.json").exists(), told
+        if process.returncode == 0:
+            whole_runs += 1
+            continue
+        stops += 1
+        there = sections(place / "out")
+        lost += len(set(kept) - set(there)) + sum(truth[name] != bits for name, bits in there.items())
+        kept = there
+        part = place / "out/video.part.mp4"
+        if part.exists() and part.stat().st_size > 4_000:
+            playable += len(list(read_frames(part))) > 0
+    process = start(place)
+    process.communicate()
+    assert lost == 0 and same(place / "out", whole / "out")
+    print(f"\nstops {stops} ({whole_runs} came too late), parts played {playable}, sections lost {lost}, bits equal")
+
+
+def test_full_disks_of_every_size(place, whole, model):
+    rng = random.Random(2)
+    full, lost = 0, 0
+    for _ in range(30):
+        before = len(sections(place / "out"))
+        done = on_a_disk_of(int(10 ** rng.uniform(1.5, 5.3)), place)
+        assert done.returncode in (0, 2) and "Traceback" not in done.stderr, done.stderr
+        full += done.returncode == 2
+        lost += max(0, before - len(sections(place / "out")))
+        if done.returncode == 0:
+            assert same(place / "out", whole / "out")
+            shutil.rmtree(place / "out")
+    fr.render(place / "story.yaml", out=place / "out", model=model)
+    assert lost == 0 and full > 15 and same(place / "out", whole / "out")
+    print(f"\nfull disks {full} of 30, sections lost {lost}, bits equal")
+
+
+def test_full_gpus_and_nan_at_random_calls(place, whole, model):
+    rng = random.Random(3)
+    parts = {
+        "transformer": (model.transformer, 140),
+        "decoder": (model.vae.decoder, 18),
+        "encoder": (model.vae.encoder, 2),
+    }
+    faults = 0
+    for _ in range(60):
+        module, calls = parts[rng.choice(list(parts))]
+        fail = rng.choice([out_of_memory, nan]) if module is model.transformer else out_of_memory
+        try:
+            with failing(module, {rng.randrange(calls)}, fail):
+                fr.render(place / "story.yaml", out=place / "out", model=model)
+        except fr.RenderError as error:
+            assert "what is finished is kept" in str(error).lower()
+            faults += 1
+        if rng.random() < 0.2:
+            fr.render(place / "story.yaml", out=place / "out", model=model)
+            assert same(place / "out", whole / "out")
+            shutil.rmtree(place / "out")
+    assert faults > 20
+    print(f"\nfull GPUs and NaN {faults} of 60, bits equal")
+
+
+def test_damage_to_any_file_of_a_folder(place, whole, model):
+    rng = random.Random(4)
+    for _ in range(60):
+        shutil.rmtree(place / "out", ignore_errors=True)
+        shutil.copytree(whole / "out", place / "out")
+        files = sorted(file for file in (place / "out").rglob("*") if file.is_file() and file.stat().st_size)
+        for file in rng.sample(files, rng.randint(1, 4)):
+            data = bytearray(file.read_bytes())
+            if rng.random() < 0.5:
+                data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+            file.write_bytes(data[: rng.choice((len(data), rng.randrange(len(data))))])
+        fr.render(place / "story.yaml", out=place / "out", model=model)
+        assert same(place / "out", whole / "out")
+    print("\ndamaged folders 60, bits equal")
+
+
+def test_memory_does_not_grow_with_the_film(tmp_path):
+    peaks = {}
+    for count in (10, 100):
+        Image.new("RGB", (96, 96), "red").save(tmp_path / "hero.png")
+        seconds = 1.2 * count
+        scene = f"{{id: a, prompt: a red figure walks, seconds: {seconds}}}"
+        (tmp_path / f"{count}.yaml").write_text(f"image: hero.png\nsteps: 1\nscenes: [{scene}]\n")
+        out = tmp_path / str(count)
+        subprocess.run(
+            [TOOL, "render", str(tmp_path / f"{count}.yaml"), "--out", str(out)], check=True, capture_output=True
+        )
+        report = json.loads((out / "report.json").read_text())
+        assert report["totals"]["sections"] == count == len(list(out.glob("shots/00/0*.safetensors")))
+        peaks[count] = report["totals"]["peak_bytes"]
+    print(f"\npeak memory: 10 sections {peaks[10] / 2**20:.0f} MiB, 100 sections {peaks[100] / 2**20:.0f} MiB")
+    assert peaks[100] <= 1.05 * peaks[10]
