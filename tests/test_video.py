@@ -204,3 +204,15 @@ def test_drift_is_the_distance_to_the_first_frame():
     clip = np.zeros((37, 8, 8, 3), np.uint8)
     clip[36] = 51
     assert figures(clip)[0].drift == pytest.approx(0.2)
+
+
+def test_exposure_and_colour_drift_are_told_apart():
+    clip = np.full((1 + 3 * 36, 16, 16, 3), (100, 120, 140), np.uint8)
+    clip[37:73] += 20  # brighter
+    clip[73:, ..., 0] += 40  # redder
+    meter = MotionMeter()
+    meter.add(clip)
+    calm, bright, red = meter.figures()
+    assert calm.exposure == calm.colour == 0
+    assert bright.exposure == pytest.approx(20 / 255, abs=1e-5) and bright.colour == pytest.approx(0, abs=1e-6)
+    assert red.exposure == pytest.approx(0.299 * 40 / 255, abs=1e-5) and red.colour > 0.1

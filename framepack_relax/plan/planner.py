@@ -61,6 +61,7 @@ def make_plan(story: Storyboard, facts: ModelFacts) -> RenderPlan:
     problems = [
         *_timing_problems(shots, fps),
         *_image_problems(story, shots),
+        *_decode_problems(story, facts),
         *setting_problems(story, relaxations, facts),
     ]
     if problems:
@@ -77,7 +78,9 @@ def make_plan(story: Storyboard, facts: ModelFacts) -> RenderPlan:
         title=story.title,
         model=facts.name,
         order=frame.order,
+        decode=story.decode or ("stream" if frame.order == "forward" else "blend"),
         fps=fps,
+        adain=story.adain,
         size=frame.size,
         sampler=story.sampler,
         profile=profile.name,
@@ -210,6 +213,13 @@ def _image_problems(story: Storyboard, shots: Sequence[Shot]) -> Iterator[Proble
             yield Problem(path=path, message=f"{image}: no such file; paths are relative to the storyboard")
         except ImageError as error:
             yield Problem(path=path, message=f"{image}: {error}")
+
+
+def _decode_problems(story: Storyboard, facts: ModelFacts) -> Iterator[Problem]:
+    if story.decode == "stream" and (story.order or facts.order) == "inverted":
+        yield Problem(
+            path="decode", message="stream needs forward order, and this film is rendered from its end; remove the line"
+        )
 
 
 def _bucket(story: Storyboard, shot: Shot) -> tuple[int, int]:

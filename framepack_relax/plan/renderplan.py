@@ -1,7 +1,7 @@
 """The plan that every later room works from: frozen, comparable, and written out as plan.json."""
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from ..relax.profile import Relaxation
 from .history import HistorySlots, Order
@@ -75,6 +75,8 @@ class RenderPlan:
     title: str
     model: str
     order: Order
+    decode: Literal["stream", "blend"]
+    adain: float  # strength of the correction of drift, 0..1
     fps: int
     size: tuple[int, int]  # width, height px
     sampler: str
@@ -104,6 +106,8 @@ class RenderPlan:
             "fps": self.fps,
             "size": list(self.size),
             "order": self.order,
+            "decode": self.decode,
+            "adain": self.adain,
             "sampler": self.sampler,
             "profile": self.profile,
             "frames": self.frames,

@@ -65,6 +65,7 @@ def section_facts(section: SectionPlan, plan: RenderPlan, model: VideoModel, wei
         **settings,
         "sampler": [plan.sampler, SAMPLER_VERSION],
         "order": plan.order,
+        "adain": plan.adain,
         "size": plan.size,
         "weights": weights,
         "dtype": str(model.dtype),

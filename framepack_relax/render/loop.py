@@ -7,12 +7,11 @@ report.json (design §6). A section that is on disk, whole and made by the same 
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -21,16 +20,20 @@ from ..errors import RenderError
 from ..models.loader import load
 from ..models.memory import enough_memory
 from ..models.video_model import StartCondition, TextCondition, VideoModel
+from ..plan.grid import SECTION_LATENTS
+from ..plan.history import HISTORY
 from ..plan.planner import make_plan
 from ..plan.renderplan import RenderPlan, SectionPlan
 from ..plan.seeds import retry_seed
+from ..sampling.drift import match_statistics
 from ..sampling.section import NonFiniteLatents, SectionResult, gather_history, sample_section, section_noise
 from ..storyboard import Storyboard
 from ..storyboard.images import ImageError, fit_image, read_image
 from ..video.contact import ContactSheet
 from ..video.curves import save_curves
-from ..video.decode import BlendDecoder
+from ..video.decode import BlendDecoder, Decoder
 from ..video.motion import MotionMeter
+from ..video.stream import StreamDecoder
 from ..video.writer import Mp4Writer
 from .carry import write_story
 from .folder import Link, RunFolder, digest, section_facts, writing
@@ -66,8 +69,8 @@ class Watcher:
 class FinishedSection:
     """A section that is on disk; `frames` uint8 [T, H, W, 3] are what became final with it.
 
-    FramePack blends 33 frames into the next section, so frames lag behind; in inverted order a shot's frames come with
-    its last rendered section.
+    With `decode: blend` 33 frames are still to be blended with the next section, so frames lag behind; in inverted
+    order a shot's frames come with its last rendered section.
     """
 
     plan: SectionPlan
@@ -167,8 +170,11 @@ def _sections(
     for shot in plan.shots:
         start = conditions.starts[shot.index]
         folder.save_start(shot.index, start.latent)
-        decoder = BlendDecoder(model.vae, order=plan.order, start=start.latent, sections=len(shot.sections))
+        decoder: Decoder = StreamDecoder(model.vae, start=start.latent)
+        if plan.decode == "blend":
+            decoder = BlendDecoder(model.vae, order=plan.order, start=start.latent, sections=len(shot.sections))
         latents: dict[int, Tensor] = {0: start.latent}
+        first: Tensor | None = None  # the shot's first section, whose colours stay
         next_frame = shot.frames[0]
         for index in shot.sections:
             section = plan.sections[index]
@@ -179,9 +185,12 @@ def _sections(
                     result, seed = SectionResult(latents=stored.latents), stored.seed
                 else:
                     result, seed = _sample(plan, section, model, conditions, latents, options, watch.on_step)
+                    if first is not None:
+                        result = replace(result, latents=match_statistics(result.latents, first, plan.adain))
                     folder.save_section(section, result.latents, links[index], seed)
+                first = result.latents.to(model.device) if first is None else first
                 sampled = time.perf_counter()
-                latents |= _positions(section, result.latents, model.device)
+                latents = _remember(latents, section, result.latents.to(model.device))
                 frames = decoder.push(result.latents.to(model.device))
             yield FinishedSection(
                 plan=section,
@@ -275,7 +284,8 @@ def _sample(
     raise AssertionError("the last attempt returns or raises")
 
 
-def _positions(section: SectionPlan, latents: Tensor, device: torch.device) -> dict[int, Tensor]:
-    """Latent frames of a section by their position in the shot."""
-    first = latents.shape[2] * section.place + 1
-    return {first + k: frame for k, frame in enumerate(latents.to(device).split(1, dim=2))}
+def _remember(past: Mapping[int, Tensor], section: SectionPlan, latents: Tensor) -> dict[int, Tensor]:
+    """Latent frames by their position in the shot: the start, this section, and as much as a history reaches back."""
+    first = SECTION_LATENTS * section.place + 1
+    near = {position: frame for position, frame in past.items() if position == 0 or abs(position - first) <= HISTORY}
+    return near | {first + k: frame for k, frame in enumerate(latents.split(1, dim=2))}

@@ -58,6 +58,12 @@ def _profile(name: str) -> str:
     return name
 
 
+def _drift(text: str) -> str:
+    if not re.fullmatch(r"adain (0|1|0?\.[0-9]{1,6})", text):
+        raise ValueError(f"is {text[:60]!r}; write `adain 0.25`, a strength from 0 to 1, or remove the line")
+    return text
+
+
 def _as_tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
@@ -152,6 +158,12 @@ class Storyboard(Part):
     steps: Steps = Field(25, description="denoising steps per section")
     sampler: Literal["unipc", "euler"] = Field("unipc", description="diffusers scheduler")
     order: Literal["forward", "inverted"] | None = Field(None, description="of rendering; default: the model's own")
+    drift: Annotated[str, AfterValidator(_drift)] | None = Field(
+        None, description="`adain 0.25` pulls each section's colours towards those of its shot's first; default: off"
+    )
+    decode: Literal["stream", "blend"] | None = Field(
+        None, description="latents to frames: each latent once, or FramePack's way; default: stream in forward order"
+    )
     style: Text = Field("", description="joined to every scene's prompt", max_length=20_000)
     negative_prompt: Text = Field("", max_length=20_000, description="for true CFG")
     image: Words | None = Field(None, description="start image, relative to the storyboard")
@@ -175,6 +187,11 @@ class Storyboard(Part):
 
     def negative_of(self, scene: Scene) -> str:
         return self.negative_prompt if scene.negative_prompt is None else scene.negative_prompt
+
+    @property
+    def adain(self) -> float:
+        """Strength of the correction of drift, 0..1; 0 is off."""
+        return float(self.drift.removeprefix("adain ")) if self.drift else 0.0
 
     def resolve(self, path: str) -> Path:
         """A path of the board as a path on disk: relative to its file, or to the current folder without one."""

@@ -22,6 +22,8 @@ class MotionFigures:
     motion: float  # mean change of the busiest 5 % of pixels from frame to frame, luma 0..1
     seam: float  # change at its first frame over the median change in it and the section before; 1: none
     drift: float  # mean absolute RGB difference of its last frame to the shot's first, 0..1
+    exposure: float  # its mean luma less that of the shot's first section
+    colour: float  # distance of its mean RGB, luma taken off, to that of the shot's first section
 
 
 class MotionMeter:
@@ -32,6 +34,7 @@ class MotionMeter:
         self.luma: NDArray[np.float32] | None = None  # of the newest frame
         self.changes: list[float] = []  # from frame i to i + 1
         self.drifts: list[float] = []  # of frame i
+        self.means: list[NDArray[np.float32]] = []  # RGB of frame i
 
     def add(self, frames: NDArray[np.uint8]) -> None:
         """Takes the next frames [N, H, W, 3]."""
@@ -43,6 +46,7 @@ class MotionMeter:
                 difference = np.abs(luma - self.luma).ravel()
                 count = max(1, int(BUSIEST * difference.size))
                 self.changes.append(float(np.partition(difference, -count)[-count:].mean()))
+            self.means.append(pixels.mean((0, 1)))
             self.drifts.append(float(np.abs(pixels - self.first).mean()))
             self.luma = luma
 
@@ -54,7 +58,15 @@ class MotionMeter:
             around = self.changes[max(0, first - SECTION_FRAMES) : first + SECTION_FRAMES]
             usual = max(float(np.median(around)), QUIET)
             seam = max(self.changes[first], QUIET) / usual if first else 1.0  # nothing comes before the first section
+            means = np.mean(self.means[first + 1 : first + SECTION_FRAMES + 1], 0)
+            opening = np.mean(self.means[1 : SECTION_FRAMES + 1], 0)
             made.append(
-                MotionFigures(motion=float(np.mean(inside)), seam=seam, drift=self.drifts[first + SECTION_FRAMES])
+                MotionFigures(
+                    motion=float(np.mean(inside)),
+                    seam=seam,
+                    drift=self.drifts[first + SECTION_FRAMES],
+                    exposure=float((means - opening) @ LUMA),
+                    colour=float(np.linalg.norm(means - means @ LUMA - (opening - opening @ LUMA))),
+                )
             )
         return made

@@ -1,0 +1,154 @@
+"""Decodes every latent frame of a shot once: what the causal decoder needs of the past is kept, not decoded again.
+
+    C channels, T frames (latent or not), h and w latent height and width; N frames, H and W their height and width
+
+FramePack decodes each section together with the one before and cross-fades 33 frames. But the decoder of
+AutoencoderKLHunyuanVideo (diffusers 0.42.1) looks only back: a convolution needs the last two frames of its input, an
+upsampler must know that it is not at the shot's first frame, the middle block's attention needs past keys and values.
+Its GroupNorms pool over all frames they are given, so that no decode by sections equals the whole shot's bit for bit;
+here their statistics come from the shot's first section and stay (LOG.md has the measurement).
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKLHunyuanVideo
+from diffusers.models.attention_processor import Attention
+from diffusers.models.autoencoders.autoencoder_kl_hunyuan_video import (
+    HunyuanVideoCausalConv3d,
+    HunyuanVideoUpsampleCausal3D,
+)
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from .decode import decode, to_uint8
+
+WINDOW = 9  # latent frames of the past that the middle block's attention sees
+
+
+@dataclass
+class Memory:
+    """What one spatial tile keeps between sections, by module."""
+
+    kept: dict[nn.Module, Any] = field(default_factory=dict)
+    begun: bool = False  # the shot's first frame is behind
+    frames: int = 0  # latent frames of the section that is being decoded
+
+
+class StreamDecoder:
+    """Decodes a shot in film order; `start` [1, C, 1, h, w] is its start latent. Between calls the VAE is as it was."""
+
+    def __init__(self, vae: AutoencoderKLHunyuanVideo, *, start: Tensor) -> None:
+        self.vae, self.start = vae, start
+        self.tiles: list[Memory] = []
+
+    def push(self, latents: Tensor) -> NDArray[np.uint8]:
+        """Takes a section [1, C, 9, h, w]; gives its frames [N, H, W, 3]: 37 of the first section, then 36."""
+        first = not self.tiles
+        with streaming(self.vae, self.tiles):
+            return to_uint8(decode(self.vae, torch.cat([self.start, latents], dim=2) if first else latents))
+
+
+@contextmanager
+def streaming(vae: AutoencoderKLHunyuanVideo, tiles: list[Memory]) -> Iterator[None]:
+    """The VAE's decoder goes on from `tiles`, in the order in which it is called, and leaves its new state there."""
+    turn = count()
+    memory = Memory()
+
+    def decoder(z: Tensor) -> Tensor:
+        nonlocal memory
+        number = next(turn)
+        if number == len(tiles):
+            tiles.append(Memory())
+        memory = tiles[number]
+        memory.frames = z.shape[2]
+        pixels: Tensor = type(vae.decoder).forward(vae.decoder, z)
+        memory.begun = True
+        return pixels
+
+    steps: dict[type[nn.Module], Callable[..., Tensor]] = {
+        HunyuanVideoCausalConv3d: _convolve,
+        HunyuanVideoUpsampleCausal3D: _upsample,
+        nn.GroupNorm: _normalise,
+        Attention: _attend,
+    }
+
+    def bound(step: Callable[..., Tensor], module: nn.Module) -> Callable[..., Tensor]:
+        return lambda x, **given: step(module, x, memory)
+
+    changed = [module for module in vae.decoder.modules() if type(module) in steps]
+    framewise = vae.use_framewise_decoding
+    try:
+        vae.use_framewise_decoding = False
+        vae.decoder.forward = decoder
+        for module in changed:
+            module.forward = bound(steps[type(module)], module)
+        yield
+    finally:
+        vae.use_framewise_decoding = framewise
+        for module in (vae.decoder, *changed):
+            module.__dict__.pop("forward", None)
+
+
+def _convolve(module: HunyuanVideoCausalConv3d, x: Tensor, memory: Memory) -> Tensor:
+    """The newest frames of the input before stand where the first frame would be repeated."""
+    reach = module.conv.kernel_size[0] - 1
+    past = memory.kept.get(module, x[:, :, :1].expand(-1, -1, reach, -1, -1))
+    x = torch.cat([past, x], dim=2)
+    memory.kept[module] = x[:, :, x.shape[2] - reach :].clone()
+    return module.conv(F.pad(x, (*module.time_causal_padding[:4], 0, 0), mode=module.pad_mode))
+
+
+def _upsample(module: HunyuanVideoUpsampleCausal3D, x: Tensor, memory: Memory) -> Tensor:
+    """Only the shot's first frame is not doubled in time."""
+    if not memory.begun:
+        return HunyuanVideoUpsampleCausal3D.forward(module, x)
+    return module.conv(F.interpolate(x.contiguous(), scale_factor=module.upsample_factor, mode="nearest"))
+
+
+def _normalise(module: nn.GroupNorm, x: Tensor, memory: Memory) -> Tensor:
+    """Mean and variance of each group over the frames of the shot's first section, from then on."""
+    if module not in memory.kept:
+        memory.kept[module] = _statistics(module, x)
+    mean, variance = memory.kept[module]
+    weight, bias = module.weight.float(), module.bias.float()
+    return F.batch_norm(x, mean, variance, weight, bias, training=False, eps=module.eps)
+
+
+def _statistics(module: nn.GroupNorm, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance of each channel's group, [C] float32, a frame at a time: a film in float32 fits nowhere."""
+    frames = x.unbind(2) if x.ndim == 5 else [x]
+    each = [torch.var_mean(f.float().reshape(module.num_groups, -1), dim=1, correction=0) for f in frames]
+    variances, means = (torch.stack(values) for values in zip(*each, strict=True))
+    mean = means.mean(0)
+    variance = (variances + (means - mean) ** 2).mean(0)
+    channels = module.num_channels // module.num_groups
+    return mean.repeat_interleave(channels), variance.repeat_interleave(channels)
+
+
+def _attend(module: Attention, x: Tensor, memory: Memory) -> Tensor:
+    """Causal attention of [1, T h w, C]: a frame sees itself, the frames before it here, and the window kept.
+
+    Source: AttnProcessor2_0 (diffusers) with the mask of prepare_causal_attention_mask.
+    """
+    normed = module.group_norm(x.transpose(1, 2)).transpose(1, 2)
+    query, key, value = (
+        project(normed).unflatten(2, (module.heads, -1)).transpose(1, 2)
+        for project in (module.to_q, module.to_k, module.to_v)
+    )
+    past_key, past_value = memory.kept.get(module, (key[:, :, :0], value[:, :, :0]))
+    key, value = torch.cat([past_key, key], dim=2), torch.cat([past_value, value], dim=2)
+    area = x.shape[1] // memory.frames
+    seen = []
+    for number, rows in enumerate(query.split(area, dim=2)):
+        end = past_key.shape[2] + (number + 1) * area
+        seen.append(F.scaled_dot_product_attention(rows, key[:, :, :end], value[:, :, :end]))
+    memory.kept[module] = tuple(rows[:, :, max(0, rows.shape[2] - WINDOW * area) :].clone() for rows in (key, value))
+    out = module.to_out[0](torch.cat(seen, dim=2).transpose(1, 2).flatten(2))
+    return (out + x) / module.rescale_output_factor
