@@ -31,12 +31,13 @@ Frames = NDArray[np.float32]
 
 
 def busy_films(count: int) -> Iterator[Film]:
-    """Films of the world in which the figure moves in most sections and does not disappear."""
+    """Films of the world in which the figure moves in most sections and is always in the picture."""
     rng = np.random.default_rng(7)
     while count:
         film = sample_film(rng, SECTIONS, Mix(calm_only=0.0))
         still = [np.ptp(film.pose[first : first + SECTION_FRAMES], axis=0).max() < 0.05 for first in BORDERS]
-        if sum(still) <= len(still) // 3 and film.pose[:, 3].min() > 0.5:
+        seen = film.pose[:, 3].min() > 0.5 and 0.1 < film.pose[:, 0].min() < film.pose[:, 0].max() < 0.9
+        if seen and sum(still) <= len(still) // 3:
             count -= 1
             yield film
 
@@ -93,6 +94,22 @@ def newest(sections: int) -> Callable[..., Tensor]:
     return normalise
 
 
+def ramped(module: nn.GroupNorm, x: Tensor, memory: stream.Memory) -> Tensor:
+    """From the statistics of the section before to this section's own, frame by frame."""
+    own = stream._statistics(module, x)
+    before = memory.kept.get(module, own)
+    memory.kept[module] = own
+    if x.ndim < 5:
+        return _apply(module, x, *own)
+    frames = x.unbind(2)
+    weights = [(n + 1) / len(frames) for n in range(len(frames))]
+    each = [
+        _apply(module, frame, *(a.lerp(b, weight) for a, b in zip(before, own, strict=True)))
+        for frame, weight in zip(frames, weights, strict=True)
+    ]
+    return torch.stack(each, dim=2)
+
+
 def _apply(module: nn.GroupNorm, x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
     return nn.functional.batch_norm(x, mean, variance, module.weight.float(), module.bias.float(), eps=module.eps)
 
@@ -129,6 +146,7 @@ def main() -> None:
         "stream, first section's statistics": lambda v, z: streamed(v, z, stream._normalise),
         "stream, cumulative": lambda v, z: streamed(v, z, cumulative),
         "stream, each section's own": lambda v, z: streamed(v, z, newest(1)),
+        "stream, ramp to each section's own": lambda v, z: streamed(v, z, ramped),
         "stream, newest two sections'": lambda v, z: streamed(v, z, newest(2)),
     }
     rows: dict[str, list[list[float]]] = {}

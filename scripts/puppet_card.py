@@ -36,11 +36,11 @@ def write_card(pipe: HunyuanVideoFramepackPipeline, out: Path, training: Trainin
         name: sum(p.numel() for p in getattr(pipe, name).parameters()) / 1e6
         for name in ("transformer", "vae", "text_encoder", "text_encoder_2", "image_encoder")
     }
-    config = training.transformer
+    config, vae = training.transformer, training.vae
     text = f"""---
 license: apache-2.0
 ---
-# puppet (v0)
+# puppet
 
 A FramePack-F1-style pipeline small enough to ship: `HunyuanVideoFramepackTransformer3DModel`,
 `AutoencoderKLHunyuanVideo` (8x spatial, 4x temporal, no mid-block attention), Llama and CLIP text models, Siglip vision
@@ -56,14 +56,15 @@ Calm before a change, as `Mix` says: {json.dumps(asdict(Mix()))}.
 ## Training
 | stage | steps | batch | mean loss of the last 200 steps |
 |---|---|---|---|
-| VAE: single frames, then clips of 17 frames (L1 + squared error, KL) | {vae_steps} | 8 frames, 1 clip | {vae_loss:.3f} |
+| VAE: {vae.frame_steps} steps on single frames, {vae.clip_steps} on clips of {vae.clip_frames} frames (squares of \
+{vae.crop} px around the figure), {vae.whole_steps} on whole clips; L1 + squared error, KL; colours swapped at random \
+| {vae_steps} | {vae.frame_batch} frames, {vae.clip_batch} clips | {vae_loss:.3f} |
 | transformer with its encoders (flow matching, EMA kept) | {steps} | {config.batch} | {loss:.4f} |
 
 {steps * config.batch:,} training samples of one section. Settings: {json.dumps(asdict(training))}.
-Hardware: two CPU cores, bf16 autocast, about 40 minutes for the VAE and an hour for the transformer, beside other work.
-
-How this v0 was made differs from a plain run of the script in two ways. Its VAE was warm-started (`LOG.md`): the clips
-stage was run twice, the second time after `inflate`. Its transformer saw 400 films up to step 3,050 and all of them after.
+Muon for the matrices inside blocks, AdamW for the rest. Hardware: two CPU cores, bf16 autocast, an hour for the VAE and
+about two for the transformer, beside other work. The transformer's run was stopped and continued four times, and the
+length of its learning-rate curve was set anew at steps 250, 300, 400 and 850.
 
 Parameters in millions: {", ".join(f"{name} {value:.2f}" for name, value in millions.items())}.
 

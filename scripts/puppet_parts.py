@@ -57,7 +57,7 @@ class Sizes:
         )  # fmt: skip
 
 
-def _tokenizer(words: list[str], *, prefix_tokens: int, suffix: str, max_length: int) -> PreTrainedTokenizerFast:
+def word_tokenizer(words: list[str], *, prefix_tokens: int, suffix: str, max_length: int) -> PreTrainedTokenizerFast:
     """A word-level tokenizer that drops case and punctuation and puts `<s>` tokens in front."""
     vocabulary_ids = {word: index for index, word in enumerate([*SPECIAL, *words])}
     core = Tokenizer(models.WordLevel(vocabulary_ids, unk_token="<unk>"))
@@ -75,9 +75,9 @@ def _tokenizer(words: list[str], *, prefix_tokens: int, suffix: str, max_length:
 def llama_tokenizer(words: list[str]) -> PreTrainedTokenizerFast:
     """With it the pipeline's default template has exactly the 95 prefix tokens that the pipeline crops."""
     template, crop = DEFAULT_PROMPT_TEMPLATE["template"], DEFAULT_PROMPT_TEMPLATE["crop_start"]
-    bare = _tokenizer(words, prefix_tokens=0, suffix="", max_length=512)
+    bare = word_tokenizer(words, prefix_tokens=0, suffix="", max_length=512)
     before = len(bare(template.split("{}")[0]).input_ids)
-    return _tokenizer(words, prefix_tokens=crop - before, suffix="", max_length=512)
+    return word_tokenizer(words, prefix_tokens=crop - before, suffix="", max_length=512)
 
 
 def build_pipeline(sizes: Sizes, seed: int = 0) -> HunyuanVideoFramepackPipeline:
@@ -85,7 +85,7 @@ def build_pipeline(sizes: Sizes, seed: int = 0) -> HunyuanVideoFramepackPipeline
     torch.manual_seed(seed)
     words = vocabulary()
     tokenizer = llama_tokenizer(words)
-    tokenizer_2 = _tokenizer(words, prefix_tokens=1, suffix="</s>", max_length=77)
+    tokenizer_2 = word_tokenizer(words, prefix_tokens=1, suffix="</s>", max_length=77)
     pad, bos, eos = (SPECIAL.index(token) for token in ("<pad>", "<s>", "</s>"))
     ids = {"vocab_size": len(tokenizer), "pad_token_id": pad, "bos_token_id": bos, "eos_token_id": eos}
     wide = 2 * sizes.text_dim

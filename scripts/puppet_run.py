@@ -74,7 +74,7 @@ class MuonAdamW:
 
     def __init__(self, model: nn.Module, *, lr: float, weight_decay: float) -> None:
         named = list(model.named_parameters())
-        inner = ("blocks.", "layers.")
+        inner = ("blocks.", "layers.", "layer.")
         self._matrices = [p for name, p in named if p.ndim > 1 and any(word in name for word in inner)]
         self._views = [p.detach().flatten(1) for p in self._matrices]  # share their memory
         chosen = {id(p) for p in self._matrices}

@@ -1,0 +1,1 @@
+"""Room: what a film shows, measured."""

@@ -1,0 +1,60 @@
+"""Which action a film shows: a VideoMAE classifier (arXiv 2203.12602) over windows of 16 frames.
+
+N frames, W windows, L labels; frames are uint8 RGB [N, H, W, 3]
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import VideoMAEForVideoClassification, VideoMAEImageProcessor
+
+from .windows import window_frames
+
+STATIC = "static"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActionScores:
+    """`windows` [W, L] float32: the probability of each label in each window."""
+
+    labels: tuple[str, ...]
+    windows: NDArray[np.float32]
+
+    def mean(self, label: str) -> float:
+        """Over the film, as a single score of a whole clip would be."""
+        return float(self.windows[:, self.labels.index(label)].mean())
+
+    def best(self, label: str) -> float:
+        """In the window that shows it best: an event of less than a second counts in full."""
+        return float(self.windows[:, self.labels.index(label)].max())
+
+    def named(self) -> str:
+        """The label of the film: what is most certain in any window, and static only where nothing else is."""
+        best = {label: self.best(label) for label in self.labels if label != STATIC}
+        label = max(best, key=best.__getitem__)
+        return label if best[label] > 0.5 or STATIC not in self.labels else STATIC
+
+
+class ActionJudge:
+    """A VideoMAEForVideoClassification in a folder or on the hub."""
+
+    def __init__(self, name: str | Path, *, device: str = "cpu") -> None:
+        self.model = VideoMAEForVideoClassification.from_pretrained(name, dtype=torch.float32).to(device).eval()
+        self.processor = VideoMAEImageProcessor.from_pretrained(name)
+        names: dict[int, str] = self.model.config.id2label
+        self.labels = tuple(names[number] for number in sorted(names))
+
+    @torch.no_grad()
+    def score(self, frames: NDArray[np.uint8], fps: float) -> ActionScores:
+        """Every window of a film, one forward pass each."""
+        windows = [self._window(frames[numbers]) for numbers in window_frames(len(frames), fps)]
+        return ActionScores(labels=self.labels, windows=np.concatenate(windows))
+
+    def _window(self, frames: Sequence[NDArray[np.uint8]] | NDArray[np.uint8]) -> NDArray[np.float32]:
+        pixels = self.processor(list(frames), return_tensors="pt")["pixel_values"].to(self.model.device)
+        made: NDArray[np.float32] = self.model(pixel_values=pixels).logits.float().softmax(-1).cpu().numpy()
+        return made

@@ -1,0 +1,20 @@
+"""A film seen through windows of 16 frames, as action recognisers were trained: resampled by time, not by number.
+
+Source: VideoMAE's Kinetics protocol, 16 frames with stride 4 at 30 fps (arXiv 2203.12602); the overlap is ours, so that
+an action of less than a second is in the middle of some window.
+"""
+
+import numpy as np
+
+FRAMES = 16
+SPAN_SECONDS = 64 / 30  # of a window
+STEP_SECONDS = 16 / 30  # from window to window
+
+
+def window_frames(frames: int, fps: float) -> list[list[int]]:
+    """Frame numbers of each window of a film; a film shorter than a window has one, with its last frame held."""
+    span = SPAN_SECONDS * fps
+    count = 1 + max(0, int((frames - span) / (STEP_SECONDS * fps) + 1e-9))
+    offsets = np.linspace(0, span - 1, FRAMES)
+    starts = [number * STEP_SECONDS * fps for number in range(count)]
+    return [[min(frames - 1, round(start + offset)) for offset in offsets] for start in starts]

@@ -1,0 +1,72 @@
+"""Clips and frames of the puppet world with their labels, for the judges: drawn, never rendered by a model."""
+
+import numpy as np
+import torch
+from puppet_world import ACTIONS, COLOURS, PLACES, Film, Mix, caption, draw, sample_film
+
+FPS = 30
+LABELS = ("static", *(action for action in ACTIONS if action != "stand"))
+LEAST = 8  # frames of an action that must be seen in a window to call it by its name
+MOVED = 0.06  # of a pose between two frames: more than the sway of standing
+
+
+def moving(film: Film) -> np.ndarray:
+    """[N] bool: the frames at which the figure does what it does, and not only sways."""
+    change = np.abs(np.diff(film.pose, axis=0)).max(1) > MOVED
+    change |= np.abs(np.diff(film.pose[:, 0])) > 1e-4  # walking
+    return np.concatenate([change[:1], change])
+
+
+def label(film: Film, first: int, end: int) -> str | None:
+    """What frames first..end-1 show; None where it is arguable."""
+    if film.pose[first:end, 3].min() < 0.9:
+        return "vanish" if film.pose[end - 1, 3] < 0.5 else None
+    seen = moving(film)[first:end]
+    if seen.sum() == 0:
+        return "static"
+    if seen.sum() < LEAST:
+        return None
+    acts = [a for a, begin, stop in film.segments if a != "stand" and begin < end + 36 and stop > first - 36]
+    return acts[0] if len(set(acts)) == 1 else None
+
+
+def clips(
+    rng: np.random.Generator, count: int, *, frames: int, span: int, size: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Pixels [B, T, 3, H, W] in -1..1 and labels [B], every label about as often: `frames` spread over `span`."""
+    picks, labels = [], []
+    while len(picks) < count:
+        film = sample_film(rng, 4, Mix(), held_out=rng.random() < 0.13)
+        wanted = LABELS[len(picks) % len(LABELS)]
+        starts = rng.permutation(len(film.pose) - span)[:24]
+        found = next((int(s) for s in starts if label(film, int(s), int(s) + span) == wanted), None)
+        if found is not None:
+            picks.append((film, found + np.linspace(0, span - 1, frames).round().astype(int)))
+            labels.append(LABELS.index(wanted))
+    return draw(picks, size).unflatten(0, (count, frames)), torch.tensor(labels)
+
+
+def captioned(rng: np.random.Generator, count: int, size: int) -> tuple[torch.Tensor, list[str]]:
+    """Frames [B, 3, H, W] in -1..1 and a caption of each; no colour, place and action comes twice."""
+    picks: dict[tuple[str, str, str], tuple[Film, np.ndarray]] = {}
+    texts = []
+    while len(picks) < min(count, len(COLOURS) * len(PLACES) * len(ACTIONS)):
+        film = sample_film(rng, 2, Mix(), held_out=rng.random() < 0.13)
+        number = int(rng.integers(len(film.pose)))
+        action = _shown(film, number)
+        if action is not None and (key := (film.colour, film.place, action)) not in picks:
+            picks[key] = (film, np.array([number]))
+            texts.append(caption(rng, film, action))
+    return draw(list(picks.values()), size), texts
+
+
+def _shown(film: Film, number: int) -> str | None:
+    """The action that one frame shows, if one frame can."""
+    pose = film.pose[number]
+    if pose[3] < 0.9:
+        return "vanish" if 0.15 < pose[3] < 0.85 else None
+    low, high = max(0, number - 2), number + 3
+    if not moving(film)[low:high].any():
+        return "stand"
+    acts = [a for a, first, end in film.segments if first <= number < end]
+    return acts[0] if acts[0] != "stand" and moving(film)[low:high].all() else None

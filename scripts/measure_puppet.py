@@ -1,0 +1,190 @@
+"""The packaged model's figures: what its card says, measured on scenes, clips and prompts held out from training.
+
+python scripts/measure_puppet.py                 # prints the figures of the committed measurements
+python scripts/measure_puppet.py --full          # measures again; hours on two cores, resumable
+python scripts/measure_puppet.py --quick         # a sample of each, minutes, kept nowhere
+
+One JSON line per film or clip in measurements.jsonl of the model's folder; everything printed is computed from them.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from draw_start_images import puppet
+from numpy.typing import NDArray
+from puppet_vae import psnr
+from puppet_world import ACTION_WORDS, ACTIONS, COLOURS, HELD_OUT, PLACE_WORDS, PLACES, Mix, draw, sample_film
+
+import framepack_relax as fr
+from framepack_relax.evaluate.action import STATIC, ActionJudge
+from framepack_relax.evaluate.text import TextJudge
+
+MODEL = Path("framepack_relax/models/puppet")
+JUDGES = Path("framepack_relax/evaluate/judges")
+SECTION = 1.2  # seconds
+DYNAMIC = tuple(action for action in ACTIONS if action != "stand")
+Row = dict[str, Any]
+
+
+class Bench:
+    """The model and its judges, loaded once."""
+
+    def __init__(self, model: Path) -> None:
+        self.model = fr.load(str(model), device="cpu")
+        self.action, self.text = ActionJudge(JUDGES / "action"), TextJudge(JUDGES / "text")
+        self.scenes = [(colour, place) for colour in COLOURS for place in PLACES]
+
+    def film(self, colour: str, place: str, seed: int, *acts: tuple[str, int]) -> list[NDArray[np.uint8]]:
+        """Frames of each act (action, sections), rendered in one shot at rest."""
+        with tempfile.TemporaryDirectory() as folder:
+            image = Path(folder) / "start.png"
+            puppet(colour, place, seed).save(image)
+            scenes = [
+                fr.Scene(id=f"s{n}", prompt=prompt(colour, place, action), seconds=SECTION * sections)
+                for n, (action, sections) in enumerate(acts)
+            ]
+            made = fr.stream(scenes, out=Path(folder) / "out", model=self.model, image=str(image), seed=seed)
+            parts = [(done.plan.scene, done.frames) for done in made]
+        return [np.concatenate([f for scene, f in parts if scene == s.id]) for s in scenes]
+
+    def scene_of(self, frames: NDArray[np.uint8]) -> tuple[str, str]:
+        """Colour and place that the frames fit best."""
+        texts = [prompt(colour, place, "stand") for colour, place in self.scenes]
+        return self.scenes[int(self.text.cosines(frames[::6], texts).mean(0).argmax())]
+
+
+def prompt(colour: str, place: str, action: str) -> str:
+    return f"a {colour} figure {ACTION_WORDS[action][0]} {PLACE_WORDS[place]}"
+
+
+def vae_row(bench: Bench, seed: int) -> Row:
+    """PSNR of a held-out clip of 37 frames."""
+    film = sample_film(np.random.default_rng((4242, seed)), 1, Mix(), held_out=seed % 2 == 0)
+    clip = draw([(film, np.arange(37))]).transpose(0, 1)[None]
+    return {"psnr": round(psnr(bench.model.vae, clip).item(), 2), "action": film.segments[-1][0]}
+
+
+def action_row(bench: Bench, seed: int) -> Row:
+    """An action in the prompt from the first section on."""
+    action = ACTIONS[seed % len(ACTIONS)]
+    rng = np.random.default_rng((4243, seed))
+    scenes = sorted(HELD_OUT) if rng.random() < 1 / 3 else bench.scenes
+    colour, place = scenes[rng.integers(len(scenes))]
+    (frames,) = bench.film(colour, place, seed, (action, 2))
+    named = bench.action.score(frames, 30).named()
+    seen = bench.scene_of(frames[:37])
+    wanted = STATIC if action == "stand" else action
+    return {"action": action, "named": named, "right": named == wanted, "scene_right": seen == (colour, place)}
+
+
+def calm_row(bench: Bench, seed: int) -> Row:
+    """Eight sections of standing still: how the picture changes from frame to frame and from the first."""
+    colour, place = bench.scenes[(7 * seed) % len(bench.scenes)]
+    (frames,) = bench.film(colour, place, seed, ("stand", 8))
+    levels = frames.astype(np.float32) / 255
+    first = np.abs(levels - levels[0]).mean((1, 2, 3))[36::36]
+    adjacent = np.abs(np.diff(levels, axis=0)).mean((1, 2, 3))
+    return {
+        "adjacent": [round(float(part.mean()), 5) for part in np.array_split(adjacent, 8)],
+        "first": [round(float(value), 5) for value in first],
+        "scene_right": bench.scene_of(frames[-36:]) == (colour, place),
+    }
+
+
+def static_row(bench: Bench, seed: int) -> Row:
+    """Two calm sections, then an action: whether anything happens."""
+    action = DYNAMIC[seed % len(DYNAMIC)]
+    colour, place = bench.scenes[(seed // len(DYNAMIC)) % len(bench.scenes)]
+    _, frames = bench.film(colour, place, seed, ("stand", 2), (action, 2))
+    named = bench.action.score(frames, 30).named()
+    return {"action": action, "named": named, "static": named == STATIC}
+
+
+def speed_row(bench: Bench, seed: int) -> Row:
+    """Seconds of a section of 25 steps, text scale 1, with its decode."""
+    with tempfile.TemporaryDirectory() as folder:
+        image = Path(folder) / "start.png"
+        puppet("red", "beach", seed).save(image)
+        walk = fr.Scene(id="a", prompt=prompt("red", "beach", "walk"), seconds=3 * SECTION, guidance={"text": 1})
+        begun = time.perf_counter()
+        made = list(fr.stream([walk], out=folder, model=bench.model, image=str(image)))
+        whole = time.perf_counter() - begun
+    return {"section": round(sum(made[-1].report["seconds"].values()), 2), "film_of_three": round(whole, 2)}
+
+
+KINDS: dict[str, tuple[Callable[[Bench, int], Row], int, int]] = {  # what measures a row; how many in full; quick
+    "vae": (vae_row, 48, 6),
+    "action": (action_row, 120, 6),
+    "calm": (calm_row, 6, 1),
+    "static": (static_row, 40 * len(DYNAMIC), 5),
+    "speed": (speed_row, 3, 1),
+}
+
+
+def measure(bench: Bench, known: list[Row], *, quick: bool) -> Iterator[Row]:
+    """The rows that are not known yet."""
+    have = {(row["kind"], row["seed"]) for row in known}
+    for kind, (work, full, few) in KINDS.items():
+        for seed in range(few if quick else full):
+            if (kind, seed) not in have:
+                yield {"kind": kind, "seed": seed, **work(bench, seed)}
+
+
+def figures(rows: list[Row]) -> dict[str, Any]:
+    """Everything that the card says, from the rows."""
+
+    def values(kind: str, name: str, **where: str) -> list[Any]:
+        return [r[name] for r in rows if r["kind"] == kind and all(r[k] == v for k, v in where.items())]
+
+    made: dict[str, Any] = {}
+    if decibels := values("vae", "psnr"):
+        made["vae_psnr"] = {"clips": len(decibels), "mean": mean(decibels), "lowest": min(decibels)}
+    if right := values("action", "right"):
+        made["right_action"] = {"films": len(right), "share": mean(right)}
+        made["right_action"] |= {a: mean(values("action", "right", action=a)) for a in ACTIONS}
+        made["right_colour_and_place"] = mean(values("action", "scene_right"))
+    if drift := values("calm", "first"):
+        made["calm_drift"] = {"films": len(drift), "from_first_by_section": np.mean(drift, 0).round(4).tolist()}
+        made["calm_drift"]["adjacent_by_section"] = np.mean(values("calm", "adjacent"), 0).round(5).tolist()
+    if static := values("static", "static"):
+        made["static_death"] = {"films": len(static), "share": mean(static)}
+        made["static_death"] |= {a: mean(values("static", "static", action=a)) for a in DYNAMIC}
+    if seconds := values("speed", "section"):
+        made["seconds_per_section"] = mean(seconds)
+    return made
+
+
+def mean(values: list[Any]) -> float | None:
+    return round(float(np.mean(values)), 3) if values else None
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, default=MODEL)
+    parser.add_argument("--full", action="store_true")
+    parser.add_argument("--quick", action="store_true")
+    words = parser.parse_args()
+    torch.manual_seed(0)
+    file = words.model / "measurements.jsonl"
+    known = [json.loads(line) for line in file.open(encoding="utf8")] if file.exists() else []
+    if words.quick:
+        known = list(measure(Bench(words.model), [], quick=True))
+    elif words.full:
+        with file.open("a", encoding="utf8") as lines:
+            for row in measure(Bench(words.model), known, quick=False):
+                lines.write(json.dumps(row) + "\n")
+                lines.flush()
+                known.append(row)
+                print(row, flush=True)
+    print(json.dumps(figures(known), indent=1))
+
+
+if __name__ == "__main__":
+    main()

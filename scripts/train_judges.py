@@ -1,0 +1,195 @@
+"""Trains the packaged judges on clips of the puppet world and writes their folders.
+
+python scripts/train_judges.py --out runs/judges           # resumes where it stopped
+python scripts/train_judges.py --out runs/judges --smoke   # seconds, for the test
+
+`action`: a small VideoMAEForVideoClassification, what 16 frames over 2.1 seconds show. `text`: a small CLIPModel, how
+well a frame fits a caption. Both are folders that the classes' own from_pretrained opens, like the hub's.
+"""
+
+import argparse
+import json
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from judge_data import LABELS, captioned, clips
+from puppet_parts import word_tokenizer
+from puppet_run import Checkpoints, MuonAdamW, cosine, seed_everything
+from puppet_world import vocabulary
+from torch import Tensor, nn
+from transformers import (
+    CLIPConfig,
+    CLIPImageProcessor,
+    CLIPModel,
+    CLIPTextConfig,
+    CLIPVisionConfig,
+    VideoMAEConfig,
+    VideoMAEForVideoClassification,
+    VideoMAEImageProcessor,
+)
+
+from framepack_relax.evaluate.windows import FRAMES, SPAN_SECONDS
+
+log = logging.getLogger("judges")
+HALF = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+SPAN = round(SPAN_SECONDS * 30)  # frames at the world's 30 fps
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgeTraining:
+    size: int = 96  # px
+    patch: int = 16
+    width: int = 192
+    layers: int = 6
+    steps: int = 2500
+    batch: int = 24
+    text_steps: int = 1500
+    text_batch: int = 60
+    lr: float = 1e-3
+    held_out: int = 600  # clips, and frames
+
+    @staticmethod
+    def smoke() -> "JudgeTraining":
+        return JudgeTraining(
+            size=32, patch=16, width=32, layers=1, steps=80, batch=6, text_steps=60, text_batch=12, held_out=12
+        )
+
+
+def build_action(config: JudgeTraining) -> VideoMAEForVideoClassification:
+    names = dict(enumerate(LABELS))
+    return VideoMAEForVideoClassification(
+        VideoMAEConfig(
+            image_size=config.size, patch_size=config.patch, num_frames=FRAMES, tubelet_size=2,
+            hidden_size=config.width, num_hidden_layers=config.layers, num_attention_heads=max(1, config.width // 64),
+            intermediate_size=4 * config.width, id2label=names, label2id={v: k for k, v in names.items()},
+        )
+    )  # fmt: skip
+
+
+def build_text(config: JudgeTraining) -> CLIPModel:
+    tokenizer = word_tokenizer(vocabulary(), prefix_tokens=1, suffix="</s>", max_length=40)
+    wide = {
+        "hidden_size": config.width, "intermediate_size": 4 * config.width,
+        "num_hidden_layers": max(1, config.layers - 2), "num_attention_heads": max(1, config.width // 64),
+    }  # fmt: skip
+    ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("pad", "bos", "eos")}
+    text = CLIPTextConfig(vocab_size=len(tokenizer), max_position_embeddings=40, **wide, **ids)
+    vision = CLIPVisionConfig(image_size=config.size, patch_size=config.patch, **wide)
+    parts = {"text_config": text.to_dict(), "vision_config": vision.to_dict()}
+    return CLIPModel(CLIPConfig(**parts, projection_dim=config.width))
+
+
+def action_loss(model: VideoMAEForVideoClassification, rng: np.random.Generator, config: JudgeTraining) -> Tensor:
+    pixels, labels = clips(rng, config.batch, frames=FRAMES, span=SPAN, size=config.size)
+    return F.cross_entropy(model(pixel_values=noisy(rng, pixels)).logits.float(), labels)
+
+
+def text_loss(model: CLIPModel, rng: np.random.Generator, config: JudgeTraining) -> Tensor:
+    pixels, texts = captioned(rng, config.text_batch, config.size)
+    words = tokens(texts)
+    loss: Tensor = model(pixel_values=noisy(rng, pixels), **words, return_loss=True).loss
+    return loss
+
+
+def tokens(texts: list[str]) -> dict[str, Tensor]:
+    tokenizer = word_tokenizer(vocabulary(), prefix_tokens=1, suffix="</s>", max_length=40)
+    made = tokenizer(texts, padding=True, return_tensors="pt")
+    return {"input_ids": made.input_ids, "attention_mask": made.attention_mask}
+
+
+def noisy(rng: np.random.Generator, pixels: Tensor) -> Tensor:
+    """A little blur and noise, as a codec leaves them: judges must not read single pixels."""
+    amount = float(rng.uniform(0, 0.06))
+    if rng.random() < 0.5:
+        flat = pixels.flatten(0, -4)
+        small = F.interpolate(flat, scale_factor=float(rng.uniform(0.6, 1)), mode="bilinear")
+        pixels = F.interpolate(small, size=flat.shape[-2:], mode="bilinear").view(pixels.shape)
+    return pixels + amount * torch.randn(pixels.shape)
+
+
+def train(name: str, model: nn.Module, loss_of: Any, folder: Path, steps: int, config: JudgeTraining) -> None:
+    rng = seed_everything(11)
+    optimizer = MuonAdamW(model, lr=config.lr, weight_decay=0.05)
+    checkpoints = Checkpoints(folder, model, optimizer, ema=0.998)
+    first, begun = checkpoints.resume(), time.time()
+    if first:
+        rng = seed_everything(11 + first)
+    for step in range(first, steps):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss = loss_of(model, rng, config)
+        loss.backward()
+        optimizer.step(config.lr * cosine(step, steps, warmup=min(100, steps // 5)))
+        checkpoints.after(step, loss)
+        if (step + 1) % 50 == 0:
+            log.info("%s step %d/%d loss %.4f %.0fs", name, step + 1, steps, checkpoints.loss, time.time() - begun)
+    checkpoints.finish(steps)
+
+
+@torch.no_grad()
+def action_accuracy(model: VideoMAEForVideoClassification, config: JudgeTraining) -> dict[str, float]:
+    """Share right on clips of other seeds, in all and per label."""
+    rng = np.random.default_rng(99_991)
+    right: dict[str, list[bool]] = {name: [] for name in LABELS}
+    for _ in range(config.held_out // config.batch):
+        pixels, labels = clips(rng, config.batch, frames=FRAMES, span=SPAN, size=config.size)
+        guesses = model(pixel_values=pixels).logits.argmax(1)
+        for truth, guess in zip(labels.tolist(), guesses.tolist(), strict=True):
+            right[LABELS[truth]].append(truth == guess)
+    every = [hit for hits in right.values() for hit in hits]
+    return {"all": float(np.mean(every)), **{name: float(np.mean(hits)) for name, hits in right.items()}}
+
+
+@torch.no_grad()
+def text_accuracy(model: CLIPModel, config: JudgeTraining) -> dict[str, float]:
+    """Share of frames of other seeds whose own caption is the nearest of 90; of captions right but for the action."""
+    rng = np.random.default_rng(99_991)
+    whole, scene = [], []
+    for _ in range(max(1, config.held_out // config.text_batch)):
+        pixels, texts = captioned(rng, config.text_batch, config.size)
+        guesses = model(pixel_values=pixels, **tokens(texts)).logits_per_image.argmax(1).tolist()
+        for truth, guess in enumerate(guesses):
+            whole.append(truth == guess)
+            scene.append(_scene(texts[truth]) == _scene(texts[guess]))
+    return {"caption": float(np.mean(whole)), "colour and place": float(np.mean(scene))}
+
+
+def _scene(text: str) -> tuple[str, str]:
+    words = text.replace(",", "").split()
+    return words[1], next(word for word in ("beach", "night", "field") if word in words)
+
+
+def save(model: Any, folder: Path, config: JudgeTraining, processor: Any, figures: dict[str, float]) -> None:
+    """A folder in the hub's layout, fp16, with the figures on held-out clips beside the weights."""
+    model.half().save_pretrained(folder)
+    processor.save_pretrained(folder)
+    (folder / "held_out.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf8")
+    log.info("%s %s", folder, figures)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--smoke", action="store_true")
+    words = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    config = JudgeTraining.smoke() if words.smoke else JudgeTraining()
+    seed_everything(10)
+    sizes = {"size": {"shortest_edge": config.size}, "crop_size": {"height": config.size, "width": config.size}}
+    action, text = build_action(config), build_text(config)
+    train("action", action, action_loss, words.out / "runs/action", config.steps, config)
+    processor = VideoMAEImageProcessor(**sizes, **HALF)
+    save(action, words.out / "action", config, processor, action_accuracy(action.eval(), config))
+    train("text", text, text_loss, words.out / "runs/text", config.text_steps, config)
+    figures = text_accuracy(text.eval(), config)
+    save(text, words.out / "text", config, CLIPImageProcessor(**sizes, **HALF), figures)
+    word_tokenizer(vocabulary(), prefix_tokens=1, suffix="</s>", max_length=40).save_pretrained(words.out / "text")
+
+
+if __name__ == "__main__":
+    main()

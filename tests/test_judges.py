@@ -1,0 +1,73 @@
+"""The judges: their labels, their windows, their training, and what they say of clips of the world."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from judge_data import LABELS, clips, label
+from puppet_world import Film, Mix, act, sample_film
+
+from framepack_relax.evaluate.action import ActionJudge, ActionScores
+from framepack_relax.evaluate.text import TextJudge
+from framepack_relax.evaluate.windows import window_frames
+
+
+def film(action, frames=145, starts=(40,)):
+    pose, segments = act(np.random.default_rng(0), [(action, frames)], Mix(), starts=[list(starts)])
+    return Film(colour="red", place="beach", pose=pose, segments=segments)
+
+
+@pytest.mark.parametrize("action", ["wave", "jump", "backflip", "walk", "vanish"])
+def test_a_clip_is_called_by_what_happens_in_it_not_by_its_caption(action):
+    late = film(action)
+    assert label(late, 0, 38) == "static", "it has not begun"
+    assert label(late, 30, 94) == action
+    assert label(late, 0, 44) is None, "too little of it to say"
+
+
+def test_labels_come_about_equally_often():
+    _, labels = clips(np.random.default_rng(0), 60, frames=4, span=64, size=16)
+    assert torch.bincount(labels, minlength=len(LABELS)).tolist() == [10] * 6
+
+
+def test_windows_are_seconds_whatever_the_frame_rate():
+    at_30, at_24 = window_frames(300, 30), window_frames(240, 24)
+    assert len(at_30) == len(at_24) == 15 and all(len(window) == 16 for window in at_30)
+    assert np.abs(np.array(at_30) / 30 - np.array(at_24) / 24).max() < 1 / 24
+    assert at_30[0][0] == 0 and at_30[0][-1] == 63 and at_30[-1][-1] <= 299
+    assert window_frames(20, 30)[0][-5:] == [19] * 5, "a short film holds its last frame"
+
+
+def test_a_film_is_named_by_its_most_certain_window():
+    windows = np.array([[0.9, 0.1, 0.0], [0.2, 0.8, 0.0], [0.9, 0.1, 0.0]], np.float32)
+    scores = ActionScores(labels=("static", "jump", "wave"), windows=windows)
+    assert scores.named() == "jump" and scores.best("jump") == pytest.approx(0.8)
+    assert scores.mean("jump") == pytest.approx(1 / 3)
+    assert ActionScores(labels=scores.labels, windows=windows[[0, 2]]).named() == "static"
+
+
+@pytest.mark.slow
+def test_training_learns_resumes_and_its_folders_open_like_the_hubs(pytestconfig, tmp_path):
+    script = pytestconfig.rootpath / "scripts" / "train_judges.py"
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, script, "--smoke", "--out", tmp_path], check=True, capture_output=True, text=True
+        )
+    assert " step " not in done.stderr, "finished training is not done again"
+    for name in ("action", "text"):
+        losses = [json.loads(line)["loss"] for line in (tmp_path / "runs" / name / "losses.jsonl").open()]
+        assert np.mean(losses[-4:]) < np.mean(losses[:4])
+    frames = np.zeros((70, 32, 32, 3), np.uint8)
+    scores = ActionJudge(tmp_path / "action").score(frames, 30)
+    assert scores.labels == LABELS and scores.windows.shape == (1, 6)
+    assert scores.windows.sum(1) == pytest.approx(1, abs=1e-5)
+    cosines = TextJudge(tmp_path / "text").cosines(frames[:40], ["a red figure waves", "a blue figure jumps at night"])
+    assert cosines.shape == (40, 2) and np.abs(cosines).max() <= 1
+
+
+def test_films_of_the_world_hold_both_held_out_and_other_scenes():
+    rng = np.random.default_rng(0)
+    assert {sample_film(rng, 2, Mix(), held_out=True).colour for _ in range(20)} == {"yellow", "purple"}
