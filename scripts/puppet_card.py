@@ -74,8 +74,9 @@ lowest {decibels.min():.1f} dB (`python scripts/train_puppet.py --out RUN --stag
 right action is shown, static death, drift.
 
 ## Limits
-Limbs smear in fast motion. In moving scenes parts of other figures can flicker in; a backflip is seen as a commotion more
-often than as a clean turn. The guidance embedding was fed random scales 1 to 10 and is not distilled: it has no meaning.
+In the air the figure of a backflip blurs and borrows colours for some frames; it turns over and lands whole. A walking
+figure can leave a ghost behind, and one that has disappeared can flicker back while the context is loosened. The base
+text scale is 2: at 4 the flip is more violent and less of a figure. The guidance embedding was fed random scales 1 to 10 and is not distilled: it has no meaning.
 Words outside the vocabulary are read as unknown. The profile in `framepack_relax.json` is set by hand.
 """
     (out / "model" / "README.md").write_text(text, encoding="utf8")

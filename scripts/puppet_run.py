@@ -32,7 +32,7 @@ class VaeTraining:
 class TransformerTraining:
     seed: int = 2
     films: int = 800  # encoded once, four sections each
-    steps: int = 1800
+    steps: int = 3200
     batch: int = 16
     lr: float = 1e-3
     drop_prompt: float = 0.12  # prompts replaced by "", so that true CFG has an unconditional branch

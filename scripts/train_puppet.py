@@ -27,7 +27,7 @@ FACTS = {
     "guidance": {"embedded": 1.0, "text": 2.0},
     "embedded_guidance": False,
     "profile": {
-        "name": "puppet-v0",
+        "name": "puppet-hand-set",
         "threshold": 0.25,
         "points": [[0.25, 0.0], [0.5, 0.5], [0.9, 0.75], [1.0, 0.75]],
         "p": 0.7,
