@@ -57,7 +57,7 @@ class JudgeTraining:
     @staticmethod
     def smoke() -> "JudgeTraining":
         return JudgeTraining(
-            size=32, patch=16, width=32, layers=1, steps=80, batch=6, text_steps=60, text_batch=12, held_out=12
+            size=32, patch=16, width=64, layers=1, steps=10, batch=6, text_steps=120, text_batch=24, held_out=24
         )
 
 

@@ -57,9 +57,8 @@ def test_training_learns_resumes_and_its_folders_open_like_the_hubs(pytestconfig
             [sys.executable, script, "--smoke", "--out", tmp_path], check=True, capture_output=True, text=True
         )
     assert " step " not in done.stderr, "finished training is not done again"
-    for name in ("action", "text"):
-        losses = [json.loads(line)["loss"] for line in (tmp_path / "runs" / name / "losses.jsonl").open()]
-        assert np.mean(losses[-4:]) < np.mean(losses[:4])
+    losses = [json.loads(line)["loss"] for line in (tmp_path / "runs/text/losses.jsonl").open()]
+    assert np.mean(losses[-8:]) < 0.97 * np.mean(losses[:8])
     frames = np.zeros((70, 32, 32, 3), np.uint8)
     scores = ActionJudge(tmp_path / "action").score(frames, 30)
     assert scores.labels == LABELS and scores.windows.shape == (1, 6)
