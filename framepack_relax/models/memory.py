@@ -1,7 +1,9 @@
-"""How much memory a forward pass takes, by estimate: what a message about a full GPU can say."""
+"""How much memory a forward pass takes, by estimate: what a message about a full GPU can say. And giving it back."""
 
+import ctypes
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import torch
 
@@ -58,3 +60,10 @@ def _advice(model: VideoModel, slots: HistorySlots, size: tuple[int, int], total
     if smaller is None:
         return f"{said}, too little at any size: choose another --device or model"
     return f"{said}: `size: [{smaller[0]}, {smaller[1]}]` fits"
+
+
+def give_back() -> None:
+    """Returns freed main memory to the system: glibc keeps it in pieces, by which a long film grows (LOG.md)."""
+    if sys.platform == "linux":
+        with suppress(AttributeError):  # another C library
+            ctypes.CDLL(None).malloc_trim(0)

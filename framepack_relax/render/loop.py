@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..errors import RenderError
 from ..models.loader import load
-from ..models.memory import enough_memory
+from ..models.memory import enough_memory, give_back
 from ..models.video_model import StartCondition, TextCondition, VideoModel
 from ..plan.grid import SECTION_LATENTS
 from ..plan.history import HISTORY
@@ -207,6 +207,7 @@ def _sections(
                 ),
             )
             next_frame += len(frames)
+            give_back()
         assert next_frame == shot.frames[1], "a shot gives exactly the frames that its plan says"
 
 
