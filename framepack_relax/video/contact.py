@@ -32,7 +32,7 @@ class ContactSheet:
         """Looks at frames [N, H, W, 3] that begin at film-wide number `first`."""
         for number, pixels in enumerate(frames, first):
             for place in self.wanted.get(number, ()):
-                image = Image.fromarray(pixels)
+                image = Image.fromarray(pixels.copy())  # else it keeps all the frames that came with it
                 if image.height > TALLEST:
                     width = round(image.width * TALLEST / image.height)
                     image = image.resize((width, TALLEST), Image.Resampling.LANCZOS)
