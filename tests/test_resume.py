@@ -180,7 +180,7 @@ def test_two_renders_do_not_share_a_folder(place, model):
     assert fr.status(place / "out").at_work is None
 
 
-@pytest.mark.parametrize("limit", [200, 1_500, 4_000, 9_000, 30_000])
+@pytest.mark.parametrize("limit", [20, 200, 1_500, 4_000, 9_000, 30_000])
 def test_a_full_disk_is_one_message_and_nothing_is_lost(place, whole, model, limit):
     shutil.rmtree(place / "out")
     done = on_a_disk_of(limit, place)

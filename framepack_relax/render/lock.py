@@ -30,7 +30,12 @@ def hold(folder: Path) -> Iterator[None]:
         raise RenderError(f"{folder}: cannot be locked ({error.strerror}); choose another --out") from error
     try:
         who = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.time()}
-        (folder / OWNER).write_text(json.dumps(who), encoding="utf8")
+        try:
+            (folder / OWNER).write_text(json.dumps(who), encoding="utf8")
+        except OSError as error:
+            raise RenderError(
+                f"{folder / OWNER}: cannot be written ({error.strerror}); mend that and run the same command again"
+            ) from error
         yield
     finally:
         (folder / OWNER).unlink(missing_ok=True)
