@@ -63,8 +63,8 @@ Calm before a change, as `Mix` says: {json.dumps(asdict(Mix()))}.
 
 {steps * config.batch:,} training samples of one section. Settings: {json.dumps(asdict(training))}.
 Muon for the matrices inside blocks, AdamW for the rest. Hardware: two CPU cores, bf16 autocast, an hour for the VAE and
-about two for the transformer, beside other work. The transformer's run was stopped and continued four times, and the
-length of its learning-rate curve was set anew at steps 250, 300, 400 and 850.
+about two for the transformer, beside other work. The transformer's run was stopped and continued three times, and the
+length of its learning-rate curve was set anew each time.
 
 Parameters in millions: {", ".join(f"{name} {value:.2f}" for name, value in millions.items())}.
 
@@ -74,7 +74,7 @@ lowest {decibels.min():.1f} dB (`python scripts/train_puppet.py --out RUN --stag
 right action is shown, static death, drift.
 
 ## Limits
-In the air the figure of a backflip blurs and borrows colours for some frames; it turns over and lands whole. A walking
+In the air the figure of a backflip is a blur with colours of other figures; it lands whole. A walking
 figure can leave a ghost behind, and one that has disappeared can flicker back while the context is loosened. The base
 text scale is 2: at 4 the flip is more violent and less of a figure. The guidance embedding was fed random scales 1 to 10 and is not distilled: it has no meaning.
 Words outside the vocabulary are read as unknown. The profile in `framepack_relax.json` is set by hand.

@@ -56,10 +56,12 @@ def restore(film: Path, out: Path) -> Path:
             f"{film}: holds no storyboard; only films that framepack-relax wrote, and no program has saved anew, do"
         ) from error
     story = parse_storyboard(text, file=f"{film}, its storyboard")
-    folder = RunFolder(out)
-    for path in sorted({path for path in (story.image, *(scene.image for scene in story.scenes)) if path}):
+    wanted = sorted({path for path in (story.image, *(scene.image for scene in story.scenes)) if path})
+    for path in wanted:
         if path not in images or not IMAGE_NAME.fullmatch(path):
             raise RenderError(f"{film}: its storyboard names the image {path!r}, which the film does not carry")
-        folder.write_bytes(path, images[path])
-    folder.write_text("story.yaml", text)
+    with RunFolder(out).locked() as folder:
+        for path in wanted:
+            folder.write_bytes(path, images[path])
+        folder.write_text("story.yaml", text)
     return out / "story.yaml"

@@ -89,8 +89,9 @@ class RunFolder:
     def locked(self) -> Iterator["RunFolder"]:
         """Holds the folder for this process alone."""
         with hold(self.path):
-            if self.fresh:
-                shutil.rmtree(self.path / "shots", ignore_errors=True)
+            if self.fresh and (self.path / "shots").exists():
+                with writing(self.path / "shots", "cannot be removed"):
+                    shutil.rmtree(self.path / "shots")
             yield self
 
     def section_file(self, section: SectionPlan) -> Path:
@@ -164,12 +165,12 @@ def _read(file: Path) -> StoredSection | None:
         with safe_open(file, framework="pt") as opened:
             tags: dict[str, str] = opened.metadata() or {}
             latents = opened.get_tensor(LATENTS)
-        seal = tags.pop("seal")
+        if tags.pop("seal") != _seal(latents, tags):
+            return None
+        facts = json.loads(tags["facts"])
+        return StoredSection(latents=latents, seed=int(tags["seed"]), hash=tags["hash"], facts=facts)
     except (OSError, SafetensorError, KeyError):
         return None
-    if seal != _seal(latents, tags):
-        return None
-    return StoredSection(latents=latents, seed=int(tags["seed"]), hash=tags["hash"], facts=json.loads(tags["facts"]))
 
 
 def _seal(latents: Tensor, tags: Mapping[str, str]) -> str:

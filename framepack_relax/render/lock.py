@@ -50,7 +50,7 @@ def holder(folder: Path) -> str | None:
     try:
         lock.acquire(timeout=0)
     except OSError:
-        return _owner(folder)
+        return _owner(folder) if (folder / OWNER).exists() else None
     lock.release()
     return None
 
