@@ -35,11 +35,21 @@ def plan(story: Story, **board: Any) -> RenderPlan:
     return make_plan(checked, model_facts(checked.model))
 
 
-def load(model: str = "puppet", *, device: str | None = None, dtype: str | None = None) -> "VideoModel":
-    """A model to render several storyboards with: a catalogue name, a diffusers folder or a hub id."""
+def load(
+    model: str = "puppet",
+    *,
+    device: str | None = None,
+    dtype: str | None = None,
+    memory: Literal["auto", "full", "tiled", "offload"] = "auto",
+) -> "VideoModel":
+    """A model to render several storyboards with: a catalogue name, a diffusers folder or a hub id.
+
+    `memory` says what lies on a GPU: `full` everything, `tiled` the weights while the VAE decodes in tiles, `offload`
+    neither; `auto` is the first of these that fits, by estimate.
+    """
     from .models.loader import load
 
-    return load(model, device=device, dtype=dtype)
+    return load(model, device=device, dtype=dtype, memory=memory)
 
 
 def render(

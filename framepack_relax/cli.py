@@ -28,6 +28,10 @@ class NanChoice(str, Enum):
     stop, retry = "stop", "retry"
 
 
+class MemoryChoice(str, Enum):
+    auto, full, tiled, offload = "auto", "full", "tiled", "offload"
+
+
 class Terminated(KeyboardInterrupt):
     """SIGTERM, which stops a render as Ctrl-C does."""
 
@@ -45,6 +49,7 @@ Steps = Annotated[int | None, typer.Option(help="denoising steps, instead of the
 Out = Annotated[Path | None, typer.Option(help="folder for the film; default: out/NAME", show_default=False)]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; default: cuda where there is one")]
 Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; default: bfloat16 on CUDA")]
+Memory = Annotated[MemoryChoice, typer.Option(help="what lies on the GPU: all; VAE in tiles; no weights either")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="forget what the folder holds and start over")]
 OnNan = Annotated[NanChoice, typer.Option(help="latents with NaN: stop, or retry with another seed, three times")]
 Draft = Annotated[bool, typer.Option("--draft", help="a third of the steps, for a first look")]
@@ -57,6 +62,7 @@ def render(
     model: Model = None,
     device: Device = None,
     dtype: Dtype = None,
+    memory: Memory = MemoryChoice.auto,
     steps: Steps = None,
     seed: Seed = None,
     draft: Draft = False,
@@ -65,7 +71,8 @@ def render(
 ) -> None:
     """Render a storyboard; what is on disk already, made by the same settings, is kept and not rendered again."""
     board = _board(story, model, steps, seed, draft)
-    _render(board, out or Path("out") / story.stem, device, dtype, fresh, on_nan)
+    loading = {"device": device, "dtype": dtype, "memory": memory.value}
+    _render(board, out or Path("out") / story.stem, loading, {"fresh": fresh, "on_nan": on_nan.value})
 
 
 @app.command()
@@ -74,13 +81,15 @@ def rerun(
     out: Out = None,
     device: Device = None,
     dtype: Dtype = None,
+    memory: Memory = MemoryChoice.auto,
     fresh: Fresh = False,
     on_nan: OnNan = NanChoice.stop,
 ) -> None:
     """Render a film again from the storyboard and start images that it carries."""
     folder = out or Path("out") / f"{film.stem}-again"
     board = api.read(api.restore(film, folder))
-    _render(board, folder, device, dtype, fresh, on_nan)
+    loading = {"device": device, "dtype": dtype, "memory": memory.value}
+    _render(board, folder, loading, {"fresh": fresh, "on_nan": on_nan.value})
 
 
 @app.command()
@@ -91,9 +100,7 @@ def status(out: Annotated[Path, typer.Argument(help="folder of a render", show_d
     console.print(tables.status_text(said, time.time()), soft_wrap=True)
 
 
-def _render(
-    board: Storyboard, folder: Path, device: str | None, dtype: str | None, fresh: bool, on_nan: NanChoice
-) -> None:
+def _render(board: Storyboard, folder: Path, loading: dict[str, Any], options: dict[str, Any]) -> None:
     """Loads the model, renders with a bar, prints the table."""
     plan = api.plan(board)
     for warning in plan.warnings:
@@ -102,8 +109,8 @@ def _render(
 
     _quiet()
     with console.status("loading the model and encoding prompts"):
-        loaded = api.load(board.model, device=device, dtype=dtype)
-    film = _with_bar(board, folder, loaded, plan, Options(fresh=fresh, on_nan=on_nan.value))
+        loaded = api.load(board.model, **loading)
+    film = _with_bar(board, folder, loaded, plan, Options(**options))
     for prompt, words in film.report["unknown_words"].items():
         _warn(f"the model does not know {', '.join(words)} in {prompt!r}")
     console.print(tables.report_table(film.plan, film.report))

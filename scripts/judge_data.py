@@ -32,9 +32,13 @@ def label(film: Film, first: int, end: int) -> str | None:
 
 def clips(
     rng: np.random.Generator, count: int, *, frames: int, span: int, size: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Pixels [B, T, 3, H, W] in -1..1 and labels [B], every label about as often: `frames` spread over `span`."""
-    picks, labels = [], []
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Pixels [B, T, 3, H, W] in -1..1, labels [B], poses [B, T, 12]; every label about as often.
+
+    `frames` are spread over `span` frames of a film.
+    """
+    picks: list[tuple[Film, np.ndarray]] = []
+    labels = []
     while len(picks) < count:
         film = sample_film(rng, 4, Mix(), held_out=rng.random() < 0.13)
         wanted = LABELS[len(picks) % len(LABELS)]
@@ -43,7 +47,8 @@ def clips(
         if found is not None:
             picks.append((film, found + np.linspace(0, span - 1, frames).round().astype(int)))
             labels.append(LABELS.index(wanted))
-    return draw(picks, size).unflatten(0, (count, frames)), torch.tensor(labels)
+    poses = torch.tensor(np.stack([film.pose[numbers] for film, numbers in picks]), dtype=torch.float32)
+    return draw(picks, size).unflatten(0, (count, frames)), torch.tensor(labels), poses
 
 
 def captioned(rng: np.random.Generator, count: int, size: int) -> tuple[torch.Tensor, list[str]]:

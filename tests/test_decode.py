@@ -9,16 +9,9 @@ from diffusers.video_processor import VideoProcessor
 from framepack_relax.plan.history import render_order
 from framepack_relax.video.decode import OVERLAP, BlendDecoder, soft_append, to_uint8
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 blend = HunyuanVideoFramepackPipeline._soft_append
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """So small a VAE is 30 times slower with two threads on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def small_vae():

@@ -205,6 +205,17 @@ def test_inverted_order_renders_each_shot_from_its_end(image):
     assert [s.history.fresh for s in plan.sections] == [False, True, False, False, True]
 
 
+def test_frames_cannot_be_streamed_from_the_films_end(tmp_path):
+    Image.new("RGB", (32, 32)).save(tmp_path / "hero.png")
+    (tmp_path / "story.yaml").write_text(
+        "image: hero.png\norder: inverted\ndecode: stream\nscenes: [{id: a, prompt: b, seconds: 1}]\n"
+    )
+    story = read_storyboard(tmp_path / "story.yaml")
+    with pytest.raises(StoryboardError, match=r"story.yaml:3:9: decode: stream needs forward order"):
+        make_plan(story, F1)
+    assert make_plan(story.changed(decode=None), F1).decode == "blend"
+
+
 def test_every_shipped_storyboard_is_planned(pytestconfig):
     files = sorted((pytestconfig.rootpath / "storyboards").glob("*.yaml"))
     assert [file.stem for file in files] == ["backflip", "day", "rooftop"]

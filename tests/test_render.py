@@ -120,6 +120,26 @@ def test_inverted_order_renders_a_shot_from_its_end(board, model, tmp_path):
     assert len(list(read_frames(film.path))) == 182 and [s["index"] for s in film.report["sections"]] == [0, 1, 2, 3, 4]
 
 
+def test_the_blend_decodes_the_same_latents_to_as_many_frames(film, board, model):
+    streamed = list(read_frames(film.path))
+    other = fr.render(board(FILM, "decode: blend"), out=film.folder, model=model)
+    assert all(section["reused"] for section in other.report["sections"]), "the decode changes no latents"
+    blended = list(read_frames(other.path))
+    assert len(blended) == len(streamed) == 182
+    assert not all(np.array_equal(a, b) for a, b in zip(blended, streamed, strict=True))
+
+
+def test_a_profiles_file_goes_along_with_the_film(board, model, tmp_path):
+    story = board(FILM, "profile: mine.yaml")
+    points = "{name: mine, threshold: 0.1, points: [[0.1, 0.2], [1, 0.9]], p: 1.3, blur: 0.4, target: [text, context]}"
+    (tmp_path / "mine.yaml").write_text(points)
+    film = fr.render(story, out=tmp_path / "out", model=model)
+    again = fr.render(fr.restore(film.path, tmp_path / "moved"), out=tmp_path / "moved", model=model)
+    assert film.plan.sections[2].relaxation.p == 1.3 and film.plan.sections[2].relaxation.target == ("context",)
+    assert [s.relaxation for s in again.plan.sections] == [s.relaxation for s in film.plan.sections]
+    assert latents(again.folder / "shots") == latents(film.folder / "shots")
+
+
 def test_unipc_and_euler_agree_where_the_field_is_constant_and_differ_elsewhere(board, model, tmp_path):
     films = [
         next(fr.stream(board(FILM, f"sampler: {name}").as_posix(), out=tmp_path / name, model=model)).latents

@@ -11,13 +11,7 @@ from framepack_relax.video import stream
 from framepack_relax.video.decode import decode, to_uint8
 from framepack_relax.video.stream import StreamDecoder, streaming
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class Same(nn.Module):
@@ -48,7 +42,7 @@ def parts(vae, z):
     """The pixels of a stream, in one tensor."""
     tiles, made = [], []
     for first in range(1, z.shape[2], 9):
-        with torch.no_grad(), streaming(vae, tiles):
+        with torch.no_grad(), streaming(vae, tiles, torch.device("cpu")):
             made.append(decode(vae, z[:, :, first - (first == 1) : first + 9]))
     return torch.cat(made, dim=2)
 
@@ -81,8 +75,10 @@ def test_the_first_section_is_the_plain_decode():
 def test_statistics_are_groupnorms_own():
     norm = nn.GroupNorm(4, 16, eps=1e-6)
     x = 3 * torch.randn(1, 16, 9, 12, 12, generator=torch.Generator().manual_seed(0)) + 20
-    torch.testing.assert_close(stream._normalise(norm, x, stream.Memory()), norm(x), rtol=1e-4, atol=1e-4)
-    memory = stream.Memory()
+    torch.testing.assert_close(
+        stream._normalise(norm, x, stream.Memory(rest=torch.device("cpu"))), norm(x), rtol=1e-4, atol=1e-4
+    )
+    memory = stream.Memory(rest=torch.device("cpu"))
     for part in x.split(3, dim=2):
         last = stream._normalise(norm, part, memory)
     torch.testing.assert_close(last, norm(x)[:, :, 6:], rtol=1e-4, atol=1e-4)

@@ -1,18 +1,23 @@
 """Name -> VideoModel."""
 
+from typing import Literal
+
 import torch
 
 from ..errors import ModelError
 from .catalog import find, model_facts
 from .parts import load_part
+from .placement import Preset
 from .video_model import VideoModel
 
 
-def load(name: str, *, device: str | None = None, dtype: str | None = None) -> VideoModel:
+def load(
+    name: str, *, device: str | None = None, dtype: str | None = None, memory: Preset | Literal["auto"] = "auto"
+) -> VideoModel:
     """A model by catalogue name, folder or hub id.
 
-    `device` is cuda where there is one, else cpu; `dtype` bfloat16 on CUDA, else float32. Its weights wait in main
-    memory until the encoders are gone. Raises ModelError.
+    `device` is cuda where there is one, else cpu; `dtype` bfloat16 on CUDA, else float32; `memory` the fastest preset
+    that fits (placement.py). Its weights wait in main memory until the encoders are gone. Raises ModelError.
     """
     where = pick_device(device)
     kind = pick_dtype(dtype, where)
@@ -25,6 +30,7 @@ def load(name: str, *, device: str | None = None, dtype: str | None = None) -> V
         vae=vae.eval(),
         device=where,
         dtype=kind,
+        memory=memory,
     )
 
 

@@ -1,4 +1,4 @@
-"""How much memory a forward pass takes, by estimate: what a message about a full GPU can say. And giving it back."""
+"""How much memory a render takes, by estimate: which preset fits, what a message about a full GPU can say."""
 
 import ctypes
 import sys
@@ -10,31 +10,54 @@ import torch
 from ..errors import RenderError
 from ..plan.history import HistorySlots
 from .layout import packed_segments
+from .placement import PRESETS, Preset
 from .video_model import VideoModel
 
-# Vectors of the model's width alive per token at a single block's widest point; FramePack at 640x608 in bf16: 2.2 GB
-# counted over the block's tensors.
-ROWS = 20
+# Peaks of live tensors of the real configurations on torch's meta device: a forward pass holds 18 vectors of the
+# model's width per token, the streaming decoder 5.8 times the input of its last block for a section's 37 frames.
+ROWS, DECODED, FRAMES = 20, 6, 37
 USABLE = 0.95  # of a GPU's memory; the rest is CUDA's own
 GIB = 2**30
 
 
-def forward_bytes(model: VideoModel, slots: HistorySlots, size: tuple[int, int]) -> int:
-    """Weights of transformer and VAE and the working memory of one pass over a section of (width, height) px."""
-    weights = sum(p.numel() * p.element_size() for part in (model.transformer, model.vae) for p in part.parameters())
+def peak_bytes(model: VideoModel, preset: Preset, slots: HistorySlots, size: tuple[int, int]) -> int:
+    """Weights on the device, and the larger of what a pass and what a decode of (width, height) px work with."""
+    config, vae = model.transformer.config, model.vae
     tokens = sum(segment.tokens for segment in packed_segments(slots, size[1] // 8, size[0] // 8))
-    config = model.transformer.config
-    width = config.num_attention_heads * config.attention_head_dim
-    return int(weights + tokens * width * ROWS * model.dtype.itemsize)
+    forward = tokens * config.num_attention_heads * config.attention_head_dim * ROWS
+    tile = size if preset == "full" else (vae.tile_sample_min_width, vae.tile_sample_min_height)
+    pixels = min(size[0], tile[0]) * min(size[1], tile[1])
+    decode = FRAMES * pixels * vae.config.block_out_channels[1] * DECODED
+    sizes = [p.numel() * p.element_size() for p in model.transformer.parameters()]
+    transformer = 2 * max(sizes) if preset == "offload" else sum(sizes)  # a layer at work and the next one
+    weights = transformer + sum(p.numel() * p.element_size() for p in vae.parameters())
+    return int(weights + max(forward, decode) * model.dtype.itemsize)
 
 
-def size_that_fits(model: VideoModel, slots: HistorySlots, size: tuple[int, int], total: int) -> tuple[int, int] | None:
-    """The largest smaller size of about the same shape whose pass fits into `total` bytes; None if none does."""
+def preset_that_fits(model: VideoModel, slots: HistorySlots, size: tuple[int, int], total: int) -> Preset | None:
+    """The fastest preset that stays within `total` bytes; None if none does."""
+    return next((p for p in PRESETS if peak_bytes(model, p, slots, size) <= USABLE * total), None)
+
+
+def size_that_fits(
+    model: VideoModel, preset: Preset, slots: HistorySlots, size: tuple[int, int], total: int
+) -> tuple[int, int] | None:
+    """The largest smaller size of about the same shape that stays within `total` bytes; None if none does."""
     for height in range(size[1] - 16, 63, -16):
         smaller = max(64, round(size[0] * height / size[1] / 16) * 16), height
-        if forward_bytes(model, slots, smaller) <= USABLE * total:
+        if peak_bytes(model, preset, slots, smaller) <= USABLE * total:
             return smaller
     return None
+
+
+def choose_preset(model: VideoModel, slots: HistorySlots, size: tuple[int, int]) -> Preset:
+    """The one that was asked for; `auto` is the fastest that fits the GPU, the smallest if none does."""
+    if model.memory != "auto":
+        return model.memory
+    if model.device.type != "cuda":
+        return "full"
+    total = torch.cuda.mem_get_info(model.device)[1]
+    return preset_that_fits(model, slots, size, total) or PRESETS[-1]
 
 
 @contextmanager
@@ -46,20 +69,27 @@ def enough_memory(what: str, model: VideoModel, slots: HistorySlots, size: tuple
         fact = str(error).split(". GPU")[0].rstrip(".")
         total = torch.cuda.mem_get_info(model.device)[1] if model.device.type == "cuda" else None
         raise RenderError(
-            f"{what}: the GPU's memory is full ({fact}). {_advice(model, slots, size, total)}. What is finished is kept"
+            f"{what}: the GPU's memory is full ({fact}). {advice(model, slots, size, total)}. What is finished is kept"
         ) from error
 
 
-def _advice(model: VideoModel, slots: HistorySlots, size: tuple[int, int], total: int | None) -> str:
-    needed = forward_bytes(model, slots, size)
-    said = f"A forward pass at {size[0]}x{size[1]} takes about {needed / GIB:.1f} GiB"
-    if total is None or needed <= USABLE * total:
+def advice(model: VideoModel, slots: HistorySlots, size: tuple[int, int], total: int | None) -> str:
+    """What to do on a GPU of `total` bytes (None: not known) that the render as it was placed has filled."""
+    now = model.preset
+    said = f"{size[0]}x{size[1]} with --memory {now} takes about {peak_bytes(model, now, slots, size) / GIB:.1f} GiB"
+    smaller_presets = PRESETS[PRESETS.index(now) + 1 :]
+    if total is not None:
+        said += f" and the GPU has {total / GIB:.1f}"
+    for preset in smaller_presets:
+        needed = peak_bytes(model, preset, slots, size)
+        if total is None or needed <= USABLE * total:
+            return f"{said}: --memory {preset} takes about {needed / GIB:.1f} GiB"
+    if total is None or peak_bytes(model, now, slots, size) <= USABLE * total:
         return f"{said}: close what else uses the GPU, and run the same command again"
-    said += f" and the GPU has {total / GIB:.1f}"
-    smaller = size_that_fits(model, slots, size, total)
+    smaller = size_that_fits(model, PRESETS[-1], slots, size, total)
     if smaller is None:
         return f"{said}, too little at any size: choose another --device or model"
-    return f"{said}: `size: [{smaller[0]}, {smaller[1]}]` fits"
+    return f"{said}: --memory {PRESETS[-1]} and `size: [{smaller[0]}, {smaller[1]}]` fit"
 
 
 def give_back() -> None:

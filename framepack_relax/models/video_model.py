@@ -3,11 +3,12 @@
 B batch (1), C latent channels, T latent frames, h and w latent height and width
 """
 
+import gc
 import string
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoFramepackPipeline, HunyuanVideoFramepackTransformer3DModel
@@ -17,6 +18,7 @@ from torch import Tensor
 from ..plan.facts import ModelFacts
 from .catalog import Source
 from .parts import load_part
+from .placement import Preset, put, stream_weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,15 +61,29 @@ class VideoModel:
     vae: AutoencoderKLHunyuanVideo
     device: torch.device
     dtype: torch.dtype
+    memory: Preset | Literal["auto"] = "auto"  # as asked for
+    preset: Preset = "full"  # where weights lie from the next encoding on
 
     @property
     def latent_channels(self) -> int:
         return int(self.transformer.config.in_channels)
 
+    @property
+    def rest(self) -> torch.device:
+        """Where large things lie while they are not needed."""
+        return self.device if self.preset == "full" else torch.device("cpu")
+
     def place(self) -> None:
         """Moves transformer and VAE to the device: once the encoders are gone, so that they need not share it."""
-        self.transformer.to(self.device)
-        self.vae.to(self.device)
+        self._move(self.transformer)
+        put(self.vae, self.device)
+        self.vae.use_tiling = self.preset != "full"
+
+    def _move(self, module: torch.nn.Module) -> None:
+        if self.preset == "offload":
+            stream_weights(module, self.device)
+        else:
+            put(module, self.device)
 
     def encode_texts(self, prompts: Iterable[str]) -> tuple[dict[str, TextCondition], dict[str, list[str]]]:
         """Each distinct prompt encoded with the pipeline's own `encode_prompt`, and the words that a prompt has but
@@ -97,7 +113,8 @@ class VideoModel:
 
     def _encode_start(self, pipe: HunyuanVideoFramepackPipeline, pixels: Tensor, generator: torch.Generator) -> Tensor:
         """The pipeline's prepare_image_latents, with noise from the CPU whatever the device."""
-        self.vae.to(self.device)
+        put(self.vae, self.device)
+        self.vae.use_tiling = False  # a single frame; the start latent must not depend on the preset
         return pipe.prepare_image_latents(pixels, dtype=torch.float32, device=self.device, generator=generator)
 
     @torch.no_grad()
@@ -138,14 +155,18 @@ class VideoModel:
     def _pipeline(self, *parts: str) -> Iterator[HunyuanVideoFramepackPipeline]:
         """The diffusers pipeline with only these encoders loaded; they are gone when the block ends."""
         loaded: dict[str, Any] = {part: load_part(self.source, part, self.dtype) for part in parts}
-        for module in loaded.values():
-            if isinstance(module, torch.nn.Module):
-                module.to(self.device)
+        for part in loaded.values():
+            if isinstance(part, torch.nn.Module):
+                self._move(part)
         empty = dict.fromkeys(("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2", "image_encoder"))
         others = {**empty, "feature_extractor": None, "transformer": None, "scheduler": None, "vae": self.vae}
+        pipe = HunyuanVideoFramepackPipeline(**{**others, **loaded})
         with torch.no_grad():
-            yield HunyuanVideoFramepackPipeline(**{**others, **loaded})
-        loaded.clear()
+            yield pipe
+        for name in parts:
+            setattr(pipe, name, None)
+        del loaded, part
+        gc.collect()  # hooks and modules refer to each other
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 

@@ -1,14 +1,15 @@
 """A scene's settings: profile, explicit values, base scales, and what does not fit together."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import yaml
 
 from ..errors import Problem, StoryboardError
 from ..relax.guidance import Restraint, StepScales
 from ..relax.profile import Profile, Relaxation, paper_profile
-from ..storyboard import Scene, Storyboard
+from ..storyboard import Relax, Scene, Storyboard
+from ..storyboard.schema import PROFILES
 from .facts import ModelFacts, profile_from
 
 OVER = 0.95  # the paper finds beta 1 worse than none
@@ -26,6 +27,19 @@ def choose_profile(story: Storyboard, facts: ModelFacts) -> Profile:
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
         message = f"{story.profile} is not a profile ({error}); it needs name, threshold, points, p, blur and target"
         raise StoryboardError([story.located(Problem(path="profile", message=message))]) from error
+
+
+def settle_profile(story: Storyboard, facts: ModelFacts) -> Storyboard:
+    """The same film without the file of its profile: what that says of a scene stands in the scene."""
+    if story.profile in PROFILES:
+        return story
+    profile = choose_profile(story, facts)
+    scenes = []
+    for scene in story.scenes:
+        settled = asdict(relax_scene(scene, profile))
+        settled["min"] = settled.pop("minimum")
+        scenes.append(scene.model_copy(update={"relax": Relax(**settled)}))
+    return story.changed(profile="paper", scenes=tuple(scenes))
 
 
 def relax_scene(scene: Scene, profile: Profile) -> Relaxation:

@@ -11,7 +11,9 @@ from av import FFmpegError
 from PIL import Image
 
 from ..errors import RenderError
+from ..plan.facts import ModelFacts
 from ..plan.renderplan import RenderPlan
+from ..plan.settings import settle_profile
 from ..storyboard import Storyboard, dump_storyboard, parse_storyboard
 from ..video.writer import read_metadata
 from .folder import RunFolder
@@ -21,12 +23,13 @@ IMAGE_NAME = re.compile(r"images/[0-9]+\.png")
 
 
 def write_story(
-    folder: RunFolder, story: Storyboard, plan: RenderPlan, images: Mapping[str, Image.Image]
+    folder: RunFolder, story: Storyboard, plan: RenderPlan, facts: ModelFacts, images: Mapping[str, Image.Image]
 ) -> dict[str, str]:
     """Writes plan.json and a storyboard that renders the same film from this folder alone.
 
     Gives the tags that let an mp4 do so too: the storyboard's text, and its images as base64 PNG by their path in it.
     """
+    story = settle_profile(story, facts)
     names = {path: f"images/{number}.png" for number, path in enumerate(images)}
     scenes = tuple(scene.model_copy(update={"image": names.get(scene.image or "")}) for scene in story.scenes)
     board_image = names.get(story.image or "")

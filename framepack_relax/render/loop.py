@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..errors import RenderError
 from ..models.loader import load
-from ..models.memory import enough_memory, give_back
+from ..models.memory import choose_preset, enough_memory, give_back
 from ..models.video_model import StartCondition, TextCondition, VideoModel
 from ..plan.grid import SECTION_LATENTS
 from ..plan.history import HISTORY
@@ -117,7 +117,7 @@ def render(
     plan = make_plan(story, model.facts)
     images = start_images(story, plan)
     with RunFolder(Path(out), fresh=options.fresh).locked() as folder:
-        story_tags = write_story(folder, story, plan, images)
+        story_tags = write_story(folder, story, plan, model.facts, images)
         conditions = encode(plan, model, images)
         sheet = ContactSheet(rows=[(caption(plan, scene.sections[0]), *scene.frames) for scene in plan.scenes])
         curves = [curve(plan, scene.sections[-1]) for scene in plan.scenes]
@@ -156,7 +156,7 @@ def stream(
     plan = make_plan(story, model.facts)
     images = start_images(story, plan)
     with RunFolder(Path(out), fresh=options.fresh).locked() as folder:
-        write_story(folder, story, plan, images)
+        write_story(folder, story, plan, model.facts, images)
         yield from _sections(plan, model, encode(plan, model, images), folder, options, watch)
 
 
@@ -170,7 +170,7 @@ def _sections(
     for shot in plan.shots:
         start = conditions.starts[shot.index]
         folder.save_start(shot.index, start.latent)
-        decoder: Decoder = StreamDecoder(model.vae, start=start.latent)
+        decoder: Decoder = StreamDecoder(model.vae, start=start.latent, rest=model.rest)
         if plan.decode == "blend":
             decoder = BlendDecoder(model.vae, order=plan.order, start=start.latent, sections=len(shot.sections))
         latents: dict[int, Tensor] = {0: start.latent}
@@ -228,7 +228,9 @@ def encode(plan: RenderPlan, model: VideoModel, images: Mapping[str, Image.Image
     """All prompts and start images of a film, each once, before the first section."""
     prompts = [section.prompt for section in plan.sections]
     negatives = [s.negative_prompt for s in plan.sections]
-    with enough_memory("encoding prompts and images", model, plan.sections[0].history, plan.size):
+    history = plan.sections[0].history
+    model.preset = choose_preset(model, history, plan.size)
+    with enough_memory("encoding prompts and images", model, history, plan.size):
         texts, unknown = model.encode_texts([*prompts, *negatives])
         starts = model.encode_images({shot.index: (images[shot.image or ""], shot.seed) for shot in plan.shots})
         model.place()

@@ -74,6 +74,7 @@ def film_report(
     return {
         "model": {"name": plan.model, "weights": model.source.fingerprint(), "dtype": str(model.dtype)},
         "device": str(model.device),
+        "memory": model.preset,
         "sections": [{**section, **figures} for section, figures in zip(ordered, motion, strict=True)],
         "scenes": [asdict(scene) for scene in plan.scenes],
         "totals": {

@@ -36,36 +36,40 @@ WINDOW = 9  # latent frames of the past that the middle block's attention sees
 class Memory:
     """What one spatial tile keeps between sections, by module."""
 
+    rest: torch.device  # where it waits for the next section
     kept: dict[nn.Module, Any] = field(default_factory=dict)
     begun: bool = False  # the shot's first frame is behind
     frames: int = 0  # latent frames of the section that is being decoded
 
 
 class StreamDecoder:
-    """Decodes a shot in film order; `start` [1, C, 1, h, w] is its start latent. Between calls the VAE is as it was."""
+    """Decodes a shot in film order; `start` [1, C, 1, h, w] is its start latent. Between calls the VAE is as it was.
 
-    def __init__(self, vae: AutoencoderKLHunyuanVideo, *, start: Tensor) -> None:
-        self.vae, self.start = vae, start
+    What is kept between calls waits on the device `rest`: 3.5 GB for FramePack at 640x608 in bf16, 5.7 GB in tiles.
+    """
+
+    def __init__(self, vae: AutoencoderKLHunyuanVideo, *, start: Tensor, rest: torch.device | None = None) -> None:
+        self.vae, self.start, self.rest = vae, start, rest or start.device
         self.tiles: list[Memory] = []
 
     def push(self, latents: Tensor) -> NDArray[np.uint8]:
         """Takes a section [1, C, 9, h, w]; gives its frames [N, H, W, 3]: 37 of the first section, then 36."""
         first = not self.tiles
-        with streaming(self.vae, self.tiles):
+        with streaming(self.vae, self.tiles, self.rest):
             return to_uint8(decode(self.vae, torch.cat([self.start, latents], dim=2) if first else latents))
 
 
 @contextmanager
-def streaming(vae: AutoencoderKLHunyuanVideo, tiles: list[Memory]) -> Iterator[None]:
+def streaming(vae: AutoencoderKLHunyuanVideo, tiles: list[Memory], rest: torch.device) -> Iterator[None]:
     """The VAE's decoder goes on from `tiles`, in the order in which it is called, and leaves its new state there."""
     turn = count()
-    memory = Memory()
+    memory = Memory(rest=rest)
 
     def decoder(z: Tensor) -> Tensor:
         nonlocal memory
         number = next(turn)
         if number == len(tiles):
-            tiles.append(Memory())
+            tiles.append(Memory(rest=rest))
         memory = tiles[number]
         memory.frames = z.shape[2]
         pixels: Tensor = type(vae.decoder).forward(vae.decoder, z)
@@ -100,8 +104,8 @@ def _convolve(module: HunyuanVideoCausalConv3d, x: Tensor, memory: Memory) -> Te
     """The newest frames of the input before stand where the first frame would be repeated."""
     reach = module.conv.kernel_size[0] - 1
     past = memory.kept.get(module, x[:, :, :1].expand(-1, -1, reach, -1, -1))
-    x = torch.cat([past, x], dim=2)
-    memory.kept[module] = x[:, :, x.shape[2] - reach :].clone()
+    x = torch.cat([past.to(x.device), x], dim=2)
+    memory.kept[module] = x[:, :, x.shape[2] - reach :].to(memory.rest, copy=True)
     return module.conv(F.pad(x, (*module.time_causal_padding[:4], 0, 0), mode=module.pad_mode))
 
 
@@ -151,12 +155,13 @@ def _attend(module: Attention, x: Tensor, memory: Memory) -> Tensor:
         for project in (module.to_q, module.to_k, module.to_v)
     )
     past_key, past_value = memory.kept.get(module, (key[:, :, :0], value[:, :, :0]))
-    key, value = torch.cat([past_key, key], dim=2), torch.cat([past_value, value], dim=2)
+    key, value = (torch.cat([p.to(x.device), n], dim=2) for p, n in ((past_key, key), (past_value, value)))
     area = x.shape[1] // memory.frames
     seen = []
     for number, rows in enumerate(query.split(area, dim=2)):
         end = past_key.shape[2] + (number + 1) * area
         seen.append(F.scaled_dot_product_attention(rows, key[:, :, :end], value[:, :, :end]))
-    memory.kept[module] = tuple(rows[:, :, max(0, rows.shape[2] - WINDOW * area) :].clone() for rows in (key, value))
+    recent = slice(max(0, key.shape[2] - WINDOW * area), None)
+    memory.kept[module] = tuple(rows[:, :, recent].to(memory.rest, copy=True) for rows in (key, value))
     out = module.to_out[0](torch.cat(seen, dim=2).transpose(1, 2).flatten(2))
     return (out + x) / module.rescale_output_factor
