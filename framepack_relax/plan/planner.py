@@ -157,7 +157,9 @@ def _plan_sections(frame: Frame, shot: Shot) -> Iterator[SectionPlan]:
         steps = scene.steps or story.steps
         sigmas = sigma_table(steps, frame.facts.shift, *frame.size)
         coordinates = sigmas if relaxation.coord == "sigma" else times(steps)
+        settled = tuple(float(sigma) for sigma in sigmas)
         base = base_scales(scene, frame.facts)
+        scales = {fresh: scale_table(relaxation, coordinates, base=base, fresh=fresh) for fresh in (False, True)}
         for nth, place in enumerate(places):
             history = slots(frame.order, place, shot.sections)
             yield SectionPlan(
@@ -171,8 +173,8 @@ def _plan_sections(frame: Frame, shot: Shot) -> Iterator[SectionPlan]:
                 frames=_span(shot, range(place, place + 1)),
                 intensity=scene.intensity,
                 relaxation=relaxation,
-                sigmas=tuple(float(sigma) for sigma in sigmas),
-                scales=scale_table(relaxation, coordinates, base=base, fresh=history.fresh),
+                sigmas=settled,
+                scales=scales[history.fresh],
                 history=history,
             )
 
