@@ -14,8 +14,8 @@ from .placement import PRESETS, Preset
 from .video_model import VideoModel
 
 # Peaks of live tensors of the real configurations on torch's meta device: a forward pass holds 18 vectors of the
-# model's width per token, the streaming decoder 5.8 times the input of its last block for a section's 37 frames.
-ROWS, DECODED, FRAMES = 20, 6, 37
+# model's width per token, the streaming decoder 6.2 times the input of its last block for the 13 frames of a piece.
+ROWS, DECODED, FRAMES = 20, 6.5, 13
 USABLE = 0.95  # of a GPU's memory; the rest is CUDA's own
 GIB = 2**30
 

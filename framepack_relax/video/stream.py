@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from .decode import decode, to_uint8
 
+PIECE = 3  # latent frames decoded at once: a third of the memory of whole sections in the same time (LOG.md)
 WINDOW = 9  # latent frames of the past that the middle block's attention sees
 
 
@@ -54,9 +55,12 @@ class StreamDecoder:
 
     def push(self, latents: Tensor) -> NDArray[np.uint8]:
         """Takes a section [1, C, 9, h, w]; gives its frames [N, H, W, 3]: 37 of the first section, then 36."""
-        first = not self.tiles
-        with streaming(self.vae, self.tiles, self.rest):
-            return to_uint8(decode(self.vae, torch.cat([self.start, latents], dim=2) if first else latents))
+        made = []
+        for piece in latents.split(PIECE, dim=2):
+            now = piece if self.tiles else torch.cat([self.start, piece], dim=2)
+            with streaming(self.vae, self.tiles, self.rest):
+                made.append(to_uint8(decode(self.vae, now)))
+        return np.concatenate(made)
 
 
 @contextmanager
