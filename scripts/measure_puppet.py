@@ -36,9 +36,9 @@ Row = dict[str, Any]
 class Bench:
     """The model and its judges, loaded once."""
 
-    def __init__(self, model: Path) -> None:
+    def __init__(self, model: Path, judges: Path) -> None:
         self.model = fr.load(str(model), device="cpu")
-        self.action, self.text = ActionJudge(JUDGES / "action"), TextJudge(JUDGES / "text")
+        self.action, self.text = ActionJudge(judges / "action"), TextJudge(judges / "text")
         self.scenes = [(colour, place) for colour in COLOURS for place in PLACES]
 
     def film(self, colour: str, place: str, seed: int, *acts: tuple[str, int]) -> list[NDArray[np.uint8]]:
@@ -168,6 +168,7 @@ def mean(values: list[Any]) -> float | None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=MODEL)
+    parser.add_argument("--judges", type=Path, default=JUDGES, help="folder with action/ and text/")
     parser.add_argument("--full", action="store_true")
     parser.add_argument("--quick", action="store_true")
     words = parser.parse_args()
@@ -175,10 +176,10 @@ def main() -> None:
     file = words.model / "measurements.jsonl"
     known = [json.loads(line) for line in file.open(encoding="utf8")] if file.exists() else []
     if words.quick:
-        known = list(measure(Bench(words.model), [], quick=True))
+        known = list(measure(Bench(words.model, words.judges), [], quick=True))
     elif words.full:
         with file.open("a", encoding="utf8") as lines:
-            for row in measure(Bench(words.model), known, quick=False):
+            for row in measure(Bench(words.model, words.judges), known, quick=False):
                 lines.write(json.dumps(row) + "\n")
                 lines.flush()
                 known.append(row)

@@ -29,7 +29,7 @@ def test_a_clip_is_called_by_what_happens_in_it_not_by_its_caption(action):
 
 
 def test_labels_come_about_equally_often():
-    _, labels = clips(np.random.default_rng(0), 60, frames=4, span=64, size=16)
+    _, labels, _ = clips(np.random.default_rng(0), 60, frames=4, span=64, size=16)
     assert torch.bincount(labels, minlength=len(LABELS)).tolist() == [10] * 6
 
 
