@@ -3,7 +3,8 @@
     RelaxError
     ├── StoryboardError     mistakes of a storyboard, all of them at once, each with its place
     ├── ModelError          a model that is not there, is incomplete, or does not fit the storyboard
-    └── RenderError         a render that cannot start or go on (output folder, image, numbers)
+    ├── RenderError         a render that cannot start or go on (output folder, image, numbers)
+    └── EvaluationError     a film that cannot be measured, or an instrument that is not there
 
 The command line prints them without a traceback and exits with code 2. Anything else is a bug of ours.
 """
@@ -45,3 +46,7 @@ class ModelError(RelaxError):
 
 class RenderError(RelaxError):
     """A render that cannot start or go on."""
+
+
+class EvaluationError(RelaxError):
+    """A film that cannot be measured, or an instrument that is not there."""

@@ -29,13 +29,14 @@ def frames_batch(rng: np.random.Generator, config: VaeTraining, device: str) -> 
 
 
 def clips_batch(rng: np.random.Generator, config: VaeTraining, device: str, *, whole: bool) -> Tensor:
-    """Clips [B, 3, T, H, W], most of them with the figure in motion; `whole` pictures, one at a time, or crops."""
+    """Clips [B, 3, T, H, W], most in motion, many in a flip; `whole` pictures, one at a time, or crops."""
     picks: list[tuple[Film, np.ndarray]] = []
     while len(picks) < (1 if whole else config.clip_batch):
         film = sample_film(rng, 3, Mix())
         start = int(rng.integers(0, 3 * SECTION_FRAMES + 2 - config.clip_frames))
-        moved = np.abs(np.diff(film.pose[start : start + config.clip_frames], axis=0)).max()
-        if moved > 0.02 or rng.random() < 0.15:
+        change = np.abs(np.diff(film.pose[start : start + config.clip_frames], axis=0)).max(0)
+        share = 1.0 if change[2] > 0.02 else 0.4 if change.max() > 0.02 else 0.1  # turning, moving, still
+        if rng.random() < share:
             picks.append((film, np.arange(start, start + config.clip_frames)))
     clips = draw(picks, config.size, device).unflatten(0, (len(picks), config.clip_frames)).transpose(1, 2)
     return _recoloured(rng, clips if whole else _cropped(rng, picks, clips, config))
@@ -102,7 +103,7 @@ def train_vae(vae: AutoencoderKLHunyuanVideo, folder: Path, config: VaeTraining,
     keep = Checkpoints(folder / "vae", vae, optimizer, ema=0.998)
     total, begun = config.frame_steps + config.clip_steps + config.whole_steps, time.time()
     for step in range(keep.resume(), total):
-        if step == config.frame_steps:
+        if step == config.frame_steps > 0:
             inflate(vae)
             inflate(keep.average)
             optimizer.forget()

@@ -64,7 +64,8 @@ def main() -> None:
     transformer = training.transformer
     if args.steps:
         transformer = replace(transformer, steps=args.steps)
-    if args.start:
+    if args.start:  # its VAE knows single frames
+        training = replace(training, vae=replace(training.vae, frame_steps=0, lr=training.vae.lr / 2))
         pipe = HunyuanVideoFramepackPipeline.from_pretrained(args.start, dtype=torch.float32)
     else:
         pipe = build_pipeline(sizes, seed=training.vae.seed)

@@ -5,6 +5,7 @@ N frames, W windows, L labels; frames are uint8 RGB [N, H, W, 3]
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import VideoMAEForVideoClassification, VideoMAEImageProcessor
 
+from ..errors import EvaluationError
 from .windows import window_frames
 
 STATIC = "static"
@@ -47,6 +49,15 @@ class ActionJudge:
         self.processor = VideoMAEImageProcessor.from_pretrained(name)
         names: dict[int, str] = self.model.config.id2label
         self.labels = tuple(names[number] for number in sorted(names))
+
+    def known(self, label: str) -> str:
+        """The label as this judge spells it; EvaluationError names the nearest where it has none of that name."""
+        spelt = {name.casefold(): name for name in self.labels}
+        if label.casefold() not in spelt:
+            near = get_close_matches(label.casefold(), spelt, n=3, cutoff=0.4) or sorted(spelt)[:6]
+            names = ", ".join(spelt[name] for name in near)
+            raise EvaluationError(f"--target-class {label}: the judge has no such label; it has {names}")
+        return spelt[label.casefold()]
 
     @torch.no_grad()
     def score(self, frames: NDArray[np.uint8], fps: float) -> ActionScores:

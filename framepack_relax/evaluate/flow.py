@@ -1,12 +1,14 @@
 """How much moves, by dense optical flow with the camera's own motion removed.
 
 DIS flow (Kroeger et al., arXiv 1603.03590; OpenCV); the figure per pair of frames and the verdict are those of VBench's
-dynamic degree (arXiv 2311.17982), which takes RAFT's flow: the mean of the fastest 5 % of pixels, about 8 times a second.
+dynamic degree (arXiv 2311.17982), which takes RAFT's flow: the mean of the fastest 5 % of pixels, about 8 times a
+second.
 
 N frames, P pairs of frames, H and W height and width; frames are uint8 RGB [N, H, W, 3]
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -50,9 +52,9 @@ def measure_motion(frames: NDArray[np.uint8], fps: float) -> Motion:
     greys = [_grey(frame) for frame in frames[::every]]
     rate = fps / every
     series, raw = [], []
-    dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    for before, after in zip(greys, greys[1:], strict=False):
-        flow = np.asarray(dis.calc(before, after, None), dtype=np.float32)
+    dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    for before, after in pairwise(greys):
+        flow = np.asarray(dis.calc(before, after, np.zeros((*before.shape, 2), np.float32)), dtype=np.float32)
         raw.append(_fastest(flow))
         series.append(_fastest(flow - camera_flow(before, flow)))
     return Motion(series=np.array(series) * rate / SIDE, raw=np.array(raw) * rate / SIDE, rate=rate)

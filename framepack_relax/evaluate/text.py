@@ -18,6 +18,7 @@ class TextJudge:
     """A CLIPModel in a folder or on the hub."""
 
     def __init__(self, name: str | Path, *, device: str = "cpu") -> None:
+        self.name = str(name)
         self.model = CLIPModel.from_pretrained(name, dtype=torch.float32).to(device).eval()
         self.processor = CLIPImageProcessor.from_pretrained(name)
         self.tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)

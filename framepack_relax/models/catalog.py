@@ -145,6 +145,16 @@ def find(name: str, *, download: bool = True) -> Source:
     return Source(name=name, parts=parts)
 
 
+def find_checkpoint(name: str) -> Path:
+    """A single network as a local folder, by folder or hub id; ModelError says how to get it."""
+    wanted = {"*.json", "*.safetensors", "*.txt"}
+    folder = _repository(name, sorted(wanted), download=True)
+    if isinstance(folder, str):
+        raise ModelError(_advice(name, {name: wanted}, {name: folder}))
+    _check_part("network", folder)
+    return folder
+
+
 def on_disk(name: str) -> bool:
     """Whether every part is there without a download."""
     try:

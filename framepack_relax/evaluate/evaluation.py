@@ -1,0 +1,103 @@
+"""All measures of one film: the instruments that are there, and what each of them says."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from ..errors import EvaluationError, ModelError
+from ..models.catalog import find_checkpoint
+from ..video.motion import MotionMeter
+from .action import ActionJudge
+from .film import Film
+from .flow import measure_motion
+from .perceptual import Distance, lpips_distance, measure_stability
+from .text import TextJudge
+
+JUDGES = Path(__file__).parent / "judges"
+ACTION = {"packaged": str(JUDGES / "action"), "videomae": "MCG-NJU/videomae-base-finetuned-kinetics"}
+TEXT = {"packaged": str(JUDGES / "text"), "clip": "openai/clip-vit-large-patch14"}
+LICENCES = {"videomae": "CC BY-NC 4.0: not for commercial use"}
+TOP = 5  # labels
+AT_ONCE = 1.2  # seconds in which an action should have started
+PROMPTED = 16  # frames of a film that are compared with its prompt
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Instruments:
+    """What measures; None where a network or a package is missing, and `missing` says of each what to do."""
+
+    action: ActionJudge | None
+    text: TextJudge | None
+    distance: Distance | None
+    missing: tuple[str, ...]
+
+
+def gather(*, action: str = "packaged", text: str = "packaged", device: str = "cpu") -> Instruments:
+    """Instruments by name (`packaged`, `videomae`, `clip`), folder or hub id."""
+    missing: list[str] = []
+
+    def take(build: Callable[[], T]) -> T | None:
+        try:
+            return build()
+        except (EvaluationError, ModelError) as error:
+            missing.append(str(error))
+            return None
+
+    return Instruments(
+        action=take(lambda: ActionJudge(find_checkpoint(ACTION.get(action, action)), device=device)),
+        text=take(lambda: TextJudge(find_checkpoint(TEXT.get(text, text)), device=device)),
+        distance=take(lpips_distance),
+        missing=tuple(missing),
+    )
+
+
+def evaluate(
+    film: Film,
+    instruments: Instruments,
+    *,
+    prompt: str | None = None,
+    targets: Sequence[str] = (),
+    reference: Film | None = None,
+) -> dict[str, Any]:
+    """Every figure of a film, as JSON; those of a missing instrument are absent.
+
+    `targets` are the action judge's labels that the film should show. Raises EvaluationError for a label it has not.
+    """
+    motion = measure_motion(film.frames, film.fps)
+    made: dict[str, Any] = {
+        "film": str(film.path),
+        "seconds": round(film.seconds, 3),
+        "motion": {
+            "mean": motion.mean,
+            "at_once": motion.within(AT_ONCE),
+            "dynamic": motion.dynamic,
+            "camera_and_all": float(motion.raw.mean()) if len(motion.raw) else 0.0,
+            "series": motion.series.round(4).tolist(),
+        },
+    }
+    meter = MotionMeter()
+    meter.add(film.frames)
+    if sections := meter.figures():
+        made["drift"] = {name: asdict(sections[-1])[name] for name in ("exposure", "colour", "drift")}
+    if instruments.action:
+        scores = instruments.action.score(film.frames, film.fps)
+        best = {label: scores.best(label) for label in scores.labels}
+        made["action"] = {"named": scores.named(), "top": dict(sorted(best.items(), key=lambda row: -row[1])[:TOP])}
+        made["action"]["targets"] = {
+            label: {"mean": scores.mean(label), "best": scores.best(label)}
+            for label in (instruments.action.known(target) for target in targets)
+        }
+    if instruments.text and prompt:
+        numbers = np.linspace(0, len(film.frames) - 1, min(PROMPTED, len(film.frames))).round().astype(int)
+        cosines = instruments.text.cosines(film.frames[numbers], [prompt])[:, 0]
+        made["text"] = {"cosine": float(cosines.mean()), "score": 100 * max(0.0, float(cosines.mean()))}
+        made["text"] |= {"best": float(cosines.max()), "checkpoint": instruments.text.name}
+    if instruments.distance:
+        other = None if reference is None else reference.frames
+        made["lpips"] = asdict(measure_stability(film.frames, film.fps, instruments.distance, other))
+    return made

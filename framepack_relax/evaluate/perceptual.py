@@ -1,0 +1,73 @@
+"""How much pictures differ to the eye: LPIPS (Zhang et al., arXiv 1801.03924) between frames of a film.
+
+P pairs of frames, N frames, H and W height and width; frames are uint8 RGB [N, H, W, 3]
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..errors import EvaluationError
+
+RATE = 8  # frames a second that are compared
+BATCH = 16  # pairs
+Distance = Callable[[Tensor, Tensor], Tensor]  # two batches [P, 3, H, W] in -1..1 -> [P]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stability:
+    """Means over a film; `reference` is None where there is no film to compare with."""
+
+    adjacent: float  # from frame to frame
+    first: float  # to the first frame
+    reference: float | None  # to the same moment of the reference
+
+
+def measure_stability(
+    frames: NDArray[np.uint8], fps: float, distance: Distance, reference: NDArray[np.uint8] | None = None
+) -> Stability:
+    """Compared about 8 times a second; `reference` has the frame rate and the size of `frames`."""
+    every = max(1, round(fps / RATE))
+    seen = frames[::every]
+    other = None if reference is None else reference[::every][: len(seen)]
+    return Stability(
+        adjacent=_mean(seen[:-1], seen[1:], distance),
+        first=_mean(np.broadcast_to(seen[:1], seen[1:].shape), seen[1:], distance),
+        reference=None if other is None else _mean(seen[: len(other)], other, distance),
+    )
+
+
+@torch.no_grad()
+def _mean(a: NDArray[np.uint8], b: NDArray[np.uint8], distance: Distance) -> float:
+    if a.shape[1:] != b.shape[1:]:
+        raise EvaluationError(
+            f"the reference has frames of {b.shape[2]}x{b.shape[1]}, the film {a.shape[2]}x{a.shape[1]}"
+        )
+    values = [
+        distance(_pixels(a[first : first + BATCH]), _pixels(b[first : first + BATCH])).flatten()
+        for first in range(0, len(a), BATCH)
+    ]
+    return float(torch.cat(values).mean()) if values else 0.0
+
+
+def _pixels(frames: NDArray[np.uint8]) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def lpips_distance() -> Distance:
+    """The lpips package's AlexNet distance. Raises EvaluationError where it or its weights are not there."""
+    try:
+        import lpips
+
+        network = lpips.LPIPS(net="alex", verbose=False).eval()
+    except ImportError as error:
+        raise EvaluationError("lpips is not installed: pip install 'framepack-relax[lpips]'") from error
+    except (OSError, RuntimeError) as error:
+        raise EvaluationError(
+            f"lpips cannot load AlexNet's weights ({error}); it downloads them from pytorch.org"
+        ) from error
+    return lambda a, b: network(a, b)
