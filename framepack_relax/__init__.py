@@ -14,17 +14,18 @@ from typing import TYPE_CHECKING, Any
 from ._version import __version__
 
 if TYPE_CHECKING:
-    from .api import load, plan, read, render, restore, status, stream
-    from .errors import ModelError, RelaxError, RenderError, StoryboardError
+    from .api import evaluate, load, plan, read, render, restore, status, stream
+    from .errors import EvaluationError, ModelError, RelaxError, RenderError, StoryboardError
     from .storyboard import Guidance, Relax, Scene, Storyboard
 
 _HOMES = {
-    **dict.fromkeys(("load", "plan", "read", "render", "restore", "status", "stream"), "api"),
-    **dict.fromkeys(("ModelError", "RelaxError", "RenderError", "StoryboardError"), "errors"),
+    **dict.fromkeys(("evaluate", "load", "plan", "read", "render", "restore", "status", "stream"), "api"),
+    **dict.fromkeys(("EvaluationError", "ModelError", "RelaxError", "RenderError", "StoryboardError"), "errors"),
     **dict.fromkeys(("Guidance", "Relax", "Scene", "Storyboard"), "storyboard"),
 }
 
 __all__ = [
+    "EvaluationError",
     "Guidance",
     "ModelError",
     "Relax",
@@ -34,6 +35,7 @@ __all__ = [
     "Storyboard",
     "StoryboardError",
     "__version__",
+    "evaluate",
     "load",
     "plan",
     "read",

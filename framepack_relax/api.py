@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from .errors import EvaluationError
 from .models.catalog import model_facts
 from .plan.planner import make_plan
 from .plan.renderplan import RenderPlan
@@ -103,6 +104,37 @@ def status(out: str | Path) -> "Status":
     from .render.status import read_status
 
     return read_status(Path(out))
+
+
+def evaluate(
+    films: Sequence[str | Path],
+    *,
+    prompt: str | None = None,
+    target_classes: Sequence[str] = (),
+    reference: str | Path | None = None,
+    action: str | None = None,
+    text: str | None = None,
+    device: str = "cpu",
+) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
+    """What films show, a row each: motion, action, fit to the prompt, LPIPS, drift; and what instruments are missing.
+
+    Without `prompt` a film that framepack-relax wrote gives a row per scene. `action` and `text` are `packaged`,
+    `videomae` and `clip`, a folder or a hub id; by default what fits the films. Needs the extra `eval`. Raises
+    EvaluationError.
+    """
+    try:
+        from .evaluate.evaluation import evaluate_scenes, fitting, gather
+        from .evaluate.film import read_film
+    except ImportError as error:
+        raise EvaluationError(f"{error.name} is not installed: pip install 'framepack-relax[eval]'") from error
+    read = [read_film(Path(film)) for film in films]
+    other = None if reference is None else read_film(Path(reference))
+    names = fitting(read)
+    instruments = gather(action=action or names[0], text=text or names[1], device=device)
+    rows = []
+    for film in read:
+        rows += evaluate_scenes(film, instruments, prompt=prompt, targets=target_classes, reference=other)
+    return rows, instruments.missing
 
 
 def _prepare(

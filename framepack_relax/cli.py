@@ -199,6 +199,32 @@ def plan(
         _warn(warning)
 
 
+@app.command("eval")
+def evaluate(
+    films: Annotated[list[Path], typer.Argument(help="films (mp4 and others)", show_default=False)],
+    prompt: Annotated[str | None, typer.Option(help="what they should show; default: their scenes' own")] = None,
+    target_class: Annotated[list[str], typer.Option(help="the action judge's label for it; may be repeated")] = [],  # noqa: B006
+    reference: Annotated[Path | None, typer.Option(help="a film to compare with, frame by frame")] = None,
+    action: Annotated[str | None, typer.Option(help="action judge: packaged, videomae, folder or hub id")] = None,
+    text: Annotated[str | None, typer.Option(help="text judge: packaged, clip, folder or hub id")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda")] = "cpu",
+    as_json: Annotated[bool, typer.Option("--json", help="print everything, with the series")] = False,
+) -> None:
+    """Measure what films show: motion, action, fit to the prompt, stability, drift."""
+    _quiet()
+    with errors.status("looking at the films"):
+        rows, missing = api.evaluate(
+            films, prompt=prompt, target_classes=target_class, reference=reference, action=action, text=text,
+            device=device,
+        )  # fmt: skip
+    for line in missing:
+        _warn(line)
+    if as_json:
+        sys.stdout.write(json.dumps(rows, indent=1) + "\n")
+    else:
+        console.print(tables.evaluation_table(rows))
+
+
 @app.command()
 def schema() -> None:
     """Print the JSON Schema of storyboards, for editors."""

@@ -137,6 +137,30 @@ def model_text(entry: Entry, there: bool, card: Mapping[str, Any]) -> Table:
     return table
 
 
+def evaluation_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """A row per film or scene; figures of missing instruments are dashes."""
+    table = Table(**COMPACT, caption="motion in short sides a second, camera taken out; action: its best window")
+    for name in ("film", "scene", "motion", "in 1.2 s", "dynamic", "action", "targets", "text", "lpips", "drift"):
+        table.add_column(name, justify="left" if name in ("film", "scene", "action", "targets") else "right")
+    for row in rows:
+        motion, action = row["motion"], row.get("action", {})
+        targets = [f"{label} {p['best']:.2f} ({p['mean']:.2f})" for label, p in action.get("targets", {}).items()]
+        named = f"{action['named']} {action['top'].get(action['named'], 0.0):.2f}" if action else "-"
+        table.add_row(
+            str(row["film"]),
+            row["scene"] or "-",
+            f"{motion['mean']:.3f}",
+            f"{motion['at_once']:.3f}",
+            _yes(motion["dynamic"]),
+            named,
+            "\n".join(targets) or "-",
+            f"{row['text']['score']:.1f}" if "text" in row else "-",
+            f"{row['lpips']['adjacent']:.3f}" if "lpips" in row else "-",
+            f"{row['drift']['drift']:.3f}" if "drift" in row else "-",
+        )
+    return table
+
+
 def _origin(entry: Entry) -> str:
     if entry.name == "puppet":
         return "packaged"

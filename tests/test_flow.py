@@ -38,6 +38,13 @@ def test_nothing_moves_in_a_still_film_and_a_single_frame_has_no_motion():
     assert measure_motion(film(frames=1), 30).mean == 0
 
 
+def test_flat_surfaces_and_a_codecs_grain_do_not_move():
+    rng = np.random.default_rng(0)
+    sky = np.linspace(120, 150, 96, dtype=np.float32)[:, None, None].repeat(96, 1).repeat(3, 2)
+    grainy = np.stack([np.clip(sky + rng.normal(0, 1.5, sky.shape), 0, 255) for _ in range(31)]).astype(np.uint8)
+    assert measure_motion(grainy, 30).mean < 0.01
+
+
 def test_a_pan_is_the_cameras_motion_and_not_the_films():
     pan = measure_motion(film(pan=2.0, patch=4), 30)
     assert pan.raw.mean() == pytest.approx(2 * 30 / 256, rel=0.2)

@@ -43,7 +43,9 @@ def test_a_run_folder_holds_everything(film, tmp_path):
     assert tags["title"] == resolved.title == "Äh"
     assert (resolved.size, resolved.fps, resolved.order) == ((32, 32), 30, "forward")
     assert resolved == parse_storyboard((out / "story.yaml").read_text(encoding="utf8"))
-    assert set(json.loads(tags["framepack_relax"])) == {"versions", "model", "weights", "seeds"}
+    facts = json.loads(tags["framepack_relax"])
+    assert set(facts) == {"versions", "model", "weights", "seeds", "scenes"}
+    assert facts["scenes"][1] == {"id": "flip", "prompt": "a red figure does a backflip", "frames": [73, 109]}
 
 
 def test_the_report_counts_forwards_by_kind_and_sets_motion_beside_seam_and_drift(film):

@@ -37,7 +37,7 @@ class Instruments:
     missing: tuple[str, ...]
 
 
-def gather(*, action: str = "packaged", text: str = "packaged", device: str = "cpu") -> Instruments:
+def gather(*, action: str, text: str, device: str = "cpu") -> Instruments:
     """Instruments by name (`packaged`, `videomae`, `clip`), folder or hub id."""
     missing: list[str] = []
 
@@ -54,6 +54,23 @@ def gather(*, action: str = "packaged", text: str = "packaged", device: str = "c
         distance=take(lpips_distance),
         missing=tuple(missing),
     )
+
+
+def fitting(films: Sequence[Film]) -> tuple[str, str]:
+    """Names of the action and the text judge: the packaged ones know the packaged model's world only."""
+    return ("packaged", "packaged") if {film.model for film in films} == {"puppet"} else ("videomae", "clip")
+
+
+def evaluate_scenes(
+    film: Film, instruments: Instruments, *, prompt: str | None = None, targets: Sequence[str] = (), **more: Any
+) -> list[dict[str, Any]]:
+    """With a prompt the whole film, else each scene that the film says it has, by its own prompt."""
+    if prompt is not None or not film.scenes:
+        return [{"scene": None, **evaluate(film, instruments, prompt=prompt, targets=targets, **more)}]
+    return [
+        {"scene": s.id, **evaluate(film.cut(s), instruments, prompt=s.prompt, targets=targets, **more)}
+        for s in film.scenes
+    ]
 
 
 def evaluate(

@@ -3,7 +3,8 @@
 N frames, H and W height and width
 """
 
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import av
@@ -14,20 +15,36 @@ from numpy.typing import NDArray
 
 from ..errors import EvaluationError
 
+TAG = "framepack_relax"  # of the mp4
 SIDE = 256  # px of the short side: larger frames are made as small when they are read
 
 
 @dataclass(frozen=True, kw_only=True)
+class FilmScene:
+    """A stretch of a film: frames[0] up to but not with frames[1]."""
+
+    id: str
+    prompt: str
+    frames: tuple[int, int]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Film:
-    """`frames` uint8 RGB [N, H, W, 3]."""
+    """`frames` uint8 RGB [N, H, W, 3]; `model` and `scenes` are what framepack-relax wrote into the file, if it did."""
 
     path: Path
     frames: NDArray[np.uint8]
     fps: float
+    model: str | None = None
+    scenes: tuple[FilmScene, ...] = ()
 
     @property
     def seconds(self) -> float:
         return len(self.frames) / self.fps
+
+    def cut(self, scene: FilmScene) -> "Film":
+        """One scene as a film of its own."""
+        return replace(self, frames=self.frames[slice(*scene.frames)], scenes=(scene,))
 
 
 def read_film(path: Path) -> Film:
@@ -36,13 +53,28 @@ def read_film(path: Path) -> Film:
         with av.open(str(path)) as container:
             if not container.streams.video:
                 raise EvaluationError(f"{path}: holds no video")
+            tags = dict(container.metadata)
             rate = container.streams.video[0].average_rate
             frames = [_small(frame.to_ndarray(format="rgb24")) for frame in container.decode(video=0)]
     except (OSError, FFmpegError) as error:
         raise EvaluationError(f"{path}: cannot be read as a film ({error.strerror or error})") from error
     if not frames or not rate:
         raise EvaluationError(f"{path}: holds no frames; render it again")
-    return Film(path=path, frames=np.stack(frames), fps=float(rate))
+    model, scenes = _own_tags(tags.get(TAG, "{}"))
+    return Film(path=path, frames=np.stack(frames), fps=float(rate), model=model, scenes=scenes)
+
+
+def _own_tags(text: str) -> tuple[str | None, tuple[FilmScene, ...]]:
+    """Model and scenes; nothing where somebody else wrote the tag."""
+    try:
+        facts = json.loads(text)
+        scenes = []
+        for row in facts.get("scenes", []):
+            first, end = row["frames"]
+            scenes.append(FilmScene(id=str(row["id"]), prompt=str(row["prompt"]), frames=(int(first), int(end))))
+        return facts.get("model"), tuple(scenes)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None, ()
 
 
 def _small(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -18,6 +18,7 @@ SIDE = 256  # px that the short side is brought to
 RATE = 8  # pairs a second
 FASTEST = 0.05  # share of the pixels that counts
 MOVING = 6 / SIDE * RATE  # short sides a second, from which on VBench calls a pair moving
+VISIBLE = 4  # levels by which a place must change for its flow to count: flat surfaces have any flow (LOG.md)
 CORNERS = 400  # points with texture that the camera's motion is fitted to
 OFF = 1.0  # px by which a point may miss that motion and still belong to the background
 BACKGROUND = 0.5  # share of the points that must belong to it; else the camera is taken to stand
@@ -55,8 +56,9 @@ def measure_motion(frames: NDArray[np.uint8], fps: float) -> Motion:
     dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     for before, after in pairwise(greys):
         flow = np.asarray(dis.calc(before, after, np.zeros((*before.shape, 2), np.float32)), dtype=np.float32)
-        raw.append(_fastest(flow))
-        series.append(_fastest(flow - camera_flow(before, flow)))
+        seen = _visible(before, after)[..., None]
+        raw.append(_fastest(flow * seen))
+        series.append(_fastest((flow - camera_flow(before, flow)) * seen))
     return Motion(series=np.array(series) * rate / SIDE, raw=np.array(raw) * rate / SIDE, rate=rate)
 
 
@@ -75,6 +77,12 @@ def camera_flow(frame: NDArray[np.uint8], flow: NDArray[np.float32]) -> NDArray[
     y, x = np.mgrid[:height, :width].astype(np.float32)
     moved = np.stack([x, y, np.ones_like(x)], axis=-1) @ affine.T.astype(np.float32)
     return np.asarray(moved - np.stack([x, y], axis=-1), dtype=np.float32)
+
+
+def _visible(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """[H, W]: 1 where something changes, and a little around it."""
+    change = cv2.GaussianBlur(cv2.absdiff(before, after), (5, 5), 0)
+    return np.asarray(cv2.dilate((change > VISIBLE).astype(np.uint8), np.ones((9, 9), np.uint8)), dtype=np.uint8)
 
 
 def _fastest(flow: NDArray[np.float32]) -> float:

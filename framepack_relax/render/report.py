@@ -33,9 +33,17 @@ def curve(plan: RenderPlan, index: int) -> tuple[str, list[float], dict[str, lis
 
 
 def film_tags(plan: RenderPlan, source: Source) -> dict[str, str]:
-    """What the mp4 says of itself, besides the storyboard that it carries: versions, weights, seeds."""
+    """What the mp4 says of itself, besides the storyboard that it carries: versions, weights, seeds, scenes."""
     seeds = {str(section.index): section.seed for section in plan.sections}
-    facts = {"versions": versions(), "model": source.name, "weights": source.fingerprint(), "seeds": seeds}
+    prompts = {section.scene: section.prompt for section in plan.sections}
+    scenes = [{"id": s.scene, "prompt": prompts[s.scene], "frames": s.frames} for s in plan.scenes]
+    facts = {
+        "versions": versions(),
+        "model": source.name,
+        "weights": source.fingerprint(),
+        "seeds": seeds,
+        "scenes": scenes,
+    }
     return {
         "title": plan.title,
         "comment": f"framepack-relax {__version__}",
