@@ -21,7 +21,7 @@ MOVING = 6 / SIDE * RATE  # short sides a second, from which on VBench calls a p
 VISIBLE = 4  # levels by which a place must change for its flow to count: flat surfaces have any flow (LOG.md)
 CORNERS = 400  # points with texture that the camera's motion is fitted to
 OFF = 1.0  # px by which a point may miss that motion and still belong to the background
-BACKGROUND = 0.5  # share of the points that must belong to it; else the camera is taken to stand
+CELLS = 4  # the picture in 4 x 4: half of them must hold such points, else the camera is taken to stand
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,9 +71,12 @@ def camera_flow(frame: NDArray[np.uint8], flow: NDArray[np.float32]) -> NDArray[
     points = corners[:, 0]
     there = points + flow[points[:, 1].astype(int), points[:, 0].astype(int)]
     affine, belong = cv2.estimateAffine2D(points, there, method=cv2.RANSAC, ransacReprojThreshold=OFF)
-    if affine is None or belong.mean() < BACKGROUND:
-        return still
     height, width = frame.shape
+    if affine is None:
+        return still
+    cells = (points[belong.ravel() == 1] * CELLS / (width, height)).astype(int)
+    if len(np.unique(cells, axis=0)) < CELLS**2 / 2:  # one moving thing on a plain ground is not the ground
+        return still
     y, x = np.mgrid[:height, :width].astype(np.float32)
     moved = np.stack([x, y, np.ones_like(x)], axis=-1) @ affine.T.astype(np.float32)
     return np.asarray(moved - np.stack([x, y], axis=-1), dtype=np.float32)

@@ -44,9 +44,8 @@ def measure_stability(
 @torch.no_grad()
 def _mean(a: NDArray[np.uint8], b: NDArray[np.uint8], distance: Distance) -> float:
     if a.shape[1:] != b.shape[1:]:
-        raise EvaluationError(
-            f"the reference has frames of {b.shape[2]}x{b.shape[1]}, the film {a.shape[2]}x{a.shape[1]}"
-        )
+        sizes = [f"{width}x{height}" for height, width in (b.shape[1:3], a.shape[1:3])]
+        raise EvaluationError(f"the reference has frames of {sizes[0]}, the film of {sizes[1]}; they must be as large")
     values = [
         distance(_pixels(a[first : first + BATCH]), _pixels(b[first : first + BATCH])).flatten()
         for first in range(0, len(a), BATCH)

@@ -1,0 +1,90 @@
+"""The evaluation of films: what is read, what each figure is where the answer is known, and what is missing."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from faults import TOOL
+
+import framepack_relax as fr
+from framepack_relax.evaluate.film import read_film
+from framepack_relax.evaluate.perceptual import measure_stability
+from framepack_relax.video.writer import Mp4Writer
+
+
+def write(path, frames, fps=30, tags=None):
+    with Mp4Writer(path, fps=fps, size=frames.shape[2:0:-1], crf=10, metadata=tags or {}) as writer:
+        writer.write(frames)
+    return path
+
+
+def moving_square(frames=61, size=96, speed=1):
+    made = np.full((frames, size, size, 3), 90, np.uint8)
+    for number in range(frames):
+        made[number, 30:50, 10 + speed * number : 30 + speed * number] = (240, 220, 60)
+    return made
+
+
+def test_a_film_is_read_with_its_scenes_and_made_small(tmp_path):
+    scenes = [{"id": "a", "prompt": "x", "frames": [0, 10]}, {"id": "b", "prompt": "y", "frames": [10, 25]}]
+    tags = {"framepack_relax": json.dumps({"model": "puppet", "scenes": scenes})}
+    film = read_film(write(tmp_path / "f.mp4", np.zeros((25, 320, 640, 3), np.uint8), fps=24, tags=tags))
+    assert film.frames.shape == (25, 256, 512, 3) and film.fps == 24 and film.seconds == pytest.approx(25 / 24)
+    assert film.model == "puppet" and [scene.prompt for scene in film.scenes] == ["x", "y"]
+    assert len(film.cut(film.scenes[1]).frames) == 15
+    foreign = write(tmp_path / "g.mp4", moving_square(5), tags={"framepack_relax": '{"scenes": [1]}'})
+    assert (read_film(foreign).model, read_film(foreign).scenes) == (None, ())
+
+
+@pytest.mark.parametrize("content", [b"", b"no film", None])
+def test_what_is_no_film_is_one_message(tmp_path, content):
+    file = tmp_path / "x.mp4"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(fr.EvaluationError, match=r"x\.mp4: cannot be read as a film"):
+        fr.evaluate([file])
+
+
+def brightness(a, b):
+    return (a - b).abs().mean((1, 2, 3))
+
+
+def test_stability_between_frames_to_the_first_and_to_a_reference():
+    ramp = np.arange(40, dtype=np.uint8)[:, None, None, None] * np.ones((1, 8, 8, 3), np.uint8)
+    figures = measure_stability(ramp, 8, brightness, ramp)
+    assert figures.adjacent == pytest.approx(1 / 127.5)
+    assert figures.first == pytest.approx(20 / 127.5)
+    assert figures.reference == 0
+    with pytest.raises(fr.EvaluationError, match="frames of 4x8, the film of 8x8"):
+        measure_stability(ramp, 8, brightness, ramp[:, :, :4])
+
+
+def test_a_missing_instrument_is_said_and_the_others_measure(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "empty"))
+    rows, missing = fr.evaluate([write(tmp_path / "f.mp4", moving_square())], prompt="a square", action="videomae")
+    assert any("MCG-NJU/videomae-base-finetuned-kinetics" in line and "hf download" in line for line in missing)
+    assert rows[0]["motion"]["mean"] == pytest.approx(30 / 96, rel=0.25) and "action" not in rows[0]
+    assert rows[0]["drift"]["drift"] > 0
+
+
+def test_the_command_measures_and_prints_json(tmp_path):
+    film = write(tmp_path / "f.mp4", moving_square())
+    done = subprocess.run([TOOL, "eval", film, "--json"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    row = json.loads(done.stdout)[0]
+    assert row["film"] == str(film) and row["motion"]["dynamic"]
+    (tmp_path / "no.mp4").write_text("no")
+    done = subprocess.run([TOOL, "eval", tmp_path / "no.mp4"], capture_output=True, text=True)
+    assert done.returncode == 2 and "cannot be read as a film" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_without_the_extra_the_command_says_what_to_install(tmp_path):
+    film = write(tmp_path / "f.mp4", moving_square(4))
+    code = (
+        "import sys\nsys.modules['cv2'] = None\nfrom framepack_relax.cli import main\n"
+        f"sys.argv = ['framepack-relax', 'eval', {str(film)!r}]\nmain()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 2 and "pip install 'framepack-relax[eval]'" in done.stderr
