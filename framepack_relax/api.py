@@ -116,7 +116,7 @@ def evaluate(
     text: str | None = None,
     device: str = "cpu",
 ) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
-    """What films show, a row each: motion, action, fit to the prompt, LPIPS, drift; and what instruments are missing.
+    """What films show, a row each: motion, action, fit to the prompt, LPIPS, drift; and notes on instruments.
 
     Without `prompt` a film that framepack-relax wrote gives a row per scene. `action` and `text` are `packaged`,
     `videomae` and `clip`, a folder or a hub id; by default what fits the films. Needs the extra `eval`. Raises
@@ -134,7 +134,7 @@ def evaluate(
     rows = []
     for film in read:
         rows += evaluate_scenes(film, instruments, prompt=prompt, targets=target_classes, reference=other)
-    return rows, instruments.missing
+    return rows, instruments.notes
 
 
 def _prepare(

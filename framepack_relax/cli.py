@@ -213,11 +213,11 @@ def evaluate(
     """Measure what films show: motion, action, fit to the prompt, stability, drift."""
     _quiet()
     with errors.status("looking at the films"):
-        rows, missing = api.evaluate(
+        rows, notes = api.evaluate(
             films, prompt=prompt, target_classes=target_class, reference=reference, action=action, text=text,
             device=device,
         )  # fmt: skip
-    for line in missing:
+    for line in notes:
         _warn(line)
     if as_json:
         sys.stdout.write(json.dumps(rows, indent=1) + "\n")

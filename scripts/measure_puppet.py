@@ -4,7 +4,8 @@ python scripts/measure_puppet.py                 # prints the figures of the com
 python scripts/measure_puppet.py --full          # measures again; hours on two cores, resumable
 python scripts/measure_puppet.py --quick         # a sample of each, minutes, kept nowhere
 
-One JSON line per film or clip in measurements.jsonl of the model's folder; everything printed is computed from them.
+One JSON line per film or clip in measurements.jsonl of the model's folder; everything printed, and figures.json beside
+them, is computed from these lines.
 """
 
 import argparse
@@ -25,6 +26,7 @@ from puppet_world import ACTION_WORDS, ACTIONS, COLOURS, HELD_OUT, PLACE_WORDS, 
 import framepack_relax as fr
 from framepack_relax.evaluate.action import STATIC, ActionJudge
 from framepack_relax.evaluate.text import TextJudge
+from framepack_relax.models.catalog import FIGURES
 
 MODEL = Path("framepack_relax/models/puppet")
 JUDGES = Path("framepack_relax/evaluate/judges")
@@ -184,6 +186,7 @@ def main() -> None:
                 lines.flush()
                 known.append(row)
                 print(row, flush=True)
+        (words.model / FIGURES).write_text(json.dumps(figures(known), indent=1) + "\n", encoding="utf8")
     print(json.dumps(figures(known), indent=1))
 
 

@@ -63,8 +63,9 @@ def test_stability_between_frames_to_the_first_and_to_a_reference():
 
 def test_a_missing_instrument_is_said_and_the_others_measure(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "empty"))
-    rows, missing = fr.evaluate([write(tmp_path / "f.mp4", moving_square())], prompt="a square", action="videomae")
-    assert any("MCG-NJU/videomae-base-finetuned-kinetics" in line and "hf download" in line for line in missing)
+    rows, notes = fr.evaluate([write(tmp_path / "f.mp4", moving_square())], prompt="a square", action="videomae")
+    assert any("not for commercial use" in line for line in notes)
+    assert any("MCG-NJU/videomae-base-finetuned-kinetics" in line and "hf download" in line for line in notes)
     assert rows[0]["motion"]["mean"] == pytest.approx(30 / 96, rel=0.25) and "action" not in rows[0]
     assert rows[0]["drift"]["drift"] > 0
 

@@ -29,30 +29,30 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class Instruments:
-    """What measures; None where a network or a package is missing, and `missing` says of each what to do."""
+    """What measures; None where a network or a package is missing. `notes` say what to do, and licences."""
 
     action: ActionJudge | None
     text: TextJudge | None
     distance: Distance | None
-    missing: tuple[str, ...]
+    notes: tuple[str, ...]
 
 
 def gather(*, action: str, text: str, device: str = "cpu") -> Instruments:
     """Instruments by name (`packaged`, `videomae`, `clip`), folder or hub id."""
-    missing: list[str] = []
+    notes: list[str] = [f"{action}: {LICENCES[action]}"] if action in LICENCES else []
 
     def take(build: Callable[[], T]) -> T | None:
         try:
             return build()
         except (EvaluationError, ModelError) as error:
-            missing.append(str(error))
+            notes.append(str(error))
             return None
 
     return Instruments(
         action=take(lambda: ActionJudge(find_checkpoint(ACTION.get(action, action)), device=device)),
         text=take(lambda: TextJudge(find_checkpoint(TEXT.get(text, text)), device=device)),
         distance=take(lpips_distance),
-        missing=tuple(missing),
+        notes=tuple(notes),
     )
 
 

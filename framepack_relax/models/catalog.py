@@ -19,6 +19,7 @@ from ..plan.facts import SIDECAR, ModelFacts, read_facts
 from ..plan.schedule import FlowShift
 
 WEIGHTS_VARIABLE = "FRAMEPACK_RELAX_WEIGHTS"
+FIGURES = "figures.json"  # of a model folder: what scripts/measure_puppet.py measured
 PUPPET = Path(__file__).parent / "puppet"
 PARTS = (
     "transformer", "vae", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2", "image_encoder",
@@ -211,7 +212,8 @@ def _advice(name: str, wanted: Mapping[str, set[str]], reasons: Mapping[str, str
 
 
 def card(name: str) -> dict[str, object]:
-    """What `framepack-relax models NAME` prints of a model with a sidecar: its contents as they are."""
-    entry = entry_of(name)
-    folder = Path(entry.parts["transformer"][0])
-    return json.loads((folder / SIDECAR).read_text(encoding="utf8")) if (folder / SIDECAR).is_file() else {}
+    """What `framepack-relax models NAME` prints of a model with a sidecar: its contents, and the figures measured."""
+    folder = Path(entry_of(name).parts["transformer"][0])
+    files = [folder / name for name in (SIDECAR, FIGURES)]
+    parts = [json.loads(file.read_text(encoding="utf8")) for file in files if file.is_file()]
+    return {key: value for part in parts for key, value in part.items()}
