@@ -11,6 +11,7 @@ from judge_data import LABELS, clips, label
 from puppet_world import Film, Mix, act
 
 from framepack_relax.evaluate.action import ActionJudge, ActionScores
+from framepack_relax.evaluate.evaluation import JUDGES as PACKAGED
 from framepack_relax.evaluate.text import TextJudge
 from framepack_relax.evaluate.windows import window_frames
 
@@ -65,3 +66,11 @@ def test_training_learns_resumes_and_its_folders_open_like_the_hubs(pytestconfig
     assert scores.windows.sum(1) == pytest.approx(1, abs=1e-5)
     cosines = TextJudge(tmp_path / "text").cosines(frames[:40], ["a red figure waves", "a blue figure jumps at night"])
     assert cosines.shape == (40, 2) and np.abs(cosines).max() <= 1
+
+
+def test_the_packaged_action_judge_names_clips_it_has_not_seen():
+    pixels, labels, _ = clips(np.random.default_rng(4242), 30, frames=64, span=64, size=96)
+    frames = ((pixels.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 1, 3, 4, 2).numpy()
+    judge = ActionJudge(PACKAGED / "action")
+    named = [judge.score(clip, 30).named() for clip in frames]
+    assert sum(name == LABELS[truth] for name, truth in zip(named, labels.tolist(), strict=True)) >= 29

@@ -148,6 +148,8 @@ def find(name: str, *, download: bool = True) -> Source:
 
 def find_checkpoint(name: str) -> Path:
     """A single network as a local folder, by folder or hub id; ModelError says how to get it."""
+    if not Path(name).is_dir() and (name.count("/") != 1 or name[0] in "/.~"):
+        raise ModelError(f"{name}: no such folder; name a folder, or a hub id owner/name")
     wanted = {"*.json", "*.safetensors", "*.txt"}
     folder = _repository(name, sorted(wanted), download=True)
     if isinstance(folder, str):

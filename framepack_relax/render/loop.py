@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..errors import RenderError
 from ..models.loader import load
-from ..models.memory import choose_preset, enough_memory, give_back
+from ..models.memory import choose_preset, enough_memory, give_back, keep_steady
 from ..models.video_model import StartCondition, TextCondition, VideoModel
 from ..plan.grid import SECTION_LATENTS
 from ..plan.history import HISTORY
@@ -164,6 +164,7 @@ def _sections(
     plan: RenderPlan, model: VideoModel, conditions: Conditions, folder: RunFolder, options: Options, watch: Watcher
 ) -> Iterator[FinishedSection]:
     """The loop: shot by shot, section by section in rendering order."""
+    keep_steady()
     links = make_links(plan, model, conditions)
     why_anew = folder.verdicts(plan, links)
     watch.on_verdicts([(plan.sections[index], why) for index, why in why_anew.items()])
