@@ -4,8 +4,8 @@ python scripts/measure_puppet.py                 # prints the figures of the com
 python scripts/measure_puppet.py --full          # measures again; hours on two cores, resumable
 python scripts/measure_puppet.py --quick         # a sample of each, minutes, kept nowhere
 
-One JSON line per film or clip in measurements.jsonl of the model's folder; everything printed, and figures.json beside
-them, is computed from these lines.
+One JSON line per film or clip in measurements.jsonl of the model's folder, with the weights' fingerprint: other weights
+are measured anew. Everything printed, and figures.json beside them, is computed from these lines.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from puppet_world import ACTION_WORDS, ACTIONS, COLOURS, HELD_OUT, PLACE_WORDS, 
 import framepack_relax as fr
 from framepack_relax.evaluate.action import STATIC, ActionJudge
 from framepack_relax.evaluate.text import TextJudge
-from framepack_relax.models.catalog import FIGURES
+from framepack_relax.models.catalog import FIGURES, find
 
 MODEL = Path("framepack_relax/models/puppet")
 JUDGES = Path("framepack_relax/evaluate/judges")
@@ -36,24 +36,26 @@ Row = dict[str, Any]
 
 
 class Bench:
-    """The model and its judges, loaded once."""
+    """The model and its judges, loaded once; films that begin alike share their first sections in `work`."""
 
-    def __init__(self, model: Path, judges: Path) -> None:
+    def __init__(self, model: Path, judges: Path, work: Path) -> None:
+        self.work = work
         self.model = fr.load(str(model), device="cpu")
         self.action, self.text = ActionJudge(judges / "action"), TextJudge(judges / "text")
         self.scenes = [(colour, place) for colour in COLOURS for place in PLACES]
 
     def film(self, colour: str, place: str, seed: int, *acts: tuple[str, int]) -> list[NDArray[np.uint8]]:
         """Frames of each act (action, sections), rendered in one shot at rest."""
-        with tempfile.TemporaryDirectory() as folder:
-            image = Path(folder) / "start.png"
-            puppet(colour, place, seed).save(image)
-            scenes = [
-                fr.Scene(id=f"s{n}", prompt=prompt(colour, place, action), seconds=SECTION * sections)
-                for n, (action, sections) in enumerate(acts)
-            ]
-            made = fr.stream(scenes, out=Path(folder) / "out", model=self.model, image=str(image), seed=seed)
-            parts = [(done.plan.scene, done.frames) for done in made]
+        folder = self.work / f"{colour}-{place}-{seed}"
+        folder.mkdir(exist_ok=True)
+        image = folder / "start.png"
+        puppet(colour, place, seed).save(image)
+        scenes = [
+            fr.Scene(id=f"s{n}", prompt=prompt(colour, place, action), seconds=SECTION * sections)
+            for n, (action, sections) in enumerate(acts)
+        ]
+        made = fr.stream(scenes, out=folder / "out", model=self.model, image=str(image), seed=seed)
+        parts = [(done.plan.scene, done.frames) for done in made]
         return [np.concatenate([f for scene, f in parts if scene == s.id]) for s in scenes]
 
     def scene_of(self, frames: NDArray[np.uint8]) -> tuple[str, str]:
@@ -101,28 +103,28 @@ def calm_row(bench: Bench, seed: int) -> Row:
 
 
 def static_row(bench: Bench, seed: int) -> Row:
-    """Two calm sections, then an action: whether anything happens."""
-    action = DYNAMIC[seed % len(DYNAMIC)]
-    colour, place = bench.scenes[(seed // len(DYNAMIC)) % len(bench.scenes)]
-    _, frames = bench.film(colour, place, seed, ("stand", 2), (action, 2))
+    """Two calm sections, then an action: whether anything happens. All actions follow the same calm."""
+    calm, number = divmod(seed, len(DYNAMIC))
+    action = DYNAMIC[number]
+    colour, place = bench.scenes[calm % len(bench.scenes)]
+    _, frames = bench.film(colour, place, calm, ("stand", 2), (action, 2))
     named = bench.action.score(frames, 30).named()
     return {"action": action, "named": named, "static": named == STATIC}
 
 
 def speed_row(bench: Bench, seed: int) -> Row:
     """Seconds of a section of 25 steps, text scale 1, with its decode."""
-    with tempfile.TemporaryDirectory() as folder:
-        image = Path(folder) / "start.png"
-        puppet("red", "beach", seed).save(image)
-        walk = fr.Scene(id="a", prompt=prompt("red", "beach", "walk"), seconds=3 * SECTION, guidance={"text": 1})
-        begun = time.perf_counter()
-        made = list(fr.stream([walk], out=folder, model=bench.model, image=str(image)))
-        whole = time.perf_counter() - begun
+    image = bench.work / "start.png"
+    puppet("red", "beach", seed).save(image)
+    walk = fr.Scene(id="a", prompt=prompt("red", "beach", "walk"), seconds=3 * SECTION, guidance={"text": 1})
+    begun = time.perf_counter()
+    made = list(fr.stream([walk], out=bench.work / f"speed-{seed}", model=bench.model, image=str(image)))
+    whole = time.perf_counter() - begun
     return {"section": round(sum(made[-1].report["seconds"].values()), 2), "film_of_three": round(whole, 2)}
 
 
 KINDS: dict[str, tuple[Callable[[Bench, int], Row], int, int]] = {  # what measures a row; how many in full; quick
-    "vae": (vae_row, 48, 6),
+    "vae": (vae_row, 48, 4),
     "action": (action_row, 120, 6),
     "calm": (calm_row, 6, 1),
     "static": (static_row, 40 * len(DYNAMIC), 5),
@@ -130,10 +132,11 @@ KINDS: dict[str, tuple[Callable[[Bench, int], Row], int, int]] = {  # what measu
 }
 
 
-def measure(bench: Bench, known: list[Row], *, quick: bool) -> Iterator[Row]:
+def measure(bench: Bench, known: list[Row], kinds: list[str], *, quick: bool) -> Iterator[Row]:
     """The rows that are not known yet."""
     have = {(row["kind"], row["seed"]) for row in known}
-    for kind, (work, full, few) in KINDS.items():
+    for kind in kinds:
+        work, full, few = KINDS[kind]
         for seed in range(few if quick else full):
             if (kind, seed) not in have:
                 yield {"kind": kind, "seed": seed, **work(bench, seed)}
@@ -173,20 +176,22 @@ def main() -> None:
     parser.add_argument("--judges", type=Path, default=JUDGES, help="folder with action/ and text/")
     parser.add_argument("--full", action="store_true")
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--kind", choices=KINDS, action="append", help="default: all")
     words = parser.parse_args()
     torch.manual_seed(0)
-    file = words.model / "measurements.jsonl"
-    known = [json.loads(line) for line in file.open(encoding="utf8")] if file.exists() else []
-    if words.quick:
-        known = list(measure(Bench(words.model, words.judges), [], quick=True))
-    elif words.full:
-        with file.open("a", encoding="utf8") as lines:
-            for row in measure(Bench(words.model, words.judges), known, quick=False):
-                lines.write(json.dumps(row) + "\n")
-                lines.flush()
-                known.append(row)
+    kinds = words.kind or list(KINDS)
+    file, weights = words.model / "measurements.jsonl", find(str(words.model)).fingerprint()
+    lines = file.read_text(encoding="utf8").splitlines() if file.exists() else []
+    known = [row for row in map(json.loads, lines) if row["weights"] == weights]
+    with tempfile.TemporaryDirectory() as work:
+        if words.quick:
+            known = list(measure(Bench(words.model, words.judges, Path(work)), [], kinds, quick=True))
+        elif words.full:
+            for row in measure(Bench(words.model, words.judges, Path(work)), known, kinds, quick=False):
+                known.append({"weights": weights, **row})
                 print(row, flush=True)
-        (words.model / FIGURES).write_text(json.dumps(figures(known), indent=1) + "\n", encoding="utf8")
+                file.write_text("".join(json.dumps(r) + "\n" for r in known), encoding="utf8")
+            (words.model / FIGURES).write_text(json.dumps(figures(known), indent=1) + "\n", encoding="utf8")
     print(json.dumps(figures(known), indent=1))
 
 

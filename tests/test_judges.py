@@ -7,7 +7,8 @@ import sys
 import numpy as np
 import pytest
 import torch
-from judge_data import LABELS, clips, label
+from judge_data import LABELS, captioned, clips, label
+from measure_puppet import figures
 from puppet_world import Film, Mix, act
 
 from framepack_relax.evaluate.action import ActionJudge, ActionScores
@@ -74,3 +75,18 @@ def test_the_packaged_action_judge_names_clips_it_has_not_seen():
     judge = ActionJudge(PACKAGED / "action")
     named = [judge.score(clip, 30).named() for clip in frames]
     assert sum(name == LABELS[truth] for name, truth in zip(named, labels.tolist(), strict=True)) >= 29
+
+
+def test_the_packaged_text_judge_prefers_a_frames_own_caption():
+    pixels, texts = captioned(np.random.default_rng(4242), 20, 96)
+    frames = ((pixels.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
+    nearest = TextJudge(PACKAGED / "text").cosines(frames, texts).argmax(1)
+    assert (nearest == np.arange(20)).sum() >= 19
+
+
+def test_the_cards_figures_are_those_of_its_rows():
+    rows = [{"kind": "static", "seed": n, "action": a, "static": n < 3} for n, a in enumerate(["jump", "wave"] * 3)]
+    made = figures([*rows, {"kind": "vae", "seed": 0, "psnr": 31.0}, {"kind": "vae", "seed": 1, "psnr": 29.0}])
+    assert made["static_death"] == {"films": 6, "share": 0.5, "wave": 0.333, "walk": None, "jump": 0.667,
+                                    "backflip": None, "vanish": None}  # fmt: skip
+    assert made["vae_psnr"] == {"clips": 2, "mean": 30.0, "lowest": 29.0} and "right_action" not in made
