@@ -105,9 +105,9 @@ def _render(board: Storyboard, folder: Path, loading: dict[str, Any], options: d
     plan = api.plan(board)
     for warning in plan.warnings:
         _warn(warning)
+    _quiet()
     from .render.loop import Options
 
-    _quiet()
     with console.status("loading the model and encoding prompts"):
         loaded = api.load(board.model, **loading)
     film = _with_bar(board, folder, loaded, plan, Options(**options))
