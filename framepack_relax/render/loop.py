@@ -192,6 +192,7 @@ def _sections(
                 first = result.latents.to(model.device) if first is None else first
                 sampled = time.perf_counter()
                 latents = _remember(latents, section, result.latents.to(model.device))
+                give_back()
                 frames = decoder.push(result.latents.to(model.device))
             yield FinishedSection(
                 plan=section,

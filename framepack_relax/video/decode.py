@@ -15,7 +15,6 @@ from diffusers import AutoencoderKLHunyuanVideo
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..models.memory import give_back
 from ..plan.grid import LATENT_FRAMES, SECTION_FRAMES, SECTION_LATENTS
 from ..plan.history import Order
 
@@ -81,7 +80,6 @@ class BlendDecoder:
 @torch.no_grad()
 def decode(vae: AutoencoderKLHunyuanVideo, latents: Tensor) -> Tensor:
     """Scaled latents [1, C, T, h, w] -> pixels [1, 3, 4T - 3, 8h, 8w], about -1..1, in the VAE's dtype."""
-    give_back()
     return vae.decode(latents.to(vae.dtype) / vae.config.scaling_factor, return_dict=False)[0]
 
 
