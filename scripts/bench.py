@@ -12,13 +12,16 @@ import torch
 from diffusers import AutoencoderKLHunyuanVideo
 from torch import Tensor
 
+from framepack_relax.models.memory import give_back, keep_steady
 from framepack_relax.video.decode import BlendDecoder
 from framepack_relax.video.stream import StreamDecoder
 
-ROUNDS = 8
+ROUNDS = 12
 
 
 def seconds(push: Callable[[Tensor], object], latents: Tensor) -> float:
+    """Of a section's decode as a render does it, main memory given back before."""
+    give_back()
     begun = time.perf_counter()
     push(latents)
     return time.perf_counter() - begun
@@ -26,6 +29,7 @@ def seconds(push: Callable[[Tensor], object], latents: Tensor) -> float:
 
 def decode(model: str) -> None:
     """Sections of one shot, the two ways in turn; both without framewise tiling, then the blend with it."""
+    keep_steady()
     vae = AutoencoderKLHunyuanVideo.from_pretrained(model, subfolder="vae").float().eval()
     latents = torch.randn(1, vae.config.latent_channels, 9, 12, 12, generator=torch.Generator().manual_seed(0))
     start = latents[:, :, :1]

@@ -17,7 +17,7 @@ CLIPS = 12
 def held_out_clips(count: int) -> list[Film]:
     """Films of one section in which something happens at once; every other one of a colour and place never trained on."""
     rng = np.random.default_rng(HELD_OUT_SEED)
-    busy = Mix(onset_at_once=1, calm_first=0, calm_only=0, calm_after=0)
+    busy = Mix(at_once_first=1, calm_first=0, calm_only=0, calm_after=0)
     return [sample_film(rng, 1, busy, held_out=number % 2 == 0) for number in range(count)]
 
 

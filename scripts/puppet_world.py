@@ -44,8 +44,9 @@ WIDTHS = {"arm": 0.022, "leg": 0.028, "torso": 0.05, "head": 0.062}  # half widt
 class Mix:
     """How often a film holds what; the long calm before a change is where static death comes from."""
 
-    onset_at_once: float = 0.55  # share of actions that start within the first third of a second of their caption
-    longest_wait: int = 90  # frames a late action may wait for, uniformly
+    at_once_first: float = 0.9  # share of a film's opening actions that start within a third of a second
+    at_once_later: float = 0.2  # the same of actions whose caption follows another one
+    longest_wait: int = 150  # frames a late action may wait for, uniformly
     repeat: float = 0.5  # chance that a jump, wave or backflip is done again after a pause
     calm_first: float = 0.45  # share of films that begin with calm sections under a calm caption
     calm_after: float = 0.35  # chance that a calm caption follows an action
@@ -101,7 +102,8 @@ def _starts(rng: np.random.Generator, action: str, first: int, end: int, mix: Mi
     """Frames at which `action` starts within its caption's stretch [first, end)."""
     if action == "stand":
         return []
-    wait = int(rng.integers(0, 10) if rng.random() < mix.onset_at_once else rng.integers(10, mix.longest_wait))
+    at_once = mix.at_once_later if first else mix.at_once_first
+    wait = int(rng.integers(0, 10) if rng.random() < at_once else rng.integers(10, mix.longest_wait))
     starts = [first + wait]
     while action in ("wave", "jump", "backflip") and rng.random() < mix.repeat:
         starts.append(starts[-1] + ACTION_FRAMES[action] + int(rng.integers(2, 30)))

@@ -136,6 +136,28 @@ def test_context_and_text_keys_and_values_are_bit_equal_with_blur_on_and_off(mod
     assert compared == len(blocks) >= 2
 
 
+def test_keys_and_values_can_be_blurred_alone(call, segments):
+    blur = Blur.over(segments, sigma_blur=0.6, scope="section")
+    made = {of: call(AttentionEdit(blur=blur, blur_of=of)) for of in ("kv", "k", "v")}
+    plain = call()
+    seen = [plain, *made.values()]
+    assert all(not torch.equal(a, b) for n, a in enumerate(seen) for b in seen[:n])
+    assert torch.equal(made["kv"], call(AttentionEdit(blur=blur)))
+
+
+def test_a_bias_holds_for_the_keys_that_it_names(segments):
+    def keys(on):
+        relaxation = _with(paper_profile(embedded=True).relaxation(1.0), blur=0.0, bias=0.3, bias_on=on)
+        return attention_edit(relaxation, segments, 0.9).bias.keys
+
+    near = segments[-2]
+    step = near.height * near.width
+    first = segments[0].tokens + segments[1].tokens
+    assert keys("reference") == ((first, first + step),), "the start image"
+    assert sorted(keys("all")) == sorted((*keys("history"), *keys("reference")))
+    assert sum(end - begin for begin, end in keys("all")) == first + 2 * step
+
+
 def test_bias_equals_the_softmax_with_log_gamma_added(segments):
     edit = attention_edit(_with(paper_profile(embedded=True).relaxation(1.0), blur=0.0, bias=0.3), segments, 0.9)
     video = sum(segment.tokens for segment in segments)

@@ -90,7 +90,7 @@ def test_latents_at_rest_are_the_pipelines_bit_for_bit(pair, tmp_path, order, se
     film = torch.cat([start.latent, *(made[place].latents for place in range(sections))], dim=2)
     assert film.shape == wanted.shape and film.shape[2] == 9 * sections + 1
     assert torch.equal(film, wanted)
-    assert made[0].forwards == {"cond": 3, "uncond": 3 if text_scale > 1 else 0, "free": 0}
+    assert made[0].forwards == {"cond": 3, "uncond": 3 if text_scale > 1 else 0, "sharp": 0, "free": 0}
 
 
 @pytest.mark.parametrize("order", ["forward", "inverted"])

@@ -9,8 +9,9 @@ import torch
 
 from framepack_relax.models.layout import packed_segments
 from framepack_relax.plan.history import slots
-from framepack_relax.relax.guidance import StepScales, branches, guide, mean_scale, relaxed_scale
-from framepack_relax.relax.profile import paper_profile
+from framepack_relax.relax.guidance import StepScales, branches, guide, mean_scale, relaxed_scale, step_weights
+from framepack_relax.relax.lowpass import low_pass
+from framepack_relax.relax.profile import Profile, paper_profile
 from framepack_relax.relax.unlearning import Blur, Segment, mixing_matrix
 
 SIX = {"base": 6.0, "minimum": 1.0}
@@ -46,7 +47,49 @@ def test_the_mean_of_a_schedule_is_its_closed_form(beta, p, mean):
     assert average == pytest.approx(mean, abs=5e-3)
 
 
+SIGMAS = [1.0, 0.9, 0.7, 0.4, 0.1]  # steps that cover .1, .2, .3, .3 and .1
+
+
+def weights(schedule, p=2.0, interval=(0.0, 1.0)):
+    return step_weights(schedule, SIGMAS, SIGMAS, p=p, interval=interval)
+
+
+def test_the_controls_are_constant_at_the_means_of_the_papers_schedule():
+    assert weights("power") == pytest.approx([1, 0.81, 0.49, 0.16, 0.01])
+    assert weights("mean") == pytest.approx([(1 + 0.81 + 0.49 + 0.16 + 0.01) / 5] * 5)
+    assert weights("area") == pytest.approx([0.1 + 0.2 * 0.81 + 0.3 * 0.49 + 0.3 * 0.16 + 0.1 * 0.01] * 5)
+
+
+def test_cosine_and_interval_have_their_limits():
+    assert step_weights("cosine", [1, 0.5, 0], [1, 0.5, 0], p=9, interval=(0, 1)) == pytest.approx([1, 0.5, 0])
+    assert weights("interval", interval=(0.4, 0.9)) == [1, 0, 0, 0, 1]
+    assert weights("interval", interval=(0.0, 1.0)) == [0] * 5, "everywhere inside: nothing is relaxed"
+
+
+def test_low_pass_keeps_constants_and_slow_waves_and_takes_what_is_fine():
+    x = torch.full((1, 2, 3, 8, 12), 3.0)
+    assert torch.allclose(low_pass(x, 0.4), x) and low_pass(x, 1.0) is x
+    checks = torch.tensor([1.0, -1.0]).repeat(6).expand(1, 1, 2, 8, 12)
+    assert low_pass(checks, 0.5).abs().max() < 0.3
+    ramp = torch.linspace(0, 1, 12).expand(1, 1, 2, 8, 12)
+    assert (low_pass(ramp, 0.5) - ramp).abs().max() < 0.1
+    frames = torch.stack([x[0], 5 * x[0]])
+    assert torch.allclose(low_pass(frames, 0.5), frames), "frames and batches do not mix"
+
+
+def test_a_profiles_levels_hold_from_their_intensity_on():
+    profile = Profile(
+        name="steps", threshold=0.2, points=((0.2, 0.0), (1.0, 0.8)), p=1.0, blur=0.0, target=("context",),
+        levels=((0.6, {"bias": 0.5, "bias_above": 0.7}), (0.9, {"beta": 1.0, "bias_above": 0.0})),
+    )  # fmt: skip
+    assert profile.relaxation(0.2).at_rest
+    assert [profile.relaxation(x).bias for x in (0.5, 0.6, 1.0)] == [1.0, 0.5, 0.5]
+    assert [profile.relaxation(x).beta for x in (0.6, 0.9)] == [pytest.approx(0.4), 1.0]
+    assert [profile.relaxation(x).bias_above for x in (0.6, 0.9)] == [0.7, 0.0]
+
+
 VECTORS = {"cond": torch.tensor([3.0]), "uncond": torch.tensor([1.0]), "free": torch.tensor([7.0])}
+ALG = VECTORS | {"sharp": torch.tensor([2.0])}
 
 
 @pytest.mark.parametrize(
@@ -71,6 +114,14 @@ def test_guidance_composes_and_runs_only_passes_with_weight(text, context, value
 def test_guidance_is_linear_in_the_text_scale():
     at = [guide(VECTORS.__getitem__, StepScales(embedded=1, text=s, context=1)).item() for s in (2.0, 3.0, 4.0)]
     assert at[1] - at[0] == at[2] - at[1] == 2.0
+
+
+def test_alg_adds_the_low_passed_guidance_to_the_sharp_prediction():
+    scales = StepScales(embedded=1, text=4.0, context=1)
+    assert guide(ALG.__getitem__, scales, low_passed=True).item() == 2 + 4 * (3 - 1)
+    assert branches(scales, low_passed=True) == ("cond", "uncond", "sharp")
+    alone = StepScales(embedded=1, text=1.0, context=1)
+    assert guide(ALG.__getitem__, alone, low_passed=True).item() == 3.0
 
 
 @pytest.mark.parametrize("sigma", [0.1, 0.3, 0.6, 1.0, 3.0, 8.0])

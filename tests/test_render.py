@@ -54,7 +54,7 @@ def test_the_report_counts_forwards_by_kind_and_sets_motion_beside_seam_and_drif
     assert [f["cond"] for f in forwards] == [2] * 5
     assert [f["uncond"] for f in forwards] == [0, 0, 0, 2, 2]
     assert forwards[2]["free"] == 2 and sum(f["free"] for f in forwards) == 2
-    assert report["totals"]["forwards"] == {"cond": 10, "uncond": 4, "free": 2}
+    assert report["totals"]["forwards"] == {"cond": 10, "uncond": 4, "sharp": 0, "free": 2}
     assert all({"motion", "seam", "drift", "seconds", "beta", "p", "blur"} <= set(s) for s in report["sections"])
     assert report["unknown_words"] == {"a blue figure walks quickly": ["quickly"]}
     assert report["totals"]["peak_bytes"] > 0 and len(report["model"]["weights"]) == 32
@@ -173,3 +173,24 @@ def test_a_file_where_the_folder_should_be(board, model, tmp_path):
     (tmp_path / "taken").touch()
     with pytest.raises(fr.RenderError, match="taken: cannot be made a folder"):
         fr.render(board(FILM), out=tmp_path / "taken", model=model)
+
+
+@pytest.mark.parametrize(
+    ("relax", "passes"),
+    [
+        ("lowpass: 0.5", (2, 2, 2, 0)),
+        ("lowpass: 0.5, lowpass_above: 1.0", (2, 2, 0, 0)),
+        ("target: [text], beta: 1.0, schedule: interval, interval: [0.9, 1.0]", (2, 1, 0, 0)),
+        ("target: [context], beta: 0.75, schedule: mean", (2, 2, 0, 2)),
+        ("bias: 0.5, bias_on: all", (2, 2, 0, 0)),
+        ("blur: 0.6, blur_of: v, scope: history", (2, 2, 0, 0)),
+    ],
+)
+def test_comparators_change_the_film_with_the_passes_that_they_need(board, model, tmp_path, relax, passes):
+    """A storyboard names any of them; a low-pass that never acts gives the bits of plain FramePack."""
+    calm = "  - {id: calm, prompt: a red figure stands still, seconds: 1.2}\n"
+    scene = "  - {id: act, prompt: a red figure jumps, seconds: 1.2, guidance: {text: 3}, relax: {%s}}"
+    plain = list(fr.stream(board(calm + scene % "beta: 0.0"), out=tmp_path / "plain", model=model))[-1]
+    made = list(fr.stream(board(calm + scene % relax), out=tmp_path / "made", model=model))[-1]
+    assert tuple(made.report["forwards"].values()) == passes
+    assert torch.equal(made.latents, plain.latents) == ("above: 1.0" in relax)

@@ -21,7 +21,7 @@ from ..relax.unlearning import Blur
 
 @dataclass(frozen=True, kw_only=True)
 class KeyBias:
-    """log-gamma on history keys for the section's queries; both are runs of packed tokens [first, end)."""
+    """log-gamma on keys of the past for the section's queries; both are runs of packed tokens [first, end)."""
 
     keys: tuple[tuple[int, int], ...]
     queries: tuple[int, int]
@@ -33,6 +33,7 @@ class AttentionEdit:
     """What is done to self-attention in one forward pass."""
 
     blur: Blur | None = None
+    blur_of: Literal["kv", "k", "v"] = "kv"
     space: Literal["post_rope", "pre_rope"] = "post_rope"
     bias: KeyBias | None = None
 
@@ -86,16 +87,16 @@ class EditedProcessor(HunyuanVideoAttnProcessor2_0):
             projection(hidden_states).unflatten(2, (attn.heads, -1)) for projection in (attn.to_q, attn.to_k, attn.to_v)
         )
         query, key = attn.norm_q(query), attn.norm_k(key)
-        blur = self.edit.blur or _unchanged
+        blur_key, blur_value = (self.edit.blur or _unchanged if x in self.edit.blur_of else _unchanged for x in "kv")
         if self.edit.space == "pre_rope":
-            key = blur(key)
+            key = blur_key(key)
         query, key = (
             torch.cat([apply_rotary_emb(x[:, :video], image_rotary_emb, sequence_dim=1), x[:, video:]], dim=1)
             for x in (query, key)
         )
         if self.edit.space == "post_rope":
-            key = blur(key)
-        value = blur(value)
+            key = blur_key(key)
+        value = blur_value(value)
         if not joint:
             added = (
                 projection(encoder_hidden_states).unflatten(2, (attn.heads, -1))

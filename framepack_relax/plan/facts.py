@@ -8,6 +8,7 @@ from typing import Any
 
 from ..errors import ModelError
 from ..relax.profile import Profile
+from ..storyboard import Relax
 from .history import Order
 from .schedule import FlowShift
 
@@ -73,7 +74,7 @@ def facts_from(data: Mapping[str, Any], scheduler: Mapping[str, Any], *, name: s
 
 def profile_from(data: Mapping[str, Any]) -> Profile:
     """A profile from its file's mapping; raises ValueError, KeyError or TypeError on what does not fit."""
-    known = {"name", "threshold", "points", "p", "blur", "target", "scope"}
+    known = {"name", "threshold", "points", "p", "blur", "target", "scope", "levels"}
     if unknown := set(data) - known:
         raise ValueError(f"unknown field {sorted(unknown)[0]!r}; a profile has {', '.join(sorted(known))}")
     points = tuple((float(x), float(beta)) for x, beta in data["points"])
@@ -95,4 +96,13 @@ def profile_from(data: Mapping[str, Any]) -> Profile:
         blur=float(data["blur"]),
         target=target,
         scope=scope,
+        levels=tuple((float(first), explicit_values(Relax(**fields))) for first, fields in data.get("levels", ())),
     )
+
+
+def explicit_values(relax: Relax) -> dict[str, Any]:
+    """What is said, as fields of Relaxation."""
+    said = {name: value for name, value in relax if value is not None and (name, value) != ("target", "auto")}
+    if "min" in said:
+        said["minimum"] = said.pop("min")
+    return said

@@ -11,7 +11,7 @@ from .facts import ModelFacts
 from .grid import MOST_SECTIONS, SECTION_FRAMES, nearest_bucket, snap
 from .history import Order, render_order, slots
 from .renderplan import RenderPlan, SceneTiming, SectionPlan, ShotPlan
-from .schedule import scale_table, sigma_table, times
+from .schedule import scale_table, sigma_table
 from .seeds import section_seed, shot_seed
 from .settings import base_scales, choose_profile, relax_scene, setting_problems, setting_warnings
 
@@ -156,10 +156,9 @@ def _plan_sections(frame: Frame, shot: Shot) -> Iterator[SectionPlan]:
         relaxation = frame.relaxations[index]
         steps = scene.steps or story.steps
         sigmas = sigma_table(steps, frame.facts.shift, *frame.size)
-        coordinates = sigmas if relaxation.coord == "sigma" else times(steps)
         settled = tuple(float(sigma) for sigma in sigmas)
         base = base_scales(scene, frame.facts)
-        scales = {fresh: scale_table(relaxation, coordinates, base=base, fresh=fresh) for fresh in (False, True)}
+        scales = {fresh: scale_table(relaxation, sigmas, base=base, fresh=fresh) for fresh in (False, True)}
         for nth, place in enumerate(places):
             history = slots(frame.order, place, shot.sections)
             yield SectionPlan(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..relax.guidance import StepScales, relaxed_scale
+from ..relax.guidance import StepScales, relaxed_by, step_weights
 from ..relax.profile import Relaxation
 from .grid import SECTION_LATENTS
 
@@ -59,21 +59,18 @@ class ScaleTable:
         return StepScales(embedded=self.embedded[index], text=self.text[index], context=self.context[index])
 
 
-def scale_table(
-    relaxation: Relaxation, coordinates: NDArray[np.float32], *, base: StepScales, fresh: bool
-) -> ScaleTable:
-    """Eq. 2 for the targets, the base scale for the rest; a `fresh` section has no past whose grip could loosen.
-
-    `coordinates` are sigmas, or unshifted times for `coord: progress`.
-    """
+def scale_table(relaxation: Relaxation, sigmas: NDArray[np.float32], *, base: StepScales, fresh: bool) -> ScaleTable:
+    """Eq. 2 for the targets, the base scale for the rest; a `fresh` section has no past whose grip could loosen."""
+    noise = [float(sigma) for sigma in sigmas]
+    at = noise if relaxation.coord == "sigma" else [float(time) for time in times(len(noise))]
+    weights = step_weights(relaxation.schedule, at, noise, p=relaxation.p, interval=relaxation.interval)
     targets = () if relaxation.at_rest else relaxation.target
 
     def curve(name: str, scale: float, minimum: float) -> tuple[float, ...]:
         if name not in targets or (name == "context" and fresh):
-            return (scale,) * len(coordinates)
+            return (scale,) * len(noise)
         low = minimum if relaxation.minimum is None else relaxation.minimum
-        settings = {"base": scale, "minimum": low, "beta": relaxation.beta, "p": relaxation.p}
-        return tuple(relaxed_scale(float(x), **settings) for x in coordinates)
+        return tuple(relaxed_by(weight, base=scale, minimum=low, beta=relaxation.beta) for weight in weights)
 
     return ScaleTable(
         embedded=curve("embedded", base.embedded, 1.0),

@@ -10,7 +10,7 @@ from ..relax.guidance import Restraint, StepScales
 from ..relax.profile import Profile, Relaxation, paper_profile
 from ..storyboard import Relax, Scene, Storyboard
 from ..storyboard.schema import PROFILES
-from .facts import ModelFacts, profile_from
+from .facts import ModelFacts, explicit_values, profile_from
 
 OVER = 0.95  # the paper finds beta 1 worse than none
 
@@ -44,22 +44,7 @@ def settle_profile(story: Storyboard, facts: ModelFacts) -> Storyboard:
 
 def relax_scene(scene: Scene, profile: Profile) -> Relaxation:
     """The profile's settings at the scene's intensity, overruled by the scene's explicit values."""
-    fields = scene.relax
-    explicit = {
-        "target": None if fields.target in (None, "auto") else tuple(fields.target),
-        "beta": fields.beta,
-        "p": fields.p,
-        "minimum": fields.min,
-        "blur": fields.blur,
-        "scope": fields.scope,
-        "space": fields.space,
-        "over_steps": fields.over_steps,
-        "coord": fields.coord,
-        "bias": fields.bias,
-        "bias_above": fields.bias_above,
-    }
-    given = {name: value for name, value in explicit.items() if value is not None}
-    return replace(profile.relaxation(scene.intensity), **given)  # type: ignore[arg-type]
+    return replace(profile.relaxation(scene.intensity), **explicit_values(scene.relax))
 
 
 def base_scales(scene: Scene, facts: ModelFacts) -> StepScales:

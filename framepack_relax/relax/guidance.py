@@ -1,14 +1,16 @@
-"""Relaxed guidance: eq. 1 and eq. 2 of the paper, and how the three restraints compose. Works on any tensor type.
+"""Relaxed guidance: eq. 1 and eq. 2 of the paper, its comparators, and how the three restraints compose.
 
 v velocity, c prompt, neg negative prompt, h history, h0 the history that a shot's first section has
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 Restraint = Literal["embedded", "text", "context"]
-Branch = Literal["cond", "uncond", "free"]  # (c, h), (neg, h), (c, h0)
+Branch = Literal["cond", "uncond", "sharp", "free"]  # (c, h), (neg, h), (neg, h before any low-pass), (c, h0)
+Schedule = Literal["power", "mean", "area", "cosine", "interval"]
 
 TEXT_MARGIN = 1e-3  # closer to scale 1 than this, the second pass has no weight and is skipped
 CONTEXT_MARGIN = 0.02  # less looseness than this is not worth a pass
@@ -21,7 +23,35 @@ def relaxed_scale(sigma: float, *, base: float, minimum: float, beta: float, p: 
 
     beta 0 is the identity, bit for bit; beta 1 starts (sigma 1) at the minimum; beta < 0 boosts.
     """
-    return base if beta == 0 else minimum + (base - minimum) * (1 - beta * sigma**p)
+    return relaxed_by(sigma**p, base=base, minimum=minimum, beta=beta)
+
+
+def relaxed_by(weight: float, *, base: float, minimum: float, beta: float) -> float:
+    """Eq. 2 with any weight in the place of sigma^p."""
+    return base if beta == 0 else minimum + (base - minimum) * (1 - beta * weight)
+
+
+def step_weights(
+    schedule: Schedule, at: Sequence[float], sigmas: Sequence[float], *, p: float, interval: tuple[float, float]
+) -> list[float]:
+    """What stands in the place of sigma^p, a value per step; `at` are the sigmas, or unshifted times.
+
+    `power` is the paper's. Its controls hold it constant: `mean` at the mean of the steps, `area` at the mean over the
+    sigma that each step covers. `cosine` is (1 - cos(pi sigma)) / 2 (after Wang et al., arXiv 2404.13040); `interval`
+    relaxes outside the given sigmas and not at all within (Kynkäänniemi et al., arXiv 2404.07724).
+    """
+    powers = [x**p for x in at]
+    if schedule == "power":
+        return powers
+    if schedule == "cosine":
+        return [(1 - math.cos(math.pi * x)) / 2 for x in at]
+    if schedule == "interval":
+        return [0.0 if interval[0] <= sigma <= interval[1] else 1.0 for sigma in sigmas]
+    covered = (
+        [a - b for a, b in zip(sigmas, [*sigmas[1:], 0.0], strict=True)] if schedule == "area" else [1.0] * len(at)
+    )
+    mean = sum(w * c for w, c in zip(powers, covered, strict=True)) / sum(covered)
+    return [mean] * len(at)
 
 
 def mean_scale(*, base: float, minimum: float, beta: float, p: float) -> float:
@@ -38,25 +68,29 @@ class StepScales:
     context: float
 
 
-def branches(scales: StepScales) -> tuple[Branch, ...]:
-    """The forward passes that have weight in this step, in the order in which they run."""
+def branches(scales: StepScales, *, low_passed: bool = False) -> tuple[Branch, ...]:
+    """The forward passes that have weight in this step, in the order in which they run.
+
+    `low_passed`: the images that h holds are low-passed in this step, as ALG does it.
+    """
     found: list[Branch] = ["cond"]
     if abs(scales.text - 1) >= TEXT_MARGIN:
-        found.append("uncond")
+        found += ["uncond", "sharp"] if low_passed else ["uncond"]
     if 1 - scales.context >= CONTEXT_MARGIN:
         found.append("free")
     return tuple(found)
 
 
-def guide(predict: Callable[[Branch], V], scales: StepScales) -> V:
+def guide(predict: Callable[[Branch], V], scales: StepScales, *, low_passed: bool = False) -> V:
     """v = v(neg, h) + s_text (v(c, h) - v(neg, h)), then + (1 - s_ctx)(v(c, h0) - v(c, h)); eq. 1 is the first half.
 
-    The embedded scale is an input of the network and so belongs to `predict`.
+    With `low_passed` images the first v(neg, h) sees them sharp: ALG (Choi et al., arXiv 2506.08456). The embedded
+    scale is an input of the network and so belongs to `predict`.
     """
-    made = {branch: predict(branch) for branch in branches(scales)}
+    made = {branch: predict(branch) for branch in branches(scales, low_passed=low_passed)}
     velocity = cond = made["cond"]
     if "uncond" in made:
-        velocity = made["uncond"] + scales.text * (cond - made["uncond"])  # type: ignore[operator]
+        velocity = made.get("sharp", made["uncond"]) + scales.text * (cond - made["uncond"])  # type: ignore[operator]
     if "free" in made:
         velocity = velocity + (1 - scales.context) * (made["free"] - cond)  # type: ignore[operator]
     return velocity

@@ -1,11 +1,11 @@
 """What an intensity asks for: a profile maps it to beta, p and blur; a scene's explicit values win over it."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
-from .guidance import Restraint
+from .guidance import Restraint, Schedule
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,24 +15,33 @@ class Relaxation:
     target: tuple[Restraint, ...]
     beta: float  # -1..1, strength of eq. 2; below 0 it boosts
     p: float  # 0..8, decay power of eq. 2
-    minimum: float | None  # s_min; None: 1 for embedded and text, 0 for context
-    blur: float  # sigma_blur in latent frames, 0 is off
-    scope: Literal["section", "history", "reference", "all"]
-    space: Literal["post_rope", "pre_rope"]
-    over_steps: Literal["constant", "follow"]
-    coord: Literal["sigma", "progress"]
-    bias: float  # gamma on history keys for section queries, 1 is off
-    bias_above: float  # the bias acts while sigma is above this
+    minimum: float | None = None  # s_min; None: 1 for embedded and text, 0 for context
+    schedule: Schedule = "power"  # of the strength over the steps
+    interval: tuple[float, float] = (0.0, 1.0)  # sigmas between which the schedule `interval` does not relax
+    coord: Literal["sigma", "progress"] = "sigma"
+    blur: float = 0.0  # sigma_blur in latent frames, 0 is off
+    blur_of: Literal["kv", "k", "v"] = "kv"
+    scope: Literal["section", "history", "reference", "all"] = "section"
+    space: Literal["post_rope", "pre_rope"] = "post_rope"
+    over_steps: Literal["constant", "follow"] = "constant"
+    bias: float = 1.0  # gamma on the weights of past keys for section queries, 1 is off
+    bias_on: Literal["history", "reference", "all"] = "history"
+    bias_above: float = 0.0  # the bias acts while sigma is above this
+    lowpass: float = 1.0  # the past's sharp images are made this much smaller and large again, 1 is off
+    lowpass_above: float = 0.0  # while sigma is above this
 
     @property
     def at_rest(self) -> bool:
         """Nothing is relaxed: the scene is plain FramePack."""
-        return (self.beta == 0 or not self.target) and self.blur == 0 and self.bias == 1
+        return (self.beta == 0 or not self.target) and (self.blur, self.bias, self.lowpass) == (0, 1, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Profile:
-    """Beta is piecewise linear through `points` (intensity, beta); at or below `threshold` a scene is at rest."""
+    """Beta is piecewise linear through `points` (intensity, beta); at or below `threshold` a scene is at rest.
+
+    From each of `levels` (intensity, fields of Relaxation) on, its fields hold instead of the profile's.
+    """
 
     name: str
     threshold: float
@@ -41,26 +50,19 @@ class Profile:
     blur: float
     target: tuple[Restraint, ...]
     scope: Literal["section", "history", "reference", "all"] = "section"
+    levels: tuple[tuple[float, Mapping[str, Any]], ...] = ()
 
     def beta(self, intensity: float) -> float:
         return 0.0 if intensity <= self.threshold else _interpolate(self.points, intensity)
 
     def relaxation(self, intensity: float) -> Relaxation:
         """The settings of a scene of this intensity (0..1) before its explicit values."""
-        resting = intensity <= self.threshold
-        return Relaxation(
-            target=self.target,
-            beta=self.beta(intensity),
-            p=self.p,
-            minimum=None,
-            blur=0.0 if resting else self.blur,
-            scope=self.scope,
-            space="post_rope",
-            over_steps="constant",
-            coord="sigma",
-            bias=1.0,
-            bias_above=0.0,
-        )
+        if intensity <= self.threshold:
+            return Relaxation(target=self.target, beta=0.0, p=self.p, scope=self.scope)
+        made = Relaxation(target=self.target, beta=self.beta(intensity), p=self.p, blur=self.blur, scope=self.scope)
+        for first, fields in self.levels:
+            made = replace(made, **fields) if intensity >= first else made
+        return made
 
 
 def paper_profile(*, embedded: bool) -> Profile:

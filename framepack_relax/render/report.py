@@ -4,7 +4,7 @@ import json
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
@@ -78,7 +78,7 @@ def film_report(
     motion = [asdict(figures) for meter in meters for figures in meter.figures()]
     ordered = sorted(sections, key=lambda section: int(section["index"]))
     peak = torch.cuda.max_memory_allocated(model.device) if model.device.type == "cuda" else _peak_rss()
-    kinds = ("cond", "uncond", "free")
+    kinds = get_args(Branch)
     return {
         "model": {"name": plan.model, "weights": model.source.fingerprint(), "dtype": str(model.dtype)},
         "device": str(model.device),

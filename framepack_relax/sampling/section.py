@@ -5,7 +5,8 @@ C latent channels, T latent frames of a shot so far, h and w latent height and w
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import get_args
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from ..plan.grid import SECTION_LATENTS
 from ..plan.history import HistorySlots, Order
 from ..plan.renderplan import SectionPlan
 from ..relax.guidance import Branch, branches, guide
+from ..relax.lowpass import low_pass
 from ..relax.profile import Relaxation
 from ..relax.unlearning import Blur, Segment
 from .solver import make_solver
@@ -95,23 +97,33 @@ def sample_section(
     free = fresh_history(plan.history, start.latent, order)
     segments = packed_segments(plan.history, noise.shape[3], noise.shape[4])
     x = noise.to(model.device)
-    forwards: dict[Branch, int] = {"cond": 0, "uncond": 0, "free": 0}
+    pasts = {"free": free, "sharp": history}
+    soft = replace(history, clean=low_pass(history.clean, plan.relaxation.lowpass))
+    forwards: dict[Branch, int] = dict.fromkeys(get_args(Branch), 0)
     for step, sigma in enumerate(plan.sigmas):
         scales = plan.scales.step(step)
+        low_passed = plan.relaxation.lowpass < 1 and sigma > plan.relaxation.lowpass_above
+        usual = soft if low_passed else history
 
-        def predict(branch: Branch, x: Tensor = x, sigma: float = sigma, embedded: float = scales.embedded) -> Tensor:
+        def predict(
+            branch: Branch,
+            x: Tensor = x,
+            sigma: float = sigma,
+            embedded: float = scales.embedded,
+            usual: History = usual,
+        ) -> Tensor:
             return model.velocity(
                 x,
                 sigma=sigma,
                 embedded_scale=embedded,
-                text=negative if branch == "uncond" else text,
+                text=negative if branch in ("uncond", "sharp") else text,
                 image_tokens=start.tokens,
-                history=free if branch == "free" else history,
+                history=pasts.get(branch, usual),
             )
 
         with edited_attention(model.transformer, attention_edit(plan.relaxation, segments, sigma)):
-            velocity = guide(predict, scales)
-        for branch in branches(scales):
+            velocity = guide(predict, scales, low_passed=low_passed)
+        for branch in branches(scales, low_passed=low_passed):
             forwards[branch] += 1
         x = solver.step(step, velocity, x)
         if not torch.isfinite(x).all():
@@ -125,22 +137,23 @@ def attention_edit(relaxation: Relaxation, segments: Sequence[Segment], sigma: f
     amount = relaxation.blur * (sigma**relaxation.p if relaxation.over_steps == "follow" else 1.0)
     blur = Blur.over(segments, sigma_blur=amount, scope=relaxation.scope) if amount > 0 else None
     biased = relaxation.bias != 1 and sigma > relaxation.bias_above
-    bias = _history_bias(segments, math.log(relaxation.bias)) if biased else None
+    bias = _key_bias(segments, relaxation) if biased else None
     if bias is None and (blur is None or not blur.groups):
         return None
-    return AttentionEdit(blur=blur, space=relaxation.space, bias=bias)
+    return AttentionEdit(blur=blur, blur_of=relaxation.blur_of, space=relaxation.space, bias=bias)
 
 
-def _history_bias(segments: Sequence[Segment], log_gamma: float) -> KeyBias:
+def _key_bias(segments: Sequence[Segment], relaxation: Relaxation) -> KeyBias:
+    biased = ("history", "reference") if relaxation.bias_on == "all" else (relaxation.bias_on,)
     keys: list[tuple[int, int]] = []
     queries = (0, 0)
     first = 0
     for segment in segments:
         step = segment.height * segment.width
         for part in segment.parts:
-            if part == "history":
+            if part in biased:
                 keys.append((first, first + step))
             first += step
         if segment.parts[0] == "section":
             queries = (first - segment.tokens, first)
-    return KeyBias(keys=tuple(keys), queries=queries, log_gamma=log_gamma)
+    return KeyBias(keys=tuple(keys), queries=queries, log_gamma=math.log(relaxation.bias))

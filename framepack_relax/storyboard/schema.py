@@ -68,6 +68,12 @@ def _as_tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
+def _rising(interval: tuple[float, float] | None) -> tuple[float, float] | None:
+    if interval and not 0 <= interval[0] < interval[1] <= 1:
+        raise ValueError("must be two sigmas between 0 and 1, the lower first")
+    return interval
+
+
 def _targets(value: Any) -> Any:
     return (value,) if isinstance(value, str) and value != "auto" else _as_tuple(value)
 
@@ -121,8 +127,21 @@ class Relax(Part):
     space: Literal["post_rope", "pre_rope"] | None = Field(None, description="where K is blurred")
     over_steps: Literal["constant", "follow"] | None = Field(None, description="blur over the steps")
     coord: Literal["sigma", "progress"] | None = Field(None, description="shifted noise fraction or unshifted time")
-    bias: float | None = Field(None, gt=0, le=4, description="gamma on history keys for the section; 1 is off")
+    schedule: Literal["power", "mean", "area", "cosine", "interval"] | None = Field(
+        None, description="over the steps: eq. 2's power; constant at its mean by steps or by area; cosine; interval"
+    )
+    interval: Annotated[
+        tuple[float, float] | None,
+        BeforeValidator(_as_tuple),
+        AfterValidator(_rising),
+        Field(description="sigmas [low, high] between which the schedule interval does not relax"),
+    ] = None
+    blur_of: Literal["kv", "k", "v"] | None = Field(None, description="what is blurred: keys, values or both")
+    bias: float | None = Field(None, gt=0, le=4, description="gamma on past keys for the section; 1 is off")
+    bias_on: Literal["history", "reference", "all"] | None = Field(None, description="whose keys are biased")
     bias_above: float | None = Field(None, ge=0, le=1, description="the bias acts while sigma is above this")
+    lowpass: float | None = Field(None, gt=0, le=1, description="ALG: scale of the past's sharp images; 1 is off")
+    lowpass_above: float | None = Field(None, ge=0, le=1, description="the low-pass acts while sigma is above this")
 
 
 class Scene(Part):

@@ -107,9 +107,14 @@ def streaming(vae: AutoencoderKLHunyuanVideo, tiles: list[Memory], rest: torch.d
 def _convolve(module: HunyuanVideoCausalConv3d, x: Tensor, memory: Memory) -> Tensor:
     """The newest frames of the input before stand where the first frame would be repeated."""
     reach = module.conv.kernel_size[0] - 1
-    past = memory.kept.get(module, x[:, :, :1].expand(-1, -1, reach, -1, -1))
+    kept = memory.kept.get(module)
+    past = x[:, :, :1].expand(-1, -1, reach, -1, -1) if kept is None else kept
     x = torch.cat([past.to(x.device), x], dim=2)
-    memory.kept[module] = x[:, :, x.shape[2] - reach :].to(memory.rest, copy=True)
+    newest = x[:, :, x.shape[2] - reach :]
+    if kept is None:
+        memory.kept[module] = newest.to(memory.rest, copy=True)
+    else:
+        kept.copy_(newest)  # in its own place: new ones among the working buffers make main memory grow (LOG.md)
     return module.conv(F.pad(x, (*module.time_causal_padding[:4], 0, 0), mode=module.pad_mode))
 
 
