@@ -45,8 +45,8 @@ class Mix:
     """How often a film holds what; the long calm before a change is where static death comes from."""
 
     at_once_first: float = 0.9  # share of a film's opening actions that start within a third of a second
-    at_once_later: float = 0.2  # the same of actions whose caption follows another one
-    longest_wait: int = 150  # frames a late action may wait for, uniformly
+    at_once_later: float = 0.1  # the same of actions whose caption follows another one
+    longest_wait: int = 400  # frames a late action may wait for, uniformly
     repeat: float = 0.5  # chance that a jump, wave or backflip is done again after a pause
     calm_first: float = 0.45  # share of films that begin with calm sections under a calm caption
     calm_after: float = 0.35  # chance that a calm caption follows an action
