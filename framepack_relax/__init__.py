@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 from ._version import __version__
 
 if TYPE_CHECKING:
-    from .api import evaluate, load, plan, read, render, restore, status, stream
+    from .api import evaluate, load, plan, read, render, restore, status, stream, sweep
     from .errors import EvaluationError, ModelError, RelaxError, RenderError, StoryboardError
     from .storyboard import Guidance, Relax, Scene, Storyboard
 
 _HOMES = {
-    **dict.fromkeys(("evaluate", "load", "plan", "read", "render", "restore", "status", "stream"), "api"),
+    **dict.fromkeys(("evaluate", "load", "plan", "read", "render", "restore", "status", "stream", "sweep"), "api"),
     **dict.fromkeys(("EvaluationError", "ModelError", "RelaxError", "RenderError", "StoryboardError"), "errors"),
     **dict.fromkeys(("Guidance", "Relax", "Scene", "Storyboard"), "storyboard"),
 }
@@ -43,6 +43,7 @@ __all__ = [
     "restore",
     "status",
     "stream",
+    "sweep",
 ]
 
 

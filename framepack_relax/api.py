@@ -1,6 +1,6 @@
 """The Python API: each call takes a storyboard file, a Storyboard, or a list of scenes."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,6 +11,7 @@ from .plan.renderplan import RenderPlan
 from .storyboard import Scene, Storyboard, read_storyboard, storyboard_from_scenes
 
 if TYPE_CHECKING:
+    from .evaluate.outcome import Outcome
     from .models.video_model import VideoModel
     from .render.loop import FinishedSection, RenderedFilm
     from .render.status import Status
@@ -123,18 +124,42 @@ def evaluate(
     EvaluationError.
     """
     try:
-        from .evaluate.evaluation import evaluate_scenes, fitting, gather
+        from .evaluate.evaluation import evaluate_scenes, gather, judges_for
         from .evaluate.film import read_film
     except ImportError as error:
         raise EvaluationError(f"{error.name} is not installed: pip install 'framepack-relax[eval]'") from error
     read = [read_film(Path(film)) for film in films]
     other = None if reference is None else read_film(Path(reference))
-    names = fitting(read)
+    names = judges_for({film.model for film in read})
     instruments = gather(action=action or names[0], text=text or names[1], device=device)
     rows = []
     for film in read:
         rows += evaluate_scenes(film, instruments, prompt=prompt, targets=target_classes, reference=other)
     return rows, instruments.notes
+
+
+def sweep(
+    spec: str | Path,
+    *,
+    out: str | Path,
+    model: "str | VideoModel | None" = None,
+    quick: bool = False,
+    action: str | None = None,
+    text: str | None = None,
+    on_film: Callable[[dict[str, Any], int], None] = lambda row, films: None,
+    **loading: Any,
+) -> "Outcome":
+    """Renders and measures every film of a sweep into `out` and compares its arms; goes on where a stop left it.
+
+    `spec` is a ready one's name or a YAML file; `model` stands in for the spec's; `quick` takes one seed, two scenes
+    and half the steps. `on_film` is told each film's row and how many there are. `loading` goes to `load`. Needs the
+    extra `eval`. Raises StoryboardError, ModelError, RenderError or EvaluationError.
+    """
+    try:
+        from .evaluate.outcome import compare
+    except ImportError as error:
+        raise EvaluationError(f"{error.name} is not installed: pip install 'framepack-relax[eval]'") from error
+    return compare(str(spec), Path(out), model, quick, (action, text), on_film, loading)
 
 
 def _prepare(

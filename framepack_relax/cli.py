@@ -226,6 +226,38 @@ def evaluate(
 
 
 @app.command()
+def sweep(
+    spec: Annotated[str, typer.Argument(help="ablation, paper-table-1, paper-table-2, or a YAML file")],
+    out: Out = None,
+    quick: Annotated[bool, typer.Option("--quick", help="one seed, two scenes, half the steps: a look")] = False,
+    model: Model = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    memory: Memory = MemoryChoice.auto,
+) -> None:
+    """Compare settings on the same films; a sweep that was stopped goes on where it was."""
+    _quiet()
+    folder = out or Path("out") / f"{Path(spec).stem}{'-quick' if quick else ''}"
+    bar = Progress(
+        TextColumn("film {task.completed} of {task.total}"),
+        TextColumn("{task.fields[arm]}", style="dim", markup=False),
+        BarColumn(), TimeElapsedColumn(), TimeRemainingColumn(), console=errors,
+    )  # fmt: skip
+    with bar:
+        task = bar.add_task("", arm="", visible=False)
+        done = api.sweep(
+            spec, out=folder, model=model, quick=quick, device=device, dtype=dtype, memory=memory.value,
+            on_film=lambda row, total: bar.update(
+                task, advance=1, total=total, arm=row["arm"], visible=True
+            ),
+        )  # fmt: skip
+    for line in done.notes:
+        _warn(line)
+    console.print(tables.sweep_table(done.cells))
+    console.print(str(done.page), soft_wrap=True)
+
+
+@app.command()
 def schema() -> None:
     """Print the JSON Schema of storyboards, for editors."""
     sys.stdout.write(json.dumps(storyboard_schema(), indent=2) + "\n")

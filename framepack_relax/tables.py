@@ -11,6 +11,7 @@ from .plan.renderplan import RenderPlan, SceneTiming, SectionPlan
 from .render.status import NOT_THERE, Status
 
 if TYPE_CHECKING:
+    from .evaluate.statistics import Cell
     from .render.loop import Verdict
 
 COMPACT: dict[str, Any] = {"box": box.SIMPLE_HEAD, "padding": (0, 1, 0, 0), "pad_edge": False}
@@ -161,6 +162,26 @@ def evaluation_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
+def sweep_table(cells: "Sequence[Cell]") -> Table:
+    """A row per arm: means, and against the first arm the share of pairs won."""
+    failures = [kind for kind in cells[0].failures if any(cell.failures[kind] for cell in cells)]
+    names = [
+        name for name in ("target", "motion", "identity", "seam", "forwards", "seconds") if name in cells[0].figures
+    ]
+    table = Table(**COMPACT, caption="mean, 95 % bootstrap interval, share of pairs won against the first arm")
+    table.add_column("arm")
+    for name in ("films", *names, *failures):
+        table.add_column(name, justify="right")
+    for cell in cells:
+        said = []
+        for name in names:
+            figure = cell.figures.get(name)
+            bounds = f"\n{figure.low:.2f}..{figure.high:.2f}, won {figure.wins:.2f}" if figure else ""
+            said.append(f"{figure.mean:.2f}{bounds if name in names[:2] else ''}" if figure else "-")
+        table.add_row(cell.arm, str(cell.films), *said, *(f"{cell.failures[kind]:.2f}" for kind in failures))
+    return table
+
+
 def _origin(entry: Entry) -> str:
     if entry.name == "puppet":
         return "packaged"
@@ -176,8 +197,10 @@ def _relaxed(section: SectionPlan) -> str:
     if relax.at_rest:
         return "at rest"
     words = [f"{'+'.join(relax.target)} beta {relax.beta:.2f} p {relax.p:g}"] if relax.beta else []
+    words += [relax.schedule] if relax.beta and relax.schedule != "power" else []
     words += [f"blur {relax.blur:g} on {relax.scope}"] if relax.blur else []
-    words += [f"bias {relax.bias:g}"] if relax.bias != 1 else []
+    words += [f"bias {relax.bias:g} on {relax.bias_on}"] if relax.bias != 1 else []
+    words += [f"low-pass {relax.lowpass:g}"] if relax.lowpass != 1 else []
     return ", ".join(words)
 
 

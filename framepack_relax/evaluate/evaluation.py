@@ -1,6 +1,6 @@
 """All measures of one film: the instruments that are there, and what each of them says."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -56,9 +56,9 @@ def gather(*, action: str, text: str, device: str = "cpu") -> Instruments:
     )
 
 
-def fitting(films: Sequence[Film]) -> tuple[str, str]:
+def judges_for(models: Set[str | None]) -> tuple[str, str]:
     """Names of the action and the text judge: the packaged ones know the packaged model's world only."""
-    return ("packaged", "packaged") if {film.model for film in films} == {"puppet"} else ("videomae", "clip")
+    return ("packaged", "packaged") if models == {"puppet"} else ("videomae", "clip")
 
 
 def evaluate_scenes(

@@ -1,6 +1,6 @@
 """How well frames fit a prompt: cosines of a CLIP model (arXiv 2103.00020).
 
-N frames, P prompts; frames are uint8 RGB [N, H, W, 3]
+N frames, P prompts, D embedding; frames are uint8 RGB [N, H, W, 3]
 """
 
 from collections.abc import Sequence
@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import normalize
 from transformers import AutoTokenizer, CLIPImageProcessor, CLIPModel
 
 BATCH = 32  # frames
@@ -28,9 +30,18 @@ class TextJudge:
         """[N, P] float32 in -1..1."""
         words = self.tokenizer(list(prompts), padding=True, truncation=True, return_tensors="pt")
         words = {name: words[name].to(self.model.device) for name in ("input_ids", "attention_mask")}
-        made = []
-        for first in range(0, len(frames), BATCH):
-            pixels = self.processor(list(frames[first : first + BATCH]), return_tensors="pt")["pixel_values"]
-            out = self.model(pixel_values=pixels.to(self.model.device), **words)
-            made.append((out.image_embeds @ out.text_embeds.T).float().cpu().numpy())
-        return np.concatenate(made)
+        texts = self.model(pixel_values=self._pixels(frames[:1]), **words).text_embeds.float().cpu().numpy()
+        cosines: NDArray[np.float32] = self.embed(frames) @ texts.T
+        return cosines
+
+    @torch.no_grad()
+    def embed(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Unit vectors [N, D]; their products say how alike frames are."""
+        parts = [self._pixels(frames[first : first + BATCH]) for first in range(0, len(frames), BATCH)]
+        made = [self.model.visual_projection(self.model.vision_model(pixels).pooler_output) for pixels in parts]
+        vectors: NDArray[np.float32] = normalize(torch.cat(made)).float().cpu().numpy()
+        return vectors
+
+    def _pixels(self, frames: NDArray[np.uint8]) -> Tensor:
+        pixels: Tensor = self.processor(list(frames), return_tensors="pt")["pixel_values"]
+        return pixels.to(self.model.device)

@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
 from importlib.metadata import version
@@ -77,10 +77,13 @@ def section_facts(section: SectionPlan, plan: RenderPlan, model: VideoModel, wei
 
 
 class RunFolder:
-    """Opens or makes `path`; raises RenderError where that cannot be."""
+    """Opens or makes `path`; raises RenderError where that cannot be.
 
-    def __init__(self, path: Path, *, fresh: bool = False) -> None:
-        self.path = path
+    `store` is a folder of sections under their hashes that many renders share: each takes from it and adds to it.
+    """
+
+    def __init__(self, path: Path, *, fresh: bool = False, store: Path | None = None) -> None:
+        self.path, self.store = path, store
         with writing(path, "cannot be made a folder for the render", "choose another --out"):
             path.mkdir(parents=True, exist_ok=True)
         self.fresh = fresh
@@ -112,6 +115,8 @@ class RunFolder:
 
     def _why_anew(self, section: SectionPlan, link: Link) -> str | None:
         file = self.section_file(section)
+        if self.store and not file.exists():
+            _same_file(self.store / f"{link.hash}.safetensors", file)
         if not file.exists():
             return NOT_THERE
         stored = _read(file)
@@ -129,7 +134,10 @@ class RunFolder:
 
     def save_section(self, section: SectionPlan, latents: Tensor, link: Link, seed: int) -> None:
         tags = {"hash": link.hash, "facts": json.dumps(link.facts), "seed": str(seed)}
-        self._save(self.section_file(section), latents, tags)
+        file = self.section_file(section)
+        self._save(file, latents, tags)
+        if self.store:
+            _same_file(file, self.store / f"{link.hash}.safetensors")
 
     def save_start(self, shot: int, latent: Tensor) -> None:
         self._save(self.path / f"shots/{shot:02d}/start.safetensors", latent, {})
@@ -157,6 +165,13 @@ class RunFolder:
         whole = latents.detach().float().cpu().contiguous()
         data = save({LATENTS: whole}, metadata={**tags, "seal": _seal(whole, tags)})
         self.write_bytes(str(file.relative_to(self.path)), data)
+
+
+def _same_file(there: Path, here: Path) -> None:
+    """Gives a file that is there a second name; where the disk cannot, or the name is taken, it goes without."""
+    with suppress(OSError):
+        here.parent.mkdir(parents=True, exist_ok=True)
+        os.link(there, here)
 
 
 def _read(file: Path) -> StoredSection | None:

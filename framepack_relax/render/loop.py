@@ -49,10 +49,11 @@ class Options:
     """How to render, besides what: nothing here changes a section whose latents are finite.
 
     `fresh` forgets what the folder holds; `on_nan` says what to do when latents are not finite: stop, or retry with
-    another seed, at most three times.
+    another seed, at most three times. `store` is a folder in which renders share their sections.
     """
 
     fresh: bool = False
+    store: Path | None = None
     on_nan: Literal["stop", "retry"] = "stop"
 
 
@@ -116,7 +117,7 @@ def render(
     model = model or load(story.model)
     plan = make_plan(story, model.facts)
     images = start_images(story, plan)
-    with RunFolder(Path(out), fresh=options.fresh).locked() as folder:
+    with RunFolder(Path(out), fresh=options.fresh, store=options.store).locked() as folder:
         story_tags = write_story(folder, story, plan, model.facts, images)
         conditions = encode(plan, model, images)
         sheet = ContactSheet(rows=[(caption(plan, scene.sections[0]), *scene.frames) for scene in plan.scenes])
@@ -155,7 +156,7 @@ def stream(
     model = model or load(story.model)
     plan = make_plan(story, model.facts)
     images = start_images(story, plan)
-    with RunFolder(Path(out), fresh=options.fresh).locked() as folder:
+    with RunFolder(Path(out), fresh=options.fresh, store=options.store).locked() as folder:
         write_story(folder, story, plan, model.facts, images)
         yield from _sections(plan, model, encode(plan, model, images), folder, options, watch)
 

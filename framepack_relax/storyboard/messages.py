@@ -85,14 +85,14 @@ def _sentence(detail: ErrorDetails, loc: Sequence[str | int], model: type[BaseMo
     if kind == "value_error":
         return str(context["error"])
     if kind.startswith(("greater", "less")) and owner:
-        return f"is {_shown(value)}; must be {_range(owner, str(loc[-1]))}"
+        return f"is {_shown(value)}; must be {_range(owner, str(loc[names[-1]]))}"
     if kind == "finite_number":
         return f"is {value}; write a finite number"
     if kind == "literal_error" or choices(owner, loc):
         known = choices(owner, loc)
         return f"is {value!r}; {suggest(str(value), known)}"
-    if kind == "too_short" and loc[-1:] == ("scenes",):
-        return "holds no scene; add one"
+    if kind == "too_short":
+        return f"holds no {str(loc[-1]).removesuffix('s')}; add one"
     if kind in ("too_long", "string_too_long"):
         return f"is too long: {context.get('actual_length', len(str(value)))} of at most {context.get('max_length')}"
     return f"is {_shown(value)}; {_wanted(kind)}"
@@ -116,7 +116,8 @@ def _literals(annotation: Any) -> Iterator[Any]:
 def _range(owner: type[BaseModel], name: str) -> str:
     """The bounds of a number field in words, read from its schema."""
     schema = _properties(owner)[name]
-    found = next(part for part in [schema, *schema.get("anyOf", [])] if "maximum" in part)
+    parts = [schema, *schema.get("anyOf", []), schema.get("items", {})]
+    found = next(part for part in parts if "maximum" in part)
     if "exclusiveMinimum" in found:
         return f"above {_shown(found['exclusiveMinimum'])} and at most {_shown(found['maximum'])}"
     return f"between {_shown(found['minimum'])} and {_shown(found['maximum'])}"

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from ..errors import Problem, StoryboardError
-from .messages import path_of, printable
-from .schema import PROFILES, Storyboard, build_storyboard
+from .messages import explain, path_of, printable
+from .schema import PROFILES, Part, Storyboard, build_storyboard
 
 LOADER: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's is ten times as fast
 LARGEST_BYTES = 1 << 20
@@ -34,44 +34,37 @@ ODD_NUMBERS = (
 def read_storyboard(path: str | Path) -> Storyboard:
     """The storyboard in a YAML file. Raises StoryboardError with every mistake found."""
     file = Path(path)
+    return parse_storyboard(read_text(file), file=str(path), folder=file.resolve().parent)
+
+
+def read_text(file: Path) -> str:
+    """The text of a YAML file of at most 1 MiB. Raises StoryboardError."""
     try:
         if file.is_dir():
-            raise StoryboardError([Problem(file=str(path), message="is a folder; name the storyboard file in it")])
+            raise StoryboardError([Problem(file=str(file), message="is a folder; name the storyboard file in it")])
         with file.open("rb") as stream:
             data = stream.read(LARGEST_BYTES + 1)
     except FileNotFoundError:
-        raise StoryboardError([Problem(file=str(path), message="no such file")]) from None
+        raise StoryboardError([Problem(file=str(file), message="no such file")]) from None
     except (OSError, ValueError) as error:
-        raise StoryboardError([Problem(file=str(path), message=f"cannot be read ({error})")]) from None
+        raise StoryboardError([Problem(file=str(file), message=f"cannot be read ({error})")]) from None
     if len(data) > LARGEST_BYTES:
         message = f"is larger than {LARGEST_BYTES >> 20} MiB; split the storyboard"
-        raise StoryboardError([Problem(file=str(path), message=message)])
+        raise StoryboardError([Problem(file=str(file), message=message)])
     try:
-        text = data.decode("utf-8-sig")
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
         message = f"byte 0x{data[error.start]:02x} is not UTF-8; save the file as UTF-8"
-        raise StoryboardError([Problem(file=str(path), line=line, message=message)]) from None
-    return parse_storyboard(text, file=str(path), folder=file.resolve().parent)
+        raise StoryboardError([Problem(file=str(file), line=line, message=message)]) from None
 
 
 def parse_storyboard(text: str, *, file: str = "<storyboard>", folder: Path | None = None) -> Storyboard:
     """The storyboard in a YAML text; `folder` is what its image paths are relative to. Raises StoryboardError."""
     reading = Reading(file)
-    try:
-        node = reading.compose(text)
-        data = reading.convert(node, Storyboard, "") if node is not None else {}
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        reason = " ".join(part for part in (error.context, error.problem) if part)
-        raise StoryboardError([reading.problem(f"is not YAML: {reason}", mark)]) from None
-    except yaml.reader.ReaderError as error:
-        line = text.count("\n", 0, error.position) + 1
-        column = error.position - text.rfind("\n", 0, error.position)
-        message = f"holds the character U+{int(error.character):04X}, which YAML does not allow; remove it"
-        raise StoryboardError([Problem(file=file, line=line, column=column, message=message)]) from None
+    data = reading.mapping(text, Storyboard)
     problems = list(reading.problems)
-    if node is not None and isinstance(data, dict):
+    if data is not None:
         try:
             story = build_storyboard(data).placed(file, folder, reading.places)
         except StoryboardError as error:
@@ -80,6 +73,21 @@ def parse_storyboard(text: str, *, file: str = "<storyboard>", folder: Path | No
     if problems:
         raise StoryboardError(sorted(problems, key=lambda p: (p.line or 0, p.column or 0)))
     return story
+
+
+def parse_as(model: type[Part], text: str, *, file: str) -> Any:
+    """Any other mapping in YAML, checked by its pydantic model. Raises StoryboardError with every mistake."""
+    reading = Reading(file)
+    data = reading.mapping(text, model)
+    problems = list(reading.problems)
+    if data is not None:
+        try:
+            made = model.model_validate(data)
+        except ValidationError as error:
+            problems += _untold(problems, map(reading.located, explain(error, model)))
+    if problems:
+        raise StoryboardError(sorted(problems, key=lambda p: (p.line or 0, p.column or 0)))
+    return made
 
 
 def _untold(told: Sequence[Problem], found: Iterable[Problem]) -> list[Problem]:
@@ -105,6 +113,21 @@ class Reading:
         self.file = file
         self.problems: list[Problem] = []
         self.places: dict[str, tuple[int, int]] = {}
+
+    def mapping(self, text: str, model: type[BaseModel]) -> dict[str, Any] | None:
+        """A YAML text as plain values for `model`; None if it holds what is refused. Raises StoryboardError."""
+        try:
+            node = self.compose(text)
+            return None if node is None else self._mapping(node, model, "")
+        except yaml.MarkedYAMLError as error:
+            mark = error.problem_mark or error.context_mark
+            reason = " ".join(part for part in (error.context, error.problem) if part)
+            raise StoryboardError([self.problem(f"is not YAML: {reason}", mark)]) from None
+        except yaml.reader.ReaderError as error:
+            line = text.count("\n", 0, error.position) + 1
+            column = error.position - text.rfind("\n", 0, error.position)
+            message = f"holds the character U+{int(error.character):04X}, which YAML does not allow; remove it"
+            raise StoryboardError([Problem(file=self.file, line=line, column=column, message=message)]) from None
 
     def problem(self, message: str, mark: Any, path: str = "") -> Problem:
         line, column = (mark.line + 1, mark.column + 1) if mark else (None, None)

@@ -1,0 +1,47 @@
+"""A sweep from its spec to its page."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..models.loader import load
+from ..models.video_model import VideoModel
+from .evaluation import gather, judges_for
+from .pages import save_page
+from .spec import jobs, read_sweep
+from .statistics import Cell, summarise
+from .sweep import Row, run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a sweep leaves: a row a film, a cell an arm, the page, and notes on instruments."""
+
+    rows: list[Row]
+    cells: list[Cell]
+    page: Path
+    notes: tuple[str, ...]
+
+
+def compare(
+    spec: str,
+    out: Path,
+    model: str | VideoModel | None,
+    quick: bool,
+    judges: tuple[str | None, str | None],
+    on_film: Callable[[Row, int], None],
+    loading: Mapping[str, Any],
+) -> Outcome:
+    """Renders, measures, compares; see api.sweep."""
+    sweep, folder = read_sweep(spec)
+    sweep = sweep.quick() if quick else sweep
+    if isinstance(model, str):
+        sweep = sweep.model_copy(update={"model": model})
+    planned = jobs(sweep, folder)
+    loaded = model if isinstance(model, VideoModel) else load(sweep.model, **loading)
+    fitting = judges_for({loaded.facts.name})
+    instruments = gather(action=judges[0] or fitting[0], text=judges[1] or fitting[1], device=str(loaded.device))
+    rows = run(planned, out=out, model=loaded, instruments=instruments, on_film=lambda row: on_film(row, len(planned)))
+    cells = summarise(rows)
+    return Outcome(rows=rows, cells=cells, page=save_page(sweep, planned, cells, out), notes=instruments.notes)

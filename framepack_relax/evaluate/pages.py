@@ -1,0 +1,77 @@
+"""A sweep to look at: plots of every figure by arm, and one HTML page with the table and every film's contact sheet."""
+
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+
+from ..errors import EvaluationError
+from ..render.folder import writing
+from .spec import Job, Sweep
+from .statistics import FIGURES, Cell
+from .sweep import place
+
+PLOTTED = ("target", "motion", "identity", "seam")
+STYLE = """body{font:15px/1.5 system-ui;margin:2em auto;max-width:76em;padding:0 1em;color:#28282e}
+table{border-collapse:collapse;font-variant-numeric:tabular-nums}td,th{padding:.15em .7em;text-align:right}
+td:first-child,th:first-child{text-align:left}tr:nth-child(even){background:#f4f4f2}img{max-width:100%}"""
+
+
+def save_plots(cells: Sequence[Cell], out: Path) -> list[Path]:
+    """A PNG of the arms' means and intervals for each figure that was measured. Raises EvaluationError."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise EvaluationError("matplotlib is not installed: pip install 'framepack-relax[eval]'") from error
+    made = []
+    for name in PLOTTED:
+        found = [(cell.arm, cell.figures[name]) for cell in cells if name in cell.figures]
+        if not found:
+            continue
+        plot = Figure(figsize=(8, 1 + 0.3 * len(found)), layout="constrained")
+        axes = plot.subplots()
+        for row, (_, figure) in enumerate(found):
+            axes.plot([figure.low, figure.high], [row, row], color="#b8c4d8", linewidth=5, solid_capstyle="butt")
+            axes.plot([figure.mean], [row], "o", color="#2463be")
+        axes.axvline(found[0][1].mean, color="#d6741a", linewidth=1)
+        axes.set(yticks=range(len(found)), yticklabels=[arm for arm, _ in found], title=name)
+        axes.invert_yaxis()
+        axes.spines[["top", "right"]].set_visible(False)
+        made.append(out / f"{name}.png")
+        with writing(made[-1]):
+            plot.savefig(made[-1], dpi=120)
+    return made
+
+
+def save_page(sweep: Sweep, jobs: Sequence[Job], cells: Sequence[Cell], out: Path) -> Path:
+    """index.html: table, plots, and under each arm the contact sheets of its films."""
+    plots = "".join(f"<p><img src='{file.name}' alt='{file.stem}'></p>" for file in save_plots(cells, out))
+    arms = []
+    for cell in cells:
+        films = [job for job in jobs if job.arm.id == cell.arm]
+        sheets = [f"<p>{escape(job.event.id)}, seed {job.seed}<br>{_image(job)}</p>" for job in films]
+        arms.append(f"<details><summary>{escape(cell.arm)}</summary>{''.join(sheets)}</details>")
+    page = f"<!doctype html><meta charset=utf8><title>{escape(sweep.title)}</title><style>{STYLE}</style>"
+    page += f"<h1>{escape(sweep.title)}</h1>{_table(cells)}{plots}<h2>Films</h2>{''.join(arms)}"
+    with writing(out / "index.html"):
+        (out / "index.html").write_text(page, encoding="utf8")
+    return out / "index.html"
+
+
+def _image(job: Job) -> str:
+    return f"<img loading=lazy src='{escape(place(job))}/contact.png' alt=''>"
+
+
+def _table(cells: Sequence[Cell]) -> str:
+    names = [name for name in FIGURES if any(name in cell.figures for cell in cells)]
+    kinds = list(cells[0].failures)
+    head = "".join(f"<th>{escape(name)}" for name in ("arm", "films", *names, *kinds))
+    rows = []
+    for cell in cells:
+        words = [escape(cell.arm), str(cell.films)]
+        words += [
+            f"{f.mean:.3f}<br><small>{f.low:.3f}..{f.high:.3f}</small>" if f else ""
+            for f in map(cell.figures.get, names)
+        ]
+        words += [f"{cell.failures[kind]:.2f}" for kind in kinds]
+        rows.append("<tr>" + "".join(f"<td>{word}" for word in words))
+    return f"<table><tr>{head}{''.join(rows)}</table>"

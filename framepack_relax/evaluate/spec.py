@@ -1,0 +1,143 @@
+"""What a sweep compares: arms, the settings of each, in the words of a storyboard, on the same films.
+
+A film is a calm scene and then one in which something happens; the arm acts on the second. Seeds are paired: every
+arm renders every scene from the same noise after the same calm sections.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from ..errors import Problem, StoryboardError
+from ..storyboard import Guidance, Relax, Scene, Storyboard, storyboard_from_scenes
+from ..storyboard.reader import parse_as, read_text
+from ..storyboard.schema import Part, Power, Seed, Steps, Words
+
+READY = Path(__file__).parent / "specs"
+QUICK_SCENES, QUICK_STEPS = 2, 0.5  # of --quick: the first scenes, one seed, this share of the steps
+Several = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)
+
+
+class Start(Part):
+    """Where a film begins: `who` and `where` stand for {who} and {where} in the prompts."""
+
+    image: Words = Field(description="start image, relative to the file")
+    who: Words = Field(description="a red figure")
+    where: Words = Field(description="on the beach")
+
+
+class Event(Part):
+    """What should happen after the calm."""
+
+    id: Words
+    prompt: Words = Field(description="with {who} and {where}")
+    target: Words | None = Field(None, description="label that the action judge should give it")
+
+
+class Grid(Part):
+    """Every combination of these values is an arm of its own."""
+
+    intensity: Annotated[tuple[Annotated[float, Field(ge=0, le=1)], ...], Several] = ()
+    beta: Annotated[tuple[Annotated[float, Field(ge=-1, le=1)], ...], Several] = ()
+    p: Annotated[tuple[Power, ...], Several] = ()
+    blur: Annotated[tuple[Annotated[float, Field(ge=0, le=8)], ...], Several] = ()
+    scope: Annotated[tuple[Literal["section", "history", "reference", "all"], ...], Several] = ()
+
+
+class Arm(Part):
+    """Settings under a name; `relax` and `guidance` as a scene of a storyboard has them."""
+
+    id: Words
+    intensity: float = Field(1.0, ge=0, le=1)
+    relax: Relax = Relax()
+    guidance: Guidance = Guidance()
+    grid: Grid = Grid()
+
+    def cells(self) -> Iterator["Arm"]:
+        """The arm itself, or one for each combination of the grid's values, named by them."""
+        axes = {name: values for name, values in self.grid if values}
+        for combination in product(*axes.values()):
+            chosen = dict(zip(axes, combination, strict=True))
+            name = " ".join([self.id, *(f"{axis} {value}" for axis, value in chosen.items())])
+            intensity = chosen.pop("intensity", self.intensity)
+            relax = self.relax.model_copy(update=chosen)
+            yield self.model_copy(update={"id": name, "intensity": intensity, "relax": relax, "grid": Grid()})
+
+
+class Sweep(Part):
+    """A comparison of arms; the first is what the others are held against."""
+
+    version: Literal[1] = 1
+    title: Words
+    model: Words = "puppet"
+    profile: Words = Field("paper", description="what an arm's intensity means, before its own values")
+    seeds: int = Field(8, ge=1, le=10_000, description="how many; seed k begins at start k")
+    first_seed: Seed = 0
+    steps: Steps = 25
+    sampler: Literal["unipc", "euler"] = "unipc"
+    size: Annotated[tuple[int, int] | None, Several] = None
+    calm: Words = "{who} stands still {where}"
+    calm_seconds: float = Field(2.4, ge=0, le=3600)
+    seconds: float = Field(2.4, gt=0, le=3600)
+    starts: Annotated[tuple[Start, ...], Field(min_length=1)]
+    scenes: Annotated[tuple[Event, ...], Field(min_length=1)]
+    arms: Annotated[tuple[Arm, ...], Field(min_length=1)]
+
+    def quick(self) -> "Sweep":
+        """The same arms on one seed, the first scenes and fewer steps: to see that it works, not to conclude from."""
+        few = {"seeds": 1, "steps": max(1, round(QUICK_STEPS * self.steps)), "scenes": self.scenes[:QUICK_SCENES]}
+        return self.model_copy(update=few)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One film of a sweep."""
+
+    arm: Arm
+    event: Event
+    seed: int
+    story: Storyboard
+
+
+def read_sweep(name: str) -> tuple[Sweep, Path]:
+    """A ready sweep by its name, or a YAML file; and the folder that its images are in. Raises StoryboardError."""
+    ready = {file.stem: file for file in sorted(READY.glob("*.yaml"))}
+    file = ready.get(name, Path(name))
+    if name not in ready and not file.exists():
+        message = f"no such file, and no sweep that comes along; those are {', '.join(ready)}"
+        raise StoryboardError([Problem(file=name, message=message)])
+    sweep: Sweep = parse_as(Sweep, read_text(file), file=str(file))
+    ids = [cell.id for arm in sweep.arms for cell in arm.cells()]
+    if twice := {name for name in ids if ids.count(name) > 1}:
+        message = f"two arms are called {min(twice)!r}; names must differ"
+        raise StoryboardError([Problem(file=str(file), path="arms", message=message)])
+    return sweep, file.resolve().parent
+
+
+def jobs(sweep: Sweep, folder: Path) -> list[Job]:
+    """Every film: all arms of a seed before the next seed, so that a sweep that is stopped can be compared."""
+    cells, made = [cell for arm in sweep.arms for cell in arm.cells()], []
+    for number in range(sweep.seeds):
+        start = sweep.starts[number % len(sweep.starts)]
+        for event, arm in product(sweep.scenes, cells):
+            story = _story(sweep, folder, start, event, arm, sweep.first_seed + number)
+            made.append(Job(arm=arm, event=event, seed=sweep.first_seed + number, story=story))
+    return made
+
+
+def _story(sweep: Sweep, folder: Path, start: Start, event: Event, arm: Arm, seed: int) -> Storyboard:
+    def said(prompt: str) -> str:
+        return prompt.replace("{who}", start.who).replace("{where}", start.where)
+
+    scenes = [Scene(id="calm", prompt=said(sweep.calm), seconds=sweep.calm_seconds)] if sweep.calm_seconds else []
+    act: dict[str, Any] = {"intensity": arm.intensity, "relax": arm.relax, "guidance": arm.guidance}
+    scenes.append(Scene(id="act", prompt=said(event.prompt), seconds=sweep.seconds, **act))
+    story = storyboard_from_scenes(
+        scenes, title=f"{arm.id}: {event.id}", model=sweep.model, profile=sweep.profile, seed=seed, steps=sweep.steps,
+        sampler=sweep.sampler, size=sweep.size, image=start.image,
+    )  # fmt: skip
+    return story.placed("", folder, {})

@@ -1,0 +1,117 @@
+"""Renders and measures every film of a sweep; each is a line of films.jsonl as soon as it is done.
+
+A sweep that was stopped goes on where it was: a line holds the hash of all that determines its film and its figures.
+"""
+
+import json
+import os
+import re
+from collections.abc import Callable
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+from ..errors import EvaluationError
+from ..models.video_model import VideoModel
+from ..plan.planner import make_plan
+from ..plan.renderplan import RenderPlan
+from ..render.folder import writing
+from ..render.loop import Options, RenderedFilm, render
+from .evaluation import Instruments, evaluate
+from .film import read_film
+from .spec import Job
+
+FILMS = "films.jsonl"
+EVERY = 4  # frames, of those whose likeness is taken
+MEASURES = 1  # raised when the same film would get other figures
+Row = dict[str, Any]
+
+
+def run(
+    jobs: list[Job],
+    *,
+    out: Path,
+    model: VideoModel,
+    instruments: Instruments,
+    on_film: Callable[[Row], None] = lambda row: None,
+) -> list[Row]:
+    """A row per job, in the order of the jobs; calm sections that films share are rendered once."""
+    file = out / FILMS
+    with writing(out):
+        (out / "store").mkdir(parents=True, exist_ok=True)
+        known = {row["key"]: row for row in read_rows(file)}
+        part = file.with_name(f"{FILMS}.part")
+        part.write_text("".join(json.dumps(row) + "\n" for row in known.values()), encoding="utf8")
+        os.replace(part, file)  # without a line that a stop cut short
+    rows = []
+    for job in jobs:
+        plan = make_plan(job.story, model.facts)
+        key = film_key(job, plan, model)
+        if key not in known:
+            folder = out / place(job)
+            film = render(job.story, out=folder, model=model, options=Options(store=out / "store"))
+            row = {"key": key, **columns(job), **measure(job, film, instruments)}
+            with writing(file), open(file, "a", encoding="utf8") as opened:
+                opened.write(json.dumps(row) + "\n")
+                opened.flush()
+                os.fsync(opened.fileno())
+            known[key] = row
+        rows.append({**known[key], **columns(job)})  # two arms may come to the same film
+        on_film(rows[-1])
+    return rows
+
+
+def columns(job: Job) -> Row:
+    """The columns that say which film a row is about."""
+    return {"arm": job.arm.id, "scene": job.event.id, "seed": job.seed}
+
+
+def measure(job: Job, film: RenderedFilm, instruments: Instruments) -> Row:
+    """Figures of the film's last scene; those of a missing instrument are absent."""
+    seen = read_film(film.path)
+    scene = seen.scenes[-1]
+    act = seen.cut(scene)
+    targets = [job.event.target] if job.event.target else []
+    said = evaluate(act, instruments, prompt=scene.prompt, targets=targets)
+    sections = [film.report["sections"][index] for index in film.plan.scenes[-1].sections]
+    row: Row = {"motion": said["motion"]["mean"], "at_once": said["motion"]["at_once"]}
+    row |= {"failures": said.get("failures", {}), "seam": sections[0]["seam"], "drift": sections[-1]["drift"]}
+    if instruments.action:
+        row["named"] = said["action"]["named"]
+        row["target"] = max((found["best"] for found in said["action"]["targets"].values()), default=None)
+    if instruments.text:
+        vectors = instruments.text.embed(seen.frames[max(0, scene.frames[0] - 1) : scene.frames[1] : EVERY])
+        row |= {"text": said["text"]["cosine"], "identity": float((vectors[1:] @ vectors[0]).mean())}
+    if instruments.distance:
+        row["lpips"] = said["lpips"]["adjacent"]
+    if not any(section["reused"] for section in sections):  # else a stop came between: nobody counted
+        row["forwards"] = sum(sum(section["forwards"].values()) for section in sections)
+        row["seconds"] = sum(section["seconds"]["sampling"] for section in sections)
+    return {name: round(value, 5) if isinstance(value, float) else value for name, value in row.items()}
+
+
+def film_key(job: Job, plan: RenderPlan, model: VideoModel) -> str:
+    """A hash of the plan, the start image, the weights and the way of measuring."""
+    said = plan.to_json()
+    del said["title"], said["warnings"]
+    image = job.story.resolve(str(job.story.image)).read_bytes()
+    facts = [MEASURES, said, blake2b(image).hexdigest(), model.source.fingerprint(), job.event.target]
+    return blake2b(json.dumps(facts, sort_keys=True).encode("utf8"), digest_size=16).hexdigest()
+
+
+def place(job: Job) -> str:
+    """Folder of a film within the sweep's."""
+    return "films/" + "/".join(re.sub(r"[^\w.-]+", "-", name) for name in (job.arm.id, f"{job.event.id}-{job.seed}"))
+
+
+def read_rows(file: Path) -> list[Row]:
+    """The lines of a films.jsonl; a last one that a stop cut short is left out. Raises EvaluationError."""
+    lines = file.read_text(encoding="utf8").splitlines() if file.exists() else []
+    rows = []
+    for number, line in enumerate(lines, 1):
+        try:
+            rows.append(json.loads(line))
+        except ValueError as error:
+            if number < len(lines):
+                raise EvaluationError(f"{file}:{number}: is not JSON ({error}); remove the line") from error
+    return rows

@@ -1,0 +1,128 @@
+"""Sweeps on a tiny model: paired films, calm sections rendered once, and the same table after a stop."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import framepack_relax as fr
+from framepack_relax.evaluate.spec import READY, jobs, read_sweep
+from framepack_relax.evaluate.statistics import interval, summarise
+from framepack_relax.evaluate.sweep import FILMS
+
+SPEC = """
+title: a <small> sweep
+model: {model}
+seeds: 2
+steps: 2
+calm_seconds: 1.2
+seconds: 1.2
+starts: [{{image: hero.png, who: a red figure, where: on the beach}}]
+scenes: [{{id: flip, prompt: "{{who}} does a backflip {{where}}", target: backflip}}]
+arms:
+  - {{id: vanilla, intensity: 0.0}}
+  - {{id: context, relax: {{target: [context], blur: 0.0}}, grid: {{beta: [0.5, 1.0]}}}}
+"""
+
+
+@pytest.fixture
+def spec(tmp_path, tiny):
+    Image.radial_gradient("L").resize((32, 32)).convert("RGB").save(tmp_path / "hero.png")
+    file = tmp_path / "spec.yaml"
+    file.write_text(SPEC.format(model=tiny), encoding="utf8")
+    return file
+
+
+def sweep(spec, out, model, **more):
+    return fr.sweep(spec, out=out, model=model, action="packaged", text="packaged", **more)
+
+
+def without_seconds(rows):
+    return [{name: value for name, value in row.items() if name not in ("seconds", "forwards")} for row in rows]
+
+
+@pytest.mark.slow
+def test_a_stopped_sweep_goes_on_to_the_same_table(spec, tmp_path, model):
+    whole = sweep(spec, tmp_path / "whole", model)
+    told = []
+
+    def stop(row, films):
+        told.append((row["arm"], films))
+        if len(told) == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sweep(spec, tmp_path / "parts", model, on_film=stop)
+    file = tmp_path / "parts" / FILMS
+    file.write_text(file.read_text()[:-20])  # as a stop in the middle of a line would leave it
+    again = sweep(spec, tmp_path / "parts", model)
+    assert told == [(arm, 6) for arm in ("vanilla", "context beta 0.5", "context beta 1.0", "vanilla")]
+    assert without_seconds(again.rows) == without_seconds(whole.rows) and len(whole.rows) == 6
+    assert [cell.figures["motion"] for cell in again.cells] == [cell.figures["motion"] for cell in whole.cells]
+    assert len(read := [json.loads(line) for line in file.read_text().splitlines()]) == 6
+    assert {row["key"] for row in read} == {row["key"] for row in whole.rows}
+    page = whole.page.read_text(encoding="utf8")
+    assert "a &lt;small&gt; sweep" in page and page.count("contact.png") == 6
+    sheets = list((tmp_path / "whole").glob("films/*/*/contact.png"))
+    assert all(str(sheet.relative_to(tmp_path / "whole")) in page for sheet in sheets) and len(sheets) == 6
+    assert len(list((tmp_path / "whole/store").iterdir())) == 2 + 6, "the calm section of a seed is rendered once"
+    reports = [json.loads(file.read_text()) for file in (tmp_path / "whole").glob("films/*/*/report.json")]
+    assert sum(section["reused"] for report in reports for section in report["sections"]) == 4
+
+
+def test_arms_differ_in_the_last_scene_alone_and_seeds_are_paired(spec):
+    made = jobs(*read_sweep(str(spec)))
+    assert [(job.arm.id, job.seed) for job in made[:4]] == [
+        ("vanilla", 0), ("context beta 0.5", 0), ("context beta 1.0", 0), ("vanilla", 1)
+    ]  # fmt: skip
+    plans = [fr.plan(job.story) for job in made]
+    calm = [plan.sections[0] for plan in plans]
+    assert calm[0] == calm[1] == calm[2] and calm[0].relaxation.at_rest
+    assert len({plan.sections[1].seed for plan in plans[:3]}) == 1 != len({plan.sections[1].seed for plan in plans})
+    assert [plan.sections[1].relaxation.beta for plan in plans[:3]] == [0, 0.5, 1.0]
+
+
+@pytest.mark.parametrize("name", sorted(file.stem for file in READY.glob("*.yaml")))
+def test_ready_sweeps_can_be_planned_and_begin_with_plain_framepack(name):
+    planned, folder = read_sweep(name)
+    made = jobs(planned, folder)
+    arms = {job.arm.id: fr.plan(job.story).sections[-1] for job in made if job.seed == 0}
+    at_rest = [arm for arm, section in arms.items() if section.relaxation.at_rest]
+    assert at_rest[0] == made[0].arm.id == "vanilla" and set(at_rest) <= {"vanilla", "text twice as strong"}
+    settings = [(section.relaxation, section.scales) for section in arms.values()]
+    assert len(set(settings)) == len(settings), "no two arms are the same"
+    quick = jobs(planned.quick(), folder)
+    assert {job.seed for job in quick} == {0} and {job.arm.id for job in quick} == set(arms)
+
+
+def test_every_mistake_of_a_spec_is_told_at_its_place(spec):
+    text = (
+        spec.read_text().replace("seeds: 2", "seedz: 2").replace("1.0]", "7]").replace("calm_seconds: 1.2", "calm: ''")
+    )
+    spec.write_text(text)
+    with pytest.raises(fr.StoryboardError) as caught:
+        fr.sweep(spec, out="nowhere")
+    said = str(caught.value).splitlines()
+    assert said[0].endswith("spec.yaml:4:1: seedz: unknown field; did you mean 'seeds'?")
+    assert any("calm: is empty" in line for line in said)
+    assert any(line.endswith("arms[1].grid.beta[1]: is 7; must be between -1 and 1") for line in said)
+    with pytest.raises(fr.StoryboardError, match="no sweep that comes along; those are ablation, paper-table-1"):
+        fr.sweep("ablatio", out="nowhere")
+
+
+def test_intervals_hold_the_mean_and_pairs_are_counted():
+    rng = np.random.default_rng(0)
+    values = rng.normal(3, 1, 400)
+    low, high = interval(values)
+    assert low < values.mean() < high and high - low == pytest.approx(2 * 1.96 / 20, rel=0.15)
+    assert interval(np.array([2.0, 2.0])) == (2.0, 2.0)
+    rows = [
+        {"arm": arm, "scene": "flip", "seed": seed, "motion": value, "failures": {"static": value < 1}}
+        for arm, found in (("a", (0.0, 2.0, 4.0)), ("b", (1.0, 2.0, 3.0)))
+        for seed, value in enumerate(found)
+    ]
+    first, second = summarise(rows)
+    assert (first.figures["motion"].mean, first.figures["motion"].wins) == (2.0, 0.5)
+    assert second.figures["motion"].wins == 0.5 and second.failures == {"static": 0.0}
+    assert first.failures == {"static": pytest.approx(1 / 3)}
