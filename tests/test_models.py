@@ -53,8 +53,19 @@ def test_encoders_are_gone_after_encoding(model, preset):
 
     from transformers import CLIPTextModel, LlamaModel
 
-    replace(model, preset=preset).encode_texts(["a red figure waves"])
+    replace(model, preset=preset, texts={}).encode_texts(["a red figure waves"])
     assert not [o for o in gc.get_objects() if isinstance(o, (LlamaModel, CLIPTextModel))]
+
+
+def test_a_film_takes_the_prompts_of_the_one_before_and_loads_the_encoders_for_new_ones(copy):
+    loaded = load(str(copy), device="cpu")
+    first, unknown = loaded.encode_texts(["a red figure waves", "a somersault"])
+    shutil.rmtree(copy / "text_encoder")
+    again, same = loaded.encode_texts(["a somersault", "a red figure waves"])
+    assert set(again) == set(first) and all(again[prompt] is first[prompt] for prompt in first)
+    assert same == unknown == {"a somersault": ["somersault"]}
+    with pytest.raises(ModelError, match="text_encoder"):
+        loaded.encode_texts(["a red figure waves", "a blue figure waves"])
 
 
 def test_without_network_or_weights_the_error_says_what_to_download_and_where(monkeypatch, tmp_path):

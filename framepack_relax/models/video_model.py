@@ -7,7 +7,7 @@ import gc
 import string
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -63,6 +63,8 @@ class VideoModel:
     dtype: torch.dtype
     memory: Preset | Literal["auto"] = "auto"  # as asked for
     preset: Preset = "full"  # where weights lie from the next encoding on
+    texts: dict[str, TextCondition] = field(default_factory=dict)  # of the film before
+    unknown: dict[str, list[str]] = field(default_factory=dict)  # words by prompt, of the film before
 
     @property
     def latent_channels(self) -> int:
@@ -87,18 +89,25 @@ class VideoModel:
 
     def encode_texts(self, prompts: Iterable[str]) -> tuple[dict[str, TextCondition], dict[str, list[str]]]:
         """Each distinct prompt encoded with the pipeline's own `encode_prompt`, and the words that a prompt has but
-        the tokenizer does not know. The encoders are loaded for this call and dropped after it."""
-        made: dict[str, TextCondition] = {}
-        unknown: dict[str, list[str]] = {}
+        the tokenizer does not know. The encoders are loaded for this call and dropped after it; what the call before
+        encoded is taken from there."""
+        wanted = dict.fromkeys(prompts)
+        made = {prompt: self.texts[prompt] for prompt in wanted if prompt in self.texts}
+        unknown = {prompt: self.unknown[prompt] for prompt in made if prompt in self.unknown}
+        if len(made) < len(wanted):
+            self._encode_new([prompt for prompt in wanted if prompt not in made], made, unknown)
+        self.texts, self.unknown = made, unknown
+        return made, unknown
+
+    def _encode_new(self, prompts: list[str], made: dict[str, TextCondition], unknown: dict[str, list[str]]) -> None:
         with self._pipeline("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2") as pipe:
-            for prompt in dict.fromkeys(prompts):
+            for prompt in prompts:
                 tokens, pooled, mask = pipe.encode_prompt(prompt, device=self.device)
                 made[prompt] = TextCondition(
                     tokens=tokens.to(self.dtype), mask=mask.to(self.dtype), pooled=pooled.to(self.dtype)
                 )
                 if words := unknown_words(pipe.tokenizer, prompt):
                     unknown[prompt] = words
-        return made, unknown
 
     def encode_images(self, images: Mapping[int, tuple[Image.Image, int]]) -> dict[int, StartCondition]:
         """Start images by shot, each with the seed that draws its latent; every image has the film's size."""
