@@ -163,21 +163,23 @@ def evaluation_table(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def sweep_table(cells: "Sequence[Cell]") -> Table:
-    """A row per arm: means, and against the first arm the share of pairs won."""
+    """A row per arm: means; of action and motion the interval too, and the share of pairs won against the first arm."""
     failures = [kind for kind in cells[0].failures if any(cell.failures[kind] for cell in cells)]
-    names = [
-        name for name in ("target", "motion", "identity", "seam", "forwards", "seconds") if name in cells[0].figures
-    ]
-    table = Table(**COMPACT, caption="mean, 95 % bootstrap interval, share of pairs won against the first arm")
-    table.add_column("arm")
+    names = [n for n in ("target", "motion", "identity", "seam", "forwards", "seconds") if n in cells[0].figures]
+    table = Table(**COMPACT, caption="means; 95 % bootstrap interval; share of pairs won against the first arm")
+    table.add_column("arm", no_wrap=True)
     for name in ("films", *names, *failures):
         table.add_column(name, justify="right")
+        if name in names[:2]:
+            table.add_column("95 %", no_wrap=True)
+            table.add_column("won", justify="right")
     for cell in cells:
         said = []
         for name in names:
             figure = cell.figures.get(name)
-            bounds = f"\n{figure.low:.2f}..{figure.high:.2f}, won {figure.wins:.2f}" if figure else ""
-            said.append(f"{figure.mean:.2f}{bounds if name in names[:2] else ''}" if figure else "-")
+            said.append(f"{figure.mean:.2f}" if figure else "-")
+            if name in names[:2]:
+                said += [f"{figure.low:.2f}..{figure.high:.2f}", f"{figure.wins:.2f}"] if figure else ["", ""]
         table.add_row(cell.arm, str(cell.films), *said, *(f"{cell.failures[kind]:.2f}" for kind in failures))
     return table
 
