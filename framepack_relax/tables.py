@@ -141,8 +141,20 @@ def model_text(entry: Entry, there: bool, card: Mapping[str, Any]) -> Table:
 def evaluation_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """A row per film or scene; figures of missing instruments are dashes."""
     table = Table(**COMPACT, caption="motion in short sides a second, camera taken out; action: its best window")
-    for name in ("film", "scene", "motion", "in 1.2 s", "dynamic", "action", "targets", "text", "lpips", "drift"):
-        table.add_column(name, justify="left" if name in ("film", "scene", "action", "targets") else "right")
+    for name in (
+        "film",
+        "scene",
+        "motion",
+        "in 1.2 s",
+        "dynamic",
+        "action",
+        "targets",
+        "text",
+        "lpips",
+        "drift",
+        "fails",
+    ):
+        table.add_column(name, justify="left" if name in ("film", "scene", "action", "targets", "fails") else "right")
     for row in rows:
         motion, action = row["motion"], row.get("action", {})
         targets = [f"{label} {p['best']:.2f} ({p['mean']:.2f})" for label, p in action.get("targets", {}).items()]
@@ -158,6 +170,7 @@ def evaluation_table(rows: Sequence[Mapping[str, Any]]) -> Table:
             f"{row['text']['score']:.1f}" if "text" in row else "-",
             f"{row['lpips']['adjacent']:.3f}" if "lpips" in row else "-",
             f"{row['drift']['drift']:.3f}" if "drift" in row else "-",
+            next((kind for kind, true in row.get("failures", {}).items() if true), "-"),
         )
     return table
 

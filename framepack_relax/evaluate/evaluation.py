@@ -1,6 +1,6 @@
 """All measures of one film: the instruments that are there, and what each of them says."""
 
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,6 +11,7 @@ from ..errors import EvaluationError, ModelError
 from ..models.catalog import find_checkpoint
 from ..video.motion import MotionMeter
 from .action import ActionJudge
+from .detectors import find_failures
 from .film import Film
 from .flow import measure_motion
 from .perceptual import Distance, lpips_distance, measure_stability
@@ -117,4 +118,19 @@ def evaluate(
     if instruments.distance:
         other = None if reference is None else reference.frames
         made["lpips"] = asdict(measure_stability(film.frames, film.fps, instruments.distance, other))
+    if len(film.frames) > 1:
+        made["failures"] = _failures(film, instruments, made)
     return made
+
+
+def _failures(film: Film, instruments: Instruments, made: Mapping[str, Any]) -> dict[str, bool]:
+    """What the detectors say with what the instruments have said."""
+    ends = instruments.text.embed(film.frames[[0, -1]]) if instruments.text else None
+    asked = made.get("action", {}).get("targets")
+    return find_failures(
+        film.frames,
+        film.fps,
+        likeness=None if ends is None else float(ends[0] @ ends[1]),
+        wrong=made["action"]["named"] not in asked if asked else None,
+        lpips=made.get("lpips", {}).get("adjacent"),
+    )

@@ -23,7 +23,7 @@ from .spec import Job
 
 FILMS = "films.jsonl"
 EVERY = 4  # frames, of those whose likeness is taken
-MEASURES = 1  # raised when the same film would get other figures
+MEASURES = 2  # raised when the same film would get other figures
 Row = dict[str, Any]
 
 
@@ -75,7 +75,7 @@ def measure(job: Job, film: RenderedFilm, instruments: Instruments) -> Row:
     said = evaluate(act, instruments, prompt=scene.prompt, targets=targets)
     sections = [film.report["sections"][index] for index in film.plan.scenes[-1].sections]
     row: Row = {"motion": said["motion"]["mean"], "at_once": said["motion"]["at_once"]}
-    row |= {"failures": said.get("failures", {}), "seam": sections[0]["seam"], "drift": sections[-1]["drift"]}
+    row |= {"failures": said["failures"], "seam": sections[0]["seam"], "drift": sections[-1]["drift"]}
     if instruments.action:
         row["named"] = said["action"]["named"]
         row["target"] = max((found["best"] for found in said["action"]["targets"].values()), default=None)

@@ -1,0 +1,162 @@
+"""What went wrong in a film: static, freeze, snap-back, chaos, over-relaxed, collapse.
+
+The paper names them (sections 3.1, 3.2, 5.5); signals and thresholds are ours, chosen on clips that are drawn with a
+failure built in (scripts/failures.py prints precision and recall on others). The camera should stand: its motion counts
+as change.
+
+N frames, P pairs of frames (N - 1), D embedding, h and w the small frames' height and width; uint8 RGB levels 0..255
+"""
+
+from dataclasses import dataclass
+from itertools import groupby
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+SIDE = 96  # px that the short side is brought to
+CELLS = 8  # the picture in 8 x 8
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Thresholds:
+    """Levels are of 0..255 in the channel that changes most, after a blur of one small pixel."""
+
+    seen: float = 30  # levels: a place that differs by more shows something else
+    still: float = 8  # levels: less in the busiest 1 % of the pixels from frame to frame is stillness
+    static: float = 30  # levels: the busiest 1 % to the first frame, in 95 % of the frames
+    frozen_seconds: float = 0.5  # of stillness at the end
+    same_pose: float = 0.85  # cosine of embeddings, last frame to first: from here on the pose is the first again
+    gone: float = 0.8  # detail of the last frame over the first's: below, the figure has left, which is no freeze
+    excursion_seconds: float = 0.5  # away from the first frame and back in less is a snap
+    sudden: float = 1.3  # share of the change that falls in one frame: coming back over going
+    returned: float = 0.25  # share of the widest change that is left after coming back
+    unexplained: float = 0.02  # share of the pixels that no motion explains, five frames' mean
+    wild_seconds: float = 0.8  # of that without a break
+    cell: float = 6  # levels: a cell's mean change to the first frame
+    dissolved: float = 0.45  # share of cells that have changed
+    lpips: float = 0.5  # of adjacent frames: the paper's bound (section 5.2)
+
+
+THRESHOLDS = Thresholds()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Signals:
+    """What the detectors look at."""
+
+    fps: float
+    adjacent: Floats  # [P] levels, busiest 1 % from frame to frame
+    to_first: Floats  # [N] levels, busiest 1 %
+    area: Floats  # [N] share of the pixels that differ from the first frame
+    moved: Floats  # [P] share of the pixels that differ from frame to frame
+    unexplained: Floats  # [P] share of the pixels that optical flow does not bring from one frame to the next
+    cells: Floats  # [N] share of cells that differ from the first frame
+    detail: Floats  # [N] mean Laplacian over the first frame's
+
+
+def measure_signals(frames: NDArray[np.uint8], fps: float, thresholds: Thresholds) -> Signals:
+    small = np.stack([_small(frame) for frame in frames])
+    to_first = np.abs(small - small[0]).max(axis=-1)
+    adjacent = np.abs(np.diff(small, axis=0)).max(axis=-1)
+    detail = np.array([np.abs(cv2.Laplacian(frame, cv2.CV_32F)).mean() for frame in small])
+    cells = np.stack([cv2.resize(change, (CELLS, CELLS), interpolation=cv2.INTER_AREA) for change in to_first])
+    return Signals(
+        fps=fps,
+        adjacent=_busiest(adjacent),
+        to_first=_busiest(to_first),
+        area=_share(to_first > thresholds.seen),
+        moved=_share(adjacent > thresholds.seen),
+        unexplained=_unexplained(small, thresholds.seen),
+        cells=_share(cells > thresholds.cell),
+        detail=np.asarray(detail / max(detail[0], 1e-6), dtype=np.float32),
+    )
+
+
+def find_failures(
+    frames: NDArray[np.uint8],
+    fps: float,
+    *,
+    likeness: float | None = None,
+    wrong: bool | None = None,
+    lpips: float | None = None,
+    thresholds: Thresholds = THRESHOLDS,
+) -> dict[str, bool]:
+    """Whether a film of frames [N, H, W, 3], N >= 2, fails, by kind; at most one is true, the first that applies.
+
+    `likeness` is the cosine of the embeddings of its first and last frame, `wrong` says that a judge names another
+    action than was asked for; without them freeze and over-relaxed are not judged and absent.
+    """
+    s = measure_signals(frames, fps, thresholds)
+    tests: dict[str, bool | None] = {
+        "collapse": _late(s.cells) > thresholds.dissolved or (lpips or 0.0) >= thresholds.lpips,
+        "chaos": _wild(s, thresholds),
+        "static": bool(np.quantile(s.to_first, 0.95) < thresholds.static),
+        "freeze": None if likeness is None else _freezes(s, likeness, thresholds),
+        "snap-back": _snaps_back(s, thresholds),
+        "over-relaxed": wrong,
+    }
+    found = next((kind for kind, true in tests.items() if true), None)
+    return {kind: kind == found for kind, true in tests.items() if true is not None}
+
+
+def _wild(s: Signals, t: Thresholds) -> bool:
+    wild = np.convolve(s.unexplained, np.ones(5) / 5, mode="same") > t.unexplained
+    longest = max((len(list(run)) for true, run in groupby(wild) if true), default=0)
+    return longest > t.wild_seconds * s.fps
+
+
+def _freezes(s: Signals, likeness: float, t: Thresholds) -> bool:
+    """Moves, then stands still to the end in a pose that is not the first, with the figure still there."""
+    moving = np.flatnonzero(s.adjacent > t.still)
+    if not len(moving) or len(s.adjacent) - 1 - moving[-1] < t.frozen_seconds * s.fps:
+        return False
+    return bool(s.to_first[-1] > t.static and likeness < t.same_pose and s.detail[-1] > t.gone)
+
+
+def _snaps_back(s: Signals, t: Thresholds) -> bool:
+    """Leaves the first frame and is back soon, or comes back more suddenly than it went."""
+    away = np.flatnonzero(s.area > t.returned * s.area.max())
+    if not len(away) or away[-1] == len(s.area) - 1:
+        return False
+    gone, back = away[0], away[-1]
+    going, coming = s.moved[max(0, gone - 4) : gone + 4].max(), s.moved[max(0, back - 5) : back + 4].max()
+    return bool(back - gone < t.excursion_seconds * s.fps or coming > t.sudden * going)
+
+
+def _late(series: Floats) -> float:
+    """What a series comes to in its last third."""
+    return float(np.median(series[-max(1, len(series) // 3) :]))
+
+
+def _small(frame: NDArray[np.uint8]) -> Floats:
+    scale = SIDE / min(frame.shape[:2])
+    size = (round(frame.shape[1] * scale), round(frame.shape[0] * scale))
+    small = cv2.resize(frame, size, interpolation=cv2.INTER_AREA).astype(np.float32)
+    return np.asarray(cv2.GaussianBlur(small, (0, 0), 1.0), dtype=np.float32)
+
+
+def _busiest(changes: Floats) -> Floats:
+    """[n, h, w] -> [n]: mean of the largest 1 %."""
+    flat = changes.reshape(len(changes), -1)
+    count = max(1, flat.shape[1] // 100)
+    return np.asarray(np.partition(flat, -count, axis=1)[:, -count:].mean(axis=1), dtype=np.float32)
+
+
+def _share(true: NDArray[np.bool_]) -> Floats:
+    return np.asarray(true.reshape(len(true), -1).mean(axis=1), dtype=np.float32)
+
+
+def _unexplained(small: Floats, seen: float) -> Floats:
+    """[P]: what differs by more than `seen` levels after each frame was moved along the flow to the next."""
+    dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    greys = [cv2.cvtColor(frame.round().astype(np.uint8), cv2.COLOR_RGB2GRAY) for frame in small]
+    y, x = np.mgrid[: small.shape[1], : small.shape[2]].astype(np.float32)
+    shares = []
+    for number in range(len(small) - 1):
+        flow = dis.calc(greys[number + 1], greys[number], np.zeros((*greys[number].shape, 2), np.float32))
+        there = x + flow[..., 0], y + flow[..., 1]
+        moved = cv2.remap(small[number], *there, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        shares.append(np.abs(moved - small[number + 1]).max(axis=-1) > seen)
+    return _share(np.stack(shares))
