@@ -3,6 +3,7 @@
 import json
 import signal
 import sys
+import textwrap
 import time
 from enum import Enum
 from pathlib import Path
@@ -111,8 +112,8 @@ def _render(board: Storyboard, folder: Path, loading: dict[str, Any], options: d
     with console.status("loading the model and encoding prompts"):
         loaded = api.load(board.model, **loading)
     film = _with_bar(board, folder, loaded, plan, Options(**options))
-    for prompt, words in film.report["unknown_words"].items():
-        _warn(f"the model does not know {', '.join(words)} in {prompt!r}")
+    for prompt, parts in film.report["unread"].items():
+        _warn(f"the model {' and '.join(parts)} in {textwrap.shorten(prompt, 60)!r}")
     console.print(tables.report_table(film.plan, film.report))
     totals = film.report["totals"]
     console.print(

@@ -41,8 +41,8 @@ def test_framepack_f1_is_assembled_from_its_three_repositories(weights):
     assert on_disk("framepack-f1") and not on_disk("framepack")
     model = load("framepack-f1", device="cpu")
     assert model.facts.order == "forward" and model.facts.embedded == 10.0 and model.latent_channels == 4
-    texts, unknown = model.encode_texts(["a red figure waves", "", "a red figure waves"])
-    assert set(texts) == {"a red figure waves", ""} and not unknown
+    texts, unread = model.encode_texts(["a red figure waves", "", "a red figure waves"])
+    assert set(texts) == {"a red figure waves", ""} and not unread
     starts = model.encode_images({0: (Image.new("RGB", (32, 32), "red"), 7)})
     assert starts[0].latent.shape == (1, 4, 1, 4, 4) and starts[0].latent.dtype == torch.float32
 
@@ -59,11 +59,11 @@ def test_encoders_are_gone_after_encoding(model, preset):
 
 def test_a_film_takes_the_prompts_of_the_one_before_and_loads_the_encoders_for_new_ones(copy):
     loaded = load(str(copy), device="cpu")
-    first, unknown = loaded.encode_texts(["a red figure waves", "a somersault"])
+    first, unread = loaded.encode_texts(["a red figure waves", "a somersault"])
     shutil.rmtree(copy / "text_encoder")
     again, same = loaded.encode_texts(["a somersault", "a red figure waves"])
     assert set(again) == set(first) and all(again[prompt] is first[prompt] for prompt in first)
-    assert same == unknown == {"a somersault": ["somersault"]}
+    assert same == unread == {"a somersault": ["does not know somersault"]}
     with pytest.raises(ModelError, match="text_encoder"):
         loaded.encode_texts(["a red figure waves", "a blue figure waves"])
 
@@ -77,6 +77,13 @@ def test_without_network_or_weights_the_error_says_what_to_download_and_where(mo
     assert "hf download hunyuanvideo-community/HunyuanVideo --include 'text_encoder/*' --include" in text
     assert "hf download lllyasviel/flux_redux_bfl --include 'feature_extractor/*' --include 'image_encoder/*'" in text
     assert catalog.WEIGHTS_VARIABLE in text and "European Union" in text
+
+
+def test_what_the_encoder_cuts_off_a_long_prompt_is_said(model):
+    long, longer = "a red figure " * 100, "a red figure " * 100 + "waves"
+    texts, unread = replace(model, texts={}).encode_texts([long, longer])
+    assert unread == {long: ["reads the first 256 of 300 tokens"], longer: ["reads the first 256 of 301 tokens"]}
+    assert torch.equal(texts[long].tokens, texts[longer].tokens)
 
 
 def test_an_unknown_name_lists_the_known_ones():

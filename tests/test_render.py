@@ -56,7 +56,7 @@ def test_the_report_counts_forwards_by_kind_and_sets_motion_beside_seam_and_drif
     assert forwards[2]["free"] == 2 and sum(f["free"] for f in forwards) == 2
     assert report["totals"]["forwards"] == {"cond": 10, "uncond": 4, "sharp": 0, "free": 2}
     assert all({"motion", "seam", "drift", "seconds", "beta", "p", "blur"} <= set(s) for s in report["sections"])
-    assert report["unknown_words"] == {"a blue figure walks quickly": ["quickly"]}
+    assert report["unread"] == {"a blue figure walks quickly": ["does not know quickly"]}
     assert report["totals"]["peak_bytes"] > 0 and len(report["model"]["weights"]) == 32
 
 

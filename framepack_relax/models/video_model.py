@@ -20,6 +20,8 @@ from .catalog import Source
 from .parts import load_part
 from .placement import Preset, put, stream_weights
 
+PROMPT_TOKENS = 256  # of a prompt; encode_prompt's max_sequence_length
+
 
 @dataclass(frozen=True, kw_only=True)
 class TextCondition:
@@ -64,7 +66,7 @@ class VideoModel:
     memory: Preset | Literal["auto"] = "auto"  # as asked for
     preset: Preset = "full"  # where weights lie from the next encoding on
     texts: dict[str, TextCondition] = field(default_factory=dict)  # of the film before
-    unknown: dict[str, list[str]] = field(default_factory=dict)  # words by prompt, of the film before
+    unread: dict[str, list[str]] = field(default_factory=dict)  # by prompt, of the film before
 
     @property
     def latent_channels(self) -> int:
@@ -88,26 +90,26 @@ class VideoModel:
             put(module, self.device)
 
     def encode_texts(self, prompts: Iterable[str]) -> tuple[dict[str, TextCondition], dict[str, list[str]]]:
-        """Each distinct prompt encoded with the pipeline's own `encode_prompt`, and the words that a prompt has but
-        the tokenizer does not know. The encoders are loaded for this call and dropped after it; what the call before
+        """Each distinct prompt encoded with the pipeline's own `encode_prompt`, and what of a prompt is not read
+        (`unread_parts`). The encoders are loaded for this call and dropped after it; what the call before
         encoded is taken from there."""
         wanted = dict.fromkeys(prompts)
         made = {prompt: self.texts[prompt] for prompt in wanted if prompt in self.texts}
-        unknown = {prompt: self.unknown[prompt] for prompt in made if prompt in self.unknown}
+        unread = {prompt: self.unread[prompt] for prompt in made if prompt in self.unread}
         if len(made) < len(wanted):
-            self._encode_new([prompt for prompt in wanted if prompt not in made], made, unknown)
-        self.texts, self.unknown = made, unknown
-        return made, unknown
+            self._encode_new([prompt for prompt in wanted if prompt not in made], made, unread)
+        self.texts, self.unread = made, unread
+        return made, unread
 
-    def _encode_new(self, prompts: list[str], made: dict[str, TextCondition], unknown: dict[str, list[str]]) -> None:
+    def _encode_new(self, prompts: list[str], made: dict[str, TextCondition], unread: dict[str, list[str]]) -> None:
         with self._pipeline("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2") as pipe:
             for prompt in prompts:
                 tokens, pooled, mask = pipe.encode_prompt(prompt, device=self.device)
                 made[prompt] = TextCondition(
                     tokens=tokens.to(self.dtype), mask=mask.to(self.dtype), pooled=pooled.to(self.dtype)
                 )
-                if words := unknown_words(pipe.tokenizer, prompt):
-                    unknown[prompt] = words
+                if parts := unread_parts(pipe.tokenizer, prompt):
+                    unread[prompt] = parts
 
     def encode_images(self, images: Mapping[int, tuple[Image.Image, int]]) -> dict[int, StartCondition]:
         """Start images by shot, each with the seed that draws its latent; every image has the film's size."""
@@ -180,9 +182,18 @@ class VideoModel:
             torch.cuda.empty_cache()
 
 
-def unknown_words(tokenizer: Any, prompt: str) -> list[str]:
-    """Words that a word-level tokenizer maps to its unknown token; none for subword tokenizers."""
-    if tokenizer.unk_token_id is None:
-        return []
-    words = dict.fromkeys(word.strip(string.punctuation) for word in prompt.split())
-    return [w for w in words if w and tokenizer.unk_token_id in tokenizer(w, add_special_tokens=False).input_ids]
+def unread_parts(tokenizer: Any, prompt: str) -> list[str]:
+    """Words that a word-level tokenizer maps to its unknown token, and what `encode_prompt` cuts off a long prompt."""
+
+    def tokens(text: str) -> list[int]:
+        found: list[int] = tokenizer(text, add_special_tokens=False).input_ids
+        return found
+
+    said, unknown = [], tokenizer.unk_token_id
+    words = dict.fromkeys(word.strip(string.punctuation) for word in prompt.split() if unknown is not None)
+    if unread := [word for word in words if word and unknown in tokens(word)]:
+        said.append(f"does not know {', '.join(unread)}")
+    count = len(tokens(prompt))
+    if count > PROMPT_TOKENS:
+        said.append(f"reads the first {PROMPT_TOKENS} of {count} tokens")
+    return said

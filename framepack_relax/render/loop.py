@@ -97,7 +97,7 @@ class Conditions:
 
     texts: dict[str, TextCondition]
     starts: dict[int, StartCondition]
-    unknown_words: dict[str, list[str]]
+    unread: dict[str, list[str]]
 
 
 def render(
@@ -139,7 +139,7 @@ def render(
         with writing(folder.path / "contact.png"):
             sheet.save(folder.path / "contact.png")
         report = film_report(plan, model, sections, meters, time.perf_counter() - begun)
-        report["unknown_words"] = conditions.unknown_words
+        report["unread"] = conditions.unread
         folder.write_text("report.json", json.dumps(report, indent=1))
     return RenderedFilm(path=film, folder=folder.path, plan=plan, report=report)
 
@@ -233,10 +233,10 @@ def encode(plan: RenderPlan, model: VideoModel, images: Mapping[str, Image.Image
     history = plan.sections[0].history
     model.preset = choose_preset(model, history, plan.size)
     with enough_memory("encoding prompts and images", model, history, plan.size):
-        texts, unknown = model.encode_texts([*prompts, *negatives])
+        texts, unread = model.encode_texts([*prompts, *negatives])
         starts = model.encode_images({shot.index: (images[shot.image or ""], shot.seed) for shot in plan.shots})
         model.place()
-    return Conditions(texts=texts, starts=starts, unknown_words=unknown)
+    return Conditions(texts=texts, starts=starts, unread=unread)
 
 
 def make_links(plan: RenderPlan, model: VideoModel, conditions: Conditions) -> dict[int, Link]:
