@@ -144,6 +144,7 @@ def sweep(
     out: str | Path,
     model: "str | VideoModel | None" = None,
     quick: bool = False,
+    calibrate: bool = False,
     action: str | None = None,
     text: str | None = None,
     on_film: Callable[[dict[str, Any], int], None] = lambda row, films: None,
@@ -152,14 +153,15 @@ def sweep(
     """Renders and measures every film of a sweep into `out` and compares its arms; goes on where a stop left it.
 
     `spec` is a ready one's name or a YAML file; `model` stands in for the spec's; `quick` takes one seed, two scenes
-    and half the steps. `on_film` is told each film's row and how many there are. `loading` goes to `load`. Needs the
-    extra `eval`. Raises StoryboardError, ModelError, RenderError or EvaluationError.
+    and half the steps; `calibrate` also writes an intensity profile of the arms that served the model best. `on_film`
+    is told each film's row and how many there are. `loading` goes to `load`. Needs the extra `eval`. Raises
+    StoryboardError, ModelError, RenderError or EvaluationError.
     """
     try:
         from .evaluate.outcome import compare
     except ImportError as error:
         raise EvaluationError(f"{error.name} is not installed: pip install 'framepack-relax[eval]'") from error
-    return compare(str(spec), Path(out), model, quick, (action, text), on_film, loading)
+    return compare(str(spec), Path(out), model, quick, calibrate, (action, text), on_film, loading)
 
 
 def _prepare(

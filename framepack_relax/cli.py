@@ -22,6 +22,7 @@ from .plan.renderplan import RenderPlan
 from .storyboard import Storyboard, storyboard_schema
 
 if TYPE_CHECKING:
+    from .evaluate.outcome import Outcome
     from .render.loop import FinishedSection, Options, RenderedFilm, Verdict
 
 
@@ -53,6 +54,7 @@ Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; d
 Memory = Annotated[MemoryChoice, typer.Option(help="what lies on the GPU: all; VAE in tiles; no weights either")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="forget what the folder holds and start over")]
 OnNan = Annotated[NanChoice, typer.Option(help="latents with NaN: stop, or retry with another seed, three times")]
+Quick = Annotated[bool, typer.Option("--quick", help="one seed, two scenes, half the steps: a look")]
 Draft = Annotated[bool, typer.Option("--draft", help="a third of the steps, for a first look")]
 
 
@@ -230,15 +232,47 @@ def evaluate(
 def sweep(
     spec: Annotated[str, typer.Argument(help="ablation, paper-table-1, paper-table-2, or a YAML file")],
     out: Out = None,
-    quick: Annotated[bool, typer.Option("--quick", help="one seed, two scenes, half the steps: a look")] = False,
+    quick: Quick = False,
     model: Model = None,
     device: Device = None,
     dtype: Dtype = None,
     memory: Memory = MemoryChoice.auto,
 ) -> None:
     """Compare settings on the same films; a sweep that was stopped goes on where it was."""
+    loading = {"model": model, "device": device, "dtype": dtype, "memory": memory.value}
+    done = _compare(spec, out or _place(Path(spec).stem, quick), quick, loading)
+    console.print(str(done.page), soft_wrap=True)
+
+
+@app.command()
+def calibrate(
+    spec: Annotated[str, typer.Argument(help="a sweep (YAML) with images of the model's kind")] = "calibration",
+    out: Out = None,
+    quick: Quick = False,
+    model: Model = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    memory: Memory = MemoryChoice.auto,
+) -> None:
+    """Find, for each level of intensity, the settings that serve a model best, and write them as a profile."""
+    if spec == "calibration" and model not in (None, "puppet"):
+        _warn(
+            "the sweep that comes along shows the packaged model's figures; write one with images of this model's kind"
+        )
+    loading = {"model": model, "device": device, "dtype": dtype, "memory": memory.value, "calibrate": True}
+    done = _compare(spec, out or _place(f"calibration-{Path(model or 'own').name}", quick), quick, loading)
+    console.print(
+        f"{done.profile}: for `profile:` of storyboards, or framepack_relax.json of the model", soft_wrap=True
+    )
+
+
+def _place(name: str, quick: bool) -> Path:
+    return Path("out") / (f"{name}-quick" if quick else name)
+
+
+def _compare(spec: str, folder: Path, quick: bool, options: dict[str, Any]) -> "Outcome":
+    """A sweep with a bar and its table."""
     _quiet()
-    folder = out or Path("out") / f"{Path(spec).stem}{'-quick' if quick else ''}"
     bar = Progress(
         TextColumn("film {task.completed} of {task.total}"),
         TextColumn("{task.fields[arm]}", style="dim", markup=False),
@@ -247,7 +281,7 @@ def sweep(
     with bar:
         task = bar.add_task("", arm="", visible=False)
         done = api.sweep(
-            spec, out=folder, model=model, quick=quick, device=device, dtype=dtype, memory=memory.value,
+            spec, out=folder, quick=quick, **options,
             on_film=lambda row, total: bar.update(
                 task, advance=1, total=total, arm=row["arm"], visible=True
             ),
@@ -255,7 +289,7 @@ def sweep(
     for line in done.notes:
         _warn(line)
     console.print(tables.sweep_table(done.cells))
-    console.print(str(done.page), soft_wrap=True)
+    return done
 
 
 @app.command()

@@ -1,6 +1,7 @@
 """Limits of the paper's equations (reference values: s_base 6, s_min 1) and of the blur on packed layouts."""
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -11,8 +12,9 @@ from framepack_relax.models.layout import packed_segments
 from framepack_relax.plan.history import slots
 from framepack_relax.relax.guidance import StepScales, branches, guide, mean_scale, relaxed_scale, step_weights
 from framepack_relax.relax.lowpass import low_pass
-from framepack_relax.relax.profile import Profile, paper_profile
+from framepack_relax.relax.profile import Profile, Relaxation, explicit_values, paper_profile, written
 from framepack_relax.relax.unlearning import Blur, Segment, mixing_matrix
+from framepack_relax.storyboard import Relax
 
 SIX = {"base": 6.0, "minimum": 1.0}
 
@@ -80,12 +82,17 @@ def test_low_pass_keeps_constants_and_slow_waves_and_takes_what_is_fine():
 def test_a_profiles_levels_hold_from_their_intensity_on():
     profile = Profile(
         name="steps", threshold=0.2, points=((0.2, 0.0), (1.0, 0.8)), p=1.0, blur=0.0, target=("context",),
-        levels=((0.6, {"bias": 0.5, "bias_above": 0.7}), (0.9, {"beta": 1.0, "bias_above": 0.0})),
+        levels=((0.6, Relax(bias=0.5, bias_above=0.7)), (0.9, Relax(beta=1.0, bias_above=0.0))),
     )  # fmt: skip
     assert profile.relaxation(0.2).at_rest
     assert [profile.relaxation(x).bias for x in (0.5, 0.6, 1.0)] == [1.0, 0.5, 0.5]
     assert [profile.relaxation(x).beta for x in (0.6, 0.9)] == [pytest.approx(0.4), 1.0]
     assert [profile.relaxation(x).bias_above for x in (0.6, 0.9)] == [0.7, 0.0]
+
+
+def test_what_is_written_of_a_relaxation_reads_back_to_it():
+    made = replace(paper_profile(embedded=False).relaxation(0.6), minimum=1.2, bias=0.5, interval=(0.2, 0.9))
+    assert Relaxation(**explicit_values(Relax(**written(made)))) == made
 
 
 VECTORS = {"cond": torch.tensor([3.0]), "uncond": torch.tensor([1.0]), "free": torch.tensor([7.0])}

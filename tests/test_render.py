@@ -140,6 +140,13 @@ def test_a_profiles_file_goes_along_with_the_film(board, model, tmp_path):
     assert film.plan.sections[2].relaxation.p == 1.3 and film.plan.sections[2].relaxation.target == ("context",)
     assert [s.relaxation for s in again.plan.sections] == [s.relaxation for s in film.plan.sections]
     assert latents(again.folder / "shots") == latents(film.folder / "shots")
+    (tmp_path / "mine.yaml").write_text("name: mine\npoints: [[0.5, 0.2], [0.3, 2]]\nlevels: [[0.9, {betta: 1}]]\n")
+    with pytest.raises(fr.StoryboardError) as caught:
+        fr.plan(story)
+    assert [str(problem).removeprefix(f"{tmp_path}/") for problem in caught.value.problems] == [
+        "mine.yaml:2:28: points[1][1]: is 2; must be between -1 and 1",
+        "mine.yaml:3:17: levels[0][1].betta: unknown field; did you mean 'beta'?",
+    ]
 
 
 def test_unipc_and_euler_agree_where_the_field_is_constant_and_differ_elsewhere(board, model, tmp_path):

@@ -1,15 +1,20 @@
 """Sweeps on a tiny model: paired films, calm sections rendered once, and the same table after a stop."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 import framepack_relax as fr
+from framepack_relax.evaluate.calibration import LEVELS, choose
 from framepack_relax.evaluate.spec import READY, jobs, read_sweep
 from framepack_relax.evaluate.statistics import interval, summarise
 from framepack_relax.evaluate.sweep import FILMS
+from framepack_relax.relax.profile import Profile
+from framepack_relax.storyboard.reader import parse_as
 
 SPEC = """
 title: a <small> sweep
@@ -107,7 +112,9 @@ def test_every_mistake_of_a_spec_is_told_at_its_place(spec):
     assert said[0].endswith("spec.yaml:4:1: seedz: unknown field; did you mean 'seeds'?")
     assert any("calm: is empty" in line for line in said)
     assert any(line.endswith("arms[1].grid.beta[1]: is 7; must be between -1 and 1") for line in said)
-    with pytest.raises(fr.StoryboardError, match="no sweep that comes along; those are ablation, paper-table-1"):
+    with pytest.raises(
+        fr.StoryboardError, match="no sweep that comes along; those are ablation, calibration, paper-table-1"
+    ):
         fr.sweep("ablatio", out="nowhere")
 
 
@@ -126,3 +133,37 @@ def test_intervals_hold_the_mean_and_pairs_are_counted():
     assert (first.figures["motion"].mean, first.figures["motion"].wins) == (2.0, 0.5)
     assert second.figures["motion"].wins == 0.5 and second.failures == {"static": 0.0}
     assert first.failures == {"static": pytest.approx(1 / 3)}
+
+
+def film(arm, scene, seed, *, target, motion=0.2, failure=None):
+    failures = {
+        kind: kind == failure for kind in ("collapse", "chaos", "static", "freeze", "snap-back", "over-relaxed")
+    }
+    figures = {"target": target, "motion": motion, "identity": 0.9, "failures": failures}
+    return {"arm": arm, "scene": scene, "seed": seed, **figures}
+
+
+def test_a_level_takes_the_arm_that_gains_and_rests_where_none_surely_does():
+    noise = np.random.default_rng(0).normal(0, 0.1, (2, 12))
+    rows = [film("plain", "jump", k, target=0.5) for k in range(12)]
+    rows += [film("luck", "jump", k, target=0.5 + noise[0, k] - noise[0].mean()) for k in range(12)]
+    assert {choose(rows, level).arm for level in LEVELS} == {"plain"}
+    rows += [film("wild", "jump", k, target=0.6, motion=0.9, failure="chaos") for k in range(12)]
+    rows += [film("steady", "jump", k, target=0.7 + noise[1, k]) for k in range(12)]
+    assert [choose(rows, level).arm for level in LEVELS] == ["steady", "steady", "wild"]
+    found = choose(rows, LEVELS[0])
+    assert 0 < found.low < found.gain < found.high and found.gain == pytest.approx(0.2 + noise[1].mean())
+
+
+@pytest.mark.slow
+def test_a_calibration_writes_a_profile_that_a_storyboard_can_name(spec, tmp_path, model):
+    done = sweep(spec, tmp_path / "out", model, calibrate=True)
+    text = done.profile.read_text(encoding="utf8")
+    said, figures = parse_as(Profile, text, file="profile.yaml"), yaml.safe_load(text)["figures"]
+    assert [first for first, _ in said.levels] == [level.first for level in LEVELS]
+    assert figures["films"] == 2 and {row["arm"] for row in figures["levels"]} <= {cell.arm for cell in done.cells}
+    shutil.copy(done.profile, tmp_path / "mine.yaml")
+    story = fr.read([fr.Scene(id="a", prompt="a red figure waves", seconds=1.2, intensity=0.9)], profile="mine.yaml")
+    planned = fr.plan(story.changed(model=model.facts.name, image="hero.png").placed("", tmp_path, {}))
+    assert planned.profile == "calibrated"
+    assert planned.sections[0].relaxation == said.relaxation(0.9) and said.relaxation(0.2).at_rest

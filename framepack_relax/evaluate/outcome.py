@@ -5,8 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from ..models.loader import load
 from ..models.video_model import VideoModel
+from ..render.folder import writing
+from .calibration import calibrated_profile
 from .evaluation import gather, judges_for
 from .pages import save_page
 from .spec import jobs, read_sweep
@@ -16,11 +20,12 @@ from .sweep import Row, run
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What a sweep leaves: a row a film, a cell an arm, the page, and notes on instruments."""
+    """What a sweep leaves: a row a film, a cell an arm, the page, a profile, and notes on instruments."""
 
     rows: list[Row]
     cells: list[Cell]
     page: Path
+    profile: Path | None  # of a calibration
     notes: tuple[str, ...]
 
 
@@ -29,11 +34,12 @@ def compare(
     out: Path,
     model: str | VideoModel | None,
     quick: bool,
+    calibrating: bool,
     judges: tuple[str | None, str | None],
     on_film: Callable[[Row, int], None],
     loading: Mapping[str, Any],
 ) -> Outcome:
-    """Renders, measures, compares; see api.sweep."""
+    """Renders, measures, compares; see api.sweep and api.calibrate."""
     sweep, folder = read_sweep(spec)
     sweep = sweep.quick() if quick else sweep
     if isinstance(model, str):
@@ -44,4 +50,10 @@ def compare(
     instruments = gather(action=judges[0] or fitting[0], text=judges[1] or fitting[1], device=str(loaded.device))
     rows = run(planned, out=out, model=loaded, instruments=instruments, on_film=lambda row: on_film(row, len(planned)))
     cells = summarise(rows)
-    return Outcome(rows=rows, cells=cells, page=save_page(sweep, planned, cells, out), notes=instruments.notes)
+    page = save_page(sweep, planned, cells, out)
+    profile = out / "profile.yaml" if calibrating else None
+    if profile:
+        said = yaml.safe_dump(calibrated_profile(rows, planned, loaded.facts), sort_keys=False, width=110)
+        with writing(profile):
+            profile.write_text(said, encoding="utf8")
+    return Outcome(rows=rows, cells=cells, page=page, profile=profile, notes=instruments.notes)

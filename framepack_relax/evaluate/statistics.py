@@ -38,24 +38,28 @@ class Cell:
 def summarise(rows: Sequence[Row], *, scene: str | None = None) -> list[Cell]:
     """A cell per arm in the order of the rows; `scene` takes its films alone."""
     chosen = [row for row in rows if scene in (None, row["scene"])]
-    arms = list(dict.fromkeys(row["arm"] for row in chosen))
-    first = {(row["scene"], row["seed"]): row for row in chosen if row["arm"] == arms[0]}
-    return [_cell(arm, [row for row in chosen if row["arm"] == arm], first) for arm in arms]
+    return [_cell(arm, chosen) for arm in dict.fromkeys(row["arm"] for row in chosen)]
 
 
-def _cell(arm: str, rows: Sequence[Row], first: dict[tuple[str, int], Row]) -> Cell:
-    figures = {}
+def _cell(arm: str, all_rows: Sequence[Row]) -> Cell:
+    rows, figures = [row for row in all_rows if row["arm"] == arm], {}
     for name in FIGURES:
         values = np.array([row[name] for row in rows if row.get(name) is not None])
-        pairs = [(row.get(name), first.get((row["scene"], row["seed"]), {}).get(name)) for row in rows]
-        gaps = np.array([a - b for a, b in pairs if a is not None and b is not None])
         if len(values):
+            gaps = gap(all_rows, arm, all_rows[0]["arm"], name)
             low, high = interval(values)
             wins = float(((gaps > 0) + 0.5 * (gaps == 0)).mean()) if len(gaps) else 0.5
             figures[name] = Figure(mean=float(values.mean()), low=low, high=high, wins=wins)
     kinds = rows[0]["failures"]
     failures = {kind: float(np.mean([row["failures"][kind] for row in rows])) for kind in kinds}
     return Cell(arm=arm, films=len(rows), figures=figures, failures=failures)
+
+
+def gap(rows: Sequence[Row], arm: str, other: str, figure: str) -> NDArray[np.float64]:
+    """How much larger a figure is in each film of `arm` than in its pair of `other`; films without it are left out."""
+    there = {(row["scene"], row["seed"]): row.get(figure) for row in rows if row["arm"] == other}
+    pairs = [(row.get(figure), there.get((row["scene"], row["seed"]))) for row in rows if row["arm"] == arm]
+    return np.array([a - b for a, b in pairs if a is not None and b is not None])
 
 
 def interval(values: NDArray[np.float64], seed: int = 0) -> tuple[float, float]:

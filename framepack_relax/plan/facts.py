@@ -8,7 +8,6 @@ from typing import Any
 
 from ..errors import ModelError
 from ..relax.profile import Profile
-from ..storyboard import Relax
 from .history import Order
 from .schedule import FlowShift
 
@@ -67,42 +66,6 @@ def facts_from(data: Mapping[str, Any], scheduler: Mapping[str, Any], *, name: s
         embedded=float(guidance.get("embedded", 6.0)),
         text=float(guidance.get("text", 1.0)),
         embedded_guidance=bool(data["embedded_guidance"]),
-        profile=profile_from(data["profile"]) if data.get("profile") else None,
+        profile=Profile.model_validate_json(json.dumps(data["profile"])) if data.get("profile") else None,
         shift=FlowShift(dynamic=bool(scheduler.get("use_dynamic_shifting", False)), **shift),
     )
-
-
-def profile_from(data: Mapping[str, Any]) -> Profile:
-    """A profile from its file's mapping; raises ValueError, KeyError or TypeError on what does not fit."""
-    known = {"name", "threshold", "points", "p", "blur", "target", "scope", "levels"}
-    if unknown := set(data) - known:
-        raise ValueError(f"unknown field {sorted(unknown)[0]!r}; a profile has {', '.join(sorted(known))}")
-    points = tuple((float(x), float(beta)) for x, beta in data["points"])
-    if not points or [x for x, _ in points] != sorted({x for x, _ in points}):
-        raise ValueError("points must be [intensity, beta] pairs of rising intensity")
-    if any(not -1 <= beta <= 1 for _, beta in points) or not 0 < float(data["p"]) <= 8:
-        raise ValueError("beta must be between -1 and 1, p above 0 and at most 8")
-    target = tuple(data["target"])
-    if not target or not set(target) <= {"embedded", "text", "context"}:
-        raise ValueError("target must be one or more of embedded, text, context")
-    scope = data.get("scope", "section")
-    if not 0 <= float(data["blur"]) <= 8 or scope not in ("section", "history", "reference", "all"):
-        raise ValueError("blur must be between 0 and 8, scope one of section, history, reference, all")
-    return Profile(
-        name=str(data["name"]),
-        threshold=float(data["threshold"]),
-        points=points,
-        p=float(data["p"]),
-        blur=float(data["blur"]),
-        target=target,
-        scope=scope,
-        levels=tuple((float(first), explicit_values(Relax(**fields))) for first, fields in data.get("levels", ())),
-    )
-
-
-def explicit_values(relax: Relax) -> dict[str, Any]:
-    """What is said, as fields of Relaxation."""
-    said = {name: value for name, value in relax if value is not None and (name, value) != ("target", "auto")}
-    if "min" in said:
-        said["minimum"] = said.pop("min")
-    return said

@@ -1,16 +1,15 @@
 """A scene's settings: profile, explicit values, base scales, and what does not fit together."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 
-import yaml
-
-from ..errors import Problem, StoryboardError
+from ..errors import Problem
 from ..relax.guidance import Restraint, StepScales
-from ..relax.profile import Profile, Relaxation, paper_profile
+from ..relax.profile import Profile, Relaxation, explicit_values, paper_profile, written
 from ..storyboard import Relax, Scene, Storyboard
+from ..storyboard.reader import parse_as, read_text
 from ..storyboard.schema import PROFILES
-from .facts import ModelFacts, explicit_values, profile_from
+from .facts import ModelFacts
 
 OVER = 0.95  # the paper finds beta 1 worse than none
 
@@ -22,11 +21,9 @@ def choose_profile(story: Storyboard, facts: ModelFacts) -> Profile:
         return paper
     if story.profile == "auto":
         return facts.profile or paper
-    try:
-        return profile_from(yaml.safe_load(story.resolve(story.profile).read_text(encoding="utf8")))
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
-        message = f"{story.profile} is not a profile ({error}); it needs name, threshold, points, p, blur and target"
-        raise StoryboardError([story.located(Problem(path="profile", message=message))]) from error
+    file = story.resolve(story.profile)
+    made: Profile = parse_as(Profile, read_text(file), file=str(file))
+    return made
 
 
 def settle_profile(story: Storyboard, facts: ModelFacts) -> Storyboard:
@@ -36,9 +33,8 @@ def settle_profile(story: Storyboard, facts: ModelFacts) -> Storyboard:
     profile = choose_profile(story, facts)
     scenes = []
     for scene in story.scenes:
-        settled = asdict(relax_scene(scene, profile))
-        settled["min"] = settled.pop("minimum")
-        scenes.append(scene.model_copy(update={"relax": Relax(**settled)}))
+        relax = Relax(**written(relax_scene(scene, profile)))
+        scenes.append(scene.model_copy(update={"relax": relax}))
     return story.changed(profile="paper", scenes=tuple(scenes))
 
 

@@ -1,10 +1,13 @@
 """What an intensity asks for: a profile maps it to beta, p and blur; a scene's explicit values win over it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from pydantic import AfterValidator, Field
+
+from ..storyboard.schema import Part, Power, Relax, Words
 from .guidance import Restraint, Schedule
 
 
@@ -36,21 +39,45 @@ class Relaxation:
         return (self.beta == 0 or not self.target) and (self.blur, self.bias, self.lowpass) == (0, 1, 1)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Profile:
-    """Beta is piecewise linear through `points` (intensity, beta); at or below `threshold` a scene is at rest.
+def explicit_values(relax: Relax) -> dict[str, Any]:
+    """What is said, as fields of Relaxation."""
+    said = {name: value for name, value in relax if value is not None and (name, value) != ("target", "auto")}
+    if "min" in said:
+        said["minimum"] = said.pop("min")
+    return said
 
-    From each of `levels` (intensity, fields of Relaxation) on, its fields hold instead of the profile's.
+
+def written(relaxation: Relaxation) -> dict[str, Any]:
+    """The reverse: every field, named as a storyboard's `relax` names it."""
+    fields = asdict(relaxation)
+    return {"min": fields.pop("minimum"), **fields}
+
+
+def _rising(points: tuple[tuple[float, Any], ...]) -> tuple[tuple[float, Any], ...]:
+    if [x for x, _ in points] != sorted({x for x, _ in points}):
+        raise ValueError("must come in the order of rising intensity, each once")
+    return points
+
+
+Intensity = Annotated[float, Field(ge=0, le=1)]
+Beta = Annotated[float, Field(ge=-1, le=1)]
+
+
+class Profile(Part):
+    """What a profile's file says. Beta is piecewise linear through `points` (intensity, beta).
+
+    From each of `levels` (intensity, `relax` of a storyboard) on, its fields hold instead of the profile's.
     """
 
-    name: str
-    threshold: float
-    points: tuple[tuple[float, float], ...]
-    p: float
-    blur: float
-    target: tuple[Restraint, ...]
+    name: Words
+    threshold: Intensity = 0.25  # at or below it a scene is at rest
+    points: Annotated[tuple[tuple[Intensity, Beta], ...], Field(min_length=1), AfterValidator(_rising)] = ((0.0, 0.0),)
+    p: Power = 0.7
+    blur: float = Field(0.0, ge=0, le=8)
+    target: Annotated[tuple[Restraint, ...], Field(min_length=1)] = ("text",)
     scope: Literal["section", "history", "reference", "all"] = "section"
-    levels: tuple[tuple[float, Mapping[str, Any]], ...] = ()
+    levels: Annotated[tuple[tuple[Intensity, Relax], ...], AfterValidator(_rising)] = ()
+    figures: Mapping[str, Any] = Field({})  # what a calibration measured; decides nothing
 
     def beta(self, intensity: float) -> float:
         return 0.0 if intensity <= self.threshold else _interpolate(self.points, intensity)
@@ -60,8 +87,8 @@ class Profile:
         if intensity <= self.threshold:
             return Relaxation(target=self.target, beta=0.0, p=self.p, scope=self.scope)
         made = Relaxation(target=self.target, beta=self.beta(intensity), p=self.p, blur=self.blur, scope=self.scope)
-        for first, fields in self.levels:
-            made = replace(made, **fields) if intensity >= first else made
+        for first, relax in self.levels:
+            made = replace(made, **explicit_values(relax)) if intensity >= first else made
         return made
 
 

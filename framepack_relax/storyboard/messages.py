@@ -85,7 +85,7 @@ def _sentence(detail: ErrorDetails, loc: Sequence[str | int], model: type[BaseMo
     if kind == "value_error":
         return str(context["error"])
     if kind.startswith(("greater", "less")) and owner:
-        return f"is {_shown(value)}; must be {_range(owner, str(loc[names[-1]]))}"
+        return f"is {_shown(value)}; must be {_range(owner, loc[names[-1] :])}"
     if kind == "finite_number":
         return f"is {value}; write a finite number"
     if kind == "literal_error" or choices(owner, loc):
@@ -113,14 +113,21 @@ def _literals(annotation: Any) -> Iterator[Any]:
             yield from _literals(inner)
 
 
-def _range(owner: type[BaseModel], name: str) -> str:
-    """The bounds of a number field in words, read from its schema."""
-    schema = _properties(owner)[name]
-    parts = [schema, *schema.get("anyOf", []), schema.get("items", {})]
+def _range(owner: type[BaseModel], loc: Sequence[str | int]) -> str:
+    """The bounds of a number in words, read from its field's schema: `loc` is the field and the places in its lists."""
+    parts = _branches(_properties(owner)[str(loc[0])])
+    for index in loc[1:]:
+        lists = [part for part in parts if part.get("type") == "array"]
+        inner = [part["prefixItems"][int(index)] if "prefixItems" in part else part["items"] for part in lists]
+        parts = [branch for part in inner for branch in _branches(part)]
     found = next(part for part in parts if "maximum" in part)
     if "exclusiveMinimum" in found:
         return f"above {_shown(found['exclusiveMinimum'])} and at most {_shown(found['maximum'])}"
     return f"between {_shown(found['minimum'])} and {_shown(found['maximum'])}"
+
+
+def _branches(schema: dict[str, Any]) -> list[dict[str, Any]]:
+    return [schema, *schema.get("anyOf", [])]
 
 
 @cache
