@@ -1,6 +1,5 @@
-"""Draws the start images of the shipped storyboards: python scripts/draw_start_images.py storyboards"""
+"""Draws the start images of the shipped storyboards and sweeps: python scripts/draw_start_images.py"""
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -41,9 +40,14 @@ def rooftop() -> Image.Image:
     return image
 
 
+STORYBOARDS = {"red-beach": 1, "blue-field": 3, "green-night": 5}  # seeds
+SWEEPS = ("red-beach", "blue-field", "green-night", "yellow-field", "purple-night", "red-field", "blue-beach",
+          "yellow-night")  # fmt: skip
+
 if __name__ == "__main__":
-    folder = Path(sys.argv[1])
-    puppet("red", "beach", 1).save(folder / "red-beach.png")
-    puppet("blue", "field", 3).save(folder / "blue-field.png")
-    puppet("green", "night", 5).save(folder / "green-night.png")
-    rooftop().save(folder / "rooftop.png")
+    root = Path(__file__).parents[1]
+    for name, seed in STORYBOARDS.items():
+        puppet(*name.split("-"), seed).save(root / "storyboards" / f"{name}.png")
+    rooftop().save(root / "storyboards" / "rooftop.png")
+    for number, name in enumerate(SWEEPS):
+        puppet(*name.split("-"), 100 + number).save(root / "framepack_relax" / "evaluate" / "specs" / f"{name}.png")

@@ -50,7 +50,7 @@ def compare(
     instruments = gather(action=judges[0] or fitting[0], text=judges[1] or fitting[1], device=str(loaded.device))
     rows = run(planned, out=out, model=loaded, instruments=instruments, on_film=lambda row: on_film(row, len(planned)))
     cells = summarise(rows)
-    page = save_page(sweep, planned, cells, out)
+    page = save_page(sweep.title, rows, cells, out)
     profile = out / "profile.yaml" if calibrating else None
     if profile:
         said = yaml.safe_dump(calibrated_profile(rows, planned, loaded.facts), sort_keys=False, width=110)

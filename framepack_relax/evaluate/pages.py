@@ -6,9 +6,7 @@ from pathlib import Path
 
 from ..errors import EvaluationError
 from ..render.folder import writing
-from .spec import Job, Sweep
-from .statistics import FIGURES, Cell
-from .sweep import place
+from .statistics import FIGURES, Cell, Row
 
 PLOTTED = ("target", "motion", "identity", "seam")
 STYLE = """body{font:15px/1.5 system-ui;margin:2em auto;max-width:76em;padding:0 1em;color:#28282e}
@@ -42,23 +40,23 @@ def save_plots(cells: Sequence[Cell], out: Path) -> list[Path]:
     return made
 
 
-def save_page(sweep: Sweep, jobs: Sequence[Job], cells: Sequence[Cell], out: Path) -> Path:
+def save_page(title: str, rows: Sequence[Row], cells: Sequence[Cell], out: Path) -> Path:
     """index.html: table, plots, and under each arm the contact sheets of its films."""
     plots = "".join(f"<p><img src='{file.name}' alt='{file.stem}'></p>" for file in save_plots(cells, out))
     arms = []
     for cell in cells:
-        films = [job for job in jobs if job.arm.id == cell.arm]
-        sheets = [f"<p>{escape(job.event.id)}, seed {job.seed}<br>{_image(job)}</p>" for job in films]
+        films = [row for row in rows if row["arm"] == cell.arm]
+        sheets = [f"<p>{escape(row['scene'])}, seed {row['seed']}<br>{_image(row)}</p>" for row in films]
         arms.append(f"<details><summary>{escape(cell.arm)}</summary>{''.join(sheets)}</details>")
-    page = f"<!doctype html><meta charset=utf8><title>{escape(sweep.title)}</title><style>{STYLE}</style>"
-    page += f"<h1>{escape(sweep.title)}</h1>{_table(cells)}{plots}<h2>Films</h2>{''.join(arms)}"
+    page = f"<!doctype html><meta charset=utf8><title>{escape(title)}</title><style>{STYLE}</style>"
+    page += f"<h1>{escape(title)}</h1>{_table(cells)}{plots}<h2>Films</h2>{''.join(arms)}"
     with writing(out / "index.html"):
         (out / "index.html").write_text(page, encoding="utf8")
     return out / "index.html"
 
 
-def _image(job: Job) -> str:
-    return f"<img loading=lazy src='{escape(place(job))}/contact.png' alt=''>"
+def _image(row: Row) -> str:
+    return f"<img loading=lazy src='{escape(row['film'])}/contact.png' alt=''>"
 
 
 def _table(cells: Sequence[Cell]) -> str:

@@ -9,7 +9,6 @@ import re
 from collections.abc import Callable
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
 
 from ..errors import EvaluationError
 from ..models.video_model import VideoModel
@@ -20,11 +19,11 @@ from ..render.loop import Options, RenderedFilm, render
 from .evaluation import Instruments, evaluate
 from .film import read_film
 from .spec import Job
+from .statistics import Row
 
 FILMS = "films.jsonl"
 EVERY = 4  # frames, of those whose likeness is taken
 MEASURES = 2  # raised when the same film would get other figures
-Row = dict[str, Any]
 
 
 def run(
@@ -39,24 +38,24 @@ def run(
     file = out / FILMS
     with writing(out):
         (out / "store").mkdir(parents=True, exist_ok=True)
-        known = {row["key"]: row for row in read_rows(file)}
+        told = read_rows(file)
         part = file.with_name(f"{FILMS}.part")
-        part.write_text("".join(json.dumps(row) + "\n" for row in known.values()), encoding="utf8")
+        part.write_text("".join(json.dumps(row) + "\n" for row in told), encoding="utf8")
         os.replace(part, file)  # without a line that a stop cut short
-    rows = []
+    rows, known = [], {row["key"]: row for row in told}
     for job in jobs:
         plan = make_plan(job.story, model.facts)
         key = film_key(job, plan, model)
         if key not in known:
-            folder = out / place(job)
-            film = render(job.story, out=folder, model=model, options=Options(store=out / "store"))
-            row = {"key": key, **columns(job), **measure(job, film, instruments)}
+            film = render(job.story, out=out / place(job), model=model, options=Options(store=out / "store"))
+            known[key] = {**columns(job), **measure(job, film, instruments), **made_by(model)}
+            known[key] |= {"film": place(job), "key": key}
+        rows.append(known[key] | columns(job))  # two arms may come to the same film
+        if rows[-1] not in told:
             with writing(file), open(file, "a", encoding="utf8") as opened:
-                opened.write(json.dumps(row) + "\n")
+                opened.write(json.dumps(rows[-1]) + "\n")
                 opened.flush()
                 os.fsync(opened.fileno())
-            known[key] = row
-        rows.append({**known[key], **columns(job)})  # two arms may come to the same film
         on_film(rows[-1])
     return rows
 
@@ -64,6 +63,11 @@ def run(
 def columns(job: Job) -> Row:
     """The columns that say which film a row is about."""
     return {"arm": job.arm.id, "scene": job.event.id, "seed": job.seed}
+
+
+def made_by(model: VideoModel) -> Row:
+    """The columns that say with what."""
+    return {"weights": model.source.fingerprint()[:12], "dtype": str(model.dtype).removeprefix("torch.")}
 
 
 def measure(job: Job, film: RenderedFilm, instruments: Instruments) -> Row:
@@ -95,7 +99,7 @@ def film_key(job: Job, plan: RenderPlan, model: VideoModel) -> str:
     said = plan.to_json()
     del said["title"], said["warnings"]
     image = job.story.resolve(str(job.story.image)).read_bytes()
-    facts = [MEASURES, said, blake2b(image).hexdigest(), model.source.fingerprint(), job.event.target]
+    facts = [MEASURES, said, blake2b(image).hexdigest(), model.source.fingerprint(), str(model.dtype), job.event.target]
     return blake2b(json.dumps(facts, sort_keys=True).encode("utf8"), digest_size=16).hexdigest()
 
 
