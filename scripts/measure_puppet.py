@@ -3,6 +3,7 @@
 python scripts/measure_puppet.py                 # prints the figures of the committed measurements
 python scripts/measure_puppet.py --full          # measures again; hours on two cores, resumable
 python scripts/measure_puppet.py --quick         # a sample of each, minutes, kept nowhere
+python scripts/measure_puppet.py --pictures scripts/measured    # a film per action, the drift of calm films
 
 One JSON line per film or clip in measurements.jsonl of the model's folder, with the weights' fingerprint: other weights
 are measured anew. Everything printed, and figures.json beside them, is computed from these lines.
@@ -19,18 +20,22 @@ from typing import Any
 import numpy as np
 import torch
 from draw_start_images import puppet
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from PIL import Image
 from puppet_vae import psnr
 from puppet_world import ACTION_WORDS, ACTIONS, COLOURS, HELD_OUT, PLACE_WORDS, PLACES, Mix, draw, sample_film
 
 import framepack_relax as fr
 from framepack_relax.evaluate.action import STATIC, ActionJudge
+from framepack_relax.evaluate.detectors import find_failures
 from framepack_relax.evaluate.text import TextJudge
 from framepack_relax.models.catalog import FIGURES, find
 
 MODEL = Path("framepack_relax/models/puppet")
 JUDGES = Path("framepack_relax/evaluate/judges")
 SECTION = 1.2  # seconds
+SHOWN = 4  # a picture shows every fourth frame
 DYNAMIC = tuple(action for action in ACTIONS if action != "stand")
 Row = dict[str, Any]
 
@@ -109,7 +114,7 @@ def static_row(bench: Bench, seed: int) -> Row:
     colour, place = bench.scenes[calm % len(bench.scenes)]
     _, frames = bench.film(colour, place, calm, ("stand", 2), (action, 2))
     named = bench.action.score(frames, 30).named()
-    return {"action": action, "named": named, "static": named == STATIC}
+    return {"action": action, "named": named, "static": find_failures(frames, 30)["static"]}
 
 
 def speed_row(bench: Bench, seed: int) -> Row:
@@ -170,12 +175,32 @@ def mean(values: list[Any]) -> float | None:
     return round(float(np.mean(values)), 3) if values else None
 
 
+def save_pictures(bench: Bench, known: list[Row], folder: Path) -> None:
+    """puppet-actions.png: each action from the start on, two sections, every fourth frame; puppet-drift.png."""
+    rows = []
+    for number, action in enumerate(ACTIONS):
+        colour, place = bench.scenes[(4 * number) % len(bench.scenes)]
+        (frames,) = bench.film(colour, place, 7000 + number, (action, 2))
+        rows += np.split(frames[: 72 // SHOWN * SHOWN : SHOWN], 2)
+    Image.fromarray(np.concatenate([np.concatenate(list(row), axis=1) for row in rows])).save(
+        folder / "puppet-actions.png"
+    )
+    plot = Figure(figsize=(8, 3), layout="constrained")
+    for axes, name in zip(plot.subplots(1, 2), ("first", "adjacent"), strict=True):
+        for row in known:
+            if row["kind"] == "calm":
+                axes.plot(range(1, 9), row[name], color="#2463be", alpha=0.6)
+        axes.set(title=f"mean change to the {name} frame", xlabel="section of standing still", ylim=(0, None))
+    plot.savefig(folder / "puppet-drift.png", dpi=120)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=MODEL)
     parser.add_argument("--judges", type=Path, default=JUDGES, help="folder with action/ and text/")
     parser.add_argument("--full", action="store_true")
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--pictures", type=Path, help="folder")
     parser.add_argument("--kind", choices=KINDS, action="append", help="default: all")
     words = parser.parse_args()
     torch.manual_seed(0)
@@ -192,6 +217,8 @@ def main() -> None:
                 print(row, flush=True)
                 file.write_text("".join(json.dumps(r) + "\n" for r in known), encoding="utf8")
             (words.model / FIGURES).write_text(json.dumps(figures(known), indent=1) + "\n", encoding="utf8")
+        if words.pictures:
+            save_pictures(Bench(words.model, words.judges, Path(work)), known, words.pictures)
     print(json.dumps(figures(known), indent=1))
 
 

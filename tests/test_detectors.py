@@ -47,6 +47,11 @@ def test_a_freeze_needs_the_pose_and_over_relaxed_a_wish():
     assert not any(find_failures(made.frames, drawn.FPS, likeness=0.99, wrong=False).values())
 
 
+def test_a_film_at_twice_the_rate_is_judged_alike():
+    made = drawn.clip("snap-back", 0)
+    assert find_failures(made.frames.repeat(2, axis=0), 60) == find_failures(made.frames, 30)
+
+
 def test_thresholds_decide():
     still = drawn.clip("static", 0).frames
     assert find_failures(still, drawn.FPS)["static"]

@@ -1,6 +1,7 @@
 """Finding, checking and assembling models, on tiny folders of the layouts that the real ones have."""
 
 import json
+import math
 import re
 import shutil
 from dataclasses import replace
@@ -8,6 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoFramepackTransformer3DModel
+from diffusers.hooks import group_offloading
 from faults import packets, sections
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -224,6 +226,54 @@ def test_the_fastest_preset_that_fits_is_taken_and_advice_names_what_does(big):
     assert f"--memory offload and `size: [{width}, {height}]` fit" in said
     assert width % 16 == height % 16 == 0 and width / height == pytest.approx(1280 / 720, rel=0.1)
     assert "too little at any size" in advice(big, slots, size, 10**8)
+
+
+@pytest.fixture
+def away(monkeypatch):
+    """Offloaded weights are NaN while they are away: what uses one out of its turn shows, as it would on a GPU."""
+    kept = {}
+
+    def tensors(group):
+        inside = [t for module in group.modules for t in (*module.parameters(), *module.buffers())]
+        return [t for t in (*inside, *group.parameters, *group.buffers) if t.is_floating_point()]
+
+    def leave(group):
+        for tensor in tensors(group):
+            if id(tensor) not in kept:
+                kept[id(tensor)], tensor.data = tensor.data, torch.full_like(tensor.data, math.nan)
+
+    def come(group):
+        for tensor in tensors(group):
+            tensor.data = kept.pop(id(tensor), tensor.data)
+
+    monkeypatch.setattr(group_offloading.ModuleGroup, "_offload_to_memory", leave)
+    monkeypatch.setattr(group_offloading.ModuleGroup, "_onload_from_memory", come)
+
+
+def test_no_weight_is_used_while_it_is_away(tiny, away):
+    placed = load(str(tiny), device="cpu")
+    placed.preset = "offload"
+    looked_at = []
+
+    def look(module, inputs, made):
+        looked_at.append([tensor for tensor in made.values() if isinstance(tensor, torch.Tensor)])
+
+    texts, _ = placed.encode_texts(["a red figure waves"])
+    with placed._pipeline("image_encoder", "feature_extractor") as pipe:
+        pipe.image_encoder.register_forward_hook(look)
+        pipe.encode_image(torch.rand(1, 3, 32, 32), device=placed.device)
+    placed.place()
+    assert any(torch.isnan(p).all() for p in placed.transformer.parameters()), "nothing is away"
+    given = [tensor for text in texts.values() for tensor in (text.tokens, text.pooled)]
+    assert all(torch.isfinite(tensor).all() for tensor in (*given, *looked_at[0])) and len(looked_at[0]) == 2
+
+
+def test_files_that_change_under_a_loaded_model_are_not_mixed_with_it(copy):
+    loaded = load(str(copy), device="cpu")
+    file = next((copy / "transformer").glob("*.safetensors"))
+    file.write_bytes(file.read_bytes()[:-4] + b"\0\0\0\0")
+    with pytest.raises(ModelError, match="its files have changed since it was loaded; load it again"):
+        loaded.encode_texts(["a red figure waves"])
 
 
 def test_weights_that_come_for_their_turn_give_the_same_film(board, model, tiny, tmp_path):

@@ -85,7 +85,7 @@ def test_a_profiles_levels_hold_from_their_intensity_on():
         levels=((0.6, Relax(bias=0.5, bias_above=0.7)), (0.9, Relax(beta=1.0, bias_above=0.0))),
     )  # fmt: skip
     assert profile.relaxation(0.2).at_rest
-    assert [profile.relaxation(x).bias for x in (0.5, 0.6, 1.0)] == [1.0, 0.5, 0.5]
+    assert [profile.relaxation(x).bias for x in (0.5, 0.6, 1.0)] == [1.0, 0.5, 1.0], "the last level alone"
     assert [profile.relaxation(x).beta for x in (0.6, 0.9)] == [pytest.approx(0.4), 1.0]
     assert [profile.relaxation(x).bias_above for x in (0.6, 0.9)] == [0.7, 0.0]
 

@@ -9,7 +9,7 @@ import yaml
 from PIL import Image
 
 import framepack_relax as fr
-from framepack_relax.evaluate.calibration import LEVELS, choose
+from framepack_relax.evaluate.calibration import LEVELS, calibrated_profile, candidates, choose
 from framepack_relax.evaluate.spec import READY, jobs, read_sweep
 from framepack_relax.evaluate.statistics import interval, summarise
 from framepack_relax.evaluate.sweep import FILMS
@@ -118,12 +118,20 @@ def test_every_mistake_of_a_spec_is_told_at_its_place(spec):
         fr.sweep("ablatio", out="nowhere")
 
 
-def test_intervals_hold_the_mean_and_pairs_are_counted():
+def test_intervals_of_few_seeds_hold_the_truth_as_often_as_they_say():
     rng = np.random.default_rng(0)
-    values = rng.normal(3, 1, 400)
-    low, high = interval(values)
-    assert low < values.mean() < high and high - low == pytest.approx(2 * 1.96 / 20, rel=0.15)
-    assert interval(np.array([2.0, 2.0])) == (2.0, 2.0)
+    low, high = interval(list(enumerate(rng.normal(3, 1, 400))))
+    assert low < 3 < high and high - low == pytest.approx(2 * 1.96 / 20, rel=0.15)
+    held = [low < 3 < high for low, high in (interval(list(enumerate(rng.normal(3, 1, 8)))) for _ in range(200))]
+    assert 0.91 < np.mean(held) < 0.99
+    eight = list(enumerate(rng.normal(3, 1, 8)))
+    assert interval(eight * 5) == interval(eight), "five films of a seed that agree are not five seeds"
+    low, high = interval(eight, 0.01)
+    assert low < interval(eight)[0] < interval(eight)[1] < high
+    assert interval(eight[:5]) == (-np.inf, np.inf)
+
+
+def test_pairs_are_counted():
     rows = [
         {"arm": arm, "scene": "flip", "seed": seed, "motion": value, "failures": {"static": value < 1}}
         for arm, found in (("a", (0.0, 2.0, 4.0)), ("b", (1.0, 2.0, 3.0)))
@@ -144,15 +152,33 @@ def film(arm, scene, seed, *, target, motion=0.2, failure=None):
 
 
 def test_a_level_takes_the_arm_that_gains_and_rests_where_none_surely_does():
-    noise = np.random.default_rng(0).normal(0, 0.1, (2, 12))
+    noise = np.random.default_rng(0).normal(0, 0.05, (2, 12))
     rows = [film("plain", "jump", k, target=0.5) for k in range(12)]
-    rows += [film("luck", "jump", k, target=0.5 + noise[0, k] - noise[0].mean()) for k in range(12)]
+    rows += [film("luck", "jump", k, target=0.52 + noise[0, k]) for k in range(12)]
     assert {choose(rows, level).arm for level in LEVELS} == {"plain"}
     rows += [film("wild", "jump", k, target=0.6, motion=0.9, failure="chaos") for k in range(12)]
     rows += [film("steady", "jump", k, target=0.7 + noise[1, k]) for k in range(12)]
     assert [choose(rows, level).arm for level in LEVELS] == ["steady", "steady", "wild"]
     found = choose(rows, LEVELS[0])
     assert 0 < found.low < found.gain < found.high and found.gain == pytest.approx(0.2 + noise[1].mean())
+    few = [row for row in rows if row["seed"] < 5]
+    assert {choose(few, level).arm for level in LEVELS} == {"plain"}, "five seeds say nothing"
+
+
+def test_each_level_of_the_profile_is_the_arm_that_was_chosen(spec, model):
+    planned = jobs(*read_sweep(str(spec)))
+    rows = [film("vanilla", "flip", k, target=0.2) for k in range(8)]
+    rows += [film("context beta 0.5", "flip", k, target=0.8) for k in range(8)]
+    rows += [film("context beta 1.0", "flip", k, target=0.8, motion=0.9, failure="chaos") for k in range(8)]
+    made = calibrated_profile(rows, planned, model.facts)
+    said = parse_as(Profile, yaml.safe_dump(made), file="profile.yaml")
+    arms = candidates(planned, model.facts)
+    assert [row["arm"] for row in made["figures"]["levels"]] == ["context beta 0.5"] * 2 + ["context beta 1.0"]
+    assert [said.relaxation(x) for x in (0.3, 0.5, 0.9)] == [
+        arms[name] for name in ("context beta 0.5", "context beta 0.5", "context beta 1.0")
+    ]
+    with pytest.raises(fr.EvaluationError, match="first arm must be at rest"):
+        candidates(planned[1:], model.facts)
 
 
 @pytest.mark.slow

@@ -45,6 +45,7 @@ class ActionJudge:
     """A VideoMAEForVideoClassification in a folder or on the hub."""
 
     def __init__(self, name: str | Path, *, device: str = "cpu") -> None:
+        self.name = str(name)
         self.model = VideoMAEForVideoClassification.from_pretrained(name, dtype=torch.float32).to(device).eval()
         self.processor = VideoMAEImageProcessor.from_pretrained(name)
         names: dict[int, str] = self.model.config.id2label
@@ -56,7 +57,7 @@ class ActionJudge:
         if label.casefold() not in spelt:
             near = get_close_matches(label.casefold(), spelt, n=3, cutoff=0.4) or sorted(spelt)[:6]
             names = ", ".join(spelt[name] for name in near)
-            raise EvaluationError(f"--target-class {label}: the judge has no such label; it has {names}")
+            raise EvaluationError(f"{label}: the action judge has no such label; it has {names}")
         return spelt[label.casefold()]
 
     @torch.no_grad()

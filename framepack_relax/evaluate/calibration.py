@@ -1,24 +1,27 @@
 """From a sweep to an intensity profile: for each level of intensity the settings that serve it best on a model.
 
 A level weighs what a film gains (the wanted action seen, motion) against what it costs (failures, another figure or
-place). An arm must beat plain FramePack on the same films, by the lower end of a 95 % bootstrap interval; where none
-does, the level stays at rest.
+place). An arm must beat plain FramePack on the same films, by the lower end of a bootstrap interval over seeds; where
+none does, the level stays at rest.
 """
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+
+from ..errors import EvaluationError
 from ..plan.facts import ModelFacts
 from ..plan.settings import choose_profile, relax_scene
-from ..relax.profile import Relaxation, written
+from ..relax.profile import Relaxation, paper_profile, written
 from ..storyboard import Guidance
 from .spec import Job
-from .statistics import Cell, gap, interval, summarise
-from .sweep import Row
+from .statistics import Cell, Row, interval, paired, summarise
 
 THRESHOLD = 0.25  # intensity up to which a scene is at rest, as in the paper's profile
 FASTEST = 1.0  # short sides a second from which on more motion is no more gain
+DOUBT = 0.05  # over all arms of a sweep (Bonferroni)
 BROKEN = ("chaos", "collapse", "freeze", "snap-back")
 
 
@@ -58,46 +61,50 @@ def utility(row: Row, level: Level) -> float:
 
 
 def choose(rows: Sequence[Row], level: Level) -> Choice:
-    """The arm with the largest gain among those whose interval lies above 0, else the first arm."""
+    """The arm with the largest gain among those that surely gain, else the first; more arms, wider intervals."""
     worth, first = [{**row, "worth": utility(row, level)} for row in rows], rows[0]["arm"]
+    others = dict.fromkeys(row["arm"] for row in rows if row["arm"] != first)
     best = Choice(arm=first, gain=0.0, low=0.0, high=0.0)
-    for arm in dict.fromkeys(row["arm"] for row in rows):
-        low, high = interval(gaps := gap(worth, arm, first, "worth"))
-        if low > 0 and gaps.mean() > best.gain:
-            best = Choice(arm=arm, gain=float(gaps.mean()), low=low, high=high)
+    for arm in others:
+        gaps = paired(worth, arm, first, "worth")
+        low, high = interval(gaps, DOUBT / len(others))
+        mean = float(np.mean([gap for _, gap in gaps]))
+        if low > 0 and mean > best.gain:
+            best = Choice(arm=arm, gain=mean, low=low, high=high)
     return best
 
 
-def calibrated_profile(rows: Sequence[Row], jobs: Sequence[Job], facts: ModelFacts) -> dict[str, Any]:
-    """A profile file's mapping, with the figures that justify it.
+def candidates(jobs: Sequence[Job], facts: ModelFacts) -> dict[str, Relaxation]:
+    """What each arm comes to, less those with base scales of their own, which are the model's and not a profile's.
 
-    Arms with base scales of their own are left out: those are the model's, not a profile's.
+    Raises EvaluationError unless the first is plain FramePack and there is another.
     """
-    fitting = {job.arm.id for job in jobs if job.arm.guidance == Guidance()}
-    rows = [row for row in rows if row["arm"] in fitting]
-    cells = summarise(rows)
-    found = {cell.arm: cell for cell in cells}
+    stories = {job.arm.id: job.story for job in jobs if job.arm.guidance == Guidance()}
+    made = {arm: relax_scene(story.scenes[-1], choose_profile(story, facts)) for arm, story in stories.items()}
+    if len(made) < 2 or not next(iter(made.values())).at_rest:
+        raise EvaluationError("to calibrate, the first arm must be at rest (intensity 0), and others stand beside it")
+    return made
+
+
+def calibrated_profile(rows: Sequence[Row], jobs: Sequence[Job], facts: ModelFacts) -> dict[str, Any]:
+    """A profile file's mapping, with the figures that justify it."""
+    arms = candidates(jobs, facts)
+    rows = [row for row in rows if row["arm"] in arms]
+    cells = {cell.arm: cell for cell in summarise(rows)}
     levels, figures = [], []
     for level in LEVELS:
         choice = choose(rows, level)
-        story = next(job.story for job in jobs if job.arm.id == choice.arm)
-        levels.append([level.first, _said(relax_scene(story.scenes[-1], choose_profile(story, facts)))])
-        said = {"arm": choice.arm, "gain": [round(x, 3) for x in (choice.gain, choice.low, choice.high)]}
-        figures.append({**said, "weights": asdict(level), "means": _means(found[choice.arm])})
-    plain = _means(found[rows[0]["arm"]])
+        levels.append([level.first, written(arms[choice.arm])])
+        gain = [round(x, 3) for x in (choice.gain, choice.low, choice.high)]
+        figures.append({"arm": choice.arm, "gain": gain, "weights": asdict(level), "means": _means(cells[choice.arm])})
+    plain = cells[rows[0]["arm"]]
     return {
         "name": "calibrated",
         "threshold": THRESHOLD,
+        "target": list((facts.profile or paper_profile(embedded=facts.embedded_guidance)).target),
         "levels": levels,
-        "figures": {"films": cells[0].films, "at rest": plain, "levels": figures},
+        "figures": {"films": plain.films, "at rest": _means(plain), "levels": figures},
     }
-
-
-def _said(relaxation: Relaxation) -> dict[str, Any]:
-    """What a level must say: its target and strength, and what is not the default."""
-    default = written(Relaxation(target=(), beta=0.0, p=0.0))
-    said = {key: value for key, value in written(relaxation).items() if key == "beta" or value != default[key]}
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in said.items()}
 
 
 def _means(cell: Cell) -> dict[str, float]:

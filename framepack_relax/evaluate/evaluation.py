@@ -37,6 +37,12 @@ class Instruments:
     distance: Distance | None
     notes: tuple[str, ...]
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Which networks measure."""
+        judges = [Path(judge.name).name for judge in (self.action, self.text) if judge]
+        return (*judges, "lpips") if self.distance else tuple(judges)
+
 
 def gather(*, action: str, text: str, device: str = "cpu") -> Instruments:
     """Instruments by name (`packaged`, `videomae`, `clip`), folder or hub id."""

@@ -10,12 +10,12 @@ import yaml
 from ..models.loader import load
 from ..models.video_model import VideoModel
 from ..render.folder import writing
-from .calibration import calibrated_profile
+from .calibration import calibrated_profile, candidates
 from .evaluation import gather, judges_for
 from .pages import save_page
 from .spec import jobs, read_sweep
-from .statistics import Cell, summarise
-from .sweep import Row, run
+from .statistics import Cell, Row, summarise
+from .sweep import run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,15 +39,20 @@ def compare(
     on_film: Callable[[Row, int], None],
     loading: Mapping[str, Any],
 ) -> Outcome:
-    """Renders, measures, compares; see api.sweep and api.calibrate."""
+    """Renders, measures, compares; see api.sweep."""
     sweep, folder = read_sweep(spec)
     sweep = sweep.quick() if quick else sweep
     if isinstance(model, str):
         sweep = sweep.model_copy(update={"model": model})
     planned = jobs(sweep, folder)
     loaded = model if isinstance(model, VideoModel) else load(sweep.model, **loading)
+    if calibrating:
+        candidates(planned, loaded.facts)  # before hours of rendering
     fitting = judges_for({loaded.facts.name})
     instruments = gather(action=judges[0] or fitting[0], text=judges[1] or fitting[1], device=str(loaded.device))
+    for event in sweep.scenes:
+        if event.target and instruments.action:
+            instruments.action.known(event.target)
     rows = run(planned, out=out, model=loaded, instruments=instruments, on_film=lambda row: on_film(row, len(planned)))
     cells = summarise(rows)
     page = save_page(sweep.title, rows, cells, out)

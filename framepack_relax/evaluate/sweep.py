@@ -45,11 +45,12 @@ def run(
     rows, known = [], {row["key"]: row for row in told}
     for job in jobs:
         plan = make_plan(job.story, model.facts)
-        key = film_key(job, plan, model)
+        key = film_key(job, plan, model, instruments)
+        folder = f"{place(job)}-{key[:8]}"
         if key not in known:
-            film = render(job.story, out=out / place(job), model=model, options=Options(store=out / "store"))
+            film = render(job.story, out=out / folder, model=model, options=Options(store=out / "store"))
             known[key] = {**columns(job), **measure(job, film, instruments), **made_by(model)}
-            known[key] |= {"film": place(job), "key": key}
+            known[key] |= {"film": folder, "key": key}
         rows.append(known[key] | columns(job))  # two arms may come to the same film
         if rows[-1] not in told:
             with writing(file), open(file, "a", encoding="utf8") as opened:
@@ -67,7 +68,7 @@ def columns(job: Job) -> Row:
 
 def made_by(model: VideoModel) -> Row:
     """The columns that say with what."""
-    return {"weights": model.source.fingerprint()[:12], "dtype": str(model.dtype).removeprefix("torch.")}
+    return {"weights": model.weights[:12], "dtype": str(model.dtype).removeprefix("torch.")}
 
 
 def measure(job: Job, film: RenderedFilm, instruments: Instruments) -> Row:
@@ -94,12 +95,13 @@ def measure(job: Job, film: RenderedFilm, instruments: Instruments) -> Row:
     return {name: round(value, 5) if isinstance(value, float) else value for name, value in row.items()}
 
 
-def film_key(job: Job, plan: RenderPlan, model: VideoModel) -> str:
-    """A hash of the plan, the start image, the weights and the way of measuring."""
+def film_key(job: Job, plan: RenderPlan, model: VideoModel, instruments: Instruments) -> str:
+    """A hash of the plan, the start image, the weights, the instruments and the way of measuring."""
     said = plan.to_json()
     del said["title"], said["warnings"]
     image = job.story.resolve(str(job.story.image)).read_bytes()
-    facts = [MEASURES, said, blake2b(image).hexdigest(), model.source.fingerprint(), str(model.dtype), job.event.target]
+    film = [said, blake2b(image).hexdigest(), model.weights, str(model.dtype)]
+    facts = [MEASURES, *film, job.event.target, *instruments.names]
     return blake2b(json.dumps(facts, sort_keys=True).encode("utf8"), digest_size=16).hexdigest()
 
 

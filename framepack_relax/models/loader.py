@@ -22,10 +22,12 @@ def load(
     where = pick_device(device)
     kind = pick_dtype(dtype, where)
     facts, source = model_facts(name), find(name)
+    weights = source.fingerprint()
     transformer, vae = (load_part(source, part, kind) for part in ("transformer", "vae"))
     return VideoModel(
         facts=facts,
         source=source,
+        weights=weights,
         transformer=transformer.eval(),
         vae=vae.eval(),
         device=where,

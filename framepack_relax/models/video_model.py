@@ -15,6 +15,7 @@ from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoFramepackPipeline, 
 from PIL import Image
 from torch import Tensor
 
+from ..errors import ModelError
 from ..plan.facts import ModelFacts
 from .catalog import Source
 from .parts import load_part
@@ -59,6 +60,7 @@ class VideoModel:
 
     facts: ModelFacts
     source: Source
+    weights: str  # the source's fingerprint when it was loaded
     transformer: HunyuanVideoFramepackTransformer3DModel
     vae: AutoencoderKLHunyuanVideo
     device: torch.device
@@ -165,9 +167,15 @@ class VideoModel:
     @contextmanager
     def _pipeline(self, *parts: str) -> Iterator[HunyuanVideoFramepackPipeline]:
         """The diffusers pipeline with only these encoders loaded; they are gone when the block ends."""
+        if self.preset == "tiled":  # there is no room for both; `place` brings it back
+            put(self.transformer, torch.device("cpu"))
         loaded: dict[str, Any] = {part: load_part(self.source, part, self.dtype) for part in parts}
-        for part in loaded.values():
-            if isinstance(part, torch.nn.Module):
+        if self.source.fingerprint() != self.weights:
+            raise ModelError(f"{self.source.name}: its files have changed since it was loaded; load it again")
+        for name, part in loaded.items():
+            if name == "image_encoder":  # small, and its pooling head reads a layer's weights without calling it
+                put(part, self.device)
+            elif isinstance(part, torch.nn.Module):
                 self._move(part)
         empty = dict.fromkeys(("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2", "image_encoder"))
         others = {**empty, "feature_extractor": None, "transformer": None, "scheduler": None, "vae": self.vae}

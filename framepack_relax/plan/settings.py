@@ -8,7 +8,6 @@ from ..relax.guidance import Restraint, StepScales
 from ..relax.profile import Profile, Relaxation, explicit_values, paper_profile, written
 from ..storyboard import Relax, Scene, Storyboard
 from ..storyboard.reader import parse_as, read_text
-from ..storyboard.schema import PROFILES
 from .facts import ModelFacts
 
 OVER = 0.95  # the paper finds beta 1 worse than none
@@ -27,8 +26,8 @@ def choose_profile(story: Storyboard, facts: ModelFacts) -> Profile:
 
 
 def settle_profile(story: Storyboard, facts: ModelFacts) -> Storyboard:
-    """The same film without the file of its profile: what that says of a scene stands in the scene."""
-    if story.profile in PROFILES:
+    """The same film without its profile: what that says of a scene stands in the scene."""
+    if story.profile == "paper":
         return story
     profile = choose_profile(story, facts)
     scenes = []

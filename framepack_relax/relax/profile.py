@@ -1,13 +1,13 @@
 """What an intensity asks for: a profile maps it to beta, p and blur; a scene's explicit values win over it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
-from ..storyboard.schema import Part, Power, Relax, Words
+from ..storyboard.schema import Part, Power, Relax, Words, distinct
 from .guidance import Restraint, Schedule
 
 
@@ -48,9 +48,12 @@ def explicit_values(relax: Relax) -> dict[str, Any]:
 
 
 def written(relaxation: Relaxation) -> dict[str, Any]:
-    """The reverse: every field, named as a storyboard's `relax` names it."""
-    fields = asdict(relaxation)
-    return {"min": fields.pop("minimum"), **fields}
+    """The reverse, as YAML has it: what a profile decides and what is not the default, named as in `relax`."""
+    default = {field.name: field.default for field in fields(Relaxation) if field.name != "blur"}
+    said = {key: value for key, value in asdict(relaxation).items() if value != default.get(key)}
+    if "minimum" in said:
+        said["min"] = said.pop("minimum")
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in said.items()}
 
 
 def _rising(points: tuple[tuple[float, Any], ...]) -> tuple[tuple[float, Any], ...]:
@@ -66,7 +69,7 @@ Beta = Annotated[float, Field(ge=-1, le=1)]
 class Profile(Part):
     """What a profile's file says. Beta is piecewise linear through `points` (intensity, beta).
 
-    From each of `levels` (intensity, `relax` of a storyboard) on, its fields hold instead of the profile's.
+    The fields of the last of `levels` (intensity, `relax` of a storyboard) that is reached hold instead of these.
     """
 
     name: Words
@@ -74,7 +77,7 @@ class Profile(Part):
     points: Annotated[tuple[tuple[Intensity, Beta], ...], Field(min_length=1), AfterValidator(_rising)] = ((0.0, 0.0),)
     p: Power = 0.7
     blur: float = Field(0.0, ge=0, le=8)
-    target: Annotated[tuple[Restraint, ...], Field(min_length=1)] = ("text",)
+    target: Annotated[tuple[Restraint, ...], AfterValidator(distinct)] = ("text",)
     scope: Literal["section", "history", "reference", "all"] = "section"
     levels: Annotated[tuple[tuple[Intensity, Relax], ...], AfterValidator(_rising)] = ()
     figures: Mapping[str, Any] = Field({})  # what a calibration measured; decides nothing
@@ -87,9 +90,8 @@ class Profile(Part):
         if intensity <= self.threshold:
             return Relaxation(target=self.target, beta=0.0, p=self.p, scope=self.scope)
         made = Relaxation(target=self.target, beta=self.beta(intensity), p=self.p, blur=self.blur, scope=self.scope)
-        for first, relax in self.levels:
-            made = replace(made, **explicit_values(relax)) if intensity >= first else made
-        return made
+        reached = [relax for first, relax in self.levels if intensity >= first]
+        return replace(made, **explicit_values(reached[-1])) if reached else made
 
 
 def paper_profile(*, embedded: bool) -> Profile:

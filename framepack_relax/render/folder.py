@@ -56,7 +56,7 @@ class StoredSection:
     facts: Mapping[str, Any]
 
 
-def section_facts(section: SectionPlan, plan: RenderPlan, model: VideoModel, weights: str) -> dict[str, Any]:
+def section_facts(section: SectionPlan, plan: RenderPlan, model: VideoModel) -> dict[str, Any]:
     """Everything besides the past that a section's latents depend on; its number, names and place in time do not."""
     settings = {**section.to_json(), "place": section.place, "history": asdict(section.history)}
     for name in ("index", "shot", "frames", "scene", "intensity"):
@@ -67,7 +67,7 @@ def section_facts(section: SectionPlan, plan: RenderPlan, model: VideoModel, wei
         "order": plan.order,
         "adain": plan.adain,
         "size": plan.size,
-        "weights": weights,
+        "weights": model.weights,
         "dtype": str(model.dtype),
         "device": model.device.type,
         "versions": versions(),

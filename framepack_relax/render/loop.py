@@ -127,7 +127,7 @@ def render(
         meters = [MotionMeter() for _ in plan.shots]
         sections: list[dict[str, Any]] = []
         film = folder.path / "video.mp4"
-        tags = {**film_tags(plan, model.source), **story_tags}
+        tags = {**film_tags(plan, model), **story_tags}
         with writing(film), Mp4Writer(film, fps=plan.fps, size=plan.size, crf=story.crf, metadata=tags) as writer:
             for done in _sections(plan, model, conditions, folder, options, watch):
                 if len(done.frames):
@@ -241,13 +241,12 @@ def encode(plan: RenderPlan, model: VideoModel, images: Mapping[str, Image.Image
 
 def make_links(plan: RenderPlan, model: VideoModel, conditions: Conditions) -> dict[int, Link]:
     """What determines each section, by its index, in rendering order; known before anything is rendered."""
-    weights = model.source.fingerprint()
     links = {}
     for shot in plan.shots:
         start = conditions.starts[shot.index]
         before = digest(start.latent, start.tokens)
         for index in shot.sections:
-            link = Link(before=before, facts=section_facts(plan.sections[index], plan, model, weights))
+            link = Link(before=before, facts=section_facts(plan.sections[index], plan, model))
             links[index], before = link, link.hash
     return links
 

@@ -9,7 +9,6 @@ from typing import Any, get_args
 import torch
 
 from .._version import __version__
-from ..models.catalog import Source
 from ..models.video_model import VideoModel
 from ..plan.renderplan import RenderPlan, SectionPlan
 from ..relax.guidance import Branch
@@ -32,15 +31,15 @@ def curve(plan: RenderPlan, index: int) -> tuple[str, list[float], dict[str, lis
     return section.scene, list(section.sigmas), scales
 
 
-def film_tags(plan: RenderPlan, source: Source) -> dict[str, str]:
+def film_tags(plan: RenderPlan, model: VideoModel) -> dict[str, str]:
     """What the mp4 says of itself, besides the storyboard that it carries: versions, weights, seeds, scenes."""
     seeds = {str(section.index): section.seed for section in plan.sections}
     prompts = {section.scene: section.prompt for section in plan.sections}
     scenes = [{"id": s.scene, "prompt": prompts[s.scene], "frames": s.frames} for s in plan.scenes]
     facts = {
         "versions": versions(),
-        "model": source.name,
-        "weights": source.fingerprint(),
+        "model": model.source.name,
+        "weights": model.weights,
         "seeds": seeds,
         "scenes": scenes,
     }
@@ -80,7 +79,7 @@ def film_report(
     peak = torch.cuda.max_memory_allocated(model.device) if model.device.type == "cuda" else _peak_rss()
     kinds = get_args(Branch)
     return {
-        "model": {"name": plan.model, "weights": model.source.fingerprint(), "dtype": str(model.dtype)},
+        "model": {"name": plan.model, "weights": model.weights, "dtype": str(model.dtype)},
         "device": str(model.device),
         "memory": model.preset,
         "sections": [{**section, **figures} for section, figures in zip(ordered, motion, strict=True)],

@@ -78,7 +78,7 @@ def _targets(value: Any) -> Any:
     return (value,) if isinstance(value, str) and value != "auto" else _as_tuple(value)
 
 
-def _distinct(value: Any) -> Any:
+def distinct(value: Any) -> Any:
     if isinstance(value, tuple) and (not value or len(set(value)) < len(value)):
         raise ValueError("must name one or more targets, each once")
     return value
@@ -110,7 +110,7 @@ class Relax(Part):
     target: Annotated[
         Literal["auto"] | tuple[Target, ...] | None,
         BeforeValidator(_targets, json_schema_input_type=Literal["auto"] | Target | tuple[Target, ...] | None),
-        AfterValidator(_distinct),
+        AfterValidator(distinct),
         Field(description="restraints that eq. 2 relaxes: auto, or one or more of embedded, text, context"),
     ] = None
     beta: float | None = Field(None, ge=-1, le=1, description="relaxation strength; 0 is off, below 0 boosts")
