@@ -62,7 +62,7 @@ def test_schema_is_json():
 def test_models_are_listed_with_licence_and_place():
     text = " ".join(run("models").stdout.split())
     assert all(word in text for word in ("puppet", "framepack-f1", "European", "hunyuanvideo-community", "on disk"))
-    assert "puppet-hand-set" in run("models", "puppet").stdout
+    assert "calibrated" in run("models", "puppet").stdout
 
 
 @pytest.mark.parametrize("command", ["render", "plan"])

@@ -147,14 +147,14 @@ def film(arm, scene, seed, *, target, motion=0.2, failure=None):
     failures = {
         kind: kind == failure for kind in ("collapse", "chaos", "static", "freeze", "snap-back", "over-relaxed")
     }
-    figures = {"target": target, "motion": motion, "identity": 0.9, "failures": failures}
+    figures = {"target": target, "motion": motion, "drift": 0.01, "failures": failures}
     return {"arm": arm, "scene": scene, "seed": seed, **figures}
 
 
 def test_a_level_takes_the_arm_that_gains_and_rests_where_none_surely_does():
     noise = np.random.default_rng(0).normal(0, 0.05, (2, 12))
     rows = [film("plain", "jump", k, target=0.5) for k in range(12)]
-    rows += [film("luck", "jump", k, target=0.52 + noise[0, k]) for k in range(12)]
+    rows += [film("luck", "jump", k, target=0.51 + noise[0, k] - noise[0].mean()) for k in range(12)]
     assert {choose(rows, level).arm for level in LEVELS} == {"plain"}
     rows += [film("wild", "jump", k, target=0.6, motion=0.9, failure="chaos") for k in range(12)]
     rows += [film("steady", "jump", k, target=0.7 + noise[1, k]) for k in range(12)]

@@ -21,7 +21,8 @@ from .statistics import Cell, Row, interval, paired, summarise
 
 THRESHOLD = 0.25  # intensity up to which a scene is at rest, as in the paper's profile
 FASTEST = 1.0  # short sides a second from which on more motion is no more gain
-DOUBT = 0.05  # over all arms of a sweep (Bonferroni)
+STRANGE = 0.1  # mean RGB difference from which on it is another place; likeness of embeddings follows the pose (LOG.md)
+DOUBT = 0.1  # on both sides of an interval together, over all arms of a sweep (Bonferroni)
 BROKEN = ("chaos", "collapse", "freeze", "snap-back")
 
 
@@ -33,13 +34,13 @@ class Level:
     target: float  # probability of the wanted action
     motion: float
     broken: float  # chaos, collapse, freeze or snap-back
-    identity: float  # 1 - cosine to the frame before the scene
+    drift: float  # of colours from the shot's first frame
 
 
 LEVELS = (
-    Level(first=THRESHOLD, target=1.0, motion=0.0, broken=1.0, identity=1.0),
-    Level(first=0.5, target=1.0, motion=0.5, broken=1.0, identity=0.5),
-    Level(first=0.8, target=1.0, motion=1.0, broken=0.5, identity=0.25),
+    Level(first=THRESHOLD, target=1.0, motion=0.0, broken=1.0, drift=1.0),
+    Level(first=0.5, target=1.0, motion=0.5, broken=1.0, drift=0.5),
+    Level(first=0.8, target=1.0, motion=1.0, broken=0.5, drift=0.25),
 )
 
 
@@ -57,7 +58,7 @@ def utility(row: Row, level: Level) -> float:
     """What a film is worth; figures of missing judges count nothing."""
     gained = level.target * (row.get("target") or 0.0) + level.motion * min(1.0, row["motion"] / FASTEST)
     broken = any(row["failures"].get(kind, False) for kind in BROKEN)
-    return gained - level.broken * broken - level.identity * (1 - row.get("identity", 1.0))
+    return gained - level.broken * broken - level.drift * min(1.0, row["drift"] / STRANGE)
 
 
 def choose(rows: Sequence[Row], level: Level) -> Choice:
@@ -108,5 +109,5 @@ def calibrated_profile(rows: Sequence[Row], jobs: Sequence[Job], facts: ModelFac
 
 
 def _means(cell: Cell) -> dict[str, float]:
-    named = {name: cell.figures[name].mean for name in ("target", "motion", "identity", "seam") if name in cell.figures}
+    named = {name: cell.figures[name].mean for name in ("target", "motion", "drift", "seam") if name in cell.figures}
     return {name: round(float(value), 3) for name, value in (named | cell.failures).items()}

@@ -1,0 +1,58 @@
+"""RESULTS.md is what its films say, and the films are enough of them."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import results
+
+from framepack_relax.evaluate.spec import jobs, read_sweep
+from framepack_relax.evaluate.sweep import read_rows
+from framepack_relax.models.catalog import PUPPET, find
+from framepack_relax.plan.facts import SIDECAR
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return read_rows(results.FILMS)
+
+
+def test_results_are_up_to_date_with_their_films(rows):
+    assert (ROOT / "RESULTS.md").read_text(encoding="utf8") == results.text(rows), "run python scripts/results.py"
+
+
+def test_the_packaged_models_profile_is_what_the_films_say(rows):
+    assert json.loads((PUPPET / SIDECAR).read_text(encoding="utf8"))["profile"] == results.profile(rows)
+    weights = {row["weights"] for row in rows}
+    assert weights == {find("puppet").fingerprint()[:12]}, "measured on other weights: run the sweeps again"
+
+
+@pytest.mark.parametrize("name", ["ablation", "calibration", "paper-table-1", "paper-table-2"])
+def test_every_arm_has_each_of_its_films_once(rows, name):
+    found = Counter((row["arm"], row["scene"], row["seed"]) for row in results.of_sweep(rows, name))
+    arms = {arm for arm, _, _ in found}
+    planned = ((job.arm.id, job.event.id, job.seed) for job in jobs(*read_sweep(name)))
+    assert found == Counter(film for film in planned if film[0] in arms)
+
+
+def test_the_claims_name_arms_of_the_ablation():
+    sweep, _ = read_sweep("ablation")
+    arms = {cell.id for arm in sweep.arms for cell in arm.cells()}
+    assert {name for claim in results.CLAIMS for name in (claim.arm, claim.other)} <= arms
+
+
+def test_a_verdict_needs_an_interval_on_one_side_of_zero():
+    def film(arm, seed, target):
+        return {"arm": arm, "scene": "jump", "seed": seed, "target": target}
+
+    rows = [film("vanilla", k, 0.5) for k in range(8)] + [film("up", k, 0.6 + k / 100) for k in range(8)]
+    rows += [film("both", k, 0.5 + (-1) ** k / 10) for k in range(8)]
+    claims = [
+        results.Claim(said="", figure="target", arm=arm, other=other)
+        for arm, other in (("up", "vanilla"), ("vanilla", "up"), ("both", "vanilla"))
+    ]
+    verdicts = [results.verdict(rows, claim).split(" | ")[1] for claim in claims]
+    assert verdicts == ["holds", "does not hold", "not decided"]
