@@ -5,9 +5,9 @@ from dataclasses import asdict, dataclass, fields, replace
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
-from ..storyboard.schema import Part, Power, Relax, Words, distinct
+from ..storyboard.schema import DISTINCT, Part, Power, Relax, Scope, Words, only
 from .guidance import Restraint, Schedule
 
 
@@ -24,7 +24,7 @@ class Relaxation:
     coord: Literal["sigma", "progress"] = "sigma"
     blur: float = 0.0  # sigma_blur in latent frames, 0 is off
     blur_of: Literal["kv", "k", "v"] = "kv"
-    scope: Literal["section", "history", "reference", "all"] = "section"
+    scope: Scope = "section"
     space: Literal["post_rope", "pre_rope"] = "post_rope"
     over_steps: Literal["constant", "follow"] = "constant"
     bias: float = 1.0  # gamma on the weights of past keys for section queries, 1 is off
@@ -56,13 +56,11 @@ def written(relaxation: Relaxation) -> dict[str, Any]:
     return {key: list(value) if isinstance(value, tuple) else value for key, value in said.items()}
 
 
-def _rising(points: tuple[tuple[float, Any], ...]) -> tuple[tuple[float, Any], ...]:
-    if [x for x, _ in points] != sorted({x for x, _ in points}):
-        raise ValueError("must come in the order of rising intensity, each once")
-    return points
-
-
 Intensity = Annotated[float, Field(ge=0, le=1)]
+RISING = only(
+    lambda points: [x for x, _ in points] == sorted({x for x, _ in points}),
+    "must come in the order of rising intensity, each once",
+)
 Beta = Annotated[float, Field(ge=-1, le=1)]
 
 
@@ -74,12 +72,12 @@ class Profile(Part):
 
     name: Words
     threshold: Intensity = 0.25  # at or below it a scene is at rest
-    points: Annotated[tuple[tuple[Intensity, Beta], ...], Field(min_length=1), AfterValidator(_rising)] = ((0.0, 0.0),)
+    points: Annotated[tuple[tuple[Intensity, Beta], ...], Field(min_length=1), RISING] = ((0.0, 0.0),)
     p: Power = 0.7
     blur: float = Field(0.0, ge=0, le=8)
-    target: Annotated[tuple[Restraint, ...], AfterValidator(distinct)] = ("text",)
-    scope: Literal["section", "history", "reference", "all"] = "section"
-    levels: Annotated[tuple[tuple[Intensity, Relax], ...], AfterValidator(_rising)] = ()
+    target: Annotated[tuple[Restraint, ...], DISTINCT] = ("text",)
+    scope: Scope = "section"
+    levels: Annotated[tuple[tuple[Intensity, Relax], ...], RISING] = ()
     figures: Mapping[str, Any] = Field({})  # what a calibration measured; decides nothing
 
     def beta(self, intensity: float) -> float:

@@ -13,8 +13,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ..storyboard.schema import Scope
+
 Part = Literal["history", "reference", "section"]
-Scope = Literal["section", "history", "reference", "all"]
 SMALLEST_WEIGHT = 1e-6
 
 

@@ -1,8 +1,6 @@
 """Start images, which may be anything: read as upright 8-bit RGB, or refused with the reason and the cure."""
 
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -23,25 +21,18 @@ def read_image(path: Path) -> Image.Image:
     Raises ImageError.
     """
     try:
-        with _quiet(), Image.open(path, formats=FORMATS) as image:
-            if image.width * image.height > MOST_PIXELS:
-                raise ImageError(
-                    f"is {image.width} x {image.height} pixels; at most {MOST_PIXELS // 10**6} million are read: "
-                    "make it smaller"
-                )
-            return _to_rgb(ImageOps.exif_transpose(image))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns where we refuse
+            with Image.open(path, formats=FORMATS) as image:
+                width, height = image.size
+                if width * height > MOST_PIXELS:
+                    limit = f"at most {MOST_PIXELS // 10**6} million are read: make it smaller"
+                    raise ImageError(f"is {width} x {height} pixels; {limit}")
+                return _to_rgb(ImageOps.exif_transpose(image))
     except (ImageError, FileNotFoundError):
         raise
     except Exception as error:  # Pillow's decoders raise what they like on damaged files
         raise ImageError(f"cannot be read as an image ({error or type(error).__name__}); {SAVE_ANEW}") from error
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Pillow warns where we refuse."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -1,15 +1,37 @@
 """Turns pydantic's errors into our sentences: the fact, then the cure."""
 
-import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from difflib import get_close_matches
 from functools import cache
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from ..errors import Problem
+from ..errors import Problem, StoryboardError
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def validated(model: type[M], data: Any, others: Sequence[Problem] = ()) -> M:
+    """`data` as `model`; raises StoryboardError with every mistake in it, without places, and with the `others`."""
+    try:
+        made = model.model_validate(data)
+    except ValidationError as error:
+        others = [*explain(error, model), *others]
+    if others:
+        raise StoryboardError(others)
+    return made
+
+
+def locate(problem: Problem, file: str, places: Mapping[str, tuple[int, int]]) -> Problem:
+    """The problem with the line and column of its path, or of the nearest mapping around it that is written."""
+    path = problem.path
+    while path and path not in places:
+        path = path.rpartition(".")[0] if "." in path else path.rpartition("[")[0]
+    line, column = places.get(path, (None, None))
+    return replace(problem, file=file, line=line, column=column)
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> list[Problem]:
@@ -53,15 +75,16 @@ def model_at(model: type[BaseModel], loc: Sequence[str | int]) -> type[BaseModel
         if isinstance(part, int):
             continue
         field = current.model_fields.get(part) if current else None
-        current = next(_models(field.annotation), None) if field else None
+        inside = _walk(field.annotation) if field else ()
+        current = next((kind for kind in inside if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
     return current
 
 
-def _models(annotation: Any) -> Iterator[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
+def _walk(annotation: Any) -> Iterator[Any]:
+    """An annotation and all that it is made of."""
+    yield annotation
     for inner in get_args(annotation):
-        yield from _models(inner)
+        yield from _walk(inner)
 
 
 def _plain_loc(loc: tuple[int | str, ...], model: type[BaseModel]) -> tuple[int | str, ...]:
@@ -102,15 +125,8 @@ def choices(owner: type[BaseModel] | None, loc: Sequence[str | int]) -> list[str
     """The names that a field accepts, if it accepts names."""
     names = [part for part in loc if isinstance(part, str)]
     field = owner.model_fields.get(names[-1]) if owner and names else None
-    return [str(value) for value in _literals(field.annotation)] if field else []
-
-
-def _literals(annotation: Any) -> Iterator[Any]:
-    if get_origin(annotation) is Literal:
-        yield from get_args(annotation)
-    elif get_origin(annotation) in (tuple, types.UnionType) or get_args(annotation):
-        for inner in get_args(annotation):
-            yield from _literals(inner)
+    kinds = _walk(field.annotation) if field else ()
+    return [str(value) for kind in kinds if get_origin(kind) is Literal for value in get_args(kind)]
 
 
 def _range(owner: type[BaseModel], loc: Sequence[str | int]) -> str:

@@ -6,16 +6,18 @@ Anchors, aliases, merges and tags are refused: a storyboard is untrusted input a
 
 import re
 import types
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from ..errors import Problem, StoryboardError
-from .messages import explain, path_of, printable
-from .schema import PROFILES, Part, Storyboard, build_storyboard
+from .messages import locate, path_of, printable, validated
+from .schema import PROFILES, Storyboard, build_storyboard
+
+P = TypeVar("P", bound=BaseModel)
 
 LOADER: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's is ten times as fast
 LARGEST_BYTES = 1 << 20
@@ -39,61 +41,37 @@ def read_storyboard(path: str | Path) -> Storyboard:
 
 def read_text(file: Path) -> str:
     """The text of a YAML file of at most 1 MiB. Raises StoryboardError."""
+    line = None
     try:
         if file.is_dir():
-            raise StoryboardError([Problem(file=str(file), message="is a folder; name the storyboard file in it")])
+            raise IsADirectoryError
         with file.open("rb") as stream:
             data = stream.read(LARGEST_BYTES + 1)
-    except FileNotFoundError:
-        raise StoryboardError([Problem(file=str(file), message="no such file")]) from None
-    except (OSError, ValueError) as error:
-        raise StoryboardError([Problem(file=str(file), message=f"cannot be read ({error})")]) from None
-    if len(data) > LARGEST_BYTES:
+        if len(data) <= LARGEST_BYTES:
+            return data.decode("utf-8-sig")
         message = f"is larger than {LARGEST_BYTES >> 20} MiB; split the storyboard"
-        raise StoryboardError([Problem(file=str(file), message=message)])
-    try:
-        return data.decode("utf-8-sig")
+    except FileNotFoundError:
+        message = "no such file"
+    except IsADirectoryError:
+        message = "is a folder; name the storyboard file in it"
     except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        message = f"byte 0x{data[error.start]:02x} is not UTF-8; save the file as UTF-8"
-        raise StoryboardError([Problem(file=str(file), line=line, message=message)]) from None
+        line = error.object[: error.start].count(b"\n") + 1
+        message = f"byte 0x{error.object[error.start]:02x} is not UTF-8; save the file as UTF-8"
+    except (OSError, ValueError) as error:
+        message = f"cannot be read ({error})"
+    raise StoryboardError([Problem(file=str(file), line=line, message=message)])
 
 
 def parse_storyboard(text: str, *, file: str = "<storyboard>", folder: Path | None = None) -> Storyboard:
     """The storyboard in a YAML text; `folder` is what its image paths are relative to. Raises StoryboardError."""
     reading = Reading(file)
-    data = reading.mapping(text, Storyboard)
-    problems = list(reading.problems)
-    if data is not None:
-        try:
-            story = build_storyboard(data).placed(file, folder, reading.places)
-        except StoryboardError as error:
-            problems += _untold(problems, map(reading.located, error.problems))
-        problems += _untold(problems, map(reading.located, _path_problems(data, folder)))
-    if problems:
-        raise StoryboardError(sorted(problems, key=lambda p: (p.line or 0, p.column or 0)))
-    return story
+    story = reading.checked(text, Storyboard, build_storyboard, lambda data: _path_problems(data, folder))
+    return story.placed(file, folder, reading.places)
 
 
-def parse_as(model: type[Part], text: str, *, file: str) -> Any:
+def parse_as(model: type[P], text: str, *, file: str) -> P:
     """Any other mapping in YAML, checked by its pydantic model. Raises StoryboardError with every mistake."""
-    reading = Reading(file)
-    data = reading.mapping(text, model)
-    problems = list(reading.problems)
-    if data is not None:
-        try:
-            made = model.model_validate(data)
-        except ValidationError as error:
-            problems += _untold(problems, map(reading.located, explain(error, model)))
-    if problems:
-        raise StoryboardError(sorted(problems, key=lambda p: (p.line or 0, p.column or 0)))
-    return made
-
-
-def _untold(told: Sequence[Problem], found: Iterable[Problem]) -> list[Problem]:
-    """What was found on fields that have no problem yet: one mistake is told once."""
-    paths = {problem.path for problem in told}
-    return [problem for problem in found if problem.path not in paths]
+    return Reading(file).checked(text, model, lambda data: validated(model, data))
 
 
 def _events(text: str) -> Iterator[yaml.Event]:
@@ -114,74 +92,86 @@ class Reading:
         self.problems: list[Problem] = []
         self.places: dict[str, tuple[int, int]] = {}
 
-    def mapping(self, text: str, model: type[BaseModel]) -> dict[str, Any] | None:
-        """A YAML text as plain values for `model`; None if it holds what is refused. Raises StoryboardError."""
+    def checked(
+        self,
+        text: str,
+        model: type[BaseModel],
+        build: Callable[[dict[str, Any]], P],
+        others: Callable[[dict[str, Any]], Iterable[Problem]] = lambda data: (),
+    ) -> P:
+        """What `build` makes of a YAML text for `model`; raises StoryboardError with its and all `others`' problems."""
+        node = self._compose(text)
+        if node is not None:
+            data = self._mapping(node, model, "")
+            try:
+                made = build(data)
+            except StoryboardError as error:
+                self._tell(error.problems)
+            self._tell(others(data))
+        if self.problems:
+            raise StoryboardError(sorted(self.problems, key=lambda p: (p.line or 0, p.column or 0)))
+        return made
+
+    def _tell(self, found: Iterable[Problem]) -> None:
+        """Adds what was found on fields that have no problem yet: one mistake is told once."""
+        told = {problem.path for problem in self.problems}
+        self.problems += [locate(problem, self.file, self.places) for problem in found if problem.path not in told]
+
+    def _refuse(self, message: str, mark: Any, path: str = "") -> None:
+        line, column = _spot(mark) if mark else (None, None)
+        self.problems.append(Problem(message=message, path=path, file=self.file, line=line, column=column))
+
+    def _compose(self, text: str) -> yaml.MappingNode | None:
+        """The document's node tree; None, and problems, if it holds what is refused in any place or is not YAML."""
         try:
-            node = self.compose(text)
-            return None if node is None else self._mapping(node, model, "")
+            self._look_for_refused(text)
+            node = None if self.problems else yaml.compose(text, Loader=LOADER)
         except yaml.MarkedYAMLError as error:
-            mark = error.problem_mark or error.context_mark
+            self.problems = []  # of text that is no YAML nothing else is known
             reason = " ".join(part for part in (error.context, error.problem) if part)
-            raise StoryboardError([self.problem(f"is not YAML: {reason}", mark)]) from None
+            self._refuse(f"is not YAML: {reason}", error.problem_mark or error.context_mark)
         except yaml.reader.ReaderError as error:
             line = text.count("\n", 0, error.position) + 1
             column = error.position - text.rfind("\n", 0, error.position)
             message = f"holds the character U+{int(error.character):04X}, which YAML does not allow; remove it"
-            raise StoryboardError([Problem(file=self.file, line=line, column=column, message=message)]) from None
-
-    def problem(self, message: str, mark: Any, path: str = "") -> Problem:
-        line, column = (mark.line + 1, mark.column + 1) if mark else (None, None)
-        return Problem(message=message, path=path, file=self.file, line=line, column=column)
-
-    def located(self, problem: Problem) -> Problem:
-        path = problem.path
-        while path not in self.places:
-            path = path.rpartition(".")[0] if "." in path else path.rpartition("[")[0]
-        line, column = self.places[path]
-        return Problem(message=problem.message, path=problem.path, file=self.file, line=line, column=column)
-
-    def compose(self, text: str) -> yaml.MappingNode | None:
-        """The document's node tree, after what is refused in any place has been looked for."""
-        self.problems += self._refused(text)
+            self.problems = [Problem(file=self.file, line=line, column=column, message=message)]
         if self.problems:
             return None
-        node = yaml.compose(text, Loader=LOADER)
         if node is None:
-            self.problems.append(Problem(file=self.file, message="is empty; a storyboard needs at least `scenes:`"))
-            return None
-        self.places[""] = (node.start_mark.line + 1, node.start_mark.column + 1)
-        if not isinstance(node, yaml.MappingNode):
-            self.problems.append(self.problem("is not a mapping; begin with `scenes:`", node.start_mark))
-            return None
-        return node
+            self._refuse("is empty; a storyboard needs at least `scenes:`", None)
+        elif not isinstance(node, yaml.MappingNode):
+            self._refuse("is not a mapping; begin with `scenes:`", node.start_mark)
+        else:
+            self.places[""] = _spot(node.start_mark)
+            return node
+        return None
 
-    def _refused(self, text: str) -> Iterator[Problem]:
+    def _look_for_refused(self, text: str) -> None:
         depth = documents = 0
         for event in _events(text):
-            if isinstance(event, yaml.DocumentStartEvent):
-                documents += 1
-                if documents > 1:
-                    yield self.problem("is a second document; keep one storyboard in a file", event.start_mark)
+            mark = event.start_mark
+            documents += isinstance(event, yaml.DocumentStartEvent)
+            if documents > 1 and isinstance(event, yaml.DocumentStartEvent):
+                self._refuse("is a second document; keep one storyboard in a file", mark)
             if isinstance(event, yaml.AliasEvent):
-                yield self.problem(f"alias *{event.anchor}; write the value out", event.start_mark)
+                self._refuse(f"alias *{event.anchor}; write the value out", mark)
             elif anchor := getattr(event, "anchor", None):
-                yield self.problem(f"anchor &{anchor}; storyboards have no anchors, remove it", event.start_mark)
+                self._refuse(f"anchor &{anchor}; storyboards have no anchors, remove it", mark)
             if tag := getattr(event, "tag", None):
-                yield self.problem(f"tag {printable(tag)}; storyboards have no tags, remove it", event.start_mark)
+                self._refuse(f"tag {printable(tag)}; storyboards have no tags, remove it", mark)
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > DEEPEST:
-                yield self.problem(f"is nested more than {DEEPEST} deep", event.start_mark)
-                return
+                return self._refuse(f"is nested more than {DEEPEST} deep", mark)
 
-    def convert(self, node: yaml.Node, wanted: Any, path: str) -> Any:
+    def _convert(self, node: yaml.Node, wanted: Any, path: str) -> Any:
         """A node as the plain value that `wanted`, a type annotation, asks for."""
-        self.places.setdefault(path, (node.start_mark.line + 1, node.start_mark.column + 1))
+        self.places.setdefault(path, _spot(node.start_mark))
         if isinstance(node, yaml.MappingNode):
-            return self._mapping(node, next(_of_kind(wanted, BaseModel), None), path)
+            models = (kind for kind in _kinds(wanted) if isinstance(kind, type) and issubclass(kind, BaseModel))
+            return self._mapping(node, next(models, None), path)
         if isinstance(node, yaml.SequenceNode):
-            inner = _items(wanted, len(node.value))
-            items = zip(node.value, inner, strict=True)
-            return tuple(self.convert(item, kind, f"{path}[{index}]") for index, (item, kind) in enumerate(items))
+            items = zip(node.value, _items(wanted, len(node.value)), strict=True)
+            return tuple(self._convert(item, kind, f"{path}[{index}]") for index, (item, kind) in enumerate(items))
         assert isinstance(node, yaml.ScalarNode)
         return self._scalar(node, wanted, path)
 
@@ -191,36 +181,33 @@ class Reading:
         for key, value in node.value:
             name, mark = key.value, key.start_mark
             if not isinstance(key, yaml.ScalarNode):
-                self.problems.append(self.problem("a key must be a plain word", mark, path))
+                self._refuse("a key must be a plain word", mark, path)
                 continue
             inside = f"{path}.{path_of([name])}" if path else path_of([name])
             if name == "<<" and not key.style:
-                self.problems.append(
-                    self.problem("merge key '<<'; storyboards have no merges, write it out", mark, path)
-                )
+                self._refuse("merge key '<<'; storyboards have no merges, write it out", mark, path)
             elif name in made:
-                message = f"is given twice, first in line {lines[name]}; keep one"
-                self.problems.append(self.problem(message, mark, inside))
+                self._refuse(f"is given twice, first in line {lines[name]}; keep one", mark, inside)
             else:
                 field = model.model_fields.get(name) if model else None
                 if field is None:
-                    self.places[inside] = (mark.line + 1, mark.column + 1)
+                    self.places[inside] = _spot(mark)
                 lines[name] = mark.line + 1
-                made[name] = self.convert(value, field.annotation if field else Any, inside)
+                made[name] = self._convert(value, field.annotation if field else Any, inside)
         return made
 
     def _scalar(self, node: yaml.ScalarNode, wanted: Any, path: str) -> Any:
         text, plain = node.value, not node.style
-        kinds = set(_leaves(wanted))
+        kinds = _scalar_types(wanted)
         if plain and text in ("", "~", "null", "Null", "NULL"):
             if kinds:
-                self.problems.append(self.problem("is empty; give a value or remove the line", node.start_mark, path))
+                self._refuse("is empty; give a value or remove the line", node.start_mark, path)
             return None
         if not kinds & {int, float}:
             return text
         if not plain:
             if NUMBER.fullmatch(text):
-                self.problems.append(self.problem("is text; remove the quotes", node.start_mark, path))
+                self._refuse("is text; remove the quotes", node.start_mark, path)
             return text
         if len(text) > LONGEST_NUMBER:
             return text
@@ -229,39 +216,34 @@ class Reading:
         for pattern, advice in ODD_NUMBERS:
             if pattern.fullmatch(text):
                 cure = re.sub(r"^([-+]?)0+(?=[0-9])", r"\1", text.replace("_", ""))
-                self.problems.append(self.problem(f"{text} {advice.format(cure)}", node.start_mark, path))
+                self._refuse(f"{text} {advice.format(cure)}", node.start_mark, path)
         return text
 
 
-def _leaves(wanted: Any) -> Iterator[Any]:
+def _spot(mark: yaml.Mark) -> tuple[int, int]:
+    """Line and column, from 1."""
+    return mark.line + 1, mark.column + 1
+
+
+def _kinds(wanted: Any) -> Iterator[Any]:
+    """The members of a union, or the one annotation itself."""
+    if get_origin(wanted) in (types.UnionType, Union, Annotated):
+        for inner in get_args(wanted):
+            yield from _kinds(inner)
+    else:
+        yield wanted
+
+
+def _scalar_types(wanted: Any) -> set[type]:
     """Scalar types inside an annotation; of a Literal the types of its values."""
-    origin = get_origin(wanted)
-    if origin is Annotated:
-        yield from _leaves(get_args(wanted)[0])
-    elif origin is Literal:
-        yield from (type(value) for value in get_args(wanted))
-    elif origin in (types.UnionType, Union):
-        for inner in get_args(wanted):
-            yield from _leaves(inner)
-    elif wanted in (str, int, float):
-        yield wanted
-
-
-def _of_kind(wanted: Any, base: type) -> Iterator[Any]:
-    if isinstance(wanted, type) and issubclass(wanted, base):
-        yield wanted
-    elif get_origin(wanted) in (types.UnionType, Union, Annotated):
-        for inner in get_args(wanted):
-            yield from _of_kind(inner, base)
+    kinds = list(_kinds(wanted))
+    values = [value for kind in kinds if get_origin(kind) is Literal for value in get_args(kind)]
+    return {type(value) for value in values} | {kind for kind in (str, int, float) if kind in kinds}
 
 
 def _items(wanted: Any, count: int) -> list[Any]:
     """The annotation of each item of a list of `count` items."""
-    if get_origin(wanted) in (types.UnionType, Union, Annotated):
-        found = [_items(inner, count) for inner in get_args(wanted)]
-        return next((items for items in found if items and items[0] is not Any), [Any] * count)
-    if get_origin(wanted) is tuple:
-        kinds = get_args(wanted)
+    for kinds in (get_args(kind) for kind in _kinds(wanted) if get_origin(kind) is tuple):
         return [kinds[0]] * count if kinds[-1] is ... else [*kinds, *[Any] * count][:count]
     return [Any] * count
 

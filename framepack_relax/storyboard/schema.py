@@ -2,21 +2,25 @@
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr
 
-from ..errors import Problem, StoryboardError
-from .messages import explain, suggest
+from ..errors import Problem
+from .messages import locate, suggest, validated
 
 PRESETS = {"sustained": 0.7, "linear": 1.0, "rapid": 2.1}
 PROFILES = ("auto", "paper")
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 MARKER = re.compile(r"<\|\w{1,40}\|>")  # of Llama\'s chat template, into which prompts are put
+ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+BAD_ID = "must be 1 to 64 letters, digits, '_', '-' or '.', and begin with a letter or digit"
+DRIFT = re.compile(r"adain (0|1|0?\.[0-9]{1,6})")
 Target = Literal["embedded", "text", "context"]
+Scope = Literal["section", "history", "reference", "all"]
 
 
 def _plain_text(text: str) -> str:
@@ -27,20 +31,23 @@ def _plain_text(text: str) -> str:
     return text
 
 
-def _not_empty(text: str) -> str:
-    if not text.strip():
-        raise ValueError("is empty; write something or remove the line")
-    return _plain_text(text)
+def only(good: Callable[[Any], Any], otherwise: str) -> AfterValidator:
+    """Refuses what is not `good` with these words, in which {} is the value."""
+
+    def check(value: Any) -> Any:
+        if not good(value):
+            raise ValueError(otherwise.format(repr(value[:60])))
+        return value
+
+    return AfterValidator(check)
 
 
-def _scene_id(text: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", text):
-        raise ValueError("must be 1 to 64 letters, digits, '_', '-' or '.', and begin with a letter or digit")
-    return text
+def _names_profile(name: str) -> bool:
+    return name in PROFILES or "/" in name or name.endswith((".yaml", ".yml"))
 
 
-def _multiple_of_16(size: tuple[int, int]) -> tuple[int, int]:
-    for name, value in zip(("width", "height"), size, strict=True):
+def _multiple_of_16(size: tuple[int, int] | None) -> tuple[int, int] | None:
+    for name, value in zip(("width", "height"), size or (), strict=False):
         if value % 16 or not 16 <= value <= 4096:
             raise ValueError(f"{name} {value} must be a multiple of 16 between 16 and 4096")
     return size
@@ -52,40 +59,23 @@ def _power(value: Any) -> Any:
     return PRESETS[value] if isinstance(value, str) else value
 
 
-def _profile(name: str) -> str:
-    if name not in PROFILES and "/" not in name and not name.endswith((".yaml", ".yml")):
-        raise ValueError(f"is {name[:60]!r}; known are auto, paper, or a .yaml file")
-    return name
-
-
-def _drift(text: str) -> str:
-    if not re.fullmatch(r"adain (0|1|0?\.[0-9]{1,6})", text):
-        raise ValueError(f"is {text[:60]!r}; write `adain 0.25`, a strength from 0 to 1, or remove the line")
-    return text
-
-
 def _as_tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
-
-
-def _rising(interval: tuple[float, float] | None) -> tuple[float, float] | None:
-    if interval and not 0 <= interval[0] < interval[1] <= 1:
-        raise ValueError("must be two sigmas between 0 and 1, the lower first")
-    return interval
 
 
 def _targets(value: Any) -> Any:
     return (value,) if isinstance(value, str) and value != "auto" else _as_tuple(value)
 
 
-def distinct(value: Any) -> Any:
-    if isinstance(value, tuple) and (not value or len(set(value)) < len(value)):
-        raise ValueError("must name one or more targets, each once")
-    return value
-
-
 Text = Annotated[str, AfterValidator(_plain_text)]
-Words = Annotated[str, AfterValidator(_not_empty)]
+Words = Annotated[str, only(str.strip, "is empty; write something or remove the line"), AfterValidator(_plain_text)]
+Id = Annotated[str, only(ID.fullmatch, BAD_ID)]
+Drift = Annotated[str, only(DRIFT.fullmatch, "is {}; write `adain 0.25`, a strength from 0 to 1, or remove the line")]
+ProfileName = Annotated[Words, only(_names_profile, "is {}; known are auto, paper, or a .yaml file")]
+RISING = only(lambda x: x is None or 0 <= x[0] < x[1] <= 1, "must be two sigmas between 0 and 1, the lower first")
+DISTINCT = only(
+    lambda x: not isinstance(x, tuple) or 0 < len(x) == len(set(x)), "must name one or more targets, each once"
+)
 Power = Annotated[float, Field(gt=0, le=8)]
 Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
 Steps = Annotated[int, Field(ge=1, le=1000)]
@@ -110,7 +100,7 @@ class Relax(Part):
     target: Annotated[
         Literal["auto"] | tuple[Target, ...] | None,
         BeforeValidator(_targets, json_schema_input_type=Literal["auto"] | Target | tuple[Target, ...] | None),
-        AfterValidator(distinct),
+        DISTINCT,
         Field(description="restraints that eq. 2 relaxes: auto, or one or more of embedded, text, context"),
     ] = None
     beta: float | None = Field(None, ge=-1, le=1, description="relaxation strength; 0 is off, below 0 boosts")
@@ -121,9 +111,7 @@ class Relax(Part):
     ] = None
     min: float | None = Field(None, ge=0, le=100, description="s_min, the scale that beta 1 reaches at sigma 1")
     blur: float | None = Field(None, ge=0, le=8, description="sigma_blur of K and V in latent frames; 0 is off")
-    scope: Literal["section", "history", "reference", "all"] | None = Field(
-        None, description="whose K and V are blurred"
-    )
+    scope: Scope | None = Field(None, description="whose K and V are blurred")
     space: Literal["post_rope", "pre_rope"] | None = Field(None, description="where K is blurred")
     over_steps: Literal["constant", "follow"] | None = Field(None, description="blur over the steps")
     coord: Literal["sigma", "progress"] | None = Field(None, description="shifted noise fraction or unshifted time")
@@ -133,7 +121,7 @@ class Relax(Part):
     interval: Annotated[
         tuple[float, float] | None,
         BeforeValidator(_as_tuple),
-        AfterValidator(_rising),
+        RISING,
         Field(description="sigmas [low, high] between which the schedule interval does not relax"),
     ] = None
     blur_of: Literal["kv", "k", "v"] | None = Field(None, description="what is blurred: keys, values or both")
@@ -147,7 +135,7 @@ class Relax(Part):
 class Scene(Part):
     """A stretch of film under one prompt."""
 
-    id: Annotated[str, AfterValidator(_scene_id)] = Field(description="unique name; part of the scene's seeds")
+    id: Id = Field(description="unique name; part of the scene's seeds")
     prompt: Words = Field(description="what is seen and what happens", max_length=20_000)
     seconds: float = Field(gt=0, le=3600, description="length in seconds; scene ends snap to the 36-frame grid")
     intensity: float = Field(0.0, ge=0, le=1, description="how much should happen: 0 calm .. 1 most dynamic")
@@ -169,7 +157,7 @@ class Storyboard(Part):
     size: Annotated[
         tuple[int, int] | None,
         BeforeValidator(_as_tuple),
-        AfterValidator(lambda size: size and _multiple_of_16(size)),
+        AfterValidator(_multiple_of_16),
         Field(description="width, height in px, multiples of 16; default: the model's own"),
     ] = None
     fps: int | None = Field(None, ge=1, le=240, description="frames per second; default: the model's own")
@@ -177,7 +165,7 @@ class Storyboard(Part):
     steps: Steps = Field(25, description="denoising steps per section")
     sampler: Literal["unipc", "euler"] = Field("unipc", description="diffusers scheduler")
     order: Literal["forward", "inverted"] | None = Field(None, description="of rendering; default: the model's own")
-    drift: Annotated[str, AfterValidator(_drift)] | None = Field(
+    drift: Drift | None = Field(
         None, description="`adain 0.25` pulls each section's colours towards those of its shot's first; default: off"
     )
     decode: Literal["stream", "blend"] | None = Field(
@@ -186,9 +174,7 @@ class Storyboard(Part):
     style: Text = Field("", description="joined to every scene's prompt", max_length=20_000)
     negative_prompt: Text = Field("", max_length=20_000, description="for true CFG")
     image: Words | None = Field(None, description="start image, relative to the storyboard")
-    profile: Annotated[Words, AfterValidator(_profile)] = Field(
-        "auto", description="intensity profile: auto (the model's own), paper, or a file"
-    )
+    profile: ProfileName = Field("auto", description="intensity profile: auto (the model's own), paper, or a file")
     crf: int = Field(16, ge=0, le=51, description="H.264 quality; lower is better and larger")
     scenes: tuple[Scene, ...] = Field(min_length=1, max_length=3000, description="in the order of the film")
 
@@ -217,12 +203,8 @@ class Storyboard(Part):
         return (self._folder or Path()) / path
 
     def located(self, problem: Problem) -> Problem:
-        """The problem with the line and column of its path, or of the nearest mapping around it that is written."""
-        path = problem.path
-        while path and path not in self._places:
-            path = path.rpartition(".")[0] if "." in path else path.rpartition("[")[0]
-        line, column = self._places.get(path, (None, None))
-        return Problem(message=problem.message, path=problem.path, file=self._file, line=line, column=column)
+        """The problem with the place of its path in the file."""
+        return locate(problem, self._file, self._places)
 
     def changed(self, **fields: Any) -> "Storyboard":
         """A copy with other board fields, checked, that still knows where it was read."""
@@ -237,15 +219,7 @@ class Storyboard(Part):
 
 def build_storyboard(data: Mapping[str, Any]) -> Storyboard:
     """The one door to a checked storyboard; raises StoryboardError with every mistake in `data`, unlocated."""
-    story, problems = None, []
-    try:
-        story = Storyboard.model_validate(dict(data))
-    except ValidationError as error:
-        problems = explain(error, Storyboard)
-    problems += _between_scenes(data.get("scenes"))
-    if problems or story is None:
-        raise StoryboardError(problems)
-    return story
+    return validated(Storyboard, dict(data), _between_scenes(data.get("scenes")))
 
 
 def _between_scenes(scenes: Any) -> list[Problem]:
