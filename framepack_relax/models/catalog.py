@@ -16,6 +16,7 @@ from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, Repo
 
 from ..errors import ModelError
 from ..plan.facts import SIDECAR, ModelFacts, read_facts
+from ..plan.history import Order
 from ..plan.schedule import FlowShift
 
 WEIGHTS_VARIABLE = "FRAMEPACK_RELAX_WEIGHTS"
@@ -34,30 +35,18 @@ class Entry:
     """A model known by name: repository and subfolder of each part ("" is the repository's root)."""
 
     name: str
-    about: str
-    gigabytes: float
-    licence: str
+    about: str = ""
+    gigabytes: float = 0.0
+    licence: str = "see its model card"
     parts: Mapping[str, tuple[str, str]]
     facts: ModelFacts | None = None  # None: in the folder's sidecar
 
 
-def _framepack(name: str, repository: str, order: str, about: str) -> Entry:
-    parts = {part: (HUNYUAN, part) for part in PARTS[1:6]} | {part: (REDUX, part) for part in PARTS[6:]}
-    facts = ModelFacts(
-        name=name,
-        order="forward" if order == "forward" else "inverted",
-        size=None,
-        fps=30,
-        embedded=10.0,
-        text=1.0,
-        embedded_guidance=True,
-        profile=None,
-        shift=FlowShift(),
-    )
-    return Entry(
-        name=name, about=about, gigabytes=43.0, licence=TENCENT, parts={"transformer": (repository, ""), **parts},
-        facts=facts,
-    )  # fmt: skip
+def _framepack(name: str, repository: str, order: Order, about: str) -> Entry:
+    parts = {"transformer": (repository, "")}
+    parts |= {part: (HUNYUAN, part) for part in PARTS[1:6]} | {part: (REDUX, part) for part in PARTS[6:]}
+    facts = ModelFacts(name=name, order=order, embedded=10.0, embedded_guidance=True, shift=FlowShift())
+    return Entry(name=name, about=about, gigabytes=43.0, licence=TENCENT, parts=parts, facts=facts)
 
 
 CATALOG = {
@@ -109,8 +98,7 @@ def entry_of(name: str) -> Entry:
     if name in CATALOG:
         return CATALOG[name]
     if Path(name).is_dir() or (name.count("/") == 1 and not Path(name).exists() and name[0] not in "./~"):
-        parts = {part: (name, part) for part in PARTS}
-        return Entry(name=name, about="", gigabytes=0.0, licence="see its model card", parts=parts)
+        return Entry(name=name, parts={part: (name, part) for part in PARTS})
     known = ", ".join(CATALOG)
     raise ModelError(f"{name}: no such model; known are {known}, a folder in diffusers format, or a hub id owner/name")
 

@@ -25,27 +25,22 @@ class Shot:
     first_scene: int  # on the board
     counts: tuple[int, ...]  # sections of each scene
     first_section: int
-    first_frame: int
 
     @property
     def sections(self) -> int:
         return sum(self.counts)
 
-    @property
-    def frames(self) -> int:
-        return SECTION_FRAMES * self.sections + 1
+    def places(self) -> Iterator[tuple[int, Scene, range]]:
+        """(scene's index on the board, scene, its sections counted within the shot)."""
+        place = 0
+        for nth, (scene, count) in enumerate(zip(self.scenes, self.counts, strict=True)):
+            yield self.first_scene + nth, scene, range(place, place + count)
+            place += count
 
-
-@dataclass(frozen=True, kw_only=True)
-class Frame:
-    """What all sections of a film share."""
-
-    story: Storyboard
-    facts: ModelFacts
-    relaxations: tuple[Relaxation, ...]  # per scene
-    fps: int
-    size: tuple[int, int]
-    order: Order
+    def span(self, places: range) -> tuple[int, int]:
+        """Film-wide frames [first, end) of these sections; a shot's first section owns its extra frame."""
+        before = SECTION_FRAMES * self.first_section + self.number
+        return before + SECTION_FRAMES * places[0] + (places[0] > 0), before + SECTION_FRAMES * (places[-1] + 1) + 1
 
 
 def make_plan(story: Storyboard, facts: ModelFacts) -> RenderPlan:
@@ -55,38 +50,35 @@ def make_plan(story: Storyboard, facts: ModelFacts) -> RenderPlan:
     contradict one another, films of over 3,000 sections.
     """
     profile = choose_profile(story, facts)
-    fps = story.fps or facts.fps
+    fps, order = story.fps or facts.fps, story.order or facts.order
     shots = split_shots(story, fps)
     relaxations = tuple(relax_scene(scene, profile) for scene in story.scenes)
     problems = [
         *_timing_problems(shots, fps),
         *_image_problems(story, shots),
-        *_decode_problems(story, facts),
+        *_decode_problems(story, order),
         *setting_problems(story, relaxations, facts),
     ]
     if problems:
         raise StoryboardError([story.located(problem) for problem in problems])
-    frame = Frame(
-        story=story,
-        facts=facts,
-        relaxations=relaxations,
-        fps=fps,
-        size=story.size or facts.size or _bucket(story, shots[0]),
-        order=story.order or facts.order,
-    )
+    size = story.size or facts.size
+    if size is None:  # FramePack's own choice: the 640 bucket nearest to the start image
+        size = nearest_bucket(*read_image(story.resolve(str(story.scenes[0].image or story.image))).size)
+    frames = shots[-1].span(range(shots[-1].sections))[1]
     return RenderPlan(
         title=story.title,
         model=facts.name,
-        order=frame.order,
-        decode=story.decode or ("stream" if frame.order == "forward" else "blend"),
         fps=fps,
+        size=size,
+        order=order,
+        decode=story.decode or ("stream" if order == "forward" else "blend"),
         adain=story.adain,
-        size=frame.size,
         sampler=story.sampler,
         profile=profile.name,
-        shots=tuple(_plan_shot(frame, shot) for shot in shots),
-        scenes=tuple(timing for shot in shots for timing in _time_scenes(frame, shot)),
-        sections=tuple(section for shot in shots for section in _plan_sections(frame, shot)),
+        frames=frames,
+        shots=tuple(_plan_shot(story, shot, order) for shot in shots),
+        scenes=tuple(timing for shot in shots for timing in _time_scenes(shot, fps)),
+        sections=tuple(s for shot in shots for s in _plan_sections(story, facts, shot, relaxations, size, order)),
         warnings=tuple(setting_warnings(story, relaxations, facts)),
     )
 
@@ -95,72 +87,53 @@ def split_shots(story: Storyboard, fps: int) -> list[Shot]:
     """Scenes grouped by hard cuts and snapped to the grid."""
     starts = [i for i, scene in enumerate(story.scenes) if i == 0 or scene.transition == "cut"]
     shots: list[Shot] = []
-    section = frame = 0
+    section = 0
     for number, (first, end) in enumerate(zip(starts, [*starts[1:], len(story.scenes)], strict=True)):
         scenes = story.scenes[first:end]
-        shot = Shot(
-            number=number,
-            scenes=scenes,
-            first_scene=first,
-            counts=tuple(snap([scene.seconds for scene in scenes], fps)),
-            first_section=section,
-            first_frame=frame,
-        )
-        shots.append(shot)
-        section, frame = section + shot.sections, frame + shot.frames
+        counts = tuple(snap([scene.seconds for scene in scenes], fps))
+        shots.append(Shot(number=number, scenes=scenes, first_scene=first, counts=counts, first_section=section))
+        section += sum(counts)
     return shots
 
 
-def _plan_shot(frame: Frame, shot: Shot) -> ShotPlan:
+def _plan_shot(story: Storyboard, shot: Shot, order: Order) -> ShotPlan:
     opening = shot.scenes[0]
-    order = render_order(frame.order, shot.sections)
     return ShotPlan(
         index=shot.number,
-        image=opening.image or frame.story.image,
-        seed=shot_seed(frame.story.seed if opening.seed is None else opening.seed, opening.id),
-        sections=tuple(shot.first_section + place for place in order),
-        frames=(shot.first_frame, shot.first_frame + shot.frames),
+        image=opening.image or story.image,
+        seed=shot_seed(story.seed if opening.seed is None else opening.seed, opening.id),
+        sections=tuple(shot.first_section + place for place in render_order(order, shot.sections)),
+        frames=shot.span(range(shot.sections)),
     )
 
 
-def _places(shot: Shot) -> Iterator[tuple[int, Scene, range]]:
-    """(scene's index on the board, scene, its sections counted within the shot)."""
-    place = 0
-    for nth, (scene, count) in enumerate(zip(shot.scenes, shot.counts, strict=True)):
-        yield shot.first_scene + nth, scene, range(place, place + count)
-        place += count
-
-
-def _span(shot: Shot, places: range) -> tuple[int, int]:
-    """Film-wide frames [first, end) of sections of a shot; the first owns the shot's extra frame."""
-    first = shot.first_frame + SECTION_FRAMES * places[0] + (places[0] > 0)
-    return first, shot.first_frame + SECTION_FRAMES * (places[-1] + 1) + 1
-
-
-def _time_scenes(frame: Frame, shot: Shot) -> Iterator[SceneTiming]:
-    for _, scene, places in _places(shot):
-        frames = _span(shot, places)
+def _time_scenes(shot: Shot, fps: int) -> Iterator[SceneTiming]:
+    for _, scene, places in shot.places():
+        frames = shot.span(places)
         yield SceneTiming(
             scene=scene.id,
             shot=shot.number,
             asked_seconds=scene.seconds,
-            real_seconds=(frames[1] - frames[0]) / frame.fps,
+            real_seconds=(frames[1] - frames[0]) / fps,
             sections=tuple(shot.first_section + place for place in places),
             frames=frames,
         )
 
 
-def _plan_sections(frame: Frame, shot: Shot) -> Iterator[SectionPlan]:
-    story = frame.story
-    for index, scene, places in _places(shot):
-        relaxation = frame.relaxations[index]
-        steps = scene.steps or story.steps
-        sigmas = sigma_table(steps, frame.facts.shift, *frame.size)
-        settled = tuple(float(sigma) for sigma in sigmas)
-        base = base_scales(scene, frame.facts)
+def _plan_sections(
+    story: Storyboard,
+    facts: ModelFacts,
+    shot: Shot,
+    relaxations: Sequence[Relaxation],
+    size: tuple[int, int],
+    order: Order,
+) -> Iterator[SectionPlan]:
+    for index, scene, places in shot.places():
+        sigmas = sigma_table(scene.steps or story.steps, facts.shift, *size)
+        base, relaxation = base_scales(scene, facts), relaxations[index]
         scales = {fresh: scale_table(relaxation, sigmas, base=base, fresh=fresh) for fresh in (False, True)}
         for nth, place in enumerate(places):
-            history = slots(frame.order, place, shot.sections)
+            history = slots(order, place, shot.sections)
             yield SectionPlan(
                 index=shot.first_section + place,
                 shot=shot.number,
@@ -169,44 +142,39 @@ def _plan_sections(frame: Frame, shot: Shot) -> Iterator[SectionPlan]:
                 prompt=story.prompt_of(scene),
                 negative_prompt=story.negative_of(scene),
                 seed=section_seed(story.seed if scene.seed is None else scene.seed, scene.id, nth),
-                frames=_span(shot, range(place, place + 1)),
+                frames=shot.span(range(place, place + 1)),
                 intensity=scene.intensity,
                 relaxation=relaxation,
-                sigmas=settled,
+                sigmas=tuple(sigmas.tolist()),
                 scales=scales[history.fresh],
                 history=history,
             )
 
 
 def _timing_problems(shots: Sequence[Shot], fps: int) -> Iterator[Problem]:
+    grid = f"scenes end on a grid of {SECTION_FRAMES / fps:g} s; make the scene longer or join it with its neighbour"
     for shot in shots:
-        for index, scene, places in _places(shot):
+        for index, scene, places in shot.places():
             if not places:
-                yield Problem(
-                    path=f"scenes[{index}].seconds",
-                    message=f"{scene.seconds:g} s gets no section: scenes end on a grid of "
-                    f"{SECTION_FRAMES / fps:g} s; make the scene longer or join it with its neighbour",
-                )
+                message = f"{scene.seconds:g} s gets no section: {grid}"
+                yield Problem(path=f"scenes[{index}].seconds", message=message)
     total = sum(shot.sections for shot in shots)
     if total > MOST_SECTIONS:
-        yield Problem(
-            path="scenes",
-            message=f"the film has {total} sections; at most {MOST_SECTIONS} are planned: split the storyboard",
-        )
+        message = f"the film has {total} sections; at most {MOST_SECTIONS} are planned: split the storyboard"
+        yield Problem(path="scenes", message=message)
 
 
 def _image_problems(story: Storyboard, shots: Sequence[Shot]) -> Iterator[Problem]:
     """A start image per shot, there and readable."""
     for shot in shots:
         own = shot.scenes[0].image
-        path = f"scenes[{shot.first_scene}].image" if own or shot.number else "image"
+        place = f"scenes[{shot.first_scene}]"
+        path = f"{place}.image" if own or shot.number else "image"
         image = own or story.image
         if image is None:
-            yield Problem(
-                path=f"scenes[{shot.first_scene}]",
-                message=f"shot {shot.number + 1} has no start image and the model needs one: give the scene or the "
-                "storyboard an `image:`",
-            )
+            cure = "give the scene or the storyboard an `image:`"
+            message = f"shot {shot.number + 1} has no start image and the model needs one: {cure}"
+            yield Problem(path=place, message=message)
             continue
         try:
             read_image(story.resolve(image))
@@ -216,13 +184,7 @@ def _image_problems(story: Storyboard, shots: Sequence[Shot]) -> Iterator[Proble
             yield Problem(path=path, message=f"{image}: {error}")
 
 
-def _decode_problems(story: Storyboard, facts: ModelFacts) -> Iterator[Problem]:
-    if story.decode == "stream" and (story.order or facts.order) == "inverted":
-        yield Problem(
-            path="decode", message="stream needs forward order, and this film is rendered from its end; remove the line"
-        )
-
-
-def _bucket(story: Storyboard, shot: Shot) -> tuple[int, int]:
-    """FramePack's own choice of size: the 640 bucket nearest to the start image."""
-    return nearest_bucket(*read_image(story.resolve(str(shot.scenes[0].image or story.image))).size)
+def _decode_problems(story: Storyboard, order: Order) -> Iterator[Problem]:
+    if story.decode == "stream" and order == "inverted":
+        message = "stream needs forward order, and this film is rendered from its end; remove the line"
+        yield Problem(path="decode", message=message)

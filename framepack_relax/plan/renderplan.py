@@ -1,7 +1,9 @@
 """The plan that every later room works from: frozen, comparable, and written out as plan.json."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
+
+from pydantic_core import to_jsonable_python
 
 from ..relax.profile import Relaxation
 from .history import HistorySlots, Order
@@ -27,22 +29,14 @@ class SectionPlan:
     history: HistorySlots
 
     def to_json(self) -> dict[str, Any]:
-        relax = self.relaxation
-        return {
-            "index": self.index,
-            "shot": self.shot,
-            "scene": self.scene,
-            "prompt": self.prompt,
-            "negative_prompt": self.negative_prompt,
-            "seed": self.seed,
-            "frames": list(self.frames),
-            "intensity": self.intensity,
-            **asdict(relax),
-            "target": list(relax.target),
-            "at_rest": relax.at_rest,
-            "sigmas": list(self.sigmas),
-            "scales": {key: list(values) for key, values in asdict(self.scales).items()},
-        }
+        """A row of plan.json, in which the relaxation's settings stand beside the section's own."""
+        row: dict[str, Any] = {}
+        for name, value in vars(self).items():
+            if name == "relaxation":
+                row |= {**vars(value), "at_rest": value.at_rest}
+            elif name not in ("place", "history"):
+                row[name] = value
+        return to_jsonable_python(row)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,21 +68,18 @@ class RenderPlan:
 
     title: str
     model: str
+    fps: int
+    size: tuple[int, int]  # width, height px
     order: Order
     decode: Literal["stream", "blend"]
     adain: float  # strength of the correction of drift, 0..1
-    fps: int
-    size: tuple[int, int]  # width, height px
     sampler: str
     profile: str
+    frames: int
     shots: tuple[ShotPlan, ...]
     scenes: tuple[SceneTiming, ...]
     sections: tuple[SectionPlan, ...]
     warnings: tuple[str, ...]
-
-    @property
-    def frames(self) -> int:
-        return self.shots[-1].frames[1]
 
     @property
     def seconds(self) -> float:
@@ -100,19 +91,4 @@ class RenderPlan:
 
     def to_json(self) -> dict[str, Any]:
         """The contents of plan.json."""
-        return {
-            "title": self.title,
-            "model": self.model,
-            "fps": self.fps,
-            "size": list(self.size),
-            "order": self.order,
-            "decode": self.decode,
-            "adain": self.adain,
-            "sampler": self.sampler,
-            "profile": self.profile,
-            "frames": self.frames,
-            "shots": [asdict(shot) for shot in self.shots],
-            "scenes": [asdict(scene) for scene in self.scenes],
-            "sections": [section.to_json() for section in self.sections],
-            "warnings": list(self.warnings),
-        }
+        return to_jsonable_python({**vars(self), "sections": [section.to_json() for section in self.sections]})

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from ..errors import Problem
-from ..relax.guidance import Restraint, StepScales
+from ..relax.guidance import StepScales
 from ..relax.profile import Profile, Relaxation, explicit_values, paper_profile, written
 from ..storyboard import Relax, Scene, Storyboard
 from ..storyboard.reader import parse_as, read_text
@@ -21,8 +21,7 @@ def choose_profile(story: Storyboard, facts: ModelFacts) -> Profile:
     if story.profile == "auto":
         return facts.profile or paper
     file = story.resolve(story.profile)
-    made: Profile = parse_as(Profile, read_text(file), file=str(file))
-    return made
+    return parse_as(Profile, read_text(file), file=str(file))
 
 
 def settle_profile(story: Storyboard, facts: ModelFacts) -> Storyboard:
@@ -30,10 +29,8 @@ def settle_profile(story: Storyboard, facts: ModelFacts) -> Storyboard:
     if story.profile == "paper":
         return story
     profile = choose_profile(story, facts)
-    scenes = []
-    for scene in story.scenes:
-        relax = Relax(**written(relax_scene(scene, profile)))
-        scenes.append(scene.model_copy(update={"relax": relax}))
+    settled = [Relax(**written(relax_scene(scene, profile))) for scene in story.scenes]
+    scenes = [s.model_copy(update={"relax": relax}) for s, relax in zip(story.scenes, settled, strict=True)]
     return story.changed(profile="paper", scenes=tuple(scenes))
 
 
@@ -57,16 +54,13 @@ def setting_problems(story: Storyboard, relaxations: Sequence[Relaxation], facts
     for index, (scene, relax) in enumerate(zip(story.scenes, relaxations, strict=True)):
         if relax.minimum is None:
             continue
-        base = base_scales(scene, facts)
-        bases: dict[Restraint, float] = {"embedded": base.embedded, "text": base.text, "context": base.context}
+        bases = vars(base_scales(scene, facts))
         for target in relax.target:
-            low = 1.0 if target == "text" else 0.0
-            if not low <= relax.minimum <= bases[target]:
-                yield Problem(
-                    path=f"scenes[{index}].relax.min",
-                    message=f"is {relax.minimum:g}; for target {target} it must be between {low:g} and the base "
-                    f"scale {bases[target]:g}",
-                )
+            low, base = 1.0 if target == "text" else 0.0, bases[target]
+            if not low <= relax.minimum <= base:
+                allowed = f"it must be between {low:g} and the base scale {base:g}"
+                message = f"is {relax.minimum:g}; for target {target} {allowed}"
+                yield Problem(path=f"scenes[{index}].relax.min", message=message)
 
 
 def setting_warnings(story: Storyboard, relaxations: Sequence[Relaxation], facts: ModelFacts) -> Iterator[str]:
