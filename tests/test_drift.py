@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import framepack_relax as fr
-from framepack_relax.sampling.drift import match_statistics
+from framepack_relax.relax.latents import match_statistics
 from framepack_relax.storyboard import parse_storyboard
 
 LATENTS = torch.randn(1, 4, 9, 6, 6, generator=torch.Generator().manual_seed(0))

@@ -20,8 +20,7 @@ from framepack_relax.models import catalog
 from framepack_relax.models.catalog import CATALOG, find, model_facts, on_disk
 from framepack_relax.models.loader import load
 from framepack_relax.models.memory import advice, choose_preset, peak_bytes, preset_that_fits, size_that_fits
-from framepack_relax.models.parts import load_part
-from framepack_relax.models.placement import PRESETS
+from framepack_relax.models.parts import PRESETS, load_part
 from framepack_relax.plan.facts import read_facts
 from framepack_relax.plan.history import forward_slots
 

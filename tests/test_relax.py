@@ -11,7 +11,7 @@ import torch
 from framepack_relax.models.layout import packed_segments
 from framepack_relax.plan.history import slots
 from framepack_relax.relax.guidance import StepScales, branches, guide, mean_scale, relaxed_scale, step_weights
-from framepack_relax.relax.lowpass import low_pass
+from framepack_relax.relax.latents import low_pass
 from framepack_relax.relax.profile import Profile, Relaxation, explicit_values, paper_profile, written
 from framepack_relax.relax.unlearning import Blur, Segment, mixing_matrix
 from framepack_relax.storyboard import Relax

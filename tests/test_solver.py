@@ -4,14 +4,14 @@ import pytest
 import torch
 
 from framepack_relax.plan.schedule import FlowShift, sigma_table
-from framepack_relax.sampling.solver import make_solver
+from framepack_relax.sampling.section import make_solver
 
 
 def solve(name, velocity, steps, x):
     sigmas = [float(s) for s in sigma_table(steps, FlowShift(), 320, 320)]
     solver = make_solver(name, sigmas)
     for index, sigma in enumerate(sigmas):
-        x = solver.step(index, velocity(x, sigma), x)
+        x = solver(index, velocity(x, sigma), x)
     return x
 
 

@@ -83,9 +83,11 @@ class EditedProcessor(HunyuanVideoAttnProcessor2_0):
         joint = attn.add_q_proj is None  # single blocks project video and text with the same weights
         if joint:
             hidden_states = torch.cat([hidden_states, encoder_hidden_states], dim=1)
-        query, key, value = (
-            projection(hidden_states).unflatten(2, (attn.heads, -1)) for projection in (attn.to_q, attn.to_k, attn.to_v)
-        )
+
+        def heads(x: Tensor, *projections: Any) -> list[Tensor]:
+            return [projection(x).unflatten(2, (attn.heads, -1)) for projection in projections]
+
+        query, key, value = heads(hidden_states, attn.to_q, attn.to_k, attn.to_v)
         query, key = attn.norm_q(query), attn.norm_k(key)
         blur_key, blur_value = (self.edit.blur or _unchanged if x in self.edit.blur_of else _unchanged for x in "kv")
         if self.edit.space == "pre_rope":
@@ -98,11 +100,8 @@ class EditedProcessor(HunyuanVideoAttnProcessor2_0):
             key = blur_key(key)
         value = blur_value(value)
         if not joint:
-            added = (
-                projection(encoder_hidden_states).unflatten(2, (attn.heads, -1))
-                for projection in (attn.add_q_proj, attn.add_k_proj, attn.add_v_proj)
-            )
-            text_query, text_key, text_value = added
+            states = encoder_hidden_states
+            text_query, text_key, text_value = heads(states, attn.add_q_proj, attn.add_k_proj, attn.add_v_proj)
             query = torch.cat([query, attn.norm_added_q(text_query)], dim=1)
             key = torch.cat([key, attn.norm_added_k(text_key)], dim=1)
             value = torch.cat([value, text_value], dim=1)

@@ -27,6 +27,7 @@ PARTS = (
     "feature_extractor",
 )  # fmt: skip
 HUNYUAN, REDUX = "hunyuanvideo-community/HunyuanVideo", "lllyasviel/flux_redux_bfl"
+Wanted = Mapping[str, set[str]]  # patterns of files, by repository
 TENCENT = "Tencent Hunyuan Community licence: not for use in the European Union, the United Kingdom and South Korea"
 
 
@@ -109,28 +110,20 @@ def model_facts(name: str) -> ModelFacts:
     if entry.facts is not None:
         return entry.facts
     repository = entry.parts["transformer"][0]
-    folder = Path(repository) if Path(repository).is_dir() else _snapshot(repository, [SIDECAR, "scheduler/*"])
-    if isinstance(folder, str):
-        raise ModelError(_advice(name, {repository: {"*"}}, {repository: folder}))
-    return replace(read_facts(folder), name=name)
+    folders = _folders(name, {repository: {SIDECAR, "scheduler/*"}}, advised={repository: {"*"}})
+    return replace(read_facts(folders[repository]), name=name)
 
 
 def find(name: str, *, download: bool = True) -> Source:
     """Every part of a model as a local folder; ModelError lists exactly what is missing and how to get it."""
-    wanted: dict[str, set[str]] = {}
     entry = entry_of(name)
+    wanted: dict[str, set[str]] = {}
     for repository, subfolder in entry.parts.values():
         wanted.setdefault(repository, set()).add(f"{subfolder}/*" if subfolder else "*")
-    folders = {repository: _repository(repository, sorted(files), download) for repository, files in wanted.items()}
-    reasons = {repository: folder for repository, folder in folders.items() if isinstance(folder, str)}
-    if reasons:
-        raise ModelError(_advice(name, wanted, reasons))
-    parts = {}
-    for part, (repository, subfolder) in entry.parts.items():
-        root = folders[repository]
-        assert isinstance(root, Path)
-        parts[part] = root / subfolder
-        _check_part(part, parts[part])
+    folders = _folders(name, wanted, download=download)
+    parts = {part: folders[repository] / subfolder for part, (repository, subfolder) in entry.parts.items()}
+    for part, folder in parts.items():
+        _check_part(part, folder)
     return Source(name=name, parts=parts)
 
 
@@ -138,10 +131,7 @@ def find_checkpoint(name: str) -> Path:
     """A single network as a local folder, by folder or hub id; ModelError says how to get it."""
     if not Path(name).is_dir() and (name.count("/") != 1 or name[0] in "/.~"):
         raise ModelError(f"{name}: no such folder; name a folder, or a hub id owner/name")
-    wanted = {"*.json", "*.safetensors", "*.txt"}
-    folder = _repository(name, sorted(wanted), download=True)
-    if isinstance(folder, str):
-        raise ModelError(_advice(name, {name: wanted}, {name: folder}))
+    folder = _folders(name, {name: {"*.json", "*.safetensors", "*.txt"}})[name]
     _check_part("network", folder)
     return folder
 
@@ -155,21 +145,21 @@ def on_disk(name: str) -> bool:
     return True
 
 
-def _repository(repository: str, files: list[str], download: bool) -> Path | str:
-    if Path(repository).is_dir():
-        return Path(repository)
-    root = os.environ.get(WEIGHTS_VARIABLE)
-    if root and (Path(root) / repository).is_dir():
-        return Path(root) / repository
-    return _snapshot(repository, files, download=download)
-
-
-def _snapshot(repository: str, files: list[str], *, download: bool = True) -> Path | str:
-    """The hub's snapshot, what is missing of it downloaded first; the reason, in words, when it cannot be had."""
-    try:
-        return Path(snapshot_download(repository, allow_patterns=files, local_files_only=not download))
-    except (LocalEntryNotFoundError, RepositoryNotFoundError, HfHubHTTPError, OSError, ValueError) as error:
-        return (str(error).strip().splitlines() or [repr(error)])[0]
+def _folders(name: str, wanted: Wanted, *, download: bool = True, advised: Wanted | None = None) -> dict[str, Path]:
+    """Local folders of repositories, what is missing downloaded first; ModelError where that cannot be."""
+    folders, reasons = {}, {}
+    for repository, files in wanted.items():
+        places = [Path(root, repository) for root in ("", os.environ.get(WEIGHTS_VARIABLE, ""))]
+        try:
+            there = next((place for place in places if place.is_dir()), None)
+            folders[repository] = there or Path(
+                snapshot_download(repository, allow_patterns=sorted(files), local_files_only=not download)
+            )
+        except (LocalEntryNotFoundError, RepositoryNotFoundError, HfHubHTTPError, OSError, ValueError) as error:
+            reasons[repository] = (str(error).strip().splitlines() or [repr(error)])[0]
+    if reasons:
+        raise ModelError(_advice(name, advised or wanted, reasons))
+    return folders
 
 
 def _check_part(part: str, folder: Path) -> None:
@@ -186,7 +176,7 @@ def _check_part(part: str, folder: Path) -> None:
         raise ModelError(f"{folder}: has {fact}; convert or download the {part} as safetensors")
 
 
-def _advice(name: str, wanted: Mapping[str, set[str]], reasons: Mapping[str, str]) -> str:
+def _advice(name: str, wanted: Wanted, reasons: Mapping[str, str]) -> str:
     """What to download and where it will be looked for."""
     lines = [f"{name}: not on this machine and could not be downloaded. Where there is a network:"]
     for repository, reason in reasons.items():

@@ -6,8 +6,7 @@ import torch
 
 from ..errors import ModelError
 from .catalog import find, model_facts
-from .parts import load_part
-from .placement import Preset
+from .parts import Preset, load_part
 from .video_model import VideoModel
 
 
@@ -17,23 +16,14 @@ def load(
     """A model by catalogue name, folder or hub id.
 
     `device` is cuda where there is one, else cpu; `dtype` bfloat16 on CUDA, else float32; `memory` the fastest preset
-    that fits (placement.py). Its weights wait in main memory until the encoders are gone. Raises ModelError.
+    that fits (parts.py). Its weights wait in main memory until the encoders are gone. Raises ModelError.
     """
     where = pick_device(device)
     kind = pick_dtype(dtype, where)
     facts, source = model_facts(name), find(name)
     weights = source.fingerprint()
-    transformer, vae = (load_part(source, part, kind) for part in ("transformer", "vae"))
-    return VideoModel(
-        facts=facts,
-        source=source,
-        weights=weights,
-        transformer=transformer.eval(),
-        vae=vae.eval(),
-        device=where,
-        dtype=kind,
-        memory=memory,
-    )
+    parts = {part: load_part(source, part, kind).eval() for part in ("transformer", "vae")}
+    return VideoModel(facts=facts, source=source, weights=weights, device=where, dtype=kind, memory=memory, **parts)
 
 
 def pick_device(name: str | None) -> torch.device:

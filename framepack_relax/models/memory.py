@@ -10,7 +10,7 @@ import torch
 from ..errors import RenderError
 from ..plan.history import HistorySlots
 from .layout import packed_segments
-from .placement import PRESETS, Preset
+from .parts import PRESETS, Preset
 from .video_model import VideoModel
 
 # Peaks of live tensors of the real configurations on torch's meta device: a forward pass holds 18 vectors of the

@@ -1,10 +1,12 @@
-"""Loads one part of a model with the class that the stock pipeline uses; safetensors only."""
+"""Parts of a model: loaded by the class that the stock pipeline uses, safetensors only; and where their weights lie."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoFramepackTransformer3DModel
+from diffusers.hooks import apply_group_offloading
+from torch import nn
 from transformers import (
     AutoTokenizer,
     CLIPTextModel,
@@ -16,6 +18,11 @@ from transformers import (
 
 from ..errors import ModelError
 from .catalog import Source
+
+# full: everything on the device. tiled: the VAE decodes in tiles, and what it keeps between sections waits in main
+# memory. offload: tiled, and the weights of transformer and encoders wait in main memory too.
+Preset = Literal["full", "tiled", "offload"]
+PRESETS: tuple[Preset, ...] = get_args(Preset)
 
 MODULES = {
     "transformer": HunyuanVideoFramepackTransformer3DModel,
@@ -53,3 +60,28 @@ def _tokenizer(folder: Path) -> Any:
     if (folder / "tokenizer.json").is_file():
         return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
     return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+
+
+def put(module: nn.Module, device: torch.device) -> None:
+    """Moves a module to the device as a whole, unless its weights already come there by themselves."""
+    if not _streamed(module):
+        module.to(device)
+
+
+def stream_weights(module: nn.Module, device: torch.device) -> None:
+    """From now on each layer's weights come to the device for its turn, the next while it works, and go again.
+
+    The results are the same bits. There is no way back. diffusers' group offloading at leaf level.
+    """
+    if not _streamed(module):
+        apply_group_offloading(
+            module,
+            onload_device=device,
+            offload_device=torch.device("cpu"),
+            offload_type="leaf_level",
+            use_stream=device.type == "cuda",
+        )
+
+
+def _streamed(module: nn.Module) -> bool:
+    return any(hasattr(part, "_diffusers_hook") for part in module.modules())

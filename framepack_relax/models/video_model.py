@@ -17,20 +17,20 @@ from torch import Tensor
 
 from ..errors import ModelError
 from ..plan.facts import ModelFacts
-from .catalog import Source
-from .parts import load_part
-from .placement import Preset, put, stream_weights
+from .catalog import PARTS, Source
+from .parts import Preset, load_part, put, stream_weights
 
 PROMPT_TOKENS = 256  # of a prompt; encode_prompt's max_sequence_length
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextCondition:
-    """An encoded prompt: tokens [1, M, D], their mask [1, M], the pooled vector [1, P]."""
+    """An encoded prompt: tokens [1, M, D], their mask [1, M], the pooled vector [1, P]; and what of it is not read."""
 
     tokens: Tensor
     mask: Tensor
     pooled: Tensor
+    unread: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +68,6 @@ class VideoModel:
     memory: Preset | Literal["auto"] = "auto"  # as asked for
     preset: Preset = "full"  # where weights lie from the next encoding on
     texts: dict[str, TextCondition] = field(default_factory=dict)  # of the film before
-    unread: dict[str, list[str]] = field(default_factory=dict)  # by prompt, of the film before
 
     @property
     def latent_channels(self) -> int:
@@ -96,39 +95,34 @@ class VideoModel:
         (`unread_parts`). The encoders are loaded for this call and dropped after it; what the call before
         encoded is taken from there."""
         wanted = dict.fromkeys(prompts)
-        made = {prompt: self.texts[prompt] for prompt in wanted if prompt in self.texts}
-        unread = {prompt: self.unread[prompt] for prompt in made if prompt in self.unread}
-        if len(made) < len(wanted):
-            self._encode_new([prompt for prompt in wanted if prompt not in made], made, unread)
-        self.texts, self.unread = made, unread
-        return made, unread
+        known = self.texts | self._encode_new([prompt for prompt in wanted if prompt not in self.texts])
+        self.texts = {prompt: known[prompt] for prompt in wanted}
+        return self.texts, {prompt: text.unread for prompt, text in self.texts.items() if text.unread}
 
-    def _encode_new(self, prompts: list[str], made: dict[str, TextCondition], unread: dict[str, list[str]]) -> None:
+    def _encode_new(self, prompts: list[str]) -> dict[str, TextCondition]:
+        made: dict[str, TextCondition] = {}
+        if not prompts:
+            return made
         with self._pipeline("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2") as pipe:
             for prompt in prompts:
-                tokens, pooled, mask = pipe.encode_prompt(prompt, device=self.device)
-                made[prompt] = TextCondition(
-                    tokens=tokens.to(self.dtype), mask=mask.to(self.dtype), pooled=pooled.to(self.dtype)
-                )
-                if parts := unread_parts(pipe.tokenizer, prompt):
-                    unread[prompt] = parts
+                tokens, pooled, mask = (x.to(self.dtype) for x in pipe.encode_prompt(prompt, device=self.device))
+                unread = unread_parts(pipe.tokenizer, prompt)
+                made[prompt] = TextCondition(tokens=tokens, mask=mask, pooled=pooled, unread=unread)
+        return made
 
     def encode_images(self, images: Mapping[int, tuple[Image.Image, int]]) -> dict[int, StartCondition]:
         """Start images by shot, each with the seed that draws its latent; every image has the film's size."""
         made = {}
         with self._pipeline("image_encoder", "feature_extractor") as pipe:
+            put(self.vae, self.device)
+            self.vae.use_tiling = False  # a single frame; the start latent must not depend on the preset
             for shot, (image, seed) in images.items():
                 pixels = pipe.video_processor.preprocess(image, image.height, image.width)
-                latent = self._encode_start(pipe, pixels, torch.Generator("cpu").manual_seed(seed))
+                noise = torch.Generator("cpu").manual_seed(seed)  # from the CPU whatever the device
+                latent = pipe.prepare_image_latents(pixels, dtype=torch.float32, device=self.device, generator=noise)
                 tokens = pipe.encode_image(pixels, device=self.device).to(self.dtype)
                 made[shot] = StartCondition(latent=latent, tokens=tokens)
         return made
-
-    def _encode_start(self, pipe: HunyuanVideoFramepackPipeline, pixels: Tensor, generator: torch.Generator) -> Tensor:
-        """The pipeline's prepare_image_latents, with noise from the CPU whatever the device."""
-        put(self.vae, self.device)
-        self.vae.use_tiling = False  # a single frame; the start latent must not depend on the preset
-        return pipe.prepare_image_latents(pixels, dtype=torch.float32, device=self.device, generator=generator)
 
     @torch.no_grad()
     def velocity(
@@ -177,8 +171,7 @@ class VideoModel:
                 put(part, self.device)
             elif isinstance(part, torch.nn.Module):
                 self._move(part)
-        empty = dict.fromkeys(("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2", "image_encoder"))
-        others = {**empty, "feature_extractor": None, "transformer": None, "scheduler": None, "vae": self.vae}
+        others = {**dict.fromkeys(PARTS), "scheduler": None, "vae": self.vae}
         pipe = HunyuanVideoFramepackPipeline(**{**others, **loaded})
         with torch.no_grad():
             yield pipe
@@ -194,8 +187,7 @@ def unread_parts(tokenizer: Any, prompt: str) -> list[str]:
     """Words that a word-level tokenizer maps to its unknown token, and what `encode_prompt` cuts off a long prompt."""
 
     def tokens(text: str) -> list[int]:
-        found: list[int] = tokenizer(text, add_special_tokens=False).input_ids
-        return found
+        return tokenizer(text, add_special_tokens=False).input_ids
 
     said, unknown = [], tokenizer.unk_token_id
     words = dict.fromkeys(word.strip(string.punctuation) for word in prompt.split() if unknown is not None)

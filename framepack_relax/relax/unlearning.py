@@ -6,7 +6,7 @@ A packed FramePack sequence is a run of segments [4x | 2x | 1x | section], each 
 segments with equal grids mix by their frame index; positions never mix, and neither do grids of different sizes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -33,6 +33,15 @@ class Segment:
         return len(self.frames) * self.height * self.width
 
 
+def token_frames(segments: Sequence[Segment]) -> Iterator[tuple[Segment, Part, float, int]]:
+    """Every frame of a layout in order: its segment, part and index, and its first token."""
+    first = 0
+    for segment in segments:
+        for part, frame in zip(segment.parts, segment.frames, strict=True):
+            yield segment, part, frame, first
+            first += segment.height * segment.width
+
+
 def mixing_matrix(frames: Sequence[float], sigma_blur: float) -> Tensor:
     """Row-stochastic Gaussian [F, F] over frame indices, `sigma_blur` in latent frames; 0 is the identity.
 
@@ -57,13 +66,8 @@ class Blur:
     def over(segments: Sequence[Segment], *, sigma_blur: float, scope: Scope) -> "Blur":
         """The blur of a layout: `scope` says whose rows are rewritten; they may read any frame of an equal grid."""
         grids: dict[tuple[int, int], list[tuple[float, Part, int]]] = {}
-        start = 0
-        for segment in segments:
-            step = segment.height * segment.width
-            frames = grids.setdefault((segment.height, segment.width), [])
-            for index, (frame, part) in enumerate(zip(segment.frames, segment.parts, strict=True)):
-                frames.append((frame, part, start + index * step))
-            start += segment.tokens
+        for segment, part, frame, first in token_frames(segments):
+            grids.setdefault((segment.height, segment.width), []).append((frame, part, first))
         groups = []
         for (height, width), frames in grids.items():
             matrix = mixing_matrix([frame for frame, _, _ in frames], sigma_blur)

@@ -25,7 +25,7 @@ from ..plan.history import HISTORY
 from ..plan.planner import make_plan
 from ..plan.renderplan import RenderPlan, SectionPlan
 from ..plan.seeds import retry_seed
-from ..sampling.drift import match_statistics
+from ..relax.latents import match_statistics
 from ..sampling.section import NonFiniteLatents, SectionResult, gather_history, sample_section, section_noise
 from ..storyboard import Storyboard
 from ..storyboard.images import ImageError, fit_image, read_image

@@ -6,9 +6,11 @@ C latent channels, T latent frames of a shot so far, h and w latent height and w
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import get_args
+from typing import Any, get_args
 
+import numpy as np
 import torch
+from diffusers import FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
 from torch import Tensor
 
 from ..models.attention import AttentionEdit, KeyBias, edited_attention
@@ -18,10 +20,11 @@ from ..plan.grid import SECTION_LATENTS
 from ..plan.history import HistorySlots, Order
 from ..plan.renderplan import SectionPlan
 from ..relax.guidance import Branch, branches, guide
-from ..relax.lowpass import low_pass
+from ..relax.latents import low_pass
 from ..relax.profile import Relaxation
-from ..relax.unlearning import Blur, Segment
-from .solver import make_solver
+from ..relax.unlearning import Blur, Segment, token_frames
+
+Solve = Callable[[int, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,29 +53,43 @@ def gather_history(slots: HistorySlots, latents: Mapping[int, Tensor], start: Te
     """Fills the slots from a shot's latent frames (position -> [1, C, 1, h, w]); what is not there is zeros."""
 
     def fill(positions: Sequence[int | None]) -> Tensor:
-        zeros = torch.zeros_like(start)
-        return torch.cat([zeros if p is None else latents[p] for p in positions], dim=2)
+        return torch.cat([torch.zeros_like(start) if p is None else latents[p] for p in positions], dim=2)
 
-    return _history(slots, start, near=fill(slots.near), mid=fill(slots.mid), far=fill(slots.far))
-
-
-def fresh_history(slots: HistorySlots, start: Tensor, order: Order) -> History:
-    """h0, the history that a shot's first section has: zeros, and in forward order the start image in the 1x slot."""
-    zeros = torch.zeros_like(start)
-    near = start if order == "forward" else zeros
-    return _history(slots, start, near=near, mid=zeros.repeat_interleave(2, 2), far=zeros.repeat_interleave(16, 2))
-
-
-def _history(slots: HistorySlots, start: Tensor, *, near: Tensor, mid: Tensor, far: Tensor) -> History:
     return History(
-        clean=torch.cat([start, near], dim=2),
-        mid=mid,
-        far=far,
+        clean=torch.cat([start, fill(slots.near)], dim=2),
+        mid=fill(slots.mid),
+        far=fill(slots.far),
         clean_index=torch.tensor([0, *slots.near_index]),
         mid_index=torch.tensor(slots.mid_index),
         far_index=torch.tensor(slots.far_index),
         section_index=torch.tensor(slots.section_index),
     )
+
+
+def fresh_history(slots: HistorySlots, start: Tensor, order: Order) -> History:
+    """h0, the history that a shot's first section has: zeros, and in forward order the start image in the 1x slot."""
+    near = (0 if order == "forward" else None,)
+    empty = replace(slots, near=near, mid=(None,) * len(slots.mid), far=(None,) * len(slots.far))
+    return gather_history(empty, {0: start}, start)
+
+
+def make_solver(name: str, sigmas: Sequence[float]) -> Solve:
+    """A section's solver, (index of sigma, velocity, x) -> x at the next sigma, all [1, C, T, h, w] float32.
+
+    `unipc` (order 3, FramePack's choice) or `euler`, given the shifted table [steps], which already holds the shift.
+
+    UniPC must get the table as an array and must be told to predict flow; built from the Euler config it drops that.
+    """
+    scheduler = (
+        FlowMatchEulerDiscreteScheduler(shift=1.0)
+        if name == "euler"
+        else UniPCMultistepScheduler(
+            solver_order=3, solver_type="bh2", prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=1.0
+        )
+    )
+    scheduler.set_timesteps(sigmas=np.array(sigmas, dtype=np.float32))
+    scheduler.set_begin_index(0)
+    return lambda index, velocity, x: scheduler.step(velocity, scheduler.timesteps[index], x, return_dict=False)[0]
 
 
 def sample_section(
@@ -93,39 +110,30 @@ def sample_section(
     `noise` is [1, C, 9, h, w] float32; `on_step` is told each finished step. Settings at rest and Euler give the bits
     of HunyuanVideoFramepackPipeline's loop (diffusers 0.42.1). Raises NonFiniteLatents at the first such step.
     """
-    solver = make_solver(sampler, plan.sigmas)
-    free = fresh_history(plan.history, start.latent, order)
+    solve = make_solver(sampler, plan.sigmas)
     segments = packed_segments(plan.history, noise.shape[3], noise.shape[4])
-    x = noise.to(model.device)
-    pasts = {"free": free, "sharp": history}
+    free = fresh_history(plan.history, start.latent, order)
     soft = replace(history, clean=low_pass(history.clean, plan.relaxation.lowpass))
     forwards: dict[Branch, int] = dict.fromkeys(get_args(Branch), 0)
+    x = noise.to(model.device)
     for step, sigma in enumerate(plan.sigmas):
         scales = plan.scales.step(step)
         low_passed = plan.relaxation.lowpass < 1 and sigma > plan.relaxation.lowpass_above
         usual = soft if low_passed else history
+        pasts = {"cond": usual, "uncond": usual, "sharp": history, "free": free}
+        settings = {"sigma": sigma, "embedded_scale": scales.embedded, "image_tokens": start.tokens}
 
         def predict(
-            branch: Branch,
-            x: Tensor = x,
-            sigma: float = sigma,
-            embedded: float = scales.embedded,
-            usual: History = usual,
+            branch: Branch, x: Tensor = x, pasts: dict[str, History] = pasts, settings: dict[str, Any] = settings
         ) -> Tensor:
-            return model.velocity(
-                x,
-                sigma=sigma,
-                embedded_scale=embedded,
-                text=negative if branch in ("uncond", "sharp") else text,
-                image_tokens=start.tokens,
-                history=pasts.get(branch, usual),
-            )
+            said = negative if branch in ("uncond", "sharp") else text
+            return model.velocity(x, text=said, history=pasts[branch], **settings)
 
         with edited_attention(model.transformer, attention_edit(plan.relaxation, segments, sigma)):
             velocity = guide(predict, scales, low_passed=low_passed)
         for branch in branches(scales, low_passed=low_passed):
             forwards[branch] += 1
-        x = solver.step(step, velocity, x)
+        x = solve(step, velocity, x)
         if not torch.isfinite(x).all():
             raise NonFiniteLatents(step)
         on_step(step)
@@ -145,15 +153,7 @@ def attention_edit(relaxation: Relaxation, segments: Sequence[Segment], sigma: f
 
 def _key_bias(segments: Sequence[Segment], relaxation: Relaxation) -> KeyBias:
     biased = ("history", "reference") if relaxation.bias_on == "all" else (relaxation.bias_on,)
-    keys: list[tuple[int, int]] = []
-    queries = (0, 0)
-    first = 0
-    for segment in segments:
-        step = segment.height * segment.width
-        for part in segment.parts:
-            if part in biased:
-                keys.append((first, first + step))
-            first += step
-        if segment.parts[0] == "section":
-            queries = (first - segment.tokens, first)
-    return KeyBias(keys=tuple(keys), queries=queries, log_gamma=math.log(relaxation.bias))
+    spans = [(part, first, first + seg.height * seg.width) for seg, part, _, first in token_frames(segments)]
+    keys = tuple((first, end) for part, first, end in spans if part in biased)
+    section = [(first, end) for part, first, end in spans if part == "section"]
+    return KeyBias(keys=keys, queries=(section[0][0], section[-1][1]), log_gamma=math.log(relaxation.bias))

@@ -1,0 +1,33 @@
+"""What is done to latents themselves: fine detail taken off, drifting colours held."""
+
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+
+def low_pass(latents: Tensor, factor: float) -> Tensor:
+    """Latent frames [B, C, T, h, w] made `factor` (0..1] as large and as large as before again; 1 is the identity.
+
+    ALG's filter (Choi et al., arXiv 2506.08456): a picture without its fine detail holds a film back less.
+    """
+    if factor == 1:
+        return latents
+    frames = latents.transpose(1, 2).flatten(0, 1)
+    height, width = frames.shape[-2:]
+    small = (max(1, round(factor * height)), max(1, round(factor * width)))
+    for size in (small, (height, width)):
+        frames = interpolate(frames, size=size, mode="bilinear", antialias=True)
+    return frames.unflatten(0, (latents.shape[0], latents.shape[2])).transpose(1, 2)
+
+
+def match_statistics(latents: Tensor, reference: Tensor, strength: float) -> Tensor:
+    """Latents [1, C, T, h, w] whose mean and deviation per channel go `strength` (0..1) of the way to the reference's.
+
+    0 gives the latents themselves, 1 exactly the reference's statistics. Source: adaptive instance normalisation (Huang
+    and Belongie, arXiv 1703.06868, eq. 8), per channel over a section.
+    """
+    if strength == 0:
+        return latents
+    over = (2, 3, 4)
+    mean, deviation = latents.mean(over, keepdim=True), latents.std(over, keepdim=True)
+    matched = (latents - mean) / deviation.clamp_min(1e-6) * reference.std(over, keepdim=True)
+    return latents.lerp(matched + reference.mean(over, keepdim=True), strength)
