@@ -8,6 +8,7 @@ Names are imported when they are used: reading and planning a storyboard needs n
 """
 
 import sys
+from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -18,40 +19,17 @@ if TYPE_CHECKING:
     from .errors import EvaluationError, ModelError, RelaxError, RenderError, StoryboardError
     from .storyboard import Guidance, Relax, Scene, Storyboard
 
-_HOMES = {
-    **dict.fromkeys(("evaluate", "load", "plan", "read", "render", "restore", "status", "stream", "sweep"), "api"),
-    **dict.fromkeys(("EvaluationError", "ModelError", "RelaxError", "RenderError", "StoryboardError"), "errors"),
-    **dict.fromkeys(("Guidance", "Relax", "Scene", "Storyboard"), "storyboard"),
-}
-
-__all__ = [
-    "EvaluationError",
-    "Guidance",
-    "ModelError",
-    "Relax",
-    "RelaxError",
-    "RenderError",
-    "Scene",
-    "Storyboard",
-    "StoryboardError",
-    "__version__",
-    "evaluate",
-    "load",
-    "plan",
-    "read",
-    "render",
-    "restore",
-    "status",
-    "stream",
-    "sweep",
-]
+__all__ = ["__version__"]
+__all__ += ["evaluate", "load", "plan", "read", "render", "restore", "status", "stream", "sweep"]
+__all__ += ["EvaluationError", "ModelError", "RelaxError", "RenderError", "StoryboardError"]
+__all__ += ["Guidance", "Relax", "Scene", "Storyboard"]
 
 
 class _Package(ModuleType):
     """Keeps `fr.plan` and `fr.render` the functions when the rooms of the same names are imported later."""
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if not (name in _HOMES and isinstance(value, ModuleType)):
+        if not (name in __all__ and isinstance(value, ModuleType)):
             super().__setattr__(name, value)
 
 
@@ -59,8 +37,7 @@ sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in __all__:
         raise AttributeError(f"framepack_relax has no {name!r}")
-    from importlib import import_module
-
-    return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    homes = (import_module(f".{home}", __name__) for home in ("errors", "storyboard", "api"))
+    return next(getattr(home, name) for home in homes if hasattr(home, name))

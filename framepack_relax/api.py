@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from .errors import EvaluationError
 from .models.catalog import model_facts
@@ -16,7 +16,11 @@ if TYPE_CHECKING:
     from .render.loop import FinishedSection, RenderedFilm
     from .render.status import Status
 
-Story = str | Path | Storyboard | Sequence[Scene]
+Place = str | Path
+Story = Place | Storyboard | Sequence[Scene]
+Model: TypeAlias = "str | VideoModel | None"
+Memory = Literal["auto", "full", "tiled", "offload"]
+OnNan = Literal["stop", "retry"]
 
 
 def read(story: Story, **board: Any) -> Storyboard:
@@ -24,7 +28,7 @@ def read(story: Story, **board: Any) -> Storyboard:
 
     Raises StoryboardError with every mistake.
     """
-    if isinstance(story, (str, Path)):
+    if isinstance(story, Place):
         story = read_storyboard(story)
     if isinstance(story, Storyboard):
         return story.changed(**board) if board else story
@@ -38,11 +42,7 @@ def plan(story: Story, **board: Any) -> RenderPlan:
 
 
 def load(
-    model: str = "puppet",
-    *,
-    device: str | None = None,
-    dtype: str | None = None,
-    memory: Literal["auto", "full", "tiled", "offload"] = "auto",
+    model: str = "puppet", *, device: str | None = None, dtype: str | None = None, memory: Memory = "auto"
 ) -> "VideoModel":
     """A model to render several storyboards with: a catalogue name, a diffusers folder or a hub id.
 
@@ -55,13 +55,7 @@ def load(
 
 
 def render(
-    story: Story,
-    *,
-    out: str | Path = "out",
-    model: "str | VideoModel | None" = None,
-    fresh: bool = False,
-    on_nan: Literal["stop", "retry"] = "stop",
-    **board: Any,
+    story: Story, *, out: Place = "out", model: Model = None, fresh: bool = False, on_nan: OnNan = "stop", **board: Any
 ) -> "RenderedFilm":
     """Renders a film into the folder `out`; `film.path` is the mp4, `film.report` the contents of report.json.
 
@@ -75,13 +69,7 @@ def render(
 
 
 def stream(
-    story: Story,
-    *,
-    out: str | Path = "out",
-    model: "str | VideoModel | None" = None,
-    fresh: bool = False,
-    on_nan: Literal["stop", "retry"] = "stop",
-    **board: Any,
+    story: Story, *, out: Place = "out", model: Model = None, fresh: bool = False, on_nan: OnNan = "stop", **board: Any
 ) -> "Iterator[FinishedSection]":
     """Yields sections as they finish, each with its latents and the frames that are final; writes no mp4."""
     from .render.loop import Options, stream
@@ -90,7 +78,7 @@ def stream(
     yield from stream(checked, out=out, model=loaded, options=Options(fresh=fresh, on_nan=on_nan))
 
 
-def restore(film: str | Path, out: str | Path) -> Path:
+def restore(film: Place, out: str | Path) -> Path:
     """Writes the storyboard and start images that a film carries into the folder `out`; gives the storyboard's path.
 
     Rendering it gives the same film again. Raises RenderError for files that framepack-relax has not written.
@@ -108,11 +96,11 @@ def status(out: str | Path) -> "Status":
 
 
 def evaluate(
-    films: Sequence[str | Path],
+    films: Sequence[Place],
     *,
     prompt: str | None = None,
     target_classes: Sequence[str] = (),
-    reference: str | Path | None = None,
+    reference: Place | None = None,
     action: str | None = None,
     text: str | None = None,
     device: str = "cpu",
@@ -139,10 +127,10 @@ def evaluate(
 
 
 def sweep(
-    spec: str | Path,
+    spec: Place,
     *,
-    out: str | Path,
-    model: "str | VideoModel | None" = None,
+    out: Place,
+    model: Model = None,
     quick: bool = False,
     calibrate: bool = False,
     action: str | None = None,
@@ -164,9 +152,7 @@ def sweep(
     return compare(str(spec), Path(out), model, quick, calibrate, (action, text), on_film, loading)
 
 
-def _prepare(
-    story: Story, model: "str | VideoModel | None", board: dict[str, Any]
-) -> "tuple[Storyboard, VideoModel | None]":
+def _prepare(story: Story, model: Model, board: dict[str, Any]) -> "tuple[Storyboard, VideoModel | None]":
     if isinstance(model, str):
         board = {**board, "model": model}
     return read(story, **board), None if model is None or isinstance(model, str) else model

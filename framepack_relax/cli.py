@@ -118,11 +118,9 @@ def _render(board: Storyboard, folder: Path, loading: dict[str, Any], options: d
         _warn(f"the model {' and '.join(parts)} in {textwrap.shorten(prompt, 60)!r}")
     console.print(tables.report_table(film.plan, film.report))
     totals = film.report["totals"]
-    console.print(
-        f"{film.path}  {totals['film_seconds']:.2f} s, {totals['frames']} frames, rendered in "
-        f"{totals['seconds']:.0f} s, peak {totals['peak_bytes'] / 2**30:.1f} GB",
-        soft_wrap=True,
-    )  # fmt: skip
+    length = f"{totals['film_seconds']:.2f} s, {totals['frames']} frames"
+    cost = f"rendered in {totals['seconds']:.0f} s, peak {totals['peak_bytes'] / 2**30:.1f} GB"
+    console.print(f"{film.path}  {length}, {cost}", soft_wrap=True)
 
 
 def _warn(text: str) -> None:
@@ -142,16 +140,10 @@ def _quiet() -> None:
 def _with_bar(board: Storyboard, folder: Path, model: Any, plan: RenderPlan, options: "Options") -> "RenderedFilm":
     from .render.loop import Watcher, render
 
-    bar = Progress(
-        TextColumn("section {task.fields[section]} of {task.fields[sections]}"),
-        TextColumn("{task.fields[scene]}", style="dim", markup=False),
-        BarColumn(),
-        TextColumn("step {task.completed}/{task.total}"),
-        TimeElapsedColumn(),
-        TextColumn("ETA"),
-        TimeRemainingColumn(),
-        console=console,
-    )
+    section = TextColumn("section {task.fields[section]} of {task.fields[sections]}")
+    step, left = TextColumn("step {task.completed}/{task.total}"), TextColumn("ETA")
+    times = TimeElapsedColumn(), left, TimeRemainingColumn()
+    bar = Progress(section, _dim("scene"), BarColumn(), step, *times, console=console)
     done, total, steps = 0, len(plan.sections), plan.steps
     try:
         with bar:
@@ -176,10 +168,8 @@ def _with_bar(board: Storyboard, folder: Path, model: Any, plan: RenderPlan, opt
             )
             return render(board, out=folder, model=model, options=options, watch=watch)
     except KeyboardInterrupt as stop:
-        errors.print(
-            f"stopped: {done} of {total} sections are kept in {folder}; the same command goes on from there",
-            soft_wrap=True,
-        )
+        kept = f"stopped: {done} of {total} sections are kept in {folder}"
+        errors.print(f"{kept}; the same command goes on from there", soft_wrap=True)
         raise typer.Exit(143 if isinstance(stop, Terminated) else 130) from None
 
 
@@ -216,10 +206,8 @@ def evaluate(
     """Measure what films show: motion, action, fit to the prompt, stability, drift."""
     _quiet()
     with errors.status("looking at the films"):
-        rows, notes = api.evaluate(
-            films, prompt=prompt, target_classes=target_class, reference=reference, action=action, text=text,
-            device=device,
-        )  # fmt: skip
+        judges: dict[str, Any] = {"action": action, "text": text, "device": device}
+        rows, notes = api.evaluate(films, prompt=prompt, target_classes=target_class, reference=reference, **judges)
     for line in notes:
         _warn(line)
     if as_json:
@@ -256,14 +244,16 @@ def calibrate(
 ) -> None:
     """Find, for each level of intensity, the settings that serve a model best, and write them as a profile."""
     if spec == "calibration" and model not in (None, "puppet"):
-        _warn(
-            "the sweep that comes along shows the packaged model's figures; write one with images of this model's kind"
-        )
+        fact = "the sweep that comes along shows the packaged model's figures"
+        _warn(f"{fact}; write one with images of this model's kind")
     loading = {"model": model, "device": device, "dtype": dtype, "memory": memory.value, "calibrate": True}
     done = _compare(spec, out or _place(f"calibration-{Path(model or 'own').name}", quick), quick, loading)
-    console.print(
-        f"{done.profile}: for `profile:` of storyboards, or framepack_relax.json of the model", soft_wrap=True
-    )
+    use = "for `profile:` of storyboards, or framepack_relax.json of the model"
+    console.print(f"{done.profile}: {use}", soft_wrap=True)
+
+
+def _dim(field: str) -> TextColumn:
+    return TextColumn(f"{{task.fields[{field}]}}", style="dim", markup=False)
 
 
 def _place(name: str, quick: bool) -> Path:
@@ -273,19 +263,15 @@ def _place(name: str, quick: bool) -> Path:
 def _compare(spec: str, folder: Path, quick: bool, options: dict[str, Any]) -> "Outcome":
     """A sweep with a bar and its table."""
     _quiet()
-    bar = Progress(
-        TextColumn("film {task.completed} of {task.total}"),
-        TextColumn("{task.fields[arm]}", style="dim", markup=False),
-        BarColumn(), TimeElapsedColumn(), TimeRemainingColumn(), console=errors,
-    )  # fmt: skip
+    film = TextColumn("film {task.completed} of {task.total}")
+    bar = Progress(film, _dim("arm"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn(), console=errors)
     with bar:
         task = bar.add_task("", arm="", visible=False)
-        done = api.sweep(
-            spec, out=folder, quick=quick, **options,
-            on_film=lambda row, total: bar.update(
-                task, advance=1, total=total, arm=row["arm"], visible=True
-            ),
-        )  # fmt: skip
+
+        def on_film(row: dict[str, Any], total: int) -> None:
+            bar.update(task, advance=1, total=total, arm=row["arm"], visible=True)
+
+        done = api.sweep(spec, out=folder, quick=quick, on_film=on_film, **options)
     for line in done.notes:
         _warn(line)
     console.print(tables.sweep_table(done.cells))
@@ -311,9 +297,8 @@ def models(name: Annotated[str | None, typer.Argument(help="one model, in full")
 def _board(story: Path, model: str | None, steps: int | None, seed: int | None, draft: bool) -> Storyboard:
     """The storyboard with the command line's changes."""
     board = api.read(story)
-    given: dict[str, Any] = {
-        key: value for key, value in {"model": model, "seed": seed, "steps": steps}.items() if value is not None
-    }
+    options = {"model": model, "seed": seed, "steps": steps}
+    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     if steps is not None:
         given["scenes"] = tuple(scene.model_copy(update={"steps": None}) for scene in board.scenes)
     if draft:

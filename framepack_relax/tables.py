@@ -7,27 +7,32 @@ from rich import box
 from rich.table import Table
 
 from .models.catalog import Entry
-from .plan.renderplan import RenderPlan, SceneTiming, SectionPlan
+from .plan.renderplan import RenderPlan, SectionPlan
 from .render.status import NOT_THERE, Status
 
 if TYPE_CHECKING:
     from .evaluate.statistics import Cell
     from .render.loop import Verdict
 
-COMPACT: dict[str, Any] = {"box": box.SIMPLE_HEAD, "padding": (0, 1, 0, 0), "pad_edge": False}
+
+def _compact(columns: str, *, left: str, **look: Any) -> Table:
+    """A table without rules whose columns stand to the right but for those in `left`; names are parted by commas."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, **look)
+    for name in columns.split(", ") if columns else ():
+        table.add_column(name, justify="left" if name in left.split(", ") else "right")
+    return table
 
 
 def plan_table(plan: RenderPlan) -> Table:
     """A row per scene with every rounding shown."""
     asked = sum(scene.asked_seconds for scene in plan.scenes)
-    table = Table(
-        **COMPACT,
+    table = _compact(
+        "shot, scene, asked -> real, sections, frames, intensity, relaxed, scales",
+        left="scene, asked -> real, frames, relaxed, scales",
         title=f"{plan.title or 'untitled'}: {plan.model}, {plan.size[0]}x{plan.size[1]}, {plan.order} order",
         caption=f"asked {asked:g} s -> {plan.seconds:.2f} s, {len(plan.sections)} sections, {plan.frames} frames at "
         f"{plan.fps} fps, {plan.steps} steps of {plan.sampler}, profile {plan.profile}",
     )
-    for name in ("shot", "scene", "asked -> real", "sections", "frames", "intensity", "relaxed", "scales"):
-        table.add_column(name, justify="right" if name in ("shot", "sections", "intensity") else "left")
     for scene in plan.scenes:
         last = plan.sections[scene.sections[-1]]
         table.add_row(
@@ -45,32 +50,26 @@ def plan_table(plan: RenderPlan) -> Table:
 
 def report_table(plan: RenderPlan, report: Mapping[str, Any]) -> Table:
     """A row per scene of a finished film: asked and real seconds, settings, forwards, seconds spent."""
-    table = Table(title=plan.title or None, **COMPACT)
-    for name in ("scene", "asked s", "real s", "beta", "p", "blur", "target", "forwards", "motion", "seam", "seconds"):
-        table.add_column(name, justify="left" if name in ("scene", "target") else "right")
+    columns = "scene, asked s, real s, beta, p, blur, target, forwards, motion, seam, seconds"
+    table = _compact(columns, left="scene, target", title=plan.title or None)
     for scene in plan.scenes:
         rows = [report["sections"][index] for index in scene.sections]
-        table.add_row(*_report_row(plan, scene, rows))
+        relax = plan.sections[scene.sections[-1]].relaxation
+        forwards = sum(sum(row["forwards"].values()) for row in rows)
+        table.add_row(
+            scene.scene,
+            f"{scene.asked_seconds:g}",
+            f"{scene.real_seconds:.2f}",
+            f"{relax.beta:.2f}",
+            f"{relax.p:g}",
+            f"{relax.blur:g}",
+            "at rest" if relax.at_rest else "+".join(relax.target),
+            "kept" if all(row["reused"] for row in rows) else str(forwards),
+            f"{sum(row['motion'] for row in rows) / len(rows):.3f}",
+            f"{max(row['seam'] for row in rows):.1f}",
+            f"{sum(sum(row['seconds'].values()) for row in rows):.1f}",
+        )
     return table
-
-
-def _report_row(plan: RenderPlan, scene: SceneTiming, rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    relax = plan.sections[scene.sections[-1]].relaxation
-    spent = sum(sum(row["seconds"].values()) for row in rows)
-    forwards = sum(sum(row["forwards"].values()) for row in rows)
-    return [
-        scene.scene,
-        f"{scene.asked_seconds:g}",
-        f"{scene.real_seconds:.2f}",
-        f"{relax.beta:.2f}",
-        f"{relax.p:g}",
-        f"{relax.blur:g}",
-        "at rest" if relax.at_rest else "+".join(relax.target),
-        str(forwards) if not all(row["reused"] for row in rows) else "kept",
-        f"{sum(row['motion'] for row in rows) / len(rows):.3f}",
-        f"{max(row['seam'] for row in rows):.1f}",
-        f"{spent:.1f}",
-    ]
 
 
 def verdict_line(verdicts: "Sequence[Verdict]") -> str:
@@ -88,9 +87,7 @@ def verdict_line(verdicts: "Sequence[Verdict]") -> str:
 
 def status_table(status: Status) -> Table:
     """A row per scene with its sections on disk."""
-    table = Table(**COMPACT, title=status.title or None)
-    table.add_column("scene")
-    table.add_column("on disk", justify="right")
+    table = _compact("scene, on disk", left="scene", title=status.title or None)
     for scene, done, total in status.scenes:
         table.add_row(scene, f"{done} of {total}")
     return table
@@ -140,21 +137,9 @@ def model_text(entry: Entry, there: bool, card: Mapping[str, Any]) -> Table:
 
 def evaluation_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """A row per film or scene; figures of missing instruments are dashes."""
-    table = Table(**COMPACT, caption="motion in short sides a second, camera taken out; action: its best window")
-    for name in (
-        "film",
-        "scene",
-        "motion",
-        "in 1.2 s",
-        "dynamic",
-        "action",
-        "targets",
-        "text",
-        "lpips",
-        "drift",
-        "fails",
-    ):
-        table.add_column(name, justify="left" if name in ("film", "scene", "action", "targets", "fails") else "right")
+    columns = "film, scene, motion, in 1.2 s, dynamic, action, targets, text, lpips, drift, fails"
+    caption = "motion in short sides a second, camera taken out; action: its best window"
+    table = _compact(columns, left="film, scene, action, targets, fails", caption=caption)
     for row in rows:
         motion, action = row["motion"], row.get("action", {})
         targets = [f"{label} {p['best']:.2f} ({p['mean']:.2f})" for label, p in action.get("targets", {}).items()]
@@ -179,7 +164,7 @@ def sweep_table(cells: "Sequence[Cell]") -> Table:
     """A row per arm: means; of action and motion the interval too, and the share of pairs won against the first arm."""
     failures = [kind for kind in cells[0].failures if any(cell.failures[kind] for cell in cells)]
     names = [n for n in ("target", "motion", "identity", "seam", "forwards", "seconds") if n in cells[0].figures]
-    table = Table(**COMPACT, caption="means; 95 % bootstrap interval; share of pairs won against the first arm")
+    table = _compact("", left="", caption="means; 95 % bootstrap interval; share of pairs won against the first arm")
     table.add_column("arm", no_wrap=True)
     for name in ("films", *names, *failures):
         table.add_column(name, justify="right")
@@ -222,8 +207,7 @@ def _relaxed(section: SectionPlan) -> str:
 def _scales(section: SectionPlan) -> str:
     """First and last scale of what guides at all; context only where it is loosened."""
     shown = []
-    for name, values in (("embedded", section.scales.embedded), ("text", section.scales.text),
-                         ("context", section.scales.context)):  # fmt: skip
+    for name, values in vars(section.scales).items():
         if set(values) != {1.0}:
             span = f"{values[0]:.2f}..{values[-1]:.2f}" if values[0] != values[-1] else f"{values[0]:g}"
             shown.append(f"{name} {span}")

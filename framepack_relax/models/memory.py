@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 import torch
 
 from ..errors import RenderError
+from ..plan.grid import Size
 from ..plan.history import HistorySlots
 from .layout import packed_segments
 from .parts import PRESETS, Preset
@@ -21,7 +22,7 @@ USABLE = 0.95  # of a GPU's memory; the rest is CUDA's own
 GIB = 2**30
 
 
-def peak_bytes(model: VideoModel, preset: Preset, slots: HistorySlots, size: tuple[int, int]) -> int:
+def peak_bytes(model: VideoModel, preset: Preset, slots: HistorySlots, size: Size) -> int:
     """Weights on the device, and the larger of what a pass and what a decode of (width, height) px work with."""
     config, vae = model.transformer.config, model.vae
     tokens = sum(segment.tokens for segment in packed_segments(slots, size[1] // 8, size[0] // 8))
@@ -35,14 +36,12 @@ def peak_bytes(model: VideoModel, preset: Preset, slots: HistorySlots, size: tup
     return int(weights + max(forward, decode) * model.dtype.itemsize)
 
 
-def preset_that_fits(model: VideoModel, slots: HistorySlots, size: tuple[int, int], total: int) -> Preset | None:
+def preset_that_fits(model: VideoModel, slots: HistorySlots, size: Size, total: int) -> Preset | None:
     """The fastest preset that stays within `total` bytes; None if none does."""
     return next((p for p in PRESETS if peak_bytes(model, p, slots, size) <= USABLE * total), None)
 
 
-def size_that_fits(
-    model: VideoModel, preset: Preset, slots: HistorySlots, size: tuple[int, int], total: int
-) -> tuple[int, int] | None:
+def size_that_fits(model: VideoModel, preset: Preset, slots: HistorySlots, size: Size, total: int) -> Size | None:
     """The largest smaller size of about the same shape that stays within `total` bytes; None if none does."""
     for height in range(size[1] - 16, 63, -16):
         smaller = max(64, round(size[0] * height / size[1] / 16) * 16), height
@@ -51,7 +50,7 @@ def size_that_fits(
     return None
 
 
-def choose_preset(model: VideoModel, slots: HistorySlots, size: tuple[int, int]) -> Preset:
+def choose_preset(model: VideoModel, slots: HistorySlots, size: Size) -> Preset:
     """The one that was asked for; `auto` is the fastest that fits the GPU, the smallest if none does."""
     if model.memory != "auto":
         return model.memory
@@ -62,7 +61,7 @@ def choose_preset(model: VideoModel, slots: HistorySlots, size: tuple[int, int])
 
 
 @contextmanager
-def enough_memory(what: str, model: VideoModel, slots: HistorySlots, size: tuple[int, int]) -> Iterator[None]:
+def enough_memory(what: str, model: VideoModel, slots: HistorySlots, size: Size) -> Iterator[None]:
     """Turns a full GPU into one RenderError with the estimate and what would fit; `what` says what was under way."""
     try:
         yield
@@ -74,7 +73,7 @@ def enough_memory(what: str, model: VideoModel, slots: HistorySlots, size: tuple
         ) from error
 
 
-def advice(model: VideoModel, slots: HistorySlots, size: tuple[int, int], total: int | None) -> str:
+def advice(model: VideoModel, slots: HistorySlots, size: Size, total: int | None) -> str:
     """What to do on a GPU of `total` bytes (None: not known) that the render as it was placed has filled."""
     now = model.preset
     said = f"{size[0]}x{size[1]} with --memory {now} takes about {peak_bytes(model, now, slots, size) / GIB:.1f} GiB"

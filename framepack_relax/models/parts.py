@@ -4,17 +4,10 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
+import transformers
 from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoFramepackTransformer3DModel
 from diffusers.hooks import apply_group_offloading
 from torch import nn
-from transformers import (
-    AutoTokenizer,
-    CLIPTextModel,
-    LlamaModel,
-    PreTrainedTokenizerFast,
-    SiglipImageProcessor,
-    SiglipVisionModel,
-)
 
 from ..errors import ModelError
 from .catalog import Source
@@ -27,9 +20,9 @@ PRESETS: tuple[Preset, ...] = get_args(Preset)
 MODULES = {
     "transformer": HunyuanVideoFramepackTransformer3DModel,
     "vae": AutoencoderKLHunyuanVideo,
-    "text_encoder": LlamaModel,
-    "text_encoder_2": CLIPTextModel,
-    "image_encoder": SiglipVisionModel,
+    "text_encoder": transformers.LlamaModel,
+    "text_encoder_2": transformers.CLIPTextModel,
+    "image_encoder": transformers.SiglipVisionModel,
 }
 
 
@@ -38,7 +31,7 @@ def load_part(source: Source, part: str, dtype: torch.dtype) -> Any:
     folder = source.parts[part]
     try:
         if part == "feature_extractor":
-            return SiglipImageProcessor.from_pretrained(folder)
+            return transformers.SiglipImageProcessor.from_pretrained(folder)
         if part.startswith("tokenizer"):
             return _tokenizer(folder)
         options = {"use_safetensors": True, "local_files_only": True, "dtype": dtype, "output_loading_info": True}
@@ -58,30 +51,21 @@ def load_part(source: Source, part: str, dtype: torch.dtype) -> Any:
 def _tokenizer(folder: Path) -> Any:
     """By its own file where there is one: the fast tokenizer needs no network and no extra package."""
     if (folder / "tokenizer.json").is_file():
-        return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
-    return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        return transformers.PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+    return transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 
-def put(module: nn.Module, device: torch.device) -> None:
-    """Moves a module to the device as a whole, unless its weights already come there by themselves."""
-    if not _streamed(module):
-        module.to(device)
+def put(module: nn.Module, device: torch.device, *, streamed: bool = False) -> None:
+    """Moves a module to the device as a whole; or, `streamed`, each layer's weights for its turn, the next meanwhile.
 
-
-def stream_weights(module: nn.Module, device: torch.device) -> None:
-    """From now on each layer's weights come to the device for its turn, the next while it works, and go again.
-
-    The results are the same bits. There is no way back. diffusers' group offloading at leaf level.
+    Streaming gives the same bits and stays: there is no way back. It is diffusers' group offloading at leaf level.
     """
-    if not _streamed(module):
+    if any(hasattr(part, "_diffusers_hook") for part in module.modules()):
+        return  # its weights already come by themselves
+    if streamed:
+        stay, use_stream = torch.device("cpu"), device.type == "cuda"
         apply_group_offloading(
-            module,
-            onload_device=device,
-            offload_device=torch.device("cpu"),
-            offload_type="leaf_level",
-            use_stream=device.type == "cuda",
+            module, onload_device=device, offload_device=stay, offload_type="leaf_level", use_stream=use_stream
         )
-
-
-def _streamed(module: nn.Module) -> bool:
-    return any(hasattr(part, "_diffusers_hook") for part in module.modules())
+    else:
+        module.to(device)

@@ -18,7 +18,7 @@ from torch import Tensor
 from ..errors import ModelError
 from ..plan.facts import ModelFacts
 from .catalog import PARTS, Source
-from .parts import Preset, load_part, put, stream_weights
+from .parts import Preset, load_part, put
 
 PROMPT_TOKENS = 256  # of a prompt; encode_prompt's max_sequence_length
 
@@ -43,15 +43,15 @@ class StartCondition:
 
 @dataclass(frozen=True, kw_only=True)
 class History:
-    """The packed past: `clean` [1, C, 2, h, w] is start image and 1x slot, `mid` and `far` the 2x and 4x slots."""
+    """The packed past by the transformer's names: `latents_clean` [1, C, 2, h, w] is start image and 1x slot."""
 
-    clean: Tensor
-    mid: Tensor
-    far: Tensor
-    clean_index: Tensor
-    mid_index: Tensor
-    far_index: Tensor
-    section_index: Tensor
+    latents_clean: Tensor
+    latents_history_2x: Tensor
+    latents_history_4x: Tensor
+    indices_latents: Tensor  # of the section itself
+    indices_latents_clean: Tensor
+    indices_latents_history_2x: Tensor
+    indices_latents_history_4x: Tensor
 
 
 @dataclass(kw_only=True)
@@ -80,15 +80,9 @@ class VideoModel:
 
     def place(self) -> None:
         """Moves transformer and VAE to the device: once the encoders are gone, so that they need not share it."""
-        self._move(self.transformer)
+        put(self.transformer, self.device, streamed=self.preset == "offload")
         put(self.vae, self.device)
         self.vae.use_tiling = self.preset != "full"
-
-    def _move(self, module: torch.nn.Module) -> None:
-        if self.preset == "offload":
-            stream_weights(module, self.device)
-        else:
-            put(module, self.device)
 
     def encode_texts(self, prompts: Iterable[str]) -> tuple[dict[str, TextCondition], dict[str, list[str]]]:
         """Each distinct prompt encoded with the pipeline's own `encode_prompt`, and what of a prompt is not read
@@ -140,6 +134,7 @@ class VideoModel:
         The arguments are those of HunyuanVideoFramepackPipeline's call (diffusers 0.42.1).
         """
         kind: dict[str, Any] = {"device": self.device, "dtype": self.dtype}
+        past = {name: x.to(**kind) if name.startswith("latents") else x for name, x in vars(history).items()}
         return self.transformer(
             hidden_states=latents.to(self.dtype),
             timestep=torch.tensor([sigma], dtype=torch.float32, device=self.device) * 1000,
@@ -148,13 +143,7 @@ class VideoModel:
             pooled_projections=text.pooled,
             image_embeds=image_tokens,
             guidance=torch.tensor([embedded_scale], **kind) * 1000.0,
-            indices_latents=history.section_index,
-            latents_clean=history.clean.to(**kind),
-            indices_latents_clean=history.clean_index,
-            latents_history_2x=history.mid.to(**kind),
-            indices_latents_history_2x=history.mid_index,
-            latents_history_4x=history.far.to(**kind),
-            indices_latents_history_4x=history.far_index,
+            **past,
             return_dict=False,
         )[0].float()
 
@@ -167,10 +156,9 @@ class VideoModel:
         if self.source.fingerprint() != self.weights:
             raise ModelError(f"{self.source.name}: its files have changed since it was loaded; load it again")
         for name, part in loaded.items():
-            if name == "image_encoder":  # small, and its pooling head reads a layer's weights without calling it
-                put(part, self.device)
-            elif isinstance(part, torch.nn.Module):
-                self._move(part)
+            if isinstance(part, torch.nn.Module):
+                # the image encoder is small, and its pooling head reads a layer's weights without calling it
+                put(part, self.device, streamed=self.preset == "offload" and name != "image_encoder")
         others = {**dict.fromkeys(PARTS), "scheduler": None, "vae": self.vae}
         pipe = HunyuanVideoFramepackPipeline(**{**others, **loaded})
         with torch.no_grad():

@@ -56,8 +56,8 @@ def facts_from(data: Mapping[str, Any], scheduler: Mapping[str, Any], *, name: s
     if data["order"] not in ("forward", "inverted"):
         raise ValueError(f"order is {data['order']!r}, not forward or inverted")
     size, guidance = data.get("size"), data.get("guidance", {})
-    keys = ("shift", "base_shift", "max_shift", "base_image_seq_len", "max_image_seq_len")
-    shift = {key: scheduler[key] for key in keys if scheduler.get(key) is not None}
+    shift = {key: scheduler[key] for key in vars(FlowShift()) if scheduler.get(key) is not None}
+    shift["dynamic"] = bool(scheduler.get("use_dynamic_shifting", False))
     return ModelFacts(
         name=name,
         order=data["order"],
@@ -67,5 +67,5 @@ def facts_from(data: Mapping[str, Any], scheduler: Mapping[str, Any], *, name: s
         text=float(guidance.get("text", 1.0)),
         embedded_guidance=bool(data["embedded_guidance"]),
         profile=Profile.model_validate_json(json.dumps(data["profile"])) if data.get("profile") else None,
-        shift=FlowShift(dynamic=bool(scheduler.get("use_dynamic_shifting", False)), **shift),
+        shift=FlowShift(**shift),
     )

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from decimal import ROUND_HALF_UP, Decimal
 
+Size = tuple[int, int]  # width, height px
 SECTION_LATENTS = 9  # latent frames of a section
 LATENT_FRAMES = 4  # new frames per latent frame
 SECTION_FRAMES = SECTION_LATENTS * LATENT_FRAMES
@@ -26,7 +27,7 @@ def snap(seconds: Sequence[float], fps: int) -> list[int]:
     return counts
 
 
-def nearest_bucket(width: int, height: int) -> tuple[int, int]:
-    """(width, height) of the 640 bucket whose aspect is nearest to the image's."""
+def nearest_bucket(width: int, height: int) -> Size:
+    """The 640 bucket whose aspect is nearest to the image's."""
     bucket = min(BUCKETS_640, key=lambda b: abs(height * b[1] - width * b[0]))
     return bucket[1], bucket[0]

@@ -8,7 +8,7 @@ from ..relax.profile import Relaxation
 from ..storyboard import Scene, Storyboard
 from ..storyboard.images import ImageError, read_image
 from .facts import ModelFacts
-from .grid import MOST_SECTIONS, SECTION_FRAMES, nearest_bucket, snap
+from .grid import MOST_SECTIONS, SECTION_FRAMES, Size, nearest_bucket, snap
 from .history import Order, render_order, slots
 from .renderplan import RenderPlan, SceneTiming, SectionPlan, ShotPlan
 from .schedule import scale_table, sigma_table
@@ -121,12 +121,7 @@ def _time_scenes(shot: Shot, fps: int) -> Iterator[SceneTiming]:
 
 
 def _plan_sections(
-    story: Storyboard,
-    facts: ModelFacts,
-    shot: Shot,
-    relaxations: Sequence[Relaxation],
-    size: tuple[int, int],
-    order: Order,
+    story: Storyboard, facts: ModelFacts, shot: Shot, relaxations: Sequence[Relaxation], size: Size, order: Order
 ) -> Iterator[SectionPlan]:
     for index, scene, places in shot.places():
         sigmas = sigma_table(scene.steps or story.steps, facts.shift, *size)

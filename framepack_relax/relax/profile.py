@@ -94,14 +94,9 @@ class Profile(Part):
 
 def paper_profile(*, embedded: bool) -> Profile:
     """The paper's settings: the embedded scale where the model has a trained one, else true CFG on the text."""
-    return Profile(
-        name="paper",
-        threshold=0.25,
-        points=((0.25, 0.0), (0.5, 0.5), (1.0, 0.75)),
-        p=0.7,
-        blur=0.6,
-        target=("embedded",) if embedded else ("text",),
-    )
+    points = ((0.25, 0.0), (0.5, 0.5), (1.0, 0.75))
+    target: tuple[Restraint] = ("embedded",) if embedded else ("text",)
+    return Profile(name="paper", threshold=0.25, points=points, p=0.7, blur=0.6, target=target)
 
 
 def _interpolate(points: Sequence[tuple[float, float]], x: float) -> float:

@@ -30,6 +30,7 @@ from .status import NOT_THERE
 
 SAMPLER_VERSION = 1  # part of every section's hash; raised when the same plan would give other latents
 LATENTS = "latents"
+MEND = "what is finished is kept: mend that and run the same command again"
 FOLLOWS = "it follows a section that is rendered anew"
 
 
@@ -42,8 +43,7 @@ class Link:
 
     @property
     def hash(self) -> str:
-        text = json.dumps([self.before, self.facts], sort_keys=True)
-        return blake2b(text.encode("utf8"), digest_size=16).hexdigest()
+        return _hash(json.dumps([self.before, self.facts], sort_keys=True))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,11 +58,11 @@ class StoredSection:
 
 def section_facts(section: SectionPlan, plan: RenderPlan, model: VideoModel) -> dict[str, Any]:
     """Everything besides the past that a section's latents depend on; its number, names and place in time do not."""
-    settings = {**section.to_json(), "place": section.place, "history": asdict(section.history)}
-    for name in ("index", "shot", "frames", "scene", "intensity"):
-        del settings[name]
+    names = ("index", "shot", "frames", "scene", "intensity")
     facts = {
-        **settings,
+        **{name: value for name, value in section.to_json().items() if name not in names},
+        "place": section.place,
+        "history": asdict(section.history),
         "sampler": [plan.sampler, SAMPLER_VERSION],
         "order": plan.order,
         "adain": plan.adain,
@@ -72,8 +72,7 @@ def section_facts(section: SectionPlan, plan: RenderPlan, model: VideoModel) -> 
         "device": model.device.type,
         "versions": versions(),
     }
-    read_back: dict[str, Any] = json.loads(json.dumps(facts))  # tuples as the lists that the file will hold
-    return read_back
+    return json.loads(json.dumps(facts))  # tuples as the lists that the file will hold
 
 
 class RunFolder:
@@ -133,9 +132,8 @@ class RunFolder:
         return stored
 
     def save_section(self, section: SectionPlan, latents: Tensor, link: Link, seed: int) -> None:
-        tags = {"hash": link.hash, "facts": json.dumps(link.facts), "seed": str(seed)}
         file = self.section_file(section)
-        self._save(file, latents, tags)
+        self._save(file, latents, {"hash": link.hash, "facts": json.dumps(link.facts), "seed": str(seed)})
         if self.store:
             _same_file(file, self.store / f"{link.hash}.safetensors")
 
@@ -190,7 +188,11 @@ def _read(file: Path) -> StoredSection | None:
 
 def _seal(latents: Tensor, tags: Mapping[str, str]) -> str:
     """A hash over latents and tags, by which damage is seen."""
-    return blake2b((digest(latents) + json.dumps(tags, sort_keys=True)).encode("utf8"), digest_size=16).hexdigest()
+    return _hash(digest(latents) + json.dumps(tags, sort_keys=True))
+
+
+def _hash(text: str) -> str:
+    return blake2b(text.encode("utf8"), digest_size=16).hexdigest()
 
 
 def _difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
@@ -209,11 +211,7 @@ def _difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
 
 
 @contextmanager
-def writing(
-    place: Path,
-    what: str = "cannot be written",
-    cure: str = "what is finished is kept: mend that and run the same command again",
-) -> Iterator[None]:
+def writing(place: Path, what: str = "cannot be written", cure: str = MEND) -> Iterator[None]:
     """Turns a full disk and its like into one message."""
     try:
         yield

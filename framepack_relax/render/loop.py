@@ -7,6 +7,7 @@ report.json (design §6). A section that is on disk, whole and made by the same 
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -31,7 +32,7 @@ from ..storyboard import Storyboard
 from ..storyboard.images import ImageError, fit_image, read_image
 from ..video.contact import ContactSheet
 from ..video.curves import save_curves
-from ..video.decode import BlendDecoder, Decoder
+from ..video.decode import BlendDecoder
 from ..video.motion import MotionMeter
 from ..video.stream import StreamDecoder
 from ..video.writer import Mp4Writer
@@ -92,9 +93,14 @@ class RenderedFilm:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Conditions:
-    """Everything encoded before the first section: texts by prompt, start images by shot."""
+class Work:
+    """A render that has begun: everything is encoded, the folder is locked. Texts by prompt, start images by shot."""
 
+    plan: RenderPlan
+    model: VideoModel
+    options: Options
+    folder: RunFolder
+    tags: dict[str, str]  # by which an mp4 carries the storyboard
     texts: dict[str, TextCondition]
     starts: dict[int, StartCondition]
     unread: dict[str, list[str]]
@@ -114,22 +120,16 @@ def render(
     it works, `out`/video.part.mp4 is a film that can be played up to the last section.
     """
     begun = time.perf_counter()
-    model = model or load(story.model)
-    plan = make_plan(story, model.facts)
-    images = start_images(story, plan)
-    with RunFolder(Path(out), fresh=options.fresh, store=options.store).locked() as folder:
-        story_tags = write_story(folder, story, plan, model.facts, images)
-        conditions = encode(plan, model, images)
+    with _begun(story, Path(out), model, options) as work:
+        plan, folder, film = work.plan, work.folder, work.folder.path / "video.mp4"
         sheet = ContactSheet(rows=[(caption(plan, scene.sections[0]), *scene.frames) for scene in plan.scenes])
-        curves = [curve(plan, scene.sections[-1]) for scene in plan.scenes]
         with writing(folder.path / "curves.png"):
-            save_curves(curves, folder.path / "curves.png")
+            save_curves([curve(plan.sections[scene.sections[-1]]) for scene in plan.scenes], folder.path / "curves.png")
         meters = [MotionMeter() for _ in plan.shots]
         sections: list[dict[str, Any]] = []
-        film = folder.path / "video.mp4"
-        tags = {**film_tags(plan, model), **story_tags}
+        tags = {**film_tags(plan, work.model), **work.tags}
         with writing(film), Mp4Writer(film, fps=plan.fps, size=plan.size, crf=story.crf, metadata=tags) as writer:
-            for done in _sections(plan, model, conditions, folder, options, watch):
+            for done in _sections(work, watch):
                 if len(done.frames):
                     writer.write(done.frames)
                     sheet.add(done.first_frame, done.frames)
@@ -138,76 +138,78 @@ def render(
                 watch.on_section(done)
         with writing(folder.path / "contact.png"):
             sheet.save(folder.path / "contact.png")
-        report = film_report(plan, model, sections, meters, time.perf_counter() - begun)
-        report["unread"] = conditions.unread
+        report = film_report(plan, work.model, sections, meters, time.perf_counter() - begun)
+        report["unread"] = work.unread
         folder.write_text("report.json", json.dumps(report, indent=1))
     return RenderedFilm(path=film, folder=folder.path, plan=plan, report=report)
 
 
 def stream(
-    story: Storyboard,
-    *,
-    out: str | Path,
-    model: VideoModel | None = None,
-    options: Options = Options(),
-    watch: Watcher = Watcher(),
+    story: Storyboard, *, out: str | Path, model: VideoModel | None = None, options: Options = Options()
 ) -> Iterator[FinishedSection]:
     """Renders `story` section by section; each is on disk under `out`/shots when it is handed over."""
+    with _begun(story, Path(out), model, options) as work:
+        yield from _sections(work, Watcher())
+
+
+@contextmanager
+def _begun(story: Storyboard, out: Path, model: VideoModel | None, options: Options) -> Iterator[Work]:
+    """Plans, opens the folder and encodes all prompts and start images, each once; holds the folder meanwhile."""
     model = model or load(story.model)
     plan = make_plan(story, model.facts)
     images = start_images(story, plan)
-    with RunFolder(Path(out), fresh=options.fresh, store=options.store).locked() as folder:
-        write_story(folder, story, plan, model.facts, images)
-        yield from _sections(plan, model, encode(plan, model, images), folder, options, watch)
+    with RunFolder(out, fresh=options.fresh, store=options.store).locked() as folder:
+        tags = write_story(folder, story, plan, model.facts, images)
+        history = plan.sections[0].history
+        model.preset = choose_preset(model, history, plan.size)
+        with enough_memory("encoding prompts and images", model, history, plan.size):
+            prompts = [section.prompt for section in plan.sections]
+            texts, unread = model.encode_texts([*prompts, *(section.negative_prompt for section in plan.sections)])
+            starts = model.encode_images({shot.index: (images[shot.image or ""], shot.seed) for shot in plan.shots})
+            model.place()
+        yield Work(
+            plan=plan, model=model, options=options, folder=folder, tags=tags, texts=texts, starts=starts, unread=unread
+        )
 
 
-def _sections(
-    plan: RenderPlan, model: VideoModel, conditions: Conditions, folder: RunFolder, options: Options, watch: Watcher
-) -> Iterator[FinishedSection]:
+def _sections(work: Work, watch: Watcher) -> Iterator[FinishedSection]:
     """The loop: shot by shot, section by section in rendering order."""
     keep_steady()
-    links = make_links(plan, model, conditions)
+    plan, model, folder = work.plan, work.model, work.folder
+    links = make_links(work)
     why_anew = folder.verdicts(plan, links)
     watch.on_verdicts([(plan.sections[index], why) for index, why in why_anew.items()])
     for shot in plan.shots:
-        start = conditions.starts[shot.index]
+        start = work.starts[shot.index]
         folder.save_start(shot.index, start.latent)
-        decoder: Decoder = StreamDecoder(model.vae, start=start.latent, rest=model.rest)
+        decoder: StreamDecoder | BlendDecoder = StreamDecoder(model.vae, start=start.latent, rest=model.rest)
         if plan.decode == "blend":
             decoder = BlendDecoder(model.vae, order=plan.order, start=start.latent, sections=len(shot.sections))
         latents: dict[int, Tensor] = {0: start.latent}
-        first: Tensor | None = None  # the shot's first section, whose colours stay
+        colours: Tensor | None = None  # the shot's first section, whose colours stay
         next_frame = shot.frames[0]
         for index in shot.sections:
-            section = plan.sections[index]
+            section, reused = plan.sections[index], why_anew[index] is None
             clock = time.perf_counter()
             with enough_memory(f"scene {section.scene}, section {index}", model, section.history, plan.size):
-                if why_anew[index] is None:
+                if reused:
                     stored = folder.load_section(section)
                     result, seed = SectionResult(latents=stored.latents), stored.seed
                 else:
-                    result, seed = _sample(plan, section, model, conditions, latents, options, watch.on_step)
-                    if first is not None:
-                        result = replace(result, latents=match_statistics(result.latents, first, plan.adain))
+                    result, seed = _sample(work, section, latents, watch.on_step)
+                    if colours is not None:
+                        result = replace(result, latents=match_statistics(result.latents, colours, plan.adain))
                     folder.save_section(section, result.latents, links[index], seed)
-                first = result.latents.to(model.device) if first is None else first
-                sampled = time.perf_counter()
-                latents = _remember(latents, section, result.latents.to(model.device))
+                made = result.latents.to(model.device)
+                colours = made if colours is None else colours
+                seconds = {"sampling": time.perf_counter() - clock}
+                latents = _remember(latents, section, made)
                 give_back()
-                frames = decoder.push(result.latents.to(model.device))
+                frames = decoder.push(made)
+            seconds["decoding"] = time.perf_counter() - clock - seconds["sampling"]
+            report = section_report(section, seed=seed, forwards=result.forwards, reused=reused, seconds=seconds)
             yield FinishedSection(
-                plan=section,
-                latents=result.latents,
-                frames=frames,
-                first_frame=next_frame,
-                report=section_report(
-                    section,
-                    seed=seed,
-                    forwards=result.forwards,
-                    reused=why_anew[index] is None,
-                    sampling=sampled - clock,
-                    decoding=time.perf_counter() - sampled,
-                ),
+                plan=section, latents=result.latents, frames=frames, first_frame=next_frame, report=report
             )
             next_frame += len(frames)
             give_back()
@@ -226,42 +228,21 @@ def start_images(story: Storyboard, plan: RenderPlan) -> dict[str, Image.Image]:
     return images
 
 
-def encode(plan: RenderPlan, model: VideoModel, images: Mapping[str, Image.Image]) -> Conditions:
-    """All prompts and start images of a film, each once, before the first section."""
-    prompts = [section.prompt for section in plan.sections]
-    negatives = [s.negative_prompt for s in plan.sections]
-    history = plan.sections[0].history
-    model.preset = choose_preset(model, history, plan.size)
-    with enough_memory("encoding prompts and images", model, history, plan.size):
-        texts, unread = model.encode_texts([*prompts, *negatives])
-        starts = model.encode_images({shot.index: (images[shot.image or ""], shot.seed) for shot in plan.shots})
-        model.place()
-    return Conditions(texts=texts, starts=starts, unread=unread)
-
-
-def make_links(plan: RenderPlan, model: VideoModel, conditions: Conditions) -> dict[int, Link]:
+def make_links(work: Work) -> dict[int, Link]:
     """What determines each section, by its index, in rendering order; known before anything is rendered."""
     links = {}
-    for shot in plan.shots:
-        start = conditions.starts[shot.index]
+    for shot in work.plan.shots:
+        start = work.starts[shot.index]
         before = digest(start.latent, start.tokens)
         for index in shot.sections:
-            link = Link(before=before, facts=section_facts(plan.sections[index], plan, model))
+            link = Link(before=before, facts=section_facts(work.plan.sections[index], work.plan, work.model))
             links[index], before = link, link.hash
     return links
 
 
-def _sample(
-    plan: RenderPlan,
-    section: SectionPlan,
-    model: VideoModel,
-    conditions: Conditions,
-    latents: dict[int, Tensor],
-    options: Options,
-    on_step: Step,
-) -> tuple[SectionResult, int]:
+def _sample(work: Work, section: SectionPlan, latents: dict[int, Tensor], on_step: Step) -> tuple[SectionResult, int]:
     """The section, and the seed that its noise was drawn with."""
-    start = conditions.starts[section.shot]
+    plan, model, start = work.plan, work.model, work.starts[section.shot]
     for attempt in range(RETRIES + 1):
         seed = section.seed if attempt == 0 else retry_seed(section.seed, attempt)
         try:
@@ -272,14 +253,14 @@ def _sample(
                 order=plan.order,
                 noise=section_noise(seed, model.latent_channels, plan.size),
                 start=start,
-                text=conditions.texts[section.prompt],
-                negative=conditions.texts[section.negative_prompt],
+                text=work.texts[section.prompt],
+                negative=work.texts[section.negative_prompt],
                 history=gather_history(section.history, latents, start.latent),
                 on_step=lambda step: on_step(section, step),
             )
             return result, seed
         except NonFiniteLatents as error:
-            if options.on_nan == "stop" or attempt == RETRIES:
+            if work.options.on_nan == "stop" or attempt == RETRIES:
                 tried = f" {attempt + 1} seeds were tried." if attempt else ""
                 raise RenderError(
                     f"scene {section.scene}, section {section.index}, step {error.step}: the latents hold NaN or "

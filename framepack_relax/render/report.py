@@ -24,11 +24,9 @@ def caption(plan: RenderPlan, index: int) -> str:
     return f"{section.scene}: {section.prompt} [{state}]"
 
 
-def curve(plan: RenderPlan, index: int) -> tuple[str, list[float], dict[str, list[float]]]:
+def curve(section: SectionPlan) -> tuple[str, Sequence[float], dict[str, Sequence[float]]]:
     """Scene, sigmas and scales of a section, to be plotted."""
-    section = plan.sections[index]
-    scales = {name: list(values) for name, values in asdict(section.scales).items()}
-    return section.scene, list(section.sigmas), scales
+    return section.scene, section.sigmas, vars(section.scales)
 
 
 def film_tags(plan: RenderPlan, model: VideoModel) -> dict[str, str]:
@@ -36,22 +34,13 @@ def film_tags(plan: RenderPlan, model: VideoModel) -> dict[str, str]:
     seeds = {str(section.index): section.seed for section in plan.sections}
     prompts = {section.scene: section.prompt for section in plan.sections}
     scenes = [{"id": s.scene, "prompt": prompts[s.scene], "frames": s.frames} for s in plan.scenes]
-    facts = {
-        "versions": versions(),
-        "model": model.source.name,
-        "weights": model.weights,
-        "seeds": seeds,
-        "scenes": scenes,
-    }
-    return {
-        "title": plan.title,
-        "comment": f"framepack-relax {__version__}",
-        "framepack_relax": json.dumps(facts),
-    }
+    made = {"versions": versions(), "model": model.source.name, "weights": model.weights}
+    facts = {**made, "seeds": seeds, "scenes": scenes}
+    return {"title": plan.title, "comment": f"framepack-relax {__version__}", "framepack_relax": json.dumps(facts)}
 
 
 def section_report(
-    section: SectionPlan, *, seed: int, forwards: Mapping[Branch, int], reused: bool, sampling: float, decoding: float
+    section: SectionPlan, *, seed: int, forwards: Mapping[Branch, int], reused: bool, seconds: Mapping[str, float]
 ) -> dict[str, Any]:
     """One row of report.json; `seed` is the one that was used, which a retry may have changed."""
     settings = section.to_json()
@@ -62,16 +51,12 @@ def section_report(
         "retried": seed != section.seed,
         "reused": reused,
         "forwards": dict(forwards),
-        "seconds": {"sampling": round(sampling, 3), "decoding": round(decoding, 3)},
+        "seconds": {stage: round(spent, 3) for stage, spent in seconds.items()},
     }
 
 
 def film_report(
-    plan: RenderPlan,
-    model: VideoModel,
-    sections: Sequence[dict[str, Any]],
-    meters: Sequence[MotionMeter],
-    seconds: float,
+    plan: RenderPlan, model: VideoModel, sections: list[dict[str, Any]], meters: list[MotionMeter], seconds: float
 ) -> dict[str, Any]:
     """report.json: settings, forwards, seconds and motion of every section in film order, and totals."""
     motion = [asdict(figures) for meter in meters for figures in meter.figures()]

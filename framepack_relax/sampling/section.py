@@ -56,13 +56,13 @@ def gather_history(slots: HistorySlots, latents: Mapping[int, Tensor], start: Te
         return torch.cat([torch.zeros_like(start) if p is None else latents[p] for p in positions], dim=2)
 
     return History(
-        clean=torch.cat([start, fill(slots.near)], dim=2),
-        mid=fill(slots.mid),
-        far=fill(slots.far),
-        clean_index=torch.tensor([0, *slots.near_index]),
-        mid_index=torch.tensor(slots.mid_index),
-        far_index=torch.tensor(slots.far_index),
-        section_index=torch.tensor(slots.section_index),
+        latents_clean=torch.cat([start, fill(slots.near)], dim=2),
+        latents_history_2x=fill(slots.mid),
+        latents_history_4x=fill(slots.far),
+        indices_latents=torch.tensor(slots.section_index),
+        indices_latents_clean=torch.tensor([0, *slots.near_index]),
+        indices_latents_history_2x=torch.tensor(slots.mid_index),
+        indices_latents_history_4x=torch.tensor(slots.far_index),
     )
 
 
@@ -113,7 +113,7 @@ def sample_section(
     solve = make_solver(sampler, plan.sigmas)
     segments = packed_segments(plan.history, noise.shape[3], noise.shape[4])
     free = fresh_history(plan.history, start.latent, order)
-    soft = replace(history, clean=low_pass(history.clean, plan.relaxation.lowpass))
+    soft = replace(history, latents_clean=low_pass(history.latents_clean, plan.relaxation.lowpass))
     forwards: dict[Branch, int] = dict.fromkeys(get_args(Branch), 0)
     x = noise.to(model.device)
     for step, sigma in enumerate(plan.sigmas):

@@ -3,14 +3,5 @@
 from .reader import parse_storyboard, read_storyboard
 from .schema import Guidance, Relax, Scene, Storyboard, dump_storyboard, storyboard_from_scenes, storyboard_schema
 
-__all__ = [
-    "Guidance",
-    "Relax",
-    "Scene",
-    "Storyboard",
-    "dump_storyboard",
-    "parse_storyboard",
-    "read_storyboard",
-    "storyboard_from_scenes",
-    "storyboard_schema",
-]
+__all__ = ["Guidance", "Relax", "Scene", "Storyboard", "dump_storyboard", "parse_storyboard"]
+__all__ += ["read_storyboard", "storyboard_from_scenes", "storyboard_schema"]

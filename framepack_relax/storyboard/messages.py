@@ -12,6 +12,15 @@ from pydantic_core import ErrorDetails
 from ..errors import Problem, StoryboardError
 
 M = TypeVar("M", bound=BaseModel)
+WANTED = {
+    "int": "write a whole number",
+    "float": "write a number",
+    "string": "write text",
+    "tuple": "write a list",
+    "model": "write a mapping of fields",
+    "dict": "write a mapping of fields",
+    "missing_argument": "give a list of the right length",
+}  # by how pydantic's kind of error begins
 
 
 def validated(model: type[M], data: Any, others: Sequence[Problem] = ()) -> M:
@@ -118,7 +127,8 @@ def _sentence(detail: ErrorDetails, loc: Sequence[str | int], model: type[BaseMo
         return f"holds no {str(loc[-1]).removesuffix('s')}; add one"
     if kind in ("too_long", "string_too_long"):
         return f"is too long: {context.get('actual_length', len(str(value)))} of at most {context.get('max_length')}"
-    return f"is {_shown(value)}; {_wanted(kind)}"
+    wanted = next((text for name, text in WANTED.items() if kind.startswith(name)), "write another value")
+    return f"is {_shown(value)}; {wanted}"
 
 
 def choices(owner: type[BaseModel] | None, loc: Sequence[str | int]) -> list[str]:
@@ -149,19 +159,6 @@ def _branches(schema: dict[str, Any]) -> list[dict[str, Any]]:
 @cache
 def _properties(owner: type[BaseModel]) -> dict[str, Any]:
     return owner.model_json_schema()["properties"]
-
-
-def _wanted(kind: str) -> str:
-    wanted = {
-        "int": "write a whole number",
-        "float": "write a number",
-        "string": "write text",
-        "tuple": "write a list",
-        "model": "write a mapping of fields",
-        "dict": "write a mapping of fields",
-        "missing_argument": "give a list of the right length",
-    }
-    return next((text for name, text in wanted.items() if kind.startswith(name)), "write another value")
 
 
 def _shown(value: Any) -> str:

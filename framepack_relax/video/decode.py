@@ -7,8 +7,6 @@ decodes share are cross-faded. So only 33 frames at the side of the next section
 Latents come in as the sampler leaves them: multiplied by the VAE's scaling factor.
 """
 
-from typing import Protocol
-
 import numpy as np
 import torch
 from diffusers import AutoencoderKLHunyuanVideo
@@ -19,14 +17,6 @@ from ..plan.grid import LATENT_FRAMES, SECTION_FRAMES, SECTION_LATENTS
 from ..plan.history import Order
 
 OVERLAP = LATENT_FRAMES * (SECTION_LATENTS - 1) + 1  # frames
-
-
-class Decoder(Protocol):
-    """One shot, a section at a time in rendering order."""
-
-    def push(self, latents: Tensor) -> NDArray[np.uint8]:
-        """Takes a section [1, C, 9, h, w]; gives the frames [N, H, W, 3] that follow in the film and are final."""
-        ...
 
 
 class BlendDecoder:

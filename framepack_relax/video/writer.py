@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
 
 import av
 import numpy as np
@@ -42,19 +41,21 @@ class Mp4Writer:
         self.container: OutputContainer = av.open(str(self.part), "w", format="mp4", options=options)
         self.container.metadata.update(metadata)
         self.stream: VideoStream = self.container.add_stream("libx264", rate=fps, options=self._options())
-        self.stream.width, self.stream.height = size
-        self.stream.pix_fmt = "yuv420p"
-        self.stream.codec_context.thread_count = THREADS
-        self.stream.codec_context.time_base = Fraction(1, fps)
+        self._set_up(self.stream.codec_context)
 
     def _options(self) -> dict[str, str]:
         # no B-frames: presentation order is decoding order, so that chunks can be joined
         return {"crf": str(self.crf), "preset": "medium", "bf": "0", "g": "36", "x264-params": X264}
 
+    def _set_up(self, codec: VideoCodecContext) -> None:
+        codec.width, codec.height = self.size
+        codec.pix_fmt = "yuv420p"
+        codec.time_base = Fraction(1, self.fps)
+        codec.thread_count = THREADS
+
     def write(self, frames: NDArray[np.uint8]) -> None:
         """Appends frames; the first of them becomes a key frame."""
-        encoder = self._encoder()
-        for packet in self._encode(encoder, frames):
+        for packet in self._encode(frames):
             assert packet.pts is not None
             packet.pts = packet.dts = packet.pts + self.frames
             packet.time_base = Fraction(1, self.fps)
@@ -62,18 +63,12 @@ class Mp4Writer:
             self.container.mux_one(packet)
         self.frames += len(frames)
 
-    def _encoder(self) -> VideoCodecContext:
+    def _encode(self, frames: NDArray[np.uint8]) -> Iterator[av.Packet]:
         encoder = VideoCodecContext.create("libx264", "w")
-        encoder.width, encoder.height = self.size
-        encoder.pix_fmt = "yuv420p"
-        encoder.time_base = Fraction(1, self.fps)
+        self._set_up(encoder)
         encoder.framerate = Fraction(self.fps)
-        encoder.thread_count = THREADS
         encoder.options = self._options()
         encoder.flags |= 1 << 22  # AV_CODEC_FLAG_GLOBAL_HEADER: parameter sets live in the container
-        return encoder
-
-    def _encode(self, encoder: VideoCodecContext, frames: NDArray[np.uint8]) -> Iterator[av.Packet]:
         for number, pixels in enumerate(frames):
             rgb = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
             frame = rgb.reformat(format="yuv420p", dst_colorspace="ITU709")
@@ -84,9 +79,7 @@ class Mp4Writer:
     def __enter__(self) -> "Mp4Writer":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Closes the part; unless there was an exception it becomes the film."""
         if kind is None:
             self.container.close()
