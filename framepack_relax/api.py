@@ -78,7 +78,7 @@ def stream(
     yield from stream(checked, out=out, model=loaded, options=Options(fresh=fresh, on_nan=on_nan))
 
 
-def restore(film: Place, out: str | Path) -> Path:
+def restore(film: Place, out: Place) -> Path:
     """Writes the storyboard and start images that a film carries into the folder `out`; gives the storyboard's path.
 
     Rendering it gives the same film again. Raises RenderError for files that framepack-relax has not written.
@@ -88,7 +88,7 @@ def restore(film: Place, out: str | Path) -> Path:
     return restore(Path(film), Path(out))
 
 
-def status(out: str | Path) -> "Status":
+def status(out: Place) -> "Status":
     """How far the render in the folder `out` has come; needs no weights and no torch. Raises RenderError."""
     from .render.status import read_status
 
