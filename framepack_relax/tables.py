@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich import box
-from rich.table import Table
+from rich.table import Column, Table
 
 from .models.catalog import Entry
 from .plan.renderplan import RenderPlan, SectionPlan
@@ -74,14 +74,14 @@ def report_table(plan: RenderPlan, report: Mapping[str, Any]) -> Table:
 
 def verdict_line(verdicts: "Sequence[Verdict]") -> str:
     """What an existing folder gives and why the rest is rendered; empty for a new folder."""
-    anew = [(section, why) for section, why in verdicts if why is not None]
-    kept = len(verdicts) - len(anew)
-    said = next(((section, why) for section, why in anew if why != NOT_THERE), None)
-    if not kept and said is None:
+    kept = [section for section, why in verdicts if why is None]
+    changed = [(section, why) for section, why in verdicts if why not in (None, NOT_THERE)]
+    if not kept and not changed:
         return ""
-    line = f"{kept} of {len(verdicts)} sections are kept"
-    if said is not None:
-        line += f"; from section {said[0].index} (scene {said[0].scene}) on rendered anew: {said[1]}"
+    line = f"{len(kept)} of {len(verdicts)} sections are kept"
+    if changed:
+        section, why = changed[0]
+        line += f"; from section {section.index} (scene {section.scene}) on rendered anew: {why}"
     return line
 
 
@@ -116,9 +116,8 @@ def _duration(seconds: float) -> str:
 
 
 def models_table(entries: Sequence[tuple[Entry, bool]]) -> Table:
-    table = Table()
-    for name in ("name", "what", "comes from", "size", "licence", "on disk"):
-        table.add_column(name, overflow="fold")
+    names = ("name", "what", "comes from", "size", "licence", "on disk")
+    table = Table(*(Column(name, overflow="fold") for name in names))
     for entry, there in entries:
         table.add_row(entry.name, entry.about, _origin(entry), f"{entry.gigabytes:g} GB", entry.licence, _yes(there))
     return table

@@ -42,11 +42,7 @@ def relax_scene(scene: Scene, profile: Profile) -> Relaxation:
 def base_scales(scene: Scene, facts: ModelFacts) -> StepScales:
     """The scales at rest: the scene's `guidance`, else the model's."""
     own = scene.guidance
-    return StepScales(
-        embedded=facts.embedded if own.embedded is None else own.embedded,
-        text=facts.text if own.text is None else own.text,
-        context=1.0,
-    )
+    return StepScales(embedded=own.embedded or facts.embedded, text=own.text or facts.text, context=1.0)
 
 
 def setting_problems(story: Storyboard, relaxations: Sequence[Relaxation], facts: ModelFacts) -> Iterator[Problem]:

@@ -47,9 +47,9 @@ def step_weights(
         return [(1 - math.cos(math.pi * x)) / 2 for x in at]
     if schedule == "interval":
         return [0.0 if interval[0] <= sigma <= interval[1] else 1.0 for sigma in sigmas]
-    covered = (
-        [a - b for a, b in zip(sigmas, [*sigmas[1:], 0.0], strict=True)] if schedule == "area" else [1.0] * len(at)
-    )
+    covered = [1.0] * len(at)
+    if schedule == "area":
+        covered = [sigma - lower for sigma, lower in zip(sigmas, [*sigmas[1:], 0.0], strict=True)]
     mean = sum(w * c for w, c in zip(powers, covered, strict=True)) / sum(covered)
     return [mean] * len(at)
 

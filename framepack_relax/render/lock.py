@@ -28,8 +28,8 @@ def hold(folder: Path) -> Iterator[None]:
         ) from None
     except OSError as error:
         raise RenderError(f"{folder}: cannot be locked ({error.strerror}); choose another --out") from error
+    who = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.time()}
     try:
-        who = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.time()}
         try:
             (folder / OWNER).write_text(json.dumps(who), encoding="utf8")
         except OSError as error:
@@ -46,13 +46,11 @@ def holder(folder: Path) -> str | None:
     """Who renders in the folder now, in words; None if nobody does."""
     if not (folder / LOCK).exists():
         return None
-    lock = FileLock(folder / LOCK)
     try:
-        lock.acquire(timeout=0)
+        with FileLock(folder / LOCK, timeout=0):
+            return None
     except OSError:
         return _owner(folder) if (folder / OWNER).exists() else None
-    lock.release()
-    return None
 
 
 def _owner(folder: Path) -> str:

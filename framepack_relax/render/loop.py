@@ -38,7 +38,7 @@ from ..video.stream import StreamDecoder
 from ..video.writer import Mp4Writer
 from .carry import write_story
 from .folder import Link, RunFolder, digest, section_facts, writing
-from .report import caption, curve, film_report, film_tags, section_report
+from .report import caption, film_report, film_tags, section_report
 
 RETRIES = 3
 Step = Callable[[SectionPlan, int], None]
@@ -123,8 +123,9 @@ def render(
     with _begun(story, Path(out), model, options) as work:
         plan, folder, film = work.plan, work.folder, work.folder.path / "video.mp4"
         sheet = ContactSheet(rows=[(caption(plan, scene.sections[0]), *scene.frames) for scene in plan.scenes])
+        ends = [plan.sections[scene.sections[-1]] for scene in plan.scenes]
         with writing(folder.path / "curves.png"):
-            save_curves([curve(plan.sections[scene.sections[-1]]) for scene in plan.scenes], folder.path / "curves.png")
+            save_curves([(end.scene, end.sigmas, vars(end.scales)) for end in ends], folder.path / "curves.png")
         meters = [MotionMeter() for _ in plan.shots]
         sections: list[dict[str, Any]] = []
         tags = {**film_tags(plan, work.model), **work.tags}

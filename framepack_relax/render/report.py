@@ -2,7 +2,7 @@
 
 import json
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, get_args
 
@@ -22,11 +22,6 @@ def caption(plan: RenderPlan, index: int) -> str:
     relax = section.relaxation
     state = "at rest" if relax.at_rest else f"beta {relax.beta:.2f}, p {relax.p:g}, {'+'.join(relax.target)}"
     return f"{section.scene}: {section.prompt} [{state}]"
-
-
-def curve(section: SectionPlan) -> tuple[str, Sequence[float], dict[str, Sequence[float]]]:
-    """Scene, sigmas and scales of a section, to be plotted."""
-    return section.scene, section.sigmas, vars(section.scales)
 
 
 def film_tags(plan: RenderPlan, model: VideoModel) -> dict[str, str]:

@@ -4,7 +4,6 @@ import json
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 from ..errors import RenderError
 from .lock import holder
@@ -41,9 +40,13 @@ def read_status(folder: Path) -> Status:
     """Raises RenderError if `folder` is not the folder of a render."""
     try:
         plan = json.loads((folder / "plan.json").read_text(encoding="utf8"))
-        places = _section_files(folder, plan)
+        files = {
+            index: folder / f"shots/{shot['index']:02d}/{place:03d}.safetensors"
+            for shot in plan["shots"]
+            for place, index in enumerate(sorted(shot["sections"]))
+        }
         scenes = tuple(
-            (scene["scene"], sum(places[i].exists() for i in scene["sections"]), len(scene["sections"]))
+            (scene["scene"], sum(files[i].exists() for i in scene["sections"]), len(scene["sections"]))
             for scene in plan["scenes"]
         )
         title = str(plan["title"])
@@ -51,7 +54,7 @@ def read_status(folder: Path) -> Status:
         raise RenderError(
             f"{folder}: is not the folder of a render (no plan.json that can be read); give the --out of one"
         ) from error
-    times = sorted(file.stat().st_mtime for file in places if file.exists())
+    times = sorted(file.stat().st_mtime for file in files.values() if file.exists())
     gaps = sorted(after - before for before, after in pairwise(times))
     film = folder / "video.mp4"
     return Status(
@@ -62,12 +65,3 @@ def read_status(folder: Path) -> Status:
         seconds_per_section=gaps[len(gaps) // 2] if gaps else None,
         newest=times[-1] if times else None,
     )
-
-
-def _section_files(folder: Path, plan: dict[str, Any]) -> list[Path]:
-    """The file of every section, by its index."""
-    files = [folder] * len(plan["sections"])
-    for shot in plan["shots"]:
-        for place, index in enumerate(sorted(shot["sections"])):
-            files[index] = folder / f"shots/{shot['index']:02d}/{place:03d}.safetensors"
-    return files

@@ -6,7 +6,8 @@ C latent channels, T latent frames of a shot so far, h and w latent height and w
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, get_args
+from functools import partial
+from typing import get_args
 
 import numpy as np
 import torch
@@ -116,21 +117,18 @@ def sample_section(
     soft = replace(history, latents_clean=low_pass(history.latents_clean, plan.relaxation.lowpass))
     forwards: dict[Branch, int] = dict.fromkeys(get_args(Branch), 0)
     x = noise.to(model.device)
+
+    def predict(x: Tensor, usual: History, sigma: float, scale: float, branch: Branch) -> Tensor:
+        said = negative if branch in ("uncond", "sharp") else text
+        past = {"free": free, "sharp": history}.get(branch, usual)
+        return model.velocity(x, sigma=sigma, embedded_scale=scale, text=said, image_tokens=start.tokens, history=past)
+
     for step, sigma in enumerate(plan.sigmas):
         scales = plan.scales.step(step)
         low_passed = plan.relaxation.lowpass < 1 and sigma > plan.relaxation.lowpass_above
         usual = soft if low_passed else history
-        pasts = {"cond": usual, "uncond": usual, "sharp": history, "free": free}
-        settings = {"sigma": sigma, "embedded_scale": scales.embedded, "image_tokens": start.tokens}
-
-        def predict(
-            branch: Branch, x: Tensor = x, pasts: dict[str, History] = pasts, settings: dict[str, Any] = settings
-        ) -> Tensor:
-            said = negative if branch in ("uncond", "sharp") else text
-            return model.velocity(x, text=said, history=pasts[branch], **settings)
-
         with edited_attention(model.transformer, attention_edit(plan.relaxation, segments, sigma)):
-            velocity = guide(predict, scales, low_passed=low_passed)
+            velocity = guide(partial(predict, x, usual, sigma, scales.embedded), scales, low_passed=low_passed)
         for branch in branches(scales, low_passed=low_passed):
             forwards[branch] += 1
         x = solve(step, velocity, x)
