@@ -25,8 +25,7 @@ from .._version import __version__
 from ..errors import RenderError
 from ..models.video_model import VideoModel
 from ..plan.renderplan import RenderPlan, SectionPlan
-from .lock import hold
-from .status import NOT_THERE
+from .status import NOT_THERE, SECTION_FILE, hold
 
 SAMPLER_VERSION = 1  # part of every section's hash; raised when the same plan would give other latents
 LATENTS = "latents"
@@ -97,7 +96,7 @@ class RunFolder:
             yield self
 
     def section_file(self, section: SectionPlan) -> Path:
-        return self.path / f"shots/{section.shot:02d}/{section.place:03d}.safetensors"
+        return self.path / SECTION_FILE.format(section.shot, section.place)
 
     def verdicts(self, plan: RenderPlan, links: Mapping[int, Link]) -> dict[int, str | None]:
         """Why each section must be rendered; None if it is on disk, whole, and made as it would be made now.
