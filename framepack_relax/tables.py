@@ -176,7 +176,7 @@ def sweep_table(cells: "Sequence[Cell]") -> Table:
             figure = cell.figures.get(name)
             said.append(f"{figure.mean:.2f}" if figure else "-")
             if name in names[:2]:
-                said += [f"{figure.low:.2f}..{figure.high:.2f}", f"{figure.wins:.2f}"] if figure else ["", ""]
+                said += [figure.span(2), f"{figure.wins:.2f}"] if figure else ["", ""]
         table.add_row(cell.arm, str(cell.films), *said, *(f"{cell.failures[kind]:.2f}" for kind in failures))
     return table
 

@@ -96,7 +96,7 @@ def figures(cell: Cell, named: float) -> str:
     said = [cell.arm, str(cell.films), f"{named:.2f}"]
     for name in ("target", "motion"):
         f = cell.figures[name]
-        said.append(f"{f.mean:.2f} ({f.low:.2f}..{f.high:.2f}), {f.wins:.2f}")
+        said.append(f"{f.mean:.2f} ({f.span(2)}), {f.wins:.2f}")
     said += [f"{cell.figures[name].mean:.2f}" for name in ("identity", "seam")]
     said += [f"{cell.failures[kind]:.2f}" for kind in ("static", "snap-back", "freeze", "over-relaxed")]
     said.append(f"{cell.failures['chaos'] + cell.failures['collapse']:.2f}")
@@ -167,7 +167,7 @@ def paper_table(rows: list[Row], paper: dict[float, str], suffix: str) -> list[s
         if arm in cells:
             target, motion = cells[arm].figures["target"], cells[arm].figures["motion"]
             lines.append(
-                f"| {arm} | {said} | {target.mean:.2f} ({target.low:.2f}..{target.high:.2f}) | "
+                f"| {arm} | {said} | {target.mean:.2f} ({target.span(2)}) | "
                 f"{cells[arm].failures['static']:.2f} | {motion.mean:.2f} |"
             )
     return lines

@@ -14,6 +14,7 @@ from framepack_relax.evaluate.spec import READY, jobs, read_sweep
 from framepack_relax.evaluate.statistics import interval, summarise
 from framepack_relax.evaluate.sweep import FILMS
 from framepack_relax.relax.profile import Profile
+from framepack_relax.render.status import hold
 from framepack_relax.storyboard.reader import parse_as
 
 SPEC = """
@@ -74,6 +75,12 @@ def test_a_stopped_sweep_goes_on_to_the_same_table(spec, tmp_path, model):
     assert len(list((tmp_path / "whole/store").iterdir())) == 2 + 6, "the calm section of a seed is rendered once"
     reports = [json.loads(file.read_text()) for file in (tmp_path / "whole").glob("films/*/*/report.json")]
     assert sum(section["reused"] for report in reports for section in report["sections"]) == 4
+
+
+def test_two_sweeps_do_not_share_a_folder(spec, tmp_path, model):
+    (tmp_path / "out").mkdir()
+    with hold(tmp_path / "out"), pytest.raises(fr.RenderError, match="is at work in this folder"):
+        sweep(spec, tmp_path / "out", model)
 
 
 def test_arms_differ_in_the_last_scene_alone_and_seeds_are_paired(spec):

@@ -66,10 +66,7 @@ def _table(cells: Sequence[Cell]) -> str:
     rows = []
     for cell in cells:
         words = [escape(cell.arm), str(cell.films)]
-        words += [
-            f"{f.mean:.3f}<br><small>{f.low:.3f}..{f.high:.3f}</small>" if f else ""
-            for f in map(cell.figures.get, names)
-        ]
+        words += [f"{f.mean:.3f}<br><small>{f.span(3)}</small>" if f else "" for f in map(cell.figures.get, names)]
         words += [f"{cell.failures[kind]:.2f}" for kind in kinds]
         rows.append("<tr>" + "".join(f"<td>{word}" for word in words))
     return f"<table><tr>{head}{''.join(rows)}</table>"

@@ -26,6 +26,10 @@ class Figure:
     high: float
     wins: float
 
+    def span(self, digits: int) -> str:
+        """The interval in words; a dash where there are too few seeds for one."""
+        return "-" if math.isinf(self.low) else f"{self.low:.{digits}f}..{self.high:.{digits}f}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:

@@ -16,6 +16,7 @@ from ..plan.planner import make_plan
 from ..plan.renderplan import RenderPlan
 from ..render.folder import writing
 from ..render.loop import Options, RenderedFilm, render
+from ..render.status import hold
 from .evaluation import Instruments, evaluate
 from .film import read_film
 from .spec import Job
@@ -34,30 +35,35 @@ def run(
     instruments: Instruments,
     on_film: Callable[[Row], None] = lambda row: None,
 ) -> list[Row]:
-    """A row per job, in the order of the jobs; calm sections that films share are rendered once."""
+    """A row per job, in the order of the jobs; calm sections that films share are rendered once.
+
+    Holds `out` meanwhile; raises RenderError if another sweep does.
+    """
     file = out / FILMS
     with writing(out):
         (out / "store").mkdir(parents=True, exist_ok=True)
-        told = read_rows(file)
-        part = file.with_name(f"{FILMS}.part")
-        part.write_text("".join(json.dumps(row) + "\n" for row in told), encoding="utf8")
-        os.replace(part, file)  # without a line that a stop cut short
-    rows, known = [], {row["key"]: row for row in told}
-    for job in jobs:
-        plan = make_plan(job.story, model.facts)
-        key = film_key(job, plan, model, instruments)
-        folder = f"{place(job)}-{key[:8]}"
-        if key not in known:
-            film = render(job.story, out=out / folder, model=model, options=Options(store=out / "store"))
-            known[key] = {**columns(job), **measure(job, film, instruments), **made_by(model)}
-            known[key] |= {"film": folder, "key": key}
-        rows.append(known[key] | columns(job))  # two arms may come to the same film
-        if rows[-1] not in told:
-            with writing(file), open(file, "a", encoding="utf8") as opened:
-                opened.write(json.dumps(rows[-1]) + "\n")
-                opened.flush()
-                os.fsync(opened.fileno())
-        on_film(rows[-1])
+    with hold(out):
+        with writing(file):
+            told = read_rows(file)
+            part = file.with_name(f"{FILMS}.part")
+            part.write_text("".join(json.dumps(row) + "\n" for row in told), encoding="utf8")
+            os.replace(part, file)  # without a line that a stop cut short
+        rows, known = [], {row["key"]: row for row in told}
+        for job in jobs:
+            plan = make_plan(job.story, model.facts)
+            key = film_key(job, plan, model, instruments)
+            folder = f"{place(job)}-{key[:8]}"
+            if key not in known:
+                film = render(job.story, out=out / folder, model=model, options=Options(store=out / "store"))
+                known[key] = {**columns(job), **measure(job, film, instruments), **made_by(model)}
+                known[key] |= {"film": folder, "key": key}
+            rows.append(known[key] | columns(job))  # two arms may come to the same film
+            if rows[-1] not in told:
+                with writing(file), open(file, "a", encoding="utf8") as opened:
+                    opened.write(json.dumps(rows[-1]) + "\n")
+                    opened.flush()
+                    os.fsync(opened.fileno())
+            on_film(rows[-1])
     return rows
 
 

@@ -193,4 +193,7 @@ def card(name: str) -> dict[str, object]:
     folder = Path(entry_of(name).parts["transformer"][0])
     files = [folder / name for name in (SIDECAR, FIGURES)]
     parts = [json.loads(file.read_text(encoding="utf8")) for file in files if file.is_file()]
-    return {key: value for part in parts for key, value in part.items()}
+    said = {key: value for part in parts for key, value in part.items()}
+    if profile := said.get("profile"):  # without what justifies it: RESULTS.md is easier to read
+        said["profile"] = {key: value for key, value in profile.items() if key != "figures"}
+    return said
