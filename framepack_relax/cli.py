@@ -18,12 +18,12 @@ from . import api, tables
 from ._version import __version__
 from .errors import RelaxError
 from .models.catalog import CATALOG, WEIGHTS_VARIABLE, card, entry_of, on_disk
-from .plan.renderplan import RenderPlan
+from .plan.renderplan import RenderPlan, SectionPlan
 from .storyboard import Storyboard, storyboard_schema
 
 if TYPE_CHECKING:
     from .evaluate.outcome import Outcome
-    from .render.loop import FinishedSection, Options, RenderedFilm, Verdict
+    from .render.loop import Options, RenderedFilm, Verdict
 
 
 class NanChoice(str, Enum):
@@ -153,13 +153,13 @@ def _with_bar(board: Storyboard, folder: Path, model: Any, plan: RenderPlan, opt
                 if line := tables.verdict_line(verdicts):
                     bar.console.print(line, soft_wrap=True)
 
-            def on_section(finished: "FinishedSection") -> None:
+            def on_section(section: SectionPlan, seed: int) -> None:
                 nonlocal done
                 done += 1
                 taken = done * steps // total
                 bar.update(task, completed=max(taken, int(bar.tasks[0].completed)), section=min(done + 1, total))
-                if finished.report["retried"]:
-                    bar.console.print(f"section {finished.plan.index} took another seed: its latents were not finite")
+                if seed != section.seed:
+                    bar.console.print(f"section {section.index} took another seed: its latents were not finite")
 
             watch = Watcher(
                 on_verdicts=on_verdicts,

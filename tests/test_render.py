@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 import framepack_relax as fr
+from framepack_relax.render.loop import Watcher, render
 from framepack_relax.storyboard import parse_storyboard
 from framepack_relax.video.writer import read_frames, read_metadata
 
@@ -115,11 +116,16 @@ def test_stopping_keeps_what_is_finished(board, model, tmp_path):
     assert [section["reused"] for section in film.report["sections"]] == [True, True, False, False, False]
 
 
-def test_inverted_order_renders_a_shot_from_its_end(board, model, tmp_path):
-    order = [d.plan.index for d in fr.stream(board(FILM, "order: inverted"), out=tmp_path / "i", model=model)]
+def test_inverted_order_renders_a_shot_from_its_end_and_shows_it_from_its_start(board, model, tmp_path):
+    order: list[int] = []
+    watch = Watcher(on_section=lambda section, seed: order.append(section.index))
+    film = render(fr.read(board(FILM, "order: inverted")), out=tmp_path / "i", model=model, watch=watch)
     assert order == [2, 1, 0, 4, 3]
-    film = fr.render(board(FILM, "order: inverted"), out=tmp_path / "i", model=model)
     assert len(list(read_frames(film.path))) == 182 and [s["index"] for s in film.report["sections"]] == [0, 1, 2, 3, 4]
+    shown = list(fr.stream(board(FILM, "order: inverted"), out=tmp_path / "i", model=model))
+    assert [(d.plan.index, d.first_frame, len(d.frames)) for d in shown] == [
+        (0, 0, 0), (1, 0, 40), (2, 40, 69), (3, 109, 0), (4, 109, 73),
+    ]  # fmt: skip
 
 
 def test_the_blend_decodes_the_same_latents_to_as_many_frames(film, board, model):

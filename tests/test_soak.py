@@ -124,7 +124,7 @@ import framepack_relax as fr
 from framepack_relax.render.loop import Watcher, render
 
 peaks = []
-watch = Watcher(on_section=lambda done: peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))
+watch = Watcher(on_section=lambda section, seed: peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))
 film = render(fr.read(sys.argv[1]), out=sys.argv[2], watch=watch)
 assert film.report["totals"]["sections"] == len(peaks) == 100
 print(peaks[9], film.report["totals"]["peak_bytes"] // 1024)

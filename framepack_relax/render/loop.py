@@ -7,7 +7,7 @@ report.json (design §6). A section that is on disk, whole and made by the same 
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -42,6 +42,7 @@ from .report import caption, film_report, film_tags, section_report
 
 RETRIES = 3
 Step = Callable[[SectionPlan, int], None]
+Decoder = StreamDecoder | BlendDecoder
 Verdict = tuple[SectionPlan, str | None]  # a section, and why it must be rendered; None: it is on disk
 
 
@@ -60,19 +61,21 @@ class Options:
 
 @dataclass(frozen=True, kw_only=True)
 class Watcher:
-    """Who is told: once what is on disk and what must be rendered and why; every step; every finished section."""
+    """Who is told: once what is on disk and what must be rendered and why; every step; every section on disk.
+
+    `on_section` hears the seed too, which a retry may have changed. In inverted order frames come later.
+    """
 
     on_verdicts: Callable[[list[Verdict]], None] = lambda verdicts: None
     on_step: Step = lambda section, step: None
-    on_section: Callable[["FinishedSection"], None] = lambda section: None
+    on_section: Callable[[SectionPlan, int], None] = lambda section, seed: None
 
 
 @dataclass(frozen=True, kw_only=True)
 class FinishedSection:
-    """A section that is on disk; `frames` uint8 [T, H, W, 3] are what became final with it.
+    """A section that is decoded, in film order; `frames` uint8 [T, H, W, 3] are what became final with it.
 
-    With `decode: blend` 33 frames are still to be blended with the next section, so frames lag behind; in inverted
-    order a shot's frames come with its last rendered section.
+    With `decode: blend` 33 frames are still to be blended with the next section, so frames lag behind.
     """
 
     plan: SectionPlan
@@ -136,7 +139,6 @@ def render(
                     sheet.add(done.first_frame, done.frames)
                     meters[done.plan.shot].add(done.frames)
                 sections.append(done.report)
-                watch.on_section(done)
         with writing(folder.path / "contact.png"):
             sheet.save(folder.path / "contact.png")
         report = film_report(plan, work.model, sections, meters, time.perf_counter() - begun)
@@ -148,7 +150,10 @@ def render(
 def stream(
     story: Storyboard, *, out: str | Path, model: VideoModel | None = None, options: Options = Options()
 ) -> Iterator[FinishedSection]:
-    """Renders `story` section by section; each is on disk under `out`/shots when it is handed over."""
+    """Renders `story` and hands over its sections in film order; each is on disk under `out`/shots by then.
+
+    In inverted order a shot's sections come when its first, which is rendered last, is done.
+    """
     with _begun(story, Path(out), model, options) as work:
         yield from _sections(work, Watcher())
 
@@ -174,7 +179,7 @@ def _begun(story: Storyboard, out: Path, model: VideoModel | None, options: Opti
 
 
 def _sections(work: Work, watch: Watcher) -> Iterator[FinishedSection]:
-    """The loop: shot by shot, section by section in rendering order."""
+    """The loop: shot by shot, section by section in rendering order, decoded as soon as they follow in the film."""
     keep_steady()
     plan, model, folder = work.plan, work.model, work.folder
     links = make_links(work)
@@ -183,16 +188,16 @@ def _sections(work: Work, watch: Watcher) -> Iterator[FinishedSection]:
     for shot in plan.shots:
         start = work.starts[shot.index]
         folder.save_start(shot.index, start.latent)
-        decoder: StreamDecoder | BlendDecoder = StreamDecoder(model.vae, start=start.latent, rest=model.rest)
+        decoder: Decoder = StreamDecoder(model.vae, start=start.latent, rest=model.rest)
         if plan.decode == "blend":
             decoder = BlendDecoder(model.vae, order=plan.order, start=start.latent, sections=len(shot.sections))
         latents: dict[int, Tensor] = {0: start.latent}
-        colours: Tensor | None = None  # the shot's first section, whose colours stay
-        next_frame = shot.frames[0]
+        colours: Tensor | None = None  # the first section to be rendered, whose colours stay
+        waiting: dict[int, dict[str, Any]] = {}  # reports of sections that are not decoded yet
+        following, next_frame = min(shot.sections), shot.frames[0]
         for index in shot.sections:
-            section, reused = plan.sections[index], why_anew[index] is None
-            clock = time.perf_counter()
-            with enough_memory(f"scene {section.scene}, section {index}", model, section.history, plan.size):
+            section, reused, clock = plan.sections[index], why_anew[index] is None, time.perf_counter()
+            with _memory_for(work, section):
                 if reused:
                     stored = folder.load_section(section)
                     result, seed = SectionResult(latents=stored.latents), stored.seed
@@ -203,18 +208,36 @@ def _sections(work: Work, watch: Watcher) -> Iterator[FinishedSection]:
                     folder.save_section(section, result.latents, links[index], seed)
                 made = result.latents.to(model.device)
                 colours = made if colours is None else colours
-                seconds = {"sampling": time.perf_counter() - clock}
                 latents = _remember(latents, section, made)
-                give_back()
-                frames = decoder.push(made)
-            seconds["decoding"] = time.perf_counter() - clock - seconds["sampling"]
-            report = section_report(section, seed=seed, forwards=result.forwards, reused=reused, seconds=seconds)
-            yield FinishedSection(
-                plan=section, latents=result.latents, frames=frames, first_frame=next_frame, report=report
+            seconds = time.perf_counter() - clock
+            waiting[index] = section_report(
+                section, seed=seed, forwards=result.forwards, reused=reused, seconds=seconds
             )
-            next_frame += len(frames)
-            give_back()
+            watch.on_section(section, seed)
+            while following in waiting:
+                done = _decode(work, decoder, plan.sections[following], waiting.pop(following), next_frame)
+                yield done
+                next_frame, following = next_frame + len(done.frames), following + 1
+                give_back()
         assert next_frame == shot.frames[1], "a shot gives exactly the frames that its plan says"
+
+
+def _decode(
+    work: Work, decoder: Decoder, section: SectionPlan, report: dict[str, Any], first_frame: int
+) -> FinishedSection:
+    """The section as it lies on disk and what becomes final with it; `report` is told how long that took."""
+    clock = time.perf_counter()
+    latents = work.folder.load_section(section).latents
+    give_back()
+    with _memory_for(work, section):
+        frames = decoder.push(latents.to(work.model.device))
+    report["seconds"]["decoding"] = round(time.perf_counter() - clock, 3)
+    return FinishedSection(plan=section, latents=latents, frames=frames, first_frame=first_frame, report=report)
+
+
+def _memory_for(work: Work, section: SectionPlan) -> AbstractContextManager[None]:
+    where = f"scene {section.scene}, section {section.index}"
+    return enough_memory(where, work.model, section.history, work.plan.size)
 
 
 def start_images(story: Storyboard, plan: RenderPlan) -> dict[str, Image.Image]:

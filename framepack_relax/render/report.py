@@ -35,9 +35,9 @@ def film_tags(plan: RenderPlan, model: VideoModel) -> dict[str, str]:
 
 
 def section_report(
-    section: SectionPlan, *, seed: int, forwards: Mapping[Branch, int], reused: bool, seconds: Mapping[str, float]
+    section: SectionPlan, *, seed: int, forwards: Mapping[Branch, int], reused: bool, seconds: float
 ) -> dict[str, Any]:
-    """One row of report.json; `seed` is the one that was used, which a retry may have changed."""
+    """A row of report.json; `seed` is the one that was used, which a retry may have changed; `seconds` of sampling."""
     settings = section.to_json()
     names = ("index", "shot", "scene", "frames", "beta", "p", "blur", "scope", "target", "at_rest")
     return {
@@ -46,7 +46,7 @@ def section_report(
         "retried": seed != section.seed,
         "reused": reused,
         "forwards": dict(forwards),
-        "seconds": {stage: round(spent, 3) for stage, spent in seconds.items()},
+        "seconds": {"sampling": round(seconds, 3)},
     }
 
 

@@ -1,9 +1,9 @@
-"""FramePack's decode and blend, a section at a time, equal to the frames of HunyuanVideoFramepackPipeline.
+"""FramePack's decode and blend, in film order, equal to the frames of HunyuanVideoFramepackPipeline.
 
     C latent channels, T latent frames, h and w latent height and width; N frames, H and W their height and width
 
-Every section is decoded together with the one rendered before it (18 latent frames), and the 33 frames that both
-decodes share are cross-faded. So only 33 frames at the side of the next section are open; the others are final.
+Every section is decoded together with the one rendered before it (18 latent frames), in inverted order the next in the
+film, and the 33 frames that two decodes share are cross-faded. So only 33 frames at the end are open.
 Latents come in as the sampler leaves them: multiplied by the VAE's scaling factor.
 """
 
@@ -13,58 +13,47 @@ from diffusers import AutoencoderKLHunyuanVideo
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..plan.grid import LATENT_FRAMES, SECTION_FRAMES, SECTION_LATENTS
+from ..plan.grid import LATENT_FRAMES, SECTION_LATENTS
 from ..plan.history import Order
 
 OVERLAP = LATENT_FRAMES * (SECTION_LATENTS - 1) + 1  # frames
 
 
 class BlendDecoder:
-    """Decodes one shot of `sections` sections; `start` [1, C, 1, h, w] is its start latent.
+    """Decodes one shot of `sections` sections, in film order; `start` [1, C, 1, h, w] is its start latent.
 
-    Forward order holds 9 latents and 33 frames, however long the shot is; inverted order the shot in uint8 besides.
+    Holds at most 19 latents and 33 frames, however long the shot is.
     """
 
     def __init__(self, vae: AutoencoderKLHunyuanVideo, *, order: Order, start: Tensor, sections: int) -> None:
-        self.vae, self.order, self.start, self.left = vae, order, start, sections
-        self.neighbour: Tensor | None = None  # latents rendered before, [1, C, 9, h, w]
-        self.open: Tensor | None = None  # [1, 3, 33, H, W], the frames that the next section still changes
-        self.film: NDArray[np.uint8] | None = None  # inverted order: the shot, final from `begun` on
-        self.begun = SECTION_FRAMES * sections + 1
+        self.vae, self.order, self.left = vae, order, sections
+        self.before = start  # latents that the next section is decoded together with
+        self.begun = False
+        self.open: Tensor | None = None  # [1, 3, 33, H, W], the frames that the next decode still changes
 
     def push(self, latents: Tensor) -> NDArray[np.uint8]:
-        """Takes a section [1, C, 9, h, w] in rendering order; gives the frames [N, H, W, 3] that follow in the film.
+        """Takes the film's next section [1, C, 9, h, w]; gives the frames [N, H, W, 3] that are final with it.
 
-        Forward: 4, then 36 at a time, 69 at the end. Inverted: none before the last section, then the whole shot.
+        Forward order: 4, then 36 at a time, 69 at the end. Inverted order: none, 40, then 36 at a time, 69 at the end.
         """
         self.left -= 1
-        return self._forward(latents) if self.order == "forward" else self._inverted(latents)
+        windows = [torch.cat([self.before, latents], dim=2)]
+        self.before = latents
+        if self.order == "inverted" and not self.begun:  # the start latent is decoded with the first two sections
+            self.before = windows.pop()
+        if self.order == "inverted" and not self.left:  # the section rendered first had none beside it
+            windows.append(self.before)
+        self.begun = True
+        made = [self._join(z, last=not self.left and z is windows[-1]) for z in windows]
+        return np.concatenate([np.empty((0, *(8 * side for side in latents.shape[3:]), 3), np.uint8), *made])
 
-    def _forward(self, latents: Tensor) -> NDArray[np.uint8]:
-        before = self.start if self.neighbour is None else self.neighbour
-        frames = decode(self.vae, torch.cat([before, latents], dim=2))
+    def _join(self, latents: Tensor, *, last: bool) -> NDArray[np.uint8]:
+        frames = decode(self.vae, latents)
         if self.open is not None:
             frames = soft_append(self.open, frames, OVERLAP)
-        # only a whole section is ever decoded again: the start latent leaves after the second section
-        self.neighbour = latents
-        final = frames.shape[2] - (OVERLAP if self.left else 0)
+        final = frames.shape[2] - (0 if last else OVERLAP)
         self.open = frames[:, :, final:].clone()  # a view would keep all that was decoded
         return to_uint8(frames[:, :, :final])
-
-    def _inverted(self, latents: Tensor) -> NDArray[np.uint8]:
-        first = [self.start] if not self.left else []
-        after = [] if self.neighbour is None else [self.neighbour]
-        frames = decode(self.vae, torch.cat([*first, latents, *after], dim=2))
-        if self.open is not None:
-            frames = soft_append(frames, self.open, OVERLAP)
-        self.neighbour = latents
-        self.open = frames[:, :, :OVERLAP].clone()
-        final = to_uint8(frames[:, :, OVERLAP:] if self.left else frames)
-        if self.film is None:
-            self.film = np.empty((self.begun, *final.shape[1:]), np.uint8)
-        end, self.begun = self.begun, self.begun - len(final)
-        self.film[self.begun : end] = final
-        return self.film[:0] if self.left else self.film
 
 
 @torch.no_grad()
