@@ -10,30 +10,32 @@ import torch
 
 from framepack_relax.models.layout import packed_segments
 from framepack_relax.plan.history import slots
-from framepack_relax.relax.guidance import StepScales, branches, guide, mean_scale, relaxed_scale, step_weights
+from framepack_relax.relax.guidance import StepScales, branches, guide, relaxed_scale, step_weights
 from framepack_relax.relax.latents import low_pass
 from framepack_relax.relax.profile import Profile, Relaxation, explicit_values, paper_profile, written
 from framepack_relax.relax.unlearning import Blur, Segment, mixing_matrix
 from framepack_relax.storyboard import Relax
 
-SIX = {"base": 6.0, "minimum": 1.0}
+
+def eq2(sigma, *, beta, p, base=6.0, minimum=1.0):
+    return relaxed_scale(sigma**p, base=base, minimum=minimum, beta=beta)
 
 
 @pytest.mark.parametrize(("beta", "start"), [(0, 6), (0.5, 3.5), (0.75, 2.25), (1, 1), (-0.5, 8.5), (-1, 11)])
 def test_eq2_begins_and_ends_where_the_paper_says(beta, start):
     for p in (0.7, 1.0, 2.1):
-        assert relaxed_scale(1.0, **SIX, beta=beta, p=p) == start
-        assert relaxed_scale(0.0, **SIX, beta=beta, p=p) == 6.0
+        assert eq2(1.0, beta=beta, p=p) == start
+        assert eq2(0.0, beta=beta, p=p) == 6.0
 
 
 def test_eq2_with_beta_0_is_the_identity_bit_for_bit():
     base = 0.1 + 0.2
-    assert all(relaxed_scale(s, base=base, minimum=0.7, beta=0, p=0.3) == base for s in np.linspace(0, 1, 77))
+    assert all(eq2(s, base=base, minimum=0.7, beta=0, p=0.3) == base for s in np.linspace(0, 1, 77))
 
 
 def test_eq2_falls_with_sigma_and_p_orders_the_relaxation():
     grid = np.linspace(0, 1, 101)
-    curves = [[relaxed_scale(s, **SIX, beta=0.75, p=p) for s in grid] for p in (0.7, 1.0, 2.1)]
+    curves = [[eq2(s, beta=0.75, p=p) for s in grid] for p in (0.7, 1.0, 2.1)]
     for curve in curves:
         assert all(a >= b for a, b in pairwise(curve))
     assert all(a < b < c for a, b, c in list(zip(*curves, strict=True))[1:-1])
@@ -44,8 +46,8 @@ def test_eq2_falls_with_sigma_and_p_orders_the_relaxation():
 )
 def test_the_mean_of_a_schedule_is_its_closed_form(beta, p, mean):
     middle = (np.arange(20_000) + 0.5) / 20_000
-    average = np.mean([relaxed_scale(s, **SIX, beta=beta, p=p) for s in middle])
-    assert average == pytest.approx(mean_scale(**SIX, beta=beta, p=p), abs=1e-5)
+    average = np.mean([eq2(s, beta=beta, p=p) for s in middle])
+    assert average == pytest.approx(6 - beta * (6 - 1) / (1 + p), abs=1e-5)
     assert average == pytest.approx(mean, abs=5e-3)
 
 

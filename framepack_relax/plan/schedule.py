@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..relax.guidance import StepScales, relaxed_by, step_weights
+from ..relax.guidance import StepScales, relaxed_scale, step_weights
 from ..relax.profile import Relaxation
 from .grid import SECTION_LATENTS
 
@@ -70,7 +70,7 @@ def scale_table(relaxation: Relaxation, sigmas: NDArray[np.float32], *, base: St
         if name not in targets or (name == "context" and fresh):
             return (scale,) * len(noise)
         low = minimum if relaxation.minimum is None else relaxation.minimum
-        return tuple(relaxed_by(weight, base=scale, minimum=low, beta=relaxation.beta) for weight in weights)
+        return tuple(relaxed_scale(weight, base=scale, minimum=low, beta=relaxation.beta) for weight in weights)
 
     return ScaleTable(
         embedded=curve("embedded", base.embedded, 1.0),

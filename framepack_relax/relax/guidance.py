@@ -18,16 +18,11 @@ CONTEXT_MARGIN = 0.02  # less looseness than this is not worth a pass
 V = TypeVar("V")
 
 
-def relaxed_scale(sigma: float, *, base: float, minimum: float, beta: float, p: float) -> float:
-    """Eq. 2: s(sigma) = s_min + (s_base - s_min)(1 - beta sigma^p), sigma the noise fraction in 0..1.
+def relaxed_scale(weight: float, *, base: float, minimum: float, beta: float) -> float:
+    """Eq. 2: s(sigma) = s_min + (s_base - s_min)(1 - beta sigma^p), `weight` being sigma^p or what stands in its place.
 
     beta 0 is the identity, bit for bit; beta 1 starts (sigma 1) at the minimum; beta < 0 boosts.
     """
-    return relaxed_by(sigma**p, base=base, minimum=minimum, beta=beta)
-
-
-def relaxed_by(weight: float, *, base: float, minimum: float, beta: float) -> float:
-    """Eq. 2 with any weight in the place of sigma^p."""
     return base if beta == 0 else minimum + (base - minimum) * (1 - beta * weight)
 
 
@@ -52,11 +47,6 @@ def step_weights(
         covered = [sigma - lower for sigma, lower in zip(sigmas, [*sigmas[1:], 0.0], strict=True)]
     mean = sum(w * c for w, c in zip(powers, covered, strict=True)) / sum(covered)
     return [mean] * len(at)
-
-
-def mean_scale(*, base: float, minimum: float, beta: float, p: float) -> float:
-    """Mean of eq. 2 over sigma uniform in 0..1, in closed form: the constant that a schedule is compared with."""
-    return base - beta * (base - minimum) / (1 + p)
 
 
 @dataclass(frozen=True, kw_only=True)
