@@ -19,10 +19,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from diffusers import HunyuanVideoFramepackPipeline
 from draw_start_images import puppet
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
+from puppet_distil import guided
+from puppet_run import TransformerTraining
+from puppet_transformer import SECTIONS, Examples, Trained, encode_film, sample_batch
 from puppet_vae import psnr
 from puppet_world import ACTION_WORDS, ACTIONS, COLOURS, HELD_OUT, PLACE_WORDS, PLACES, Mix, draw, sample_film
 
@@ -45,7 +49,7 @@ class Bench:
 
     def __init__(self, model: Path, judges: Path, work: Path) -> None:
         self.work = work
-        self.model = fr.load(str(model), device="cpu")
+        self.folder, self.model = model, fr.load(str(model), device="cpu")
         self.action, self.text = ActionJudge(judges / "action"), TextJudge(judges / "text")
         self.scenes = [(colour, place) for colour in COLOURS for place in PLACES]
 
@@ -117,6 +121,26 @@ def static_row(bench: Bench, seed: int) -> Row:
     return {"action": action, "named": named, "static": find_failures(frames, 30)["static"]}
 
 
+def embedded_row(bench: Bench, seed: int) -> Row:
+    """How far a pass at embedded scale s is from true CFG at s, over what true CFG changes; 1: as good as no scale."""
+    rng, vae = np.random.default_rng((4244, seed)), bench.model.vae
+    vae.use_framewise_encoding = False
+    film = sample_film(rng, SECTIONS, Mix(), held_out=seed % 2 == 0)
+    latents = encode_film(vae, film, 96, "cpu") * vae.config.scaling_factor
+    data = Examples(films=[film], latents=latents, starts=draw([(film, np.array([0]))]))
+    batch = sample_batch(rng, data, TransformerTraining(batch=1, drop_prompt=0, history_noise=0))
+    mixed = batch.mixed(torch.randn(batch.section.shape, generator=torch.Generator().manual_seed(seed)))
+    network = Trained(HunyuanVideoFramepackPipeline.from_pretrained(bench.folder, dtype=torch.float32)).eval()
+    errors = {}
+    for scale in (2.0, 4.0, 8.0):
+        scales = torch.tensor([scale])
+        wanted, plain = (guided(network, mixed, batch, s, "cpu") for s in (scales, torch.ones(1)))
+        with torch.no_grad():
+            made = network.velocity(mixed, batch, scales, batch.prompts, "cpu")
+        errors[f"{scale:g}"] = round(((made - wanted).norm() / (wanted - plain).norm()).item(), 3)
+    return {"sigma": round(batch.sigma.item(), 3), "error": errors}
+
+
 def speed_row(bench: Bench, seed: int) -> Row:
     """Seconds of a section of 25 steps, text scale 1, with its decode."""
     image = bench.work / "start.png"
@@ -133,6 +157,7 @@ KINDS: dict[str, tuple[Callable[[Bench, int], Row], int, int]] = {  # what measu
     "action": (action_row, 120, 6),
     "calm": (calm_row, 6, 1),
     "static": (static_row, 40 * len(DYNAMIC), 5),
+    "embedded": (embedded_row, 24, 2),
     "speed": (speed_row, 3, 1),
 }
 
@@ -166,6 +191,8 @@ def figures(rows: list[Row]) -> dict[str, Any]:
     if static := values("static", "static"):
         made["static_death"] = {"films": len(static), "share": mean(static)}
         made["static_death"] |= {a: mean(values("static", "static", action=a)) for a in DYNAMIC}
+    if errors := values("embedded", "error"):
+        made["embedded_error"] = {scale: round(float(np.median([e[scale] for e in errors])), 3) for scale in errors[0]}
     if seconds := values("speed", "section"):
         made["seconds_per_section"] = mean(seconds)
     return made

@@ -21,6 +21,7 @@ class VaeTraining:
     frame_steps: int = 1500
     clip_steps: int = 2800
     whole_steps: int = 500  # clips of the whole picture, at the end
+    turned: float = 0.5  # share of frames and cropped clips with the figure at any angle
     frame_batch: int = 16
     clip_batch: int = 2
     clip_frames: int = 17
@@ -40,18 +41,29 @@ class TransformerTraining:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Distillation:
+    seed: int = 3
+    steps: int = 2000
+    lr: float = 3e-4
+    largest: float = 8.0  # embedded scales from 1 to this
+    plain: float = 0.25  # share at scale 1, where the network stays as it was, for true CFG
+
+
+@dataclass(frozen=True, kw_only=True)
 class Training:
     """A whole run; `smoke` is the size that a test can afford."""
 
     vae: VaeTraining = field(default_factory=VaeTraining)
     transformer: TransformerTraining = field(default_factory=TransformerTraining)
+    distillation: Distillation = field(default_factory=Distillation)
 
     @staticmethod
     def smoke() -> "Training":
         vae = VaeTraining(
             size=32, crop=24, frame_steps=160, clip_steps=8, whole_steps=2, frame_batch=8, clip_batch=1, clip_frames=9
         )
-        return Training(vae=vae, transformer=TransformerTraining(films=3, steps=40, batch=4))
+        transformer = TransformerTraining(films=3, steps=40, batch=4)
+        return Training(vae=vae, transformer=transformer, distillation=Distillation(steps=30, lr=3e-3))
 
 
 def seed_everything(seed: int) -> np.random.Generator:

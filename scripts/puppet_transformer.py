@@ -37,17 +37,20 @@ def encode_films(
         file = folder / f"{first:05d}.safetensors"
         if file.exists():
             continue
-        made = []
-        for number in range(first, min(first + SHARD, config.films)):
-            film = _film(config.seed, number)
-            pixels = draw([(film, np.arange(len(film.pose)))], size, device)
-            x = pixels.transpose(0, 1)[None]
-            with torch.no_grad(), torch.autocast(device, dtype=torch.bfloat16):
-                start = vae.encode(x[:, :, :1]).latent_dist.mode()
-                made.append(torch.cat([start, vae.encode(x).latent_dist.mode()[:, :, 1:]], dim=2).cpu().half())
+        films = [_film(config.seed, number) for number in range(first, min(first + SHARD, config.films))]
+        with torch.autocast(device, dtype=torch.bfloat16):
+            made = [encode_film(vae, film, size, device).cpu().half() for film in films]
         save_file({"latents": torch.cat(made)}, f"{file}.part")
         Path(f"{file}.part").replace(file)
         log.info("latents of %d/%d films %.0fs", first + len(made), config.films, time.time() - begun)
+
+
+@torch.no_grad()
+def encode_film(vae: AutoencoderKLHunyuanVideo, film: Film, size: int, device: str) -> Tensor:
+    """Unscaled latents [1, C, T, h, w]: the start image encoded alone, then the film's."""
+    x = draw([(film, np.arange(len(film.pose)))], size, device).transpose(0, 1)[None]
+    start = vae.encode(x[:, :, :1]).latent_dist.mode()
+    return torch.cat([start, vae.encode(x).latent_dist.mode()[:, :, 1:]], dim=2)
 
 
 def _film(seed: int, number: int) -> Film:
@@ -102,28 +105,29 @@ class Trained(nn.Module):
         }
 
     def loss(self, batch: "Batch", device: str) -> Tensor:
-        section, history = batch.section.to(device), batch.history.to(device)
-        sigma = batch.sigma.to(device)
+        section = batch.section.to(device)
         noise = torch.randn_like(section)
-        mixed = torch.lerp(section, noise, sigma[:, None, None, None, None])
-        index = torch.arange(1 + HISTORY + WINDOW)
-        near = history[:, :, -1:]
-        velocity = self.transformer(
+        velocity = self.velocity(batch.mixed(noise), batch, batch.guidance, batch.prompts, device)
+        return (velocity - (noise - section)).square().mean()
+
+    def velocity(self, mixed: Tensor, batch: "Batch", guidance: Tensor, prompts: list[str], device: str) -> Tensor:
+        """Of sections [B, C, 9, h, w] at the batch's noise, under these embedded scales [B] and prompts."""
+        history, index = batch.history.to(device), torch.arange(1 + HISTORY + WINDOW)
+        return self.transformer(
             hidden_states=mixed,
-            timestep=sigma * 1000,
-            guidance=batch.guidance.to(device) * 1000,
+            timestep=batch.sigma.to(device) * 1000,
+            guidance=guidance.to(device) * 1000,
             image_embeds=self.vision(batch.pixels.to(device)).last_hidden_state,
             indices_latents=index[20:],
-            latents_clean=torch.cat([batch.start.to(device), near], dim=2),
+            latents_clean=torch.cat([batch.start.to(device), history[:, :, -1:]], dim=2),
             indices_latents_clean=index[[0, 19]],
             latents_history_2x=history[:, :, 16:18],
             indices_latents_history_2x=index[17:19],
             latents_history_4x=history[:, :, :16],
             indices_latents_history_4x=index[1:17],
             return_dict=False,
-            **self.encode(batch.prompts, device),
-        )[0]
-        return (velocity.float() - (noise - section)).square().mean()
+            **self.encode(prompts, device),
+        )[0].float()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,6 +139,11 @@ class Batch:
     section: Tensor  # [B, C, 9, h, w]
     sigma: Tensor  # [B] 0..1
     guidance: Tensor  # [B] 1..10, without meaning until it is distilled
+
+    def mixed(self, noise: Tensor) -> Tensor:
+        """The sections with their share of `noise`, on its device."""
+        section, sigma = self.section.to(noise), self.sigma.to(noise)
+        return torch.lerp(section, noise, sigma[:, None, None, None, None])
 
 
 def sample_batch(rng: np.random.Generator, data: Examples, config: TransformerTraining) -> Batch:

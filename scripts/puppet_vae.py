@@ -5,6 +5,7 @@ B batch, C channels, T frames, H height, W width; pixels in -1..1.
 
 import logging
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ def frames_batch(rng: np.random.Generator, config: VaeTraining, device: str) -> 
     """Single frames [B, 3, 1, H, W], most of them from the middle of something happening, cropped to the figure."""
     picks = []
     for _ in range(config.frame_batch):
-        film = sample_film(rng, 3, Mix())
+        film = _turned(rng, sample_film(rng, 3, Mix()), config)
         busy = np.flatnonzero(np.abs(np.diff(film.pose, axis=0)).max(1) > 0.02)
         moving = len(busy) and rng.random() < 0.7
         picks.append((film, np.array([rng.choice(busy) if moving else rng.integers(len(film.pose))])))
@@ -37,9 +38,20 @@ def clips_batch(rng: np.random.Generator, config: VaeTraining, device: str, *, w
         change = np.abs(np.diff(film.pose[start : start + config.clip_frames], axis=0)).max(0)
         share = 1.0 if change[2] > 0.02 else 0.4 if change.max() > 0.02 else 0.1  # turning, moving, still
         if rng.random() < share:
-            picks.append((film, np.arange(start, start + config.clip_frames)))
+            shown = film if whole else _turned(rng, film, config)
+            picks.append((shown, np.arange(start, start + config.clip_frames)))
     clips = draw(picks, config.size, device).unflatten(0, (len(picks), config.clip_frames)).transpose(1, 2)
     return _recoloured(rng, clips if whole else _cropped(rng, picks, clips, config))
+
+
+def _turned(rng: np.random.Generator, film: Film, config: VaeTraining) -> Film:
+    """A share of the films with the figure at any angle throughout: a flip is upside down for a third of a second only,
+    and a codec that hardly sees that blurs it."""
+    if rng.random() >= config.turned:
+        return film
+    pose = film.pose.copy()
+    pose[:, 2] += rng.uniform(-np.pi, np.pi)
+    return replace(film, pose=pose)
 
 
 def _cropped(

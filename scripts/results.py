@@ -72,7 +72,42 @@ CLAIMS = (
     Claim(said="ALG raises motion", figure="motion", arm="ALG"),
     Claim(said="Text guidance in the first steps alone shows it more surely than in the middle alone", figure="target",
           arm="text early only", other="text in the middle only"),
+    Claim(said="The paper's beta 0.75 shows it more surely than 0.5", figure="target", arm="paper", other="paper mild"),
+    Claim(said="... than 1.0", figure="target", arm="paper", other="paper over"),
+    Claim(said="The paper's p 0.7 shows it more surely than 2.1", figure="target", arm="paper", other="paper rapid"),
+    Claim(said="Relaxing in sigma shows it more surely than in time", figure="target", arm="text relaxed",
+          other="text linear in time"),
+    Claim(said="Blurring the history shows it more surely than the section", figure="target", arm="blur history",
+          other="blur section"),
+    Claim(said="Blur before RoPE lowers motion less than after", figure="motion", arm="blur section before RoPE",
+          other="blur section"),
+    Claim(said="Blur that fades with sigma lowers motion less than constant blur", figure="motion",
+          arm="blur section early", other="blur section"),
+    Claim(said="Relaxing text as well takes from loosened context", figure="target", arm="context",
+          other="text and context"),
+    Claim(said="Bias at all steps shows it more surely than in the first alone", figure="target",
+          arm="history bias 0.5 at all steps", other="history bias 0.5"),
 )  # fmt: skip
+KNOBS: dict[str, dict[str, str]] = {  # what is turned, and the arm at each value
+    "beta of text and blur, the paper's (p 0.7, blur 0.6)": {
+        "0": "blur section", "0.5": "paper mild", "0.75": "paper", "1": "paper over",
+    },
+    "beta of text alone (p 0.7)": {"-1": "boost whole", "-0.5": "boost", "0": "vanilla", "0.75": "text relaxed"},
+    "beta of context (p 0.7)": {"0": "vanilla", "0.4": "context mild", "0.75": "context", "1": "context whole"},
+    "p of the paper's (beta 0.75, blur 0.6)": {"0.7": "paper", "1": "paper linear", "2.1": "paper rapid"},
+    "p of context (beta 0.75)": {"0.7": "context", "2.1": "context rapid"},
+    "what is blurred (0.6, section)": {"nothing": "vanilla", "K": "blur section K", "V": "blur section V",
+                                       "K and V": "blur section"},
+    "where it is blurred": {"after RoPE": "blur section", "before RoPE": "blur section before RoPE",
+                            "after, fading with sigma": "blur section early"},
+    "scope of the blur": {"section": "blur section", "history": "blur history", "reference": "blur reference",
+                          "all": "blur all"},
+    "bias 0.5": {"history, sigma > 0.7": "history bias 0.5", "history, all steps": "history bias 0.5 at all steps",
+                 "start image, sigma > 0.7": "reference bias 0.5"},
+    "targets (beta 0.75)": {"none": "vanilla", "embedded": "embedded", "text": "text relaxed", "context": "context",
+                            "embedded, text": "embedded and text", "embedded, context": "embedded and context",
+                            "text, context": "text and context", "all three": "all three"},
+}  # fmt: skip
 
 
 def verdict(rows: list[Row], claim: Claim) -> str:
@@ -115,7 +150,7 @@ Written by `python scripts/results.py` from `scripts/measured/films.jsonl`; READ
 Model: the packaged puppet (weights {weights}). A film is 2.4 s of standing still, then 2.4 s in which the prompt asks
 for {scenes}; an arm acts on the second part. {seeds} seeds, each with its own figure and place; every arm has the same
 noise after the same calm sections. {films} films in all, {hours:.1f} h of sampling. In brackets are 95 % intervals, by
-bootstrap over the seeds (of {claims} claims one may seem to hold by chance); *won* is the share of pairs with more than
+bootstrap over the seeds (one claim in twenty may be decided by chance); *won* is the share of pairs with more than
 vanilla, *likeness* the cosine of the text judge's embeddings to the frame before the scene (another pose lowers it
 too), *seam* the change at the section border over the usual one. One tiny model whose text base scale is 2: nothing
 here carries over to FramePack without measuring it there.
@@ -158,6 +193,19 @@ def scenes_table(rows: list[Row]) -> list[str]:
     return lines
 
 
+def knobs_table(rows: list[Row]) -> list[str]:
+    """One knob at a time: what an arm shows at each of its values."""
+    cells = {cell.arm: cell for cell in summarise(rows)}
+    lines = ["| knob | value | right action | motion | seam | static |", "|---" * 6 + "|"]
+    for knob, arms in KNOBS.items():
+        for value, arm in arms.items():
+            if cell := cells.get(arm):
+                figures = [f"{cell.figures[name].mean:.2f}" for name in ("motion", "seam")]
+                said = [knob, value, f"{right(rows, arm):.2f}", *figures, f"{cell.failures['static']:.2f}"]
+                lines.append(f"| {' | '.join(said)} |")
+    return lines
+
+
 def paper_table(rows: list[Row], paper: dict[float, str], suffix: str) -> list[str]:
     """Backflips at the paper's settings beside the paper's figure."""
     cells = {cell.arm: cell for cell in summarise(rows, scene="backflip")}
@@ -185,7 +233,6 @@ def text(rows: list[Row]) -> str:
             weights=" and ".join(sorted({f"{row['weights']} in {row['dtype']}" for row in rows})),
             scenes=", ".join(dict.fromkeys(row["scene"] for row in ablation)),
             seeds=len({row["seed"] for row in ablation}),
-            claims=len(claims),
             films=len(films),
             hours=sum(row.get("seconds", 0.0) for row in films) / 3600,
         ).rstrip("\n"),
@@ -196,6 +243,8 @@ def text(rows: list[Row]) -> str:
         "![likeness](scripts/measured/identity.png) ![seam](scripts/measured/seam.png)\n",
         "Probability of the wanted action by scene:\n",
         *scenes_table(ablation),
+        "\n## Knob by knob\n",
+        *knobs_table([*ablation, *(row for row in calibration if row["arm"] not in there)]),
         CALIBRATION.rstrip("\n"),
         *map(level_row, LEVELS, [choose(calibration, level) for level in LEVELS]),
         "",

@@ -15,12 +15,13 @@ from pathlib import Path
 import torch
 from diffusers import HunyuanVideoFramepackPipeline
 from puppet_card import write_card
+from puppet_distil import distil
 from puppet_parts import Sizes, build_pipeline, save_folder
 from puppet_run import Training
 from puppet_transformer import Trained, encode_films, load_examples, train_transformer
 from puppet_vae import train_vae
 
-STAGES = ("vae", "latents", "transformer", "export", "card")
+STAGES = ("vae", "latents", "transformer", "distil", "export", "card")
 FACTS = {
     "order": "forward",
     "fps": 30,
@@ -37,9 +38,17 @@ FACTS = {
 }
 
 
-def restore(pipe: HunyuanVideoFramepackPipeline, folder: Path, sizes: Sizes, training: Training) -> None:
-    """Puts the averaged weights of the stages that are already done into the pipeline."""
-    for name, module in (("vae", pipe.vae), ("transformer", Trained(pipe))):
+DISTILLED = {"guidance": {"embedded": 2.0, "text": 1.0}, "embedded_guidance": True}  # the same guidance in one pass
+
+
+def restore(
+    pipe: HunyuanVideoFramepackPipeline, folder: Path, sizes: Sizes, training: Training, *, teacher: bool
+) -> None:
+    """Puts the averaged weights of the stages that are done into the pipeline; as `teacher` before its distillation."""
+    trained = Trained(pipe)
+    for name, module in (("vae", pipe.vae), ("transformer", trained), ("distil", trained)):
+        if teacher and name == "distil":
+            continue
         file = folder / name / "last.pt"
         if file.exists():
             module.load_state_dict(torch.load(file, weights_only=True)["average"])
@@ -69,18 +78,23 @@ def main() -> None:
         pipe = HunyuanVideoFramepackPipeline.from_pretrained(args.start, dtype=torch.float32)
     else:
         pipe = build_pipeline(sizes, seed=training.vae.seed)
-    restore(pipe, args.out, sizes, training)
-    for stage in args.stage or STAGES:
+    stages = args.stage or STAGES
+    restore(pipe, args.out, sizes, training, teacher="distil" in stages)
+    for stage in stages:
         if stage == "vae":
             train_vae(pipe.vae, args.out, training.vae, args.device)
         elif stage == "latents":
             encode_films(pipe.vae, args.out / "latents", transformer, sizes.image_px, args.device)
         elif stage == "transformer":
             train_transformer(pipe, args.out, transformer, sizes.image_px, args.device)
+        elif stage == "distil":
+            distil(pipe, args.out, training, sizes.image_px, args.device)
         elif stage == "card":
             write_card(pipe.to("cpu"), args.out, training, sizes.image_px)
         else:
-            save_folder(pipe.to("cpu"), args.out / "model", {**FACTS, "size": [sizes.image_px, sizes.image_px]})
+            facts = {**FACTS, "size": [sizes.image_px, sizes.image_px]}
+            distilled = (args.out / "distil" / "last.pt").exists()
+            save_folder(pipe.to("cpu"), args.out / "model", facts | DISTILLED if distilled else facts)
 
 
 if __name__ == "__main__":

@@ -38,10 +38,15 @@ def test_every_arm_has_each_of_its_films_once(rows, name):
     assert found == Counter(film for film in planned if film[0] in arms)
 
 
-def test_the_claims_name_arms_of_the_ablation():
-    sweep, _ = read_sweep("ablation")
-    arms = {cell.id for arm in sweep.arms for cell in arm.cells()}
-    assert {name for claim in results.CLAIMS for name in (claim.arm, claim.other)} <= arms
+def test_claims_and_knobs_name_arms_of_the_sweeps():
+    arms = {
+        name: {cell.id for arm in read_sweep(name)[0].arms for cell in arm.cells()}
+        for name in ("ablation", "calibration")
+    }
+    assert {name for claim in results.CLAIMS for name in (claim.arm, claim.other)} <= arms["ablation"]
+    assert {arm for values in results.KNOBS.values() for arm in values.values()} <= arms["ablation"] | arms[
+        "calibration"
+    ]
 
 
 def test_a_verdict_needs_an_interval_on_one_side_of_zero():

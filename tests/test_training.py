@@ -23,7 +23,10 @@ def test_training_learns_resumes_and_exports(pytestconfig, tmp_path):
     vae, transformer = losses(tmp_path / "vae"), losses(tmp_path / "transformer")
     assert np.mean(vae[140:160]) < 0.8 * np.mean(vae[:20]), "single frames"
     assert np.mean(transformer[-10:]) < 0.9 * np.mean(transformer[:10])
+    distil = losses(tmp_path / "distil")
+    assert np.mean(distil[-8:]) < 0.9 * np.mean(distil[:8]), "one pass comes nearer to true CFG"
     assert HunyuanVideoFramepackPipeline.from_pretrained(tmp_path / "model").vae.config.scaling_factor > 0
+    assert json.loads((tmp_path / "model/framepack_relax.json").read_text())["embedded_guidance"]
     again = subprocess.run([*command, "--stage", "vae"], check=True, capture_output=True, text=True)
     assert losses(tmp_path / "vae") == vae, "a finished stage is not trained again"
     assert "restored" in again.stderr
