@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from .errors import EvaluationError
+from .errors import EvaluationError, ModelError, Problem
 from .models.catalog import model_facts
 from .plan.planner import make_plan
 from .plan.renderplan import RenderPlan
@@ -12,6 +12,7 @@ from .storyboard import Scene, Storyboard, read_storyboard, storyboard_from_scen
 
 if TYPE_CHECKING:
     from .evaluate.outcome import Outcome
+    from .evaluate.perceptual import Distance
     from .models.video_model import VideoModel
     from .render.loop import FinishedSection, RenderedFilm
     from .render.status import Status
@@ -38,7 +39,11 @@ def read(story: Story, **board: Any) -> Storyboard:
 def plan(story: Story, **board: Any) -> RenderPlan:
     """What a render will do, section by section; no weights are loaded and torch is not imported."""
     checked = read(story, **board)
-    return make_plan(checked, model_facts(checked.model))
+    try:
+        facts = model_facts(checked.model)
+    except ModelError as error:
+        raise ModelError(str(checked.located(Problem(path="model", message=str(error))))) from error
+    return make_plan(checked, facts)
 
 
 def load(
@@ -103,13 +108,14 @@ def evaluate(
     reference: Place | None = None,
     action: str | None = None,
     text: str | None = None,
+    distance: "Distance | None" = None,
     device: str = "cpu",
 ) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
     """What films show, a row each: motion, action, fit to the prompt, LPIPS, drift; and notes on instruments.
 
     Without `prompt` a film that framepack-relax wrote gives a row per scene. `action` and `text` are `packaged`,
-    `videomae` and `clip`, a folder or a hub id; by default what fits the films. Needs the extra `eval`. Raises
-    EvaluationError.
+    `videomae` and `clip`, a folder or a hub id; by default what fits the films. `distance` (two batches [P, 3, H, W] in
+    -1..1 -> [P]) stands in for LPIPS with its own trunk. Needs the extra `eval`. Raises EvaluationError.
     """
     try:
         from .evaluate.evaluation import evaluate_scenes, gather, judges_for
@@ -119,7 +125,7 @@ def evaluate(
     read = [read_film(Path(film)) for film in films]
     other = None if reference is None else read_film(Path(reference))
     names = judges_for({film.model for film in read})
-    instruments = gather(action=action or names[0], text=text or names[1], device=device)
+    instruments = gather(action=action or names[0], text=text or names[1], device=device, distance=distance)
     rows = []
     for film in read:
         rows += evaluate_scenes(film, instruments, prompt=prompt, targets=target_classes, reference=other)

@@ -34,7 +34,7 @@ class MemoryChoice(str, Enum):
     auto, full, tiled, offload = "auto", "full", "tiled", "offload"
 
 
-class Terminated(KeyboardInterrupt):
+class Terminated(SystemExit):
     """SIGTERM, which stops a render as Ctrl-C does."""
 
 
@@ -55,6 +55,8 @@ Memory = Annotated[MemoryChoice, typer.Option(help="what lies on the GPU: all; V
 Fresh = Annotated[bool, typer.Option("--fresh", help="forget what the folder holds and start over")]
 OnNan = Annotated[NanChoice, typer.Option(help="latents with NaN: stop, or retry with another seed, three times")]
 Quick = Annotated[bool, typer.Option("--quick", help="one seed, two scenes, half the steps: a look")]
+Action = Annotated[str | None, typer.Option(help="action judge: packaged, videomae, folder or hub id")]
+TextJudge = Annotated[str | None, typer.Option(help="text judge: packaged, clip, folder or hub id")]
 Draft = Annotated[bool, typer.Option("--draft", help="a third of the steps, for a first look")]
 
 
@@ -91,8 +93,11 @@ def rerun(
     """Render a film again from the storyboard and start images that it carries."""
     folder = out or Path("out") / f"{film.stem}-again"
     board = api.read(api.restore(film, folder))
-    loading = {"device": device, "dtype": dtype, "memory": memory.value}
-    _render(board, folder, loading, {"fresh": fresh, "on_nan": on_nan.value})
+    from .render.carry import provenance
+
+    as_then = str(provenance(film).get("dtype", "")).removeprefix("torch.") or None
+    loading = {"device": device, "dtype": dtype or as_then, "memory": memory.value}
+    _render(board, folder, loading, {"fresh": fresh, "on_nan": on_nan.value}, again=film)
 
 
 @app.command()
@@ -103,16 +108,21 @@ def status(out: Annotated[Path, typer.Argument(help="folder of a render", show_d
     console.print(tables.status_text(said, time.time()), soft_wrap=True)
 
 
-def _render(board: Storyboard, folder: Path, loading: dict[str, Any], options: dict[str, Any]) -> None:
-    """Loads the model, renders with a bar, prints the table."""
+def _render(
+    board: Storyboard, folder: Path, loading: dict[str, Any], options: dict[str, Any], again: Path | None = None
+) -> None:
+    """Loads the model, renders with a bar, prints the table; `again`: the film that should come out the same."""
     plan = api.plan(board)
     for warning in plan.warnings:
         _warn(warning)
     _quiet()
+    from .render.carry import what_differs
     from .render.loop import Options
 
-    with console.status("loading the model and encoding prompts"):
+    with console.status("loading the model"):
         loaded = api.load(board.model, **loading)
+    if again and (line := what_differs(again, loaded)):
+        _warn(f"the film was made otherwise and will not come out the same to the bit: {line}")
     film = _with_bar(board, folder, loaded, plan, Options(**options))
     for prompt, parts in film.report["unread"].items():
         _warn(f"the model {' and '.join(parts)} in {textwrap.shorten(prompt, 60)!r}")
@@ -144,33 +154,43 @@ def _with_bar(board: Storyboard, folder: Path, model: Any, plan: RenderPlan, opt
     step, left = TextColumn("step {task.completed}/{task.total}"), TextColumn("ETA")
     times = TimeElapsedColumn(), left, TimeRemainingColumn()
     bar = Progress(section, _dim("scene"), BarColumn(), step, *times, console=console)
-    done, total, steps = 0, len(plan.sections), plan.steps
+    done, total = 0, len(plan.sections)
     try:
         with bar:
-            task = bar.add_task("", total=steps, section=1, sections=total, scene="")
+            task = bar.add_task("", total=plan.steps, section=1, sections=total, scene="")
 
             def on_verdicts(verdicts: "list[Verdict]") -> None:
                 if line := tables.verdict_line(verdicts):
                     bar.console.print(line, soft_wrap=True)
+                bar.update(task, total=sum(len(section.sigmas) for section, why in verdicts if why is not None))
+
+            def on_step(section: SectionPlan, step: int) -> None:
+                # a section that is tried again takes no more of the bar
+                taken = min(int(bar.tasks[0].completed) + 1, int(bar.tasks[0].total or 0))
+                bar.update(task, completed=taken, scene=section.scene)
 
             def on_section(section: SectionPlan, seed: int) -> None:
                 nonlocal done
                 done += 1
-                taken = done * steps // total
-                bar.update(task, completed=max(taken, int(bar.tasks[0].completed)), section=min(done + 1, total))
+                bar.update(task, section=min(done + 1, total))
+                if done == total:
+                    bar.update(task, scene="writing the film")
                 if seed != section.seed:
                     bar.console.print(f"section {section.index} took another seed: its latents were not finite")
 
-            watch = Watcher(
-                on_verdicts=on_verdicts,
-                on_step=lambda section, step: bar.update(task, advance=1, scene=section.scene),
-                on_section=on_section,
-            )
+            watch = Watcher(on_verdicts=on_verdicts, on_step=on_step, on_section=on_section)
             return render(board, out=folder, model=model, options=options, watch=watch)
-    except KeyboardInterrupt as stop:
-        kept = f"stopped: {done} of {total} sections are kept in {folder}"
-        errors.print(f"{kept}; the same command goes on from there", soft_wrap=True)
+    except (KeyboardInterrupt, Terminated) as stop:
+        errors.print(f"stopped: {_kept(folder)}; the same command goes on from there", soft_wrap=True)
         raise typer.Exit(143 if isinstance(stop, Terminated) else 130) from None
+
+
+def _kept(folder: Path) -> str:
+    try:
+        status = api.status(folder)
+    except RelaxError:
+        return "nothing was rendered yet"
+    return f"{status.done} of {status.total} sections are kept in {folder}"
 
 
 @app.command()
@@ -198,8 +218,8 @@ def evaluate(
     prompt: Annotated[str | None, typer.Option(help="what they should show; default: their scenes' own")] = None,
     target_class: Annotated[list[str], typer.Option(help="the action judge's label for it; may be repeated")] = [],  # noqa: B006
     reference: Annotated[Path | None, typer.Option(help="a film to compare with, frame by frame")] = None,
-    action: Annotated[str | None, typer.Option(help="action judge: packaged, videomae, folder or hub id")] = None,
-    text: Annotated[str | None, typer.Option(help="text judge: packaged, clip, folder or hub id")] = None,
+    action: Action = None,
+    text: TextJudge = None,
     device: Annotated[str, typer.Option(help="cpu, cuda")] = "cpu",
     as_json: Annotated[bool, typer.Option("--json", help="print everything, with the series")] = False,
 ) -> None:
@@ -222,13 +242,17 @@ def sweep(
     out: Out = None,
     quick: Quick = False,
     model: Model = None,
+    action: Action = None,
+    text: TextJudge = None,
     device: Device = None,
     dtype: Dtype = None,
     memory: Memory = MemoryChoice.auto,
 ) -> None:
     """Compare settings on the same films; a sweep that was stopped goes on where it was."""
+    judges = {"action": action, "text": text}
     loading = {"model": model, "device": device, "dtype": dtype, "memory": memory.value}
-    done = _compare(spec, out or _place(Path(spec).stem, quick), quick, loading)
+    place = out or Path("out") / (Path(spec).stem + ("-quick" if quick else ""))
+    done = _compare(spec, place, {"quick": quick, **judges, **loading})
     console.print(str(done.page), soft_wrap=True)
 
 
@@ -236,8 +260,9 @@ def sweep(
 def calibrate(
     spec: Annotated[str, typer.Argument(help="a sweep (YAML) with images of the model's kind")] = "calibration",
     out: Out = None,
-    quick: Quick = False,
     model: Model = None,
+    action: Action = None,
+    text: TextJudge = None,
     device: Device = None,
     dtype: Dtype = None,
     memory: Memory = MemoryChoice.auto,
@@ -246,8 +271,10 @@ def calibrate(
     if spec == "calibration" and model not in (None, "puppet"):
         fact = "the sweep that comes along shows the packaged model's figures"
         _warn(f"{fact}; write one with images of this model's kind")
-    loading = {"model": model, "device": device, "dtype": dtype, "memory": memory.value, "calibrate": True}
-    done = _compare(spec, out or _place(f"calibration-{Path(model or 'own').name}", quick), quick, loading)
+    judges = {"action": action, "text": text}
+    loading = {"model": model, "device": device, "dtype": dtype, "memory": memory.value}
+    place = out or Path("out") / f"calibration-{Path(model or 'own').name}"
+    done = _compare(spec, place, {"calibrate": True, **judges, **loading})
     use = "for `profile:` of storyboards, or framepack_relax.json of the model"
     console.print(f"{done.profile}: {use}", soft_wrap=True)
 
@@ -256,11 +283,7 @@ def _dim(field: str) -> TextColumn:
     return TextColumn(f"{{task.fields[{field}]}}", style="dim", markup=False)
 
 
-def _place(name: str, quick: bool) -> Path:
-    return Path("out") / (f"{name}-quick" if quick else name)
-
-
-def _compare(spec: str, folder: Path, quick: bool, options: dict[str, Any]) -> "Outcome":
+def _compare(spec: str, folder: Path, options: dict[str, Any]) -> "Outcome":
     """A sweep with a bar and its table."""
     _quiet()
     film = TextColumn("film {task.completed} of {task.total}")
@@ -271,7 +294,7 @@ def _compare(spec: str, folder: Path, quick: bool, options: dict[str, Any]) -> "
         def on_film(row: dict[str, Any], total: int) -> None:
             bar.update(task, advance=1, total=total, arm=row["arm"], visible=True)
 
-        done = api.sweep(spec, out=folder, quick=quick, on_film=on_film, **options)
+        done = api.sweep(spec, out=folder, on_film=on_film, **options)
     for line in done.notes:
         _warn(line)
     console.print(tables.sweep_table(done.cells))
@@ -326,7 +349,7 @@ def options(
 
 
 def _terminate(number: int, frame: Any) -> None:
-    raise Terminated
+    raise Terminated(143)
 
 
 def main() -> None:

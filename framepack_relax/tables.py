@@ -73,16 +73,15 @@ def report_table(plan: RenderPlan, report: Mapping[str, Any]) -> Table:
 
 
 def verdict_line(verdicts: "Sequence[Verdict]") -> str:
-    """What an existing folder gives and why the rest is rendered; empty for a new folder."""
-    kept = [section for section, why in verdicts if why is None]
-    changed = [(section, why) for section, why in verdicts if why not in (None, NOT_THERE)]
-    if not kept and not changed:
-        return ""
-    line = f"{len(kept)} of {len(verdicts)} sections are kept"
-    if changed:
-        section, why = changed[0]
-        line += f"; from section {section.index} (scene {section.scene}) on rendered anew: {why}"
-    return line
+    """What an existing folder gives, and of every shot from where on and why it is rendered; empty for a new folder."""
+    kept = sum(why is None for _, why in verdicts)
+    said = [f"{kept} of {len(verdicts)} sections are kept"]
+    for shot in dict.fromkeys(section.shot for section, _ in verdicts):
+        anew = [(section, why) for section, why in verdicts if section.shot == shot and why is not None]
+        if any(why != NOT_THERE for _, why in anew):
+            section, why = anew[0]
+            said.append(f"from section {section.index} (scene {section.scene}) on rendered anew: {why}")
+    return "; ".join(said) if kept or len(said) > 1 else ""
 
 
 def status_table(status: Status) -> Table:
@@ -98,10 +97,10 @@ def status_text(status: Status, now: float) -> str:
     said = [f"{status.done} of {status.total} sections on disk"]
     if status.at_work:
         said.append(f"at work: {status.at_work}")
-        if status.seconds_left:
-            said.append(f"about {_duration(status.seconds_left)} left")
     elif status.done < status.total:
         said.append("nobody is at work; `framepack-relax render` goes on from here")
+    if status.seconds_left:
+        said.append(f"about {_duration(status.seconds_left)} left")
     if status.newest is not None:
         said.append(f"newest section {_duration(max(0.0, now - status.newest))} ago")
     if status.film:
@@ -162,7 +161,7 @@ def evaluation_table(rows: Sequence[Mapping[str, Any]]) -> Table:
 def sweep_table(cells: "Sequence[Cell]") -> Table:
     """A row per arm: means; of action and motion the interval too, and the share of pairs won against the first arm."""
     failures = [kind for kind in cells[0].failures if any(cell.failures[kind] for cell in cells)]
-    names = [n for n in ("target", "motion", "identity", "seam", "forwards", "seconds") if n in cells[0].figures]
+    names = [n for n in ("target", "motion", "identity", "jump", "forwards", "seconds") if n in cells[0].figures]
     table = _compact("", left="", caption="means; 95 % bootstrap interval; share of pairs won against the first arm")
     table.add_column("arm", no_wrap=True)
     for name in ("films", *names, *failures):

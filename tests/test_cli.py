@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -85,6 +86,18 @@ def test_a_plans_mistakes_are_located_too(board, tmp_path):
     no_image.write_text("scenes:\n" + SCENES)
     done = run("plan", no_image, "--model", "framepack-f1")
     assert done.returncode == 2 and "none.yaml:2:5: scenes[0]: shot 1 has no start image" in done.stderr
+
+
+def test_a_model_that_does_not_exist_is_told_at_its_place(board, tmp_path):
+    for name in ("puppe", "x" * 300):
+        file = board(SCENES)
+        file.write_text(re.sub("^model: .*", f"model: {name}", file.read_text()))
+        done = run("plan", file)
+        assert done.returncode == 2 and "Traceback" not in done.stderr
+        assert f": model: {name}: no such model; known are puppet" in done.stderr.replace("\n", "")
+        assert done.stderr.startswith(f"{file}:1:8: model: ")
+    done = run("plan", board(SCENES), "--model", "x" * 300)
+    assert done.returncode == 2 and done.stderr.startswith("model: xxx"), "the file does not say it"
 
 
 def test_missing_weights_are_one_clear_message(board, tmp_path):

@@ -1,6 +1,7 @@
 """The evaluation of films: what is read, what each figure is where the answer is known, and what is missing."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -9,6 +10,7 @@ import pytest
 from faults import TOOL
 
 import framepack_relax as fr
+from framepack_relax.evaluate.evaluation import JUDGES
 from framepack_relax.evaluate.film import read_film
 from framepack_relax.evaluate.perceptual import measure_stability
 from framepack_relax.video.writer import Mp4Writer
@@ -34,6 +36,10 @@ def test_a_film_is_read_with_its_scenes_and_made_small(tmp_path):
     assert film.frames.shape == (25, 256, 512, 3) and film.fps == 24 and film.seconds == pytest.approx(25 / 24)
     assert film.model == "puppet" and [scene.prompt for scene in film.scenes] == ["x", "y"]
     assert len(film.cut(film.scenes[1]).frames) == 15
+    tags = {"framepack_relax": json.dumps({"scenes": [scenes[0], {**scenes[1], "follows": True}]})}
+    film = read_film(write(tmp_path / "h.mp4", moving_square(25), tags=tags))
+    assert len(film.cut(film.scenes[1]).frames) == 16, "the change at the border is the scene's"
+    assert [len(film.shot_until(scene)) for scene in film.scenes] == [10, 25]
     foreign = write(tmp_path / "g.mp4", moving_square(5), tags={"framepack_relax": '{"scenes": [1]}'})
     assert (read_film(foreign).model, read_film(foreign).scenes) == (None, ())
 
@@ -61,10 +67,31 @@ def test_stability_between_frames_to_the_first_and_to_a_reference():
         measure_stability(ramp, 8, brightness, ramp[:, :, :4])
 
 
+def test_scenes_are_held_against_their_shot_and_the_same_moment_of_a_reference(tmp_path):
+    ramp = np.full((109, 96, 96, 3), 60, np.uint8) + np.arange(109, dtype=np.uint8)[:, None, None, None]
+    scenes = [{"id": "a", "prompt": "x", "frames": [0, 37]}, {"id": "b", "prompt": "y", "frames": [37, 109]}]
+    tags = {"framepack_relax": json.dumps({"scenes": [scenes[0], {**scenes[1], "follows": True}]})}
+    film = write(tmp_path / "f.mp4", ramp, tags=tags)
+    rows, _ = fr.evaluate([film], reference=film, action="packaged", text="packaged", distance=brightness)
+    assert [row["lpips"]["reference"] for row in rows] == [0, 0]
+    assert rows[0]["drift"]["exposure"] == 0 and rows[1]["drift"]["exposure"] == pytest.approx(72 / 255, rel=0.05)
+    other = write(tmp_path / "g.mp4", ramp, fps=24)
+    with pytest.raises(fr.EvaluationError, match="reference has 24 fps, the film 30"):
+        fr.evaluate([film], reference=other, action="packaged", text="packaged", distance=brightness)
+
+
+def test_a_judge_that_cannot_be_loaded_is_a_note(tmp_path):
+    folder = shutil.copytree(JUDGES / "action", tmp_path / "action")
+    (folder / "preprocessor_config.json").unlink()
+    film = write(tmp_path / "f.mp4", moving_square(8))
+    rows, notes = fr.evaluate([film], prompt="x", action=str(folder), text="packaged", distance=brightness)
+    assert any(note.startswith(f"{folder}: cannot be loaded (") for note in notes)
+    assert "action" not in rows[0] and rows[0]["text"]["checkpoint"].endswith("text") and "lpips" in rows[0]
+
+
 def test_a_missing_instrument_is_said_and_the_others_measure(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "empty"))
     rows, notes = fr.evaluate([write(tmp_path / "f.mp4", moving_square())], prompt="a square", action="videomae")
-    assert any("not for commercial use" in line for line in notes)
     assert any("MCG-NJU/videomae-base-finetuned-kinetics" in line and "hf download" in line for line in notes)
     assert rows[0]["motion"]["mean"] == pytest.approx(30 / 96, rel=0.25) and "action" not in rows[0]
     assert rows[0]["drift"]["drift"] > 0

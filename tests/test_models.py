@@ -111,6 +111,34 @@ def test_incomplete_and_unsafe_folders_are_refused_by_name(copy):
         load(str(copy), device="cpu")
 
 
+@pytest.mark.parametrize("part", ["text_encoder", "text_encoder_2", "image_encoder", "vae"])
+def test_damaged_parts_are_refused_by_name(copy, part):
+    file = next((copy / part).glob("*.safetensors"))
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(ModelError, match=f"{part}: the {part} cannot be loaded: .*; download it again"):
+        load_part(find(str(copy)), part, torch.float32)
+
+
+def test_a_config_that_divides_by_zero_is_refused_by_name(copy):
+    config = copy / "vae/config.json"
+    config.write_text(config.read_text().replace('"norm_num_groups": 4', '"norm_num_groups": 0'))
+    with pytest.raises(ModelError, match="vae: the vae cannot be loaded"):
+        load(str(copy), device="cpu")
+
+
+def test_a_fingerprint_sees_any_bit_and_any_setting(copy, tmp_path):
+    seen = {find(str(copy)).fingerprint()}
+    for file in (copy / "tokenizer/tokenizer.json", copy / "transformer/config.json"):
+        file.write_text(file.read_text() + " ")
+        seen.add(find(str(copy)).fingerprint())
+    large = bytearray(80 << 20)
+    for place in (0, 41 << 20, (80 << 20) - 1):  # a file that is too large to be read whole: any tensor of 2 MiB
+        large[place : place + (2 << 20) + (1 << 16)] = b"\1" * ((2 << 20) + (1 << 16))
+        (copy / "vae/more.safetensors").write_bytes(large[: 80 << 20])
+        seen.add(find(str(copy)).fingerprint())
+    assert len(seen) == 6
+
+
 def test_a_truncated_weight_file_is_refused_by_name(copy):
     weights = next((copy / "transformer").glob("*.safetensors"))
     weights.write_bytes(weights.read_bytes()[:1000])

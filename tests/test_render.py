@@ -34,6 +34,7 @@ def test_a_run_folder_holds_everything(film, tmp_path):
     shots = {"00": ("start", "000", "001", "002"), "01": ("start", "000", "001")}
     sections = {f"shots/{shot}/{name}.safetensors" for shot, names in shots.items() for name in names}
     files = {"video.mp4", "plan.json", "report.json", "story.yaml", "images/0.png", "contact.png", "curves.png"}
+    sections.add("shots/wanted.json")
     assert found - {".lock"} == files | sections
     assert len(list(read_frames(film.path))) == 182 == film.plan.frames
     latents = load_file(out / "shots/00/001.safetensors")["latents"]
@@ -45,7 +46,7 @@ def test_a_run_folder_holds_everything(film, tmp_path):
     assert (resolved.size, resolved.fps, resolved.order) == ((32, 32), 30, "forward")
     assert resolved == parse_storyboard((out / "story.yaml").read_text(encoding="utf8"))
     facts = json.loads(tags["framepack_relax"])
-    assert set(facts) == {"versions", "model", "weights", "seeds", "scenes"}
+    assert set(facts) == {"model", "weights", "dtype", "device", "versions", "seeds", "scenes"}
     assert facts["scenes"][1] == {"id": "flip", "prompt": "a red figure does a backflip", "frames": [73, 109]}
 
 

@@ -19,7 +19,8 @@ from safetensors.torch import load_file
 import framepack_relax as fr
 from framepack_relax.render import folder as run_folder
 from framepack_relax.render.loop import Watcher, render
-from framepack_relax.video.writer import Mp4Writer, read_frames
+from framepack_relax.tables import verdict_line
+from framepack_relax.video.writer import Mp4Writer, read_frames, read_metadata
 
 FILM = """
   - {id: calm, prompt: a red figure stands still, seconds: 2.4}
@@ -222,6 +223,15 @@ def test_latents_that_are_not_finite_take_another_seed_if_that_is_wanted(place, 
     assert packets(film.path) == packets(again.path)
 
 
+def test_infinite_latents_stop_a_render_as_nan_does(place, model):
+    shutil.rmtree(place / "out")
+    with (
+        failing(model.transformer, range(4, 5), lambda output: (output[0] * float("inf"),)),
+        pytest.raises(fr.RenderError, match=r"scene flip, section 2, step 0: the latents hold NaN or infinity"),
+    ):
+        fr.render(place / "story.yaml", out=place / "out", model=model)
+
+
 def test_three_other_seeds_are_tried_then_it_stops_with_scene_section_and_step(place, whole, model):
     shutil.rmtree(place / "out")
     with (
@@ -284,6 +294,9 @@ def test_a_film_that_points_outside_its_folder_or_is_none_is_refused(place, tmp_
     for tags in ({}, {"framepack_relax_storyboard": story, "framepack_relax_images": "[1]"}):
         with pytest.raises(fr.RenderError, match="holds no storyboard"):
             fr.restore(film(tags), tmp_path / "x")
+    deep = {"framepack_relax_storyboard": story, "framepack_relax_images": "[" * 100_000}
+    with pytest.raises(fr.RenderError, match="holds no storyboard"):
+        fr.restore(film(deep), tmp_path / "x")
     (tmp_path / "text.mp4").write_text("hello")
     with pytest.raises(fr.RenderError, match="cannot be read as a film"):
         fr.restore(tmp_path / "text.mp4", tmp_path / "x")
@@ -296,7 +309,7 @@ def test_status_counts_what_is_there(place, tmp_path):
         os.utime(place / "out" / file, (now - 100 + 10 * number,) * 2)
     status = fr.status(place / "out")
     assert status.scenes == (("calm", 2, 2), ("flip", 1, 2), ("next", 1, 1))
-    assert (status.done, status.total, status.film) == (4, 5, place / "out/video.mp4")
+    assert (status.done, status.total, status.film) == (4, 5, None), "the film holds a section that is not there"
     assert status.seconds_per_section == pytest.approx(10) and status.seconds_left == pytest.approx(10)
     with pytest.raises(fr.RenderError, match="is not the folder of a render"):
         fr.status(tmp_path)
@@ -304,3 +317,98 @@ def test_status_counts_what_is_there(place, tmp_path):
         [TOOL, "status", str(place / "out")], capture_output=True, text=True, env={**os.environ, "COLUMNS": "200"}
     )
     assert shown.returncode == 0 and "4 of 5 sections on disk" in shown.stdout and "nobody is at work" in shown.stdout
+    assert "about 10 s left" in shown.stdout
+    file = place / "out/shots/00/002.safetensors"
+    for damaged in (file.read_bytes()[:-1], b"garbage", b"\xff" * 8 + b"{" + b"[" * 100_000):
+        file.write_bytes(damaged)
+        assert fr.status(place / "out").done == 3
+
+
+def test_status_counts_what_the_newest_plan_asks_for(place, model):
+    assert fr.status(place / "out").film == place / "out/video.mp4"
+    file = place / "story.yaml"
+    file.write_text(file.read_text().replace("intensity: 0.9", "intensity: 0.5"))
+
+    def stop(section, seed):
+        if section.index == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        render(fr.read(file), out=place / "out", model=model, watch=Watcher(on_section=stop))
+    status = fr.status(place / "out")
+    assert status.scenes == (("calm", 2, 2), ("flip", 1, 2), ("next", 1, 1)) and status.film is None
+
+
+def test_every_shot_says_from_where_on_it_is_rendered_anew(place, model):
+    file = place / "story.yaml"
+    file.write_text(file.read_text().replace("intensity: 0.9", "intensity: 0.5").replace("blue", "red"))
+    (place / "out/shots/00/001.safetensors").unlink()
+    told: list[str] = []
+    watch = Watcher(on_verdicts=lambda verdicts: told.append(verdict_line(verdicts)))
+    render(fr.read(file), out=place / "out", model=model, watch=watch)
+    assert told == [
+        "1 of 5 sections are kept; from section 1 (scene calm) on rendered anew: it is not there yet; "
+        "from section 4 (scene next) on rendered anew: prompt: a blue figure walks -> a red figure walks"
+    ]
+
+
+@pytest.mark.parametrize("head", ["order: inverted", "decode: blend"])
+def test_inverted_order_and_the_blend_go_on_to_the_same_bits_too(place, model, head):
+    file = place / "story.yaml"
+    file.write_text(f"{head}\n{file.read_text()}")
+    whole = fr.render(file, out=place / "whole", model=model)
+
+    def stop(section, seed):
+        if section.index == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        render(fr.read(file), out=place / "parts", model=model, watch=Watcher(on_section=stop))
+    film = fr.render(file, out=place / "parts", model=model)
+    assert 0 < sum(section["reused"] for section in film.report["sections"]) < SECTIONS
+    assert same(place / "parts", whole.folder)
+
+
+def test_a_section_that_is_lost_before_its_decode_is_one_message(place, model):
+    file = place / "story.yaml"
+    file.write_text("order: inverted\n" + file.read_text())
+
+    def lose(section, seed):
+        if section.index == 2:
+            (place / "parts/shots/00/003.safetensors").write_bytes(b"")
+
+    with pytest.raises(fr.RenderError, match=r"003\.safetensors: was removed or damaged during the render"):
+        render(fr.read(file), out=place / "parts", model=model, watch=Watcher(on_section=lose))
+
+
+def test_a_users_own_storyboard_is_not_overwritten(place, model):
+    before = (place / "story.yaml").read_text()
+    with pytest.raises(fr.RenderError, match=r"has a story\.yaml that is not a render's; choose another --out"):
+        fr.render(place / "story.yaml", out=place, model=model)
+    with pytest.raises(fr.RenderError, match="not a render's"):
+        fr.restore(place / "out/video.mp4", place)
+    assert (place / "story.yaml").read_text() == before
+
+
+def test_a_film_names_the_model_and_the_seeds_that_made_it(place, model):
+    scenes = [fr.Scene(id="a", prompt="a red figure walks", seconds=2.4)]
+    with failing(model.transformer, range(2, 3), nan):
+        film = fr.render(
+            scenes, image=str(place / "hero.png"), steps=2, model=model, out=place / "film", on_nan="retry"
+        )
+    facts = json.loads(read_metadata(film.path)["framepack_relax"])
+    assert facts["model"] == model.source.name == fr.read(place / "film/story.yaml").model
+    assert facts["seeds"]["1"] == film.report["sections"][1]["seed"] != film.plan.sections[1].seed
+    assert facts["dtype"] == "torch.float32"
+
+
+def test_a_film_made_otherwise_is_rendered_again_as_it_was_and_what_differs_is_said(place, model):
+    tags = read_metadata(place / "out/video.mp4")
+    facts = json.loads(tags["framepack_relax"])
+    facts |= {"dtype": "torch.bfloat16", "weights": "0" * 32}
+    tags["framepack_relax"] = json.dumps(facts)
+    with Mp4Writer(place / "other.mp4", fps=30, size=(32, 32), crf=20, metadata=tags) as writer:
+        writer.write(np.zeros((2, 32, 32, 3), np.uint8))
+    done = subprocess.run([TOOL, "rerun", "other.mp4"], cwd=place, capture_output=True, text=True)
+    assert done.returncode == 0 and "will not come out the same to the bit: weights: 000" in done.stderr
+    assert json.loads((place / "out/other-again/report.json").read_text())["model"]["dtype"] == "torch.bfloat16"

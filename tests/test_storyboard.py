@@ -157,7 +157,7 @@ def test_an_alias_is_refused_beside_its_anchor():
         (b"title: \xff\n", ":1: byte 0xff is not UTF-8"),
         (b"a: 1\nb: \xe9t\xe9\n", ":2: byte 0xe9 is not UTF-8"),
         ("title: a".encode("utf-16"), ":1: byte 0xff is not UTF-8"),
-        (b"#" * (1 << 20) + b"#", ": is larger than 1 MiB"),
+        (b"#" * (1 << 19) + b"#", ": is larger than 512 KiB"),
     ],
 )
 def test_bytes_that_are_no_storyboard(tmp_path, data, fact):
@@ -216,6 +216,17 @@ def test_files_a_board_names_stay_in_its_folder(tmp_path):
             assert parse_storyboard(text, folder=folder).resolve(name).exists()
         else:
             assert fact in told(text, folder=folder)[0]
+
+
+def test_of_very_many_mistakes_the_first_are_told(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"")
+    many = "scenes: [" + "{a: 1, b: 2}, " * 3_000 + "]"
+    more = "scenes: [" + "{a: 1}, " * 20_000 + "]"
+    wide = "scenes: [{" + ", ".join(f"a{n}: 1" for n in range(30_000)) + "}]"
+    for text, last in ((many, "mend these first"), (more, "holds 20000 items"), (wide, "mend these first")):
+        with pytest.raises(StoryboardError) as caught:
+            parse_storyboard(text, folder=tmp_path)
+        assert last in str(caught.value).splitlines()[-1] and len(caught.value.problems) <= 201
 
 
 def test_an_image_in_mid_shot_is_told_how_to_cut():

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from transformers import VideoMAEForVideoClassification, VideoMAEImageProcessor
 
 from ..errors import EvaluationError
+from ..models.catalog import fingerprint
 from .windows import window_frames
 
 STATIC = "static"
@@ -42,12 +43,12 @@ class ActionScores:
 
 
 class ActionJudge:
-    """A VideoMAEForVideoClassification in a folder or on the hub."""
+    """A VideoMAEForVideoClassification in a folder; `name` is what to call it."""
 
-    def __init__(self, name: str | Path, *, device: str = "cpu") -> None:
-        self.name = str(name)
-        self.model = VideoMAEForVideoClassification.from_pretrained(name, dtype=torch.float32).to(device).eval()
-        self.processor = VideoMAEImageProcessor.from_pretrained(name)
+    def __init__(self, folder: Path, *, name: str = "", device: str = "cpu") -> None:
+        self.name, self.weights = name or str(folder), fingerprint({"action": folder})
+        self.model = VideoMAEForVideoClassification.from_pretrained(folder, dtype=torch.float32).to(device).eval()
+        self.processor = VideoMAEImageProcessor.from_pretrained(folder)
         names: dict[int, str] = self.model.config.id2label
         self.labels = tuple(names[number] for number in sorted(names))
 

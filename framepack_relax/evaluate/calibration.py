@@ -1,8 +1,8 @@
 """From a sweep to an intensity profile: for each level of intensity the settings that serve it best on a model.
 
 A level weighs what a film gains (the wanted action seen, motion) against what it costs (failures, another figure or
-place). An arm must beat plain FramePack on the same films, by the lower end of a bootstrap interval over seeds; where
-none does, the level stays at rest.
+place). The arm that gains most over plain FramePack on the same films is taken, unless the best of as many arms would
+do as well by chance; then the level stays at rest.
 """
 
 from collections.abc import Sequence
@@ -17,13 +17,12 @@ from ..plan.settings import choose_profile, relax_scene
 from ..relax.profile import Relaxation, paper_profile, written
 from ..storyboard import Guidance
 from .spec import Job
-from .statistics import Cell, Row, interval, paired, summarise
+from .statistics import Cell, Row, chance, interval, paired, seed_means, summarise
 
 THRESHOLD = 0.25  # intensity up to which a scene is at rest, as in the paper's profile
 FASTEST = 1.0  # short sides a second from which on more motion is no more gain
-STRANGE = 0.1  # mean RGB difference from which on it is another place; likeness of embeddings follows the pose (LOG.md)
-DOUBT = 0.1  # on both sides of an interval together, over all arms of a sweep (Bonferroni)
-BROKEN = ("chaos", "collapse", "freeze", "snap-back")
+DOUBT = 0.025  # largest probability that the choice is chance
+BROKEN = ("chaos", "freeze", "snap-back")  # not where the judge sees the wanted action: jumps come back, too
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,46 +32,63 @@ class Level:
     first: float
     target: float  # probability of the wanted action
     motion: float
-    broken: float  # chaos, collapse, freeze or snap-back
-    drift: float  # of colours from the shot's first frame
+    broken: float  # collapse; chaos, freeze or snap-back where the wanted action is not seen
+    strange: float  # another figure or place than the film's own
 
 
 LEVELS = (
-    Level(first=THRESHOLD, target=1.0, motion=0.0, broken=1.0, drift=1.0),
-    Level(first=0.5, target=1.0, motion=0.5, broken=1.0, drift=0.5),
-    Level(first=0.8, target=1.0, motion=1.0, broken=0.5, drift=0.25),
+    Level(first=THRESHOLD, target=1.0, motion=0.0, broken=1.0, strange=1.0),
+    Level(first=0.5, target=1.0, motion=0.5, broken=1.0, strange=0.5),
+    Level(first=0.8, target=1.0, motion=1.0, broken=0.5, strange=0.25),
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """An arm and what it gains over the first arm, in the level's own measure, with its 95 % interval."""
+    """An arm and what it gains over the first arm, in the level's own measure, with its 95 % interval.
+
+    The largest of many gains is larger than the arm's true one: `chance` takes that into account, the interval not.
+    """
 
     arm: str
     gain: float
     low: float
     high: float
+    chance: float = 1.0
 
 
 def utility(row: Row, level: Level) -> float:
     """What a film is worth; figures of missing judges count nothing."""
-    gained = level.target * (row.get("target") or 0.0) + level.motion * min(1.0, row["motion"] / FASTEST)
-    broken = any(row["failures"].get(kind, False) for kind in BROKEN)
-    return gained - level.broken * broken - level.drift * min(1.0, row["drift"] / STRANGE)
+    seen = row.get("target") or 0.0
+    gained = level.target * seen + level.motion * min(1.0, row["motion"] / FASTEST)
+    broken = row["failures"].get("collapse", False) or (
+        seen < 0.5 and any(row["failures"].get(kind, False) for kind in BROKEN)
+    )
+    return gained - level.broken * broken - level.strange * (1 - row.get("identity", 1.0))
+
+
+def ranked(rows: Sequence[Row], level: Level) -> list[Choice]:
+    """Every arm but the first by what it gains, best first; `chance` is that of the best of them all."""
+    worth, first = [{**row, "worth": utility(row, level)} for row in rows], rows[0]["arm"]
+    arms = list(dict.fromkeys(row["arm"] for row in rows if row["arm"] != first))
+    gaps = {arm: paired(worth, arm, first, "worth") for arm in arms}
+    gains = {arm: seed_means(found) for arm, found in gaps.items()}
+    # an arm that is surely worse would pass for a sure gain when its signs are turned (Hansen's test, 2005)
+    rivals = [found for found in gains.values() if chance(-found[None]) > DOUBT]
+    doubt = chance(np.array(rivals)) if rivals else 1.0
+    made = []
+    for arm in sorted(arms, key=lambda name: -gains[name].mean()):
+        low, high = interval(gaps[arm])
+        made.append(Choice(arm=arm, gain=float(gains[arm].mean()), low=low, high=high, chance=doubt))
+    return made
 
 
 def choose(rows: Sequence[Row], level: Level) -> Choice:
-    """The arm with the largest gain among those that surely gain, else the first; more arms, wider intervals."""
-    worth, first = [{**row, "worth": utility(row, level)} for row in rows], rows[0]["arm"]
-    others = dict.fromkeys(row["arm"] for row in rows if row["arm"] != first)
-    best = Choice(arm=first, gain=0.0, low=0.0, high=0.0)
-    for arm in others:
-        gaps = paired(worth, arm, first, "worth")
-        low, high = interval(gaps, DOUBT / len(others))
-        mean = float(np.mean([gap for _, gap in gaps]))
-        if low > 0 and mean > best.gain:
-            best = Choice(arm=arm, gain=mean, low=low, high=high)
-    return best
+    """The arm that gains most, else the first, which is plain FramePack."""
+    best = ranked(rows, level)[0]
+    if best.gain > 0 and best.chance <= DOUBT:
+        return best
+    return Choice(arm=rows[0]["arm"], gain=0.0, low=0.0, high=0.0)
 
 
 def candidates(jobs: Sequence[Job], facts: ModelFacts) -> dict[str, Relaxation]:
@@ -97,7 +113,8 @@ def calibrated_profile(rows: Sequence[Row], jobs: Sequence[Job], facts: ModelFac
         choice = choose(rows, level)
         levels.append([level.first, written(arms[choice.arm])])
         gain = [round(x, 3) for x in (choice.gain, choice.low, choice.high)]
-        figures.append({"arm": choice.arm, "gain": gain, "weights": asdict(level), "means": _means(cells[choice.arm])})
+        said = {"arm": choice.arm, "gain": gain, "chance": round(choice.chance, 4), "weights": asdict(level)}
+        figures.append({**said, "means": _means(cells[choice.arm])})
     plain = cells[rows[0]["arm"]]
     return {
         "name": "calibrated",
@@ -109,5 +126,5 @@ def calibrated_profile(rows: Sequence[Row], jobs: Sequence[Job], facts: ModelFac
 
 
 def _means(cell: Cell) -> dict[str, float]:
-    named = {name: cell.figures[name].mean for name in ("target", "motion", "drift", "seam") if name in cell.figures}
+    named = {name: cell.figures[name].mean for name in ("target", "motion", "identity", "jump") if name in cell.figures}
     return {name: round(float(value), 3) for name, value in (named | cell.failures).items()}

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
 
 from ..errors import EvaluationError, ModelError
 from ..models.catalog import find_checkpoint
@@ -20,7 +22,7 @@ from .text import TextJudge
 JUDGES = Path(__file__).parent / "judges"
 ACTION = {"packaged": str(JUDGES / "action"), "videomae": "MCG-NJU/videomae-base-finetuned-kinetics"}
 TEXT = {"packaged": str(JUDGES / "text"), "clip": "openai/clip-vit-large-patch14"}
-LICENCES = {"videomae": "CC BY-NC 4.0: not for commercial use"}
+LICENCES = {ACTION["videomae"]: "CC BY-NC 4.0: not for commercial use"}
 TOP = 5  # labels
 AT_ONCE = 1.2  # seconds in which an action should have started
 PROMPTED = 16  # frames of a film that are compared with its prompt
@@ -39,26 +41,33 @@ class Instruments:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Which networks measure."""
-        judges = [Path(judge.name).name for judge in (self.action, self.text) if judge]
+        """Which networks measure, by their weights."""
+        judges = [judge.weights for judge in (self.action, self.text) if judge]
         return (*judges, "lpips") if self.distance else tuple(judges)
 
 
-def gather(*, action: str, text: str, device: str = "cpu") -> Instruments:
-    """Instruments by name (`packaged`, `videomae`, `clip`), folder or hub id."""
-    notes: list[str] = [f"{action}: {LICENCES[action]}"] if action in LICENCES else []
+def gather(*, action: str, text: str, device: str = "cpu", distance: Distance | None = None) -> Instruments:
+    """Instruments by name (`packaged`, `videomae`, `clip`), folder or hub id; `distance` stands in for LPIPS."""
+    notes: list[str] = []
 
-    def take(build: Callable[[], T]) -> T | None:
+    def take(name: str, build: Callable[[], T]) -> T | None:
         try:
-            return build()
+            made = build()
         except (EvaluationError, ModelError) as error:
             notes.append(str(error))
-            return None
+        except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+            reason = (str(error).strip().splitlines() or [repr(error)])[0]
+            notes.append(f"{name}: cannot be loaded ({reason}); download it again")
+        else:
+            notes.extend([f"{name}: {LICENCES[name]}"] if name in LICENCES else [])
+            return made
+        return None
 
+    action, text = ACTION.get(action, action), TEXT.get(text, text)
     return Instruments(
-        action=take(lambda: ActionJudge(find_checkpoint(ACTION.get(action, action)), device=device)),
-        text=take(lambda: TextJudge(find_checkpoint(TEXT.get(text, text)), device=device)),
-        distance=take(lpips_distance),
+        action=take(action, lambda: ActionJudge(find_checkpoint(action), name=action, device=device)),
+        text=take(text, lambda: TextJudge(find_checkpoint(text), name=text, device=device)),
+        distance=distance or take("lpips", lpips_distance),
         notes=tuple(notes),
     )
 
@@ -69,15 +78,27 @@ def judges_for(models: Set[str | None]) -> tuple[str, str]:
 
 
 def evaluate_scenes(
-    film: Film, instruments: Instruments, *, prompt: str | None = None, targets: Sequence[str] = (), **more: Any
+    film: Film,
+    instruments: Instruments,
+    *,
+    prompt: str | None = None,
+    targets: Sequence[str] = (),
+    reference: Film | None = None,
 ) -> list[dict[str, Any]]:
-    """With a prompt the whole film, else each scene that the film says it has, by its own prompt."""
+    """With a prompt the whole film, else each scene that the film says it has, by its own prompt.
+
+    `reference` is compared moment by moment; it has the film's frame rate. Raises EvaluationError.
+    """
+    if reference and reference.fps != film.fps:
+        raise EvaluationError(f"the reference has {reference.fps:g} fps, the film {film.fps:g}; they must be the same")
     if prompt is not None or not film.scenes:
-        return [{"scene": None, **evaluate(film, instruments, prompt=prompt, targets=targets, **more)}]
-    return [
-        {"scene": s.id, **evaluate(film.cut(s), instruments, prompt=s.prompt, targets=targets, **more)}
-        for s in film.scenes
-    ]
+        return [{"scene": None, **evaluate(film, instruments, prompt=prompt, targets=targets, reference=reference)}]
+    rows = []
+    for scene in film.scenes:
+        other, shot = reference and reference.cut(scene), film.shot_until(scene)
+        said = evaluate(film.cut(scene), instruments, prompt=scene.prompt, targets=targets, reference=other, shot=shot)
+        rows.append({"scene": scene.id, **said})
+    return rows
 
 
 def evaluate(
@@ -87,10 +108,12 @@ def evaluate(
     prompt: str | None = None,
     targets: Sequence[str] = (),
     reference: Film | None = None,
+    shot: NDArray[np.uint8] | None = None,
 ) -> dict[str, Any]:
     """Every figure of a film, as JSON; those of a missing instrument are absent.
 
-    `targets` are the action judge's labels that the film should show. Raises EvaluationError for a label it has not.
+    `targets` are the action judge's labels that the film should show. Drift is that of its last section against the
+    first of its `shot`, whose frames end with the film's. Raises EvaluationError for a label that the judge has not.
     """
     motion = measure_motion(film.frames, film.fps)
     made: dict[str, Any] = {
@@ -105,7 +128,7 @@ def evaluate(
         },
     }
     meter = MotionMeter()
-    meter.add(film.frames)
+    meter.add(film.frames if shot is None else shot)
     if sections := meter.figures():
         made["drift"] = {name: asdict(sections[-1])[name] for name in ("exposure", "colour", "drift")}
     if instruments.action:

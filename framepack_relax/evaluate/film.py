@@ -21,11 +21,12 @@ SIDE = 256  # px of the short side: larger frames are made as small when they ar
 
 @dataclass(frozen=True, kw_only=True)
 class FilmScene:
-    """A stretch of a film: frames[0] up to but not with frames[1]."""
+    """A stretch of a film: frames[0] up to but not with frames[1]; `follows`: without a cut before it."""
 
     id: str
     prompt: str
     frames: tuple[int, int]
+    follows: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +44,14 @@ class Film:
         return len(self.frames) / self.fps
 
     def cut(self, scene: FilmScene) -> "Film":
-        """One scene as a film of its own."""
-        return replace(self, frames=self.frames[slice(*scene.frames)], scenes=(scene,))
+        """One scene as a film of its own, from the frame that it follows on: the change at its border is its own."""
+        first, end = scene.frames
+        return replace(self, frames=self.frames[first - scene.follows : end], scenes=(scene,))
+
+    def shot_until(self, scene: FilmScene) -> NDArray[np.uint8]:
+        """Frames from the beginning of the scene's shot to its end."""
+        begins = [other.frames[0] for other in self.scenes if not other.follows and other.frames[0] <= scene.frames[0]]
+        return self.frames[max(begins, default=0) : scene.frames[1]]
 
 
 def read_film(path: Path) -> Film:
@@ -70,8 +77,9 @@ def _own_tags(text: str) -> tuple[str | None, tuple[FilmScene, ...]]:
         facts = json.loads(text)
         scenes = []
         for row in facts.get("scenes", []):
-            first, end = row["frames"]
-            scenes.append(FilmScene(id=str(row["id"]), prompt=str(row["prompt"]), frames=(int(first), int(end))))
+            first, end = (int(frame) for frame in row["frames"])
+            follows = first > 0 and bool(row.get("follows", False))
+            scenes.append(FilmScene(id=str(row["id"]), prompt=str(row["prompt"]), frames=(first, end), follows=follows))
         return facts.get("model"), tuple(scenes)
     except (ValueError, KeyError, TypeError, AttributeError):
         return None, ()

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import matplotlib  # noqa: F401  (the page's plots need it: known before hours of rendering)
 import yaml
 
+from ..errors import EvaluationError
 from ..models.loader import load
 from ..models.video_model import VideoModel
 from ..render.folder import writing
@@ -14,7 +16,7 @@ from .calibration import calibrated_profile, candidates
 from .evaluation import gather, judges_for
 from .pages import save_page
 from .spec import jobs, read_sweep
-from .statistics import Cell, Row, summarise
+from .statistics import FEWEST, Cell, Row, summarise
 from .sweep import run
 
 
@@ -50,9 +52,11 @@ def compare(
         candidates(planned, loaded.facts)  # before hours of rendering
     fitting = judges_for({loaded.facts.name})
     instruments = gather(action=judges[0] or fitting[0], text=judges[1] or fitting[1], device=str(loaded.device))
-    for event in sweep.scenes:
-        if event.target and instruments.action:
-            instruments.action.known(event.target)
+    for job in planned:
+        job.targets(instruments)  # before hours of rendering: labels that the judge does not have
+    if calibrating and not (instruments.action and all(job.event.target for job in planned)):
+        lacks = "a calibration needs an action judge, and a `target:` of every scene that it can name"
+        raise EvaluationError("\n".join([lacks, *instruments.notes]))
     rows = run(planned, out=out, model=loaded, instruments=instruments, on_film=lambda row: on_film(row, len(planned)))
     cells = summarise(rows)
     page = save_page(sweep.title, rows, cells, out)
@@ -61,4 +65,7 @@ def compare(
         said = yaml.safe_dump(calibrated_profile(rows, planned, loaded.facts), sort_keys=False, width=110)
         with writing(profile):
             profile.write_text(said, encoding="utf8")
-    return Outcome(rows=rows, cells=cells, page=page, profile=profile, notes=instruments.notes)
+    notes = instruments.notes
+    if calibrating and len({row["seed"] for row in rows}) < FEWEST:
+        notes += (f"fewer than {FEWEST} seeds cannot tell any arm from chance: the profile stays at rest",)
+    return Outcome(rows=rows, cells=cells, page=page, profile=profile, notes=notes)

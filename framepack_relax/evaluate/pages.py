@@ -4,22 +4,19 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from ..errors import EvaluationError
+from matplotlib.figure import Figure
+
 from ..render.folder import writing
 from .statistics import FIGURES, Cell, Row
 
-PLOTTED = ("target", "motion", "identity", "seam")
+PLOTTED = ("target", "motion", "identity", "jump")
 STYLE = """body{font:15px/1.5 system-ui;margin:2em auto;max-width:76em;padding:0 1em;color:#28282e}
 table{border-collapse:collapse;font-variant-numeric:tabular-nums}td,th{padding:.15em .7em;text-align:right}
 td:first-child,th:first-child{text-align:left}tr:nth-child(even){background:#f4f4f2}img{max-width:100%}"""
 
 
 def save_plots(cells: Sequence[Cell], out: Path) -> list[Path]:
-    """A PNG of the arms' means and intervals for each figure that was measured. Raises EvaluationError."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise EvaluationError("matplotlib is not installed: pip install 'framepack-relax[eval]'") from error
+    """A PNG of the arms' means and intervals for each figure that was measured."""
     made = []
     for name in PLOTTED:
         found = [(cell.arm, cell.figures[name]) for cell in cells if name in cell.figures]

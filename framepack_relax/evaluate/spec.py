@@ -16,6 +16,7 @@ from ..errors import Problem, StoryboardError
 from ..storyboard import Guidance, Relax, Scene, Storyboard, storyboard_from_scenes
 from ..storyboard.reader import parse_as, read_text
 from ..storyboard.schema import Part, Power, Seed, Steps, Words
+from .evaluation import Instruments
 
 READY = Path(__file__).parent / "specs"
 QUICK_SCENES, QUICK_STEPS = 2, 0.5  # of --quick: the first scenes, one seed, this share of the steps
@@ -29,13 +30,21 @@ class Start(Part):
     who: Words = Field(description="a red figure")
     where: Words = Field(description="on the beach")
 
+    def said(self, prompt: str) -> str:
+        return prompt.replace("{who}", self.who).replace("{where}", self.where)
+
 
 class Event(Part):
     """What should happen after the calm."""
 
     id: Words
     prompt: Words = Field(description="with {who} and {where}")
-    target: Words | None = Field(None, description="label that the action judge should give it")
+    target: Annotated[
+        tuple[Words, ...],
+        BeforeValidator(lambda value: (value,) if isinstance(value, str) else value, json_schema_input_type=Words),
+        Several,
+        Field(description="labels of the action judge for it: one, or several of which one must be seen"),
+    ] = ()
 
 
 class Grid(Part):
@@ -101,6 +110,15 @@ class Job:
     event: Event
     seed: int
     story: Storyboard
+    calms: tuple[str, ...]  # what stands still where: the film's own start, then the sweep's others
+
+    def targets(self, instruments: Instruments) -> list[str]:
+        """The event's labels that the action judge has. Raises EvaluationError if it has none of them."""
+        judge = instruments.action
+        if judge is None or not self.event.target:
+            return []
+        known = [label for label in self.event.target if label.casefold() in map(str.casefold, judge.labels)]
+        return known or [judge.known(self.event.target[0])]
 
 
 def read_sweep(name: str) -> tuple[Sweep, Path]:
@@ -123,19 +141,18 @@ def jobs(sweep: Sweep, folder: Path) -> list[Job]:
     cells, made = [cell for arm in sweep.arms for cell in arm.cells()], []
     for number in range(sweep.seeds):
         start = sweep.starts[number % len(sweep.starts)]
+        calms = tuple(dict.fromkeys(other.said(sweep.calm) for other in (start, *sweep.starts)))
         for event, arm in product(sweep.scenes, cells):
             story = _story(sweep, folder, start, event, arm, sweep.first_seed + number)
-            made.append(Job(arm=arm, event=event, seed=sweep.first_seed + number, story=story))
+            made.append(Job(arm=arm, event=event, seed=sweep.first_seed + number, story=story, calms=calms))
     return made
 
 
 def _story(sweep: Sweep, folder: Path, start: Start, event: Event, arm: Arm, seed: int) -> Storyboard:
-    def said(prompt: str) -> str:
-        return prompt.replace("{who}", start.who).replace("{where}", start.where)
-
-    scenes = [Scene(id="calm", prompt=said(sweep.calm), seconds=sweep.calm_seconds)] if sweep.calm_seconds else []
+    calm = start.said(sweep.calm)
+    scenes = [Scene(id="calm", prompt=calm, seconds=sweep.calm_seconds)] if sweep.calm_seconds else []
     act: dict[str, Any] = {"intensity": arm.intensity, "relax": arm.relax, "guidance": arm.guidance}
-    scenes.append(Scene(id="act", prompt=said(event.prompt), seconds=sweep.seconds, **act))
+    scenes.append(Scene(id="act", prompt=start.said(event.prompt), seconds=sweep.seconds, **act))
     story = storyboard_from_scenes(
         scenes, title=f"{arm.id}: {event.id}", model=sweep.model, profile=sweep.profile, seed=seed, steps=sweep.steps,
         sampler=sweep.sampler, size=sweep.size, image=start.image,

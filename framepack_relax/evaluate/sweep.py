@@ -10,21 +10,25 @@ from collections.abc import Callable
 from hashlib import blake2b
 from pathlib import Path
 
+import numpy as np
+
 from ..errors import EvaluationError
 from ..models.video_model import VideoModel
 from ..plan.planner import make_plan
-from ..plan.renderplan import RenderPlan
+from ..plan.renderplan import RenderPlan, SectionPlan
+from ..relax.guidance import branches
 from ..render.folder import writing
 from ..render.loop import Options, RenderedFilm, render
 from ..render.status import hold
+from ..video.motion import MotionMeter
 from .evaluation import Instruments, evaluate
 from .film import read_film
 from .spec import Job
 from .statistics import Row
 
 FILMS = "films.jsonl"
-EVERY = 4  # frames, of those whose likeness is taken
-MEASURES = 2  # raised when the same film would get other figures
+EVERY = 4  # frames, of those that are asked who and where
+MEASURES = 3  # raised when the same film would get other figures
 
 
 def run(
@@ -78,27 +82,45 @@ def made_by(model: VideoModel) -> Row:
 
 
 def measure(job: Job, film: RenderedFilm, instruments: Instruments) -> Row:
-    """Figures of the film's last scene; those of a missing instrument are absent."""
+    """Figures of the film's last scene; those of a missing instrument are absent.
+
+    `identity` is the share of its frames that fit the film's own figure and place better than any other start's,
+    `jump` the largest change at its section borders in levels of 255 (mean of the busiest 5 %), `wall` all seconds that
+    the render took, and `seconds` those of sampling the scene, absent where a stop came between.
+    """
     seen = read_film(film.path)
-    scene = seen.scenes[-1]
-    act = seen.cut(scene)
-    targets = [job.event.target] if job.event.target else []
-    said = evaluate(act, instruments, prompt=scene.prompt, targets=targets)
-    sections = [film.report["sections"][index] for index in film.plan.scenes[-1].sections]
+    scene, sections = seen.scenes[-1], [film.plan.sections[index] for index in film.plan.scenes[-1].sections]
+    meter = MotionMeter()
+    meter.add(seen.frames)
+    borders = [meter.changes[section.frames[0] - 1] for section in sections if section.frames[0]]
+    said = evaluate(
+        seen.cut(scene), instruments, prompt=scene.prompt, targets=job.targets(instruments), shot=seen.frames
+    )
     row: Row = {"motion": said["motion"]["mean"], "at_once": said["motion"]["at_once"]}
-    row |= {"failures": said["failures"], "seam": sections[0]["seam"], "drift": sections[-1]["drift"]}
+    row |= {"failures": said["failures"], "jump": 255 * max(borders, default=0.0), **said["drift"]}
     if instruments.action:
         row["named"] = said["action"]["named"]
         row["target"] = max((found["best"] for found in said["action"]["targets"].values()), default=None)
     if instruments.text:
-        vectors = instruments.text.embed(seen.frames[max(0, scene.frames[0] - 1) : scene.frames[1] : EVERY])
-        row |= {"text": said["text"]["cosine"], "identity": float((vectors[1:] @ vectors[0]).mean())}
+        row["text"] = said["text"]["cosine"]
+        if len(job.calms) > 1:
+            fits = instruments.text.cosines(seen.frames[scene.frames[0] : scene.frames[1] : EVERY], job.calms)
+            row["identity"] = float(np.mean(fits.argmax(1) == 0))
     if instruments.distance:
         row["lpips"] = said["lpips"]["adjacent"]
-    if not any(section["reused"] for section in sections):  # else a stop came between: nobody counted
-        row["forwards"] = sum(sum(section["forwards"].values()) for section in sections)
-        row["seconds"] = sum(section["seconds"]["sampling"] for section in sections)
+    row["forwards"] = sum(forwards(section) for section in sections)
+    reports = [film.report["sections"][section.index] for section in sections]
+    if not any(report["reused"] for report in reports):
+        row["seconds"] = sum(report["seconds"]["sampling"] for report in reports)
+    row["wall"] = film.report["totals"]["seconds"]
     return {name: round(value, 5) if isinstance(value, float) else value for name, value in row.items()}
+
+
+def forwards(section: SectionPlan) -> int:
+    """Forward passes that a section takes, by its plan."""
+    relax, steps = section.relaxation, enumerate(section.sigmas)
+    low = [relax.lowpass < 1 and sigma > relax.lowpass_above for _, sigma in steps]
+    return sum(len(branches(section.scales.step(step), low_passed=soft)) for step, soft in enumerate(low))
 
 
 def film_key(job: Job, plan: RenderPlan, model: VideoModel, instruments: Instruments) -> str:
@@ -106,8 +128,8 @@ def film_key(job: Job, plan: RenderPlan, model: VideoModel, instruments: Instrum
     said = plan.to_json()
     del said["title"], said["warnings"]
     image = job.story.resolve(str(job.story.image)).read_bytes()
-    film = [said, blake2b(image).hexdigest(), model.weights, str(model.dtype)]
-    facts = [MEASURES, *film, job.event.target, *instruments.names]
+    film = [said, blake2b(image).hexdigest(), model.weights, str(model.dtype), model.device.type]
+    facts = [MEASURES, *film, job.event.target, job.calms, *instruments.names]
     return blake2b(json.dumps(facts, sort_keys=True).encode("utf8"), digest_size=16).hexdigest()
 
 

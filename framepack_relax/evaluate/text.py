@@ -13,17 +13,19 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from transformers import AutoTokenizer, CLIPImageProcessor, CLIPModel
 
+from ..models.catalog import fingerprint
+
 BATCH = 32  # frames
 
 
 class TextJudge:
-    """A CLIPModel in a folder or on the hub."""
+    """A CLIPModel in a folder; `name` is what to call it."""
 
-    def __init__(self, name: str | Path, *, device: str = "cpu") -> None:
-        self.name = str(name)
-        self.model = CLIPModel.from_pretrained(name, dtype=torch.float32).to(device).eval()
-        self.processor = CLIPImageProcessor.from_pretrained(name)
-        self.tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    def __init__(self, folder: Path, *, name: str = "", device: str = "cpu") -> None:
+        self.name, self.weights = name or str(folder), fingerprint({"text": folder})
+        self.model = CLIPModel.from_pretrained(folder, dtype=torch.float32).to(device).eval()
+        self.processor = CLIPImageProcessor.from_pretrained(folder)
+        self.tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
 
     @torch.no_grad()
     def cosines(self, frames: NDArray[np.uint8], prompts: Sequence[str]) -> NDArray[np.float32]:

@@ -12,9 +12,11 @@ STEP_SECONDS = 16 / 30  # from window to window
 
 
 def window_frames(frames: int, fps: float) -> list[list[int]]:
-    """Frame numbers of each window of a film; a film shorter than a window has one, with its last frame held."""
-    span = SPAN_SECONDS * fps
-    count = 1 + max(0, int((frames - span) / (STEP_SECONDS * fps) + 1e-9))
+    """Frame numbers of each window; the last one ends with the film, and in a shorter film holds the last frame."""
+    span, step = SPAN_SECONDS * fps, STEP_SECONDS * fps
+    spare = max(0.0, frames - span)
     offsets = np.linspace(0, span - 1, FRAMES)
-    starts = [number * STEP_SECONDS * fps for number in range(count)]
+    starts = [number * step for number in range(1 + int(spare / step + 1e-9))]
+    if spare - starts[-1] > 1e-6 * step:
+        starts.append(spare)
     return [[min(frames - 1, round(start + offset)) for offset in offsets] for start in starts]

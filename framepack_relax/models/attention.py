@@ -16,16 +16,7 @@ from diffusers.models.embeddings import apply_rotary_emb
 from diffusers.models.transformers.transformer_hunyuan_video import HunyuanVideoAttnProcessor2_0
 from torch import Tensor
 
-from ..relax.unlearning import Blur
-
-
-@dataclass(frozen=True, kw_only=True)
-class KeyBias:
-    """log-gamma on keys of the past for the section's queries; both are runs of packed tokens [first, end)."""
-
-    keys: tuple[tuple[int, int], ...]
-    queries: tuple[int, int]
-    log_gamma: float
+from ..relax.unlearning import Blur, KeyBias
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -77,25 +77,36 @@ class Source:
     parts: Mapping[str, Path]
 
     def fingerprint(self) -> str:
-        """blake2b of names, sizes and contents of the weights; of files over 64 MiB the first and last MiB."""
-        digest = blake2b(digest_size=16)
-        for part, folder in sorted(self.parts.items()):
-            for file in sorted(folder.glob("*.safetensors")):
-                size = file.stat().st_size
-                digest.update(f"{part}/{file.name}:{size}\n".encode())
-                with file.open("rb") as stream:
-                    if size > 64 << 20:
-                        digest.update(stream.read(1 << 20))
-                        stream.seek(-(1 << 20), os.SEEK_END)
+        return fingerprint(self.parts)
+
+
+def fingerprint(parts: Mapping[str, Path]) -> str:
+    """blake2b of names, sizes and contents of weights, configs and vocabularies.
+
+    Files of over 64 MiB are looked into every 2 MiB and at their end, which touches every larger tensor.
+    """
+    digest = blake2b(digest_size=16)
+    for part, folder in sorted(parts.items()):
+        files = (file for file in folder.iterdir() if file.suffix in (".safetensors", ".json", ".txt", ".model"))
+        for file in sorted(files):
+            size = file.stat().st_size
+            digest.update(f"{part}/{file.name}:{size}\n".encode())
+            with file.open("rb") as stream:
+                if size <= 64 << 20:
                     digest.update(stream.read())
-        return digest.hexdigest()
+                    continue
+                for place in [*range(0, size - (1 << 16), 2 << 20), size - (1 << 16)]:
+                    stream.seek(place)
+                    digest.update(stream.read(1 << 16))
+    return digest.hexdigest()
 
 
 def entry_of(name: str) -> Entry:
     """The catalogue's entry, or one made up for a folder or a hub id."""
     if name in CATALOG:
         return CATALOG[name]
-    if Path(name).is_dir() or (name.count("/") == 1 and not Path(name).exists() and name[0] not in "./~"):
+    # os.path takes names of any length
+    if os.path.isdir(name) or (name.count("/") == 1 and not os.path.exists(name) and name[0] not in "./~"):
         return Entry(name=name, parts={part: (name, part) for part in PARTS})
     known = ", ".join(CATALOG)
     raise ModelError(f"{name}: no such model; known are {known}, a folder in diffusers format, or a hub id owner/name")
@@ -126,7 +137,7 @@ def find(name: str, *, download: bool = True) -> Source:
 
 def find_checkpoint(name: str) -> Path:
     """A single network as a local folder, by folder or hub id; ModelError says how to get it."""
-    if not Path(name).is_dir() and (name.count("/") != 1 or name[0] in "/.~"):
+    if not os.path.isdir(name) and (name.count("/") != 1 or name[0] in "/.~"):
         raise ModelError(f"{name}: no such folder; name a folder, or a hub id owner/name")
     folder = _folders(name, {name: {"*.json", "*.safetensors", "*.txt"}})[name]
     _check_part("network", folder)
@@ -148,7 +159,7 @@ def _folders(name: str, wanted: Wanted, *, download: bool = True, advised: Wante
     for repository, files in wanted.items():
         places = [Path(root, repository) for root in ("", os.environ.get(WEIGHTS_VARIABLE, ""))]
         try:
-            there = next((place for place in places if place.is_dir()), None)
+            there = next((place for place in places if os.path.isdir(place)), None)
             folders[repository] = there or Path(
                 snapshot_download(repository, allow_patterns=sorted(files), local_files_only=not download)
             )

@@ -7,6 +7,7 @@ import torch
 import transformers
 from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoFramepackTransformer3DModel
 from diffusers.hooks import apply_group_offloading
+from safetensors import SafetensorError
 from torch import nn
 
 from ..errors import ModelError
@@ -36,7 +37,7 @@ def load_part(source: Source, part: str, dtype: torch.dtype) -> Any:
             return _tokenizer(folder)
         options = {"use_safetensors": True, "local_files_only": True, "dtype": dtype, "output_loading_info": True}
         module, told = MODULES[part].from_pretrained(folder, **options)
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, ArithmeticError, SafetensorError) as error:
         reason = str(error).strip().splitlines() or [repr(error)]
         raise ModelError(f"{folder}: the {part} cannot be loaded: {reason[0]}; download it again") from error
     # the libraries only warn of these and fill them with random numbers

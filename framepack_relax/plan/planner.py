@@ -160,7 +160,8 @@ def _timing_problems(shots: Sequence[Shot], fps: int) -> Iterator[Problem]:
 
 
 def _image_problems(story: Storyboard, shots: Sequence[Shot]) -> Iterator[Problem]:
-    """A start image per shot, there and readable."""
+    """A start image per shot, there and readable; an image that several begin with is read once."""
+    read: set[str] = set()
     for shot in shots:
         own = shot.scenes[0].image
         place = f"scenes[{shot.first_scene}]"
@@ -171,6 +172,9 @@ def _image_problems(story: Storyboard, shots: Sequence[Shot]) -> Iterator[Proble
             message = f"shot {shot.number + 1} has no start image and the model needs one: {cure}"
             yield Problem(path=place, message=message)
             continue
+        if image in read:
+            continue
+        read.add(image)
         try:
             read_image(story.resolve(image))
         except FileNotFoundError:

@@ -1,11 +1,14 @@
 """Temporal unlearning (eq. 3): keys and values smoothed over time, K~_t = sum_j G(j - t; sigma_blur) K_j.
 
+And its comparator, a bias on the past's keys.
+
     B batch, L tokens of the packed video sequence, N heads, H head dim, F frames of a segment
 
 A packed FramePack sequence is a run of segments [4x | 2x | 1x | section], each a grid of tokens per frame. Frames of
 segments with equal grids mix by their frame index; positions never mix, and neither do grids of different sizes.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -86,3 +89,21 @@ class Blur:
             for index, row in enumerate(rows):
                 out[:, firsts[row] : firsts[row] + step] = mixed[:, index]
         return out
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeyBias:
+    """log-gamma on keys of the past for the section's queries; both are runs of packed tokens [first, end)."""
+
+    keys: tuple[tuple[int, int], ...]
+    queries: tuple[int, int]
+    log_gamma: float
+
+    @staticmethod
+    def over(segments: Sequence[Segment], *, gamma: float, on: Literal["history", "reference", "all"]) -> "KeyBias":
+        """The bias of a layout: gamma multiplies the weights of these keys before they are normalised."""
+        biased = ("history", "reference") if on == "all" else (on,)
+        spans = [(part, first, first + seg.height * seg.width) for seg, part, _, first in token_frames(segments)]
+        keys = tuple((first, end) for part, first, end in spans if part in biased)
+        section = [(first, end) for part, first, end in spans if part == "section"]
+        return KeyBias(keys=keys, queries=(section[0][0], section[-1][1]), log_gamma=math.log(gamma))

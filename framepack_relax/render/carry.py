@@ -6,18 +6,22 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from av import FFmpegError
 from PIL import Image
 
 from ..errors import RenderError
+from ..models.video_model import VideoModel
 from ..plan.facts import ModelFacts
 from ..plan.renderplan import RenderPlan
 from ..plan.settings import settle_profile
 from ..storyboard import Storyboard, dump_storyboard, parse_storyboard
 from ..video.writer import read_metadata
-from .folder import RunFolder
+from .folder import RunFolder, difference, made_with
+from .status import STORY
 
+FACTS_TAG = "framepack_relax"
 STORYBOARD_TAG, IMAGES_TAG = "framepack_relax_storyboard", "framepack_relax_images"
 IMAGE_NAME = re.compile(r"images/[0-9]+\.png")
 
@@ -33,7 +37,8 @@ def write_story(
     names = {path: f"images/{number}.png" for number, path in enumerate(images)}
     scenes = tuple(scene.model_copy(update={"image": names.get(scene.image or "")}) for scene in story.scenes)
     board_image = names.get(story.image or "")
-    moved = story.changed(size=plan.size, fps=plan.fps, order=plan.order, image=board_image, scenes=scenes)
+    settled = {"model": facts.name, "size": plan.size, "fps": plan.fps, "order": plan.order}
+    moved = story.changed(**settled, image=board_image, scenes=scenes)
     pictures = {}
     for path, image in images.items():
         buffer = io.BytesIO()
@@ -41,7 +46,7 @@ def write_story(
         folder.write_bytes(names[path], buffer.getvalue())
         pictures[names[path]] = base64.b64encode(buffer.getvalue()).decode("ascii")
     resolved = dump_storyboard(moved)
-    folder.write_text("story.yaml", resolved)
+    folder.write_text(STORY, resolved)
     folder.write_text("plan.json", json.dumps(plan.to_json(), indent=1))
     return {STORYBOARD_TAG: resolved, IMAGES_TAG: json.dumps(pictures)}
 
@@ -54,7 +59,7 @@ def restore(film: Path, out: Path) -> Path:
         images = {str(k): base64.b64decode(v, validate=True) for k, v in json.loads(tags[IMAGES_TAG]).items()}
     except (OSError, FFmpegError) as error:
         raise RenderError(f"{film}: cannot be read as a film ({error.strerror or error})") from error
-    except (KeyError, ValueError, AttributeError, TypeError) as error:
+    except (KeyError, ValueError, AttributeError, TypeError, RecursionError) as error:
         raise RenderError(
             f"{film}: holds no storyboard; only films that framepack-relax wrote, and no program has saved anew, do"
         ) from error
@@ -66,5 +71,20 @@ def restore(film: Path, out: Path) -> Path:
     with RunFolder(out).locked() as folder:
         for path in wanted:
             folder.write_bytes(path, images[path])
-        folder.write_text("story.yaml", text)
-    return out / "story.yaml"
+        folder.write_text(STORY, text)
+    return out / STORY
+
+
+def provenance(film: Path) -> dict[str, Any]:
+    """What a film says made it: weights, dtype, device, versions; what it does not say is absent."""
+    try:
+        facts = json.loads(read_metadata(film).get(FACTS_TAG, "{}"))
+        return {name: facts[name] for name in ("weights", "dtype", "device", "versions") if name in facts}
+    except (OSError, FFmpegError, ValueError, TypeError, RecursionError):
+        return {}
+
+
+def what_differs(film: Path, model: VideoModel) -> str:
+    """How the model that is to render a film again is another than the film's, in words; empty if it is not."""
+    said = provenance(film)
+    return difference(said, {name: value for name, value in made_with(model).items() if name in said})

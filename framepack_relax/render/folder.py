@@ -25,7 +25,7 @@ from .._version import __version__
 from ..errors import RenderError
 from ..models.video_model import VideoModel
 from ..plan.renderplan import RenderPlan, SectionPlan
-from .status import NOT_THERE, SECTION_FILE, hold
+from .status import LOCK, NOT_THERE, SECTION_FILE, STORY, WANTED, hold
 
 SAMPLER_VERSION = 1  # part of every section's hash; raised when the same plan would give other latents
 LATENTS = "latents"
@@ -66,12 +66,15 @@ def section_facts(section: SectionPlan, plan: RenderPlan, model: VideoModel) -> 
         "order": plan.order,
         "adain": plan.adain,
         "size": plan.size,
-        "weights": model.weights,
-        "dtype": str(model.dtype),
-        "device": model.device.type,
-        "versions": versions(),
+        **made_with(model),
     }
     return json.loads(json.dumps(facts))  # tuples as the lists that the file will hold
+
+
+def made_with(model: VideoModel) -> dict[str, Any]:
+    """What decides the bits besides the plan."""
+    kind = {"dtype": str(model.dtype), "device": model.device.type}
+    return {"weights": model.weights, **kind, "versions": versions()}
 
 
 class RunFolder:
@@ -88,7 +91,9 @@ class RunFolder:
 
     @contextmanager
     def locked(self) -> Iterator["RunFolder"]:
-        """Holds the folder for this process alone."""
+        """Holds the folder for this process alone; refuses one whose storyboard a render would overwrite."""
+        if (self.path / STORY).exists() and not (self.path / LOCK).exists():
+            raise RenderError(f"{self.path}: has a {STORY} that is not a render's; choose another --out")
         with hold(self.path):
             if self.fresh and (self.path / "shots").exists():
                 with writing(self.path / "shots", "cannot be removed"):
@@ -122,12 +127,21 @@ class RunFolder:
             return "its file is broken"
         if stored.hash == link.hash:
             return None
-        return _difference(stored.facts, link.facts) or FOLLOWS
+        return difference(stored.facts, link.facts) or FOLLOWS
+
+    def save_wanted(self, plan: RenderPlan, links: Mapping[int, Link]) -> None:
+        """Writes what each section's file must be, for `status`."""
+        names = {
+            str(self.section_file(plan.sections[index]).relative_to(self.path)): link for index, link in links.items()
+        }
+        self.write_text(WANTED, json.dumps({name: link.hash for name, link in names.items()}))
 
     def load_section(self, section: SectionPlan) -> StoredSection:
         """A section for which `verdicts` found nothing."""
-        stored = _read(self.section_file(section))
-        assert stored is not None, "checked under the same lock"
+        file = self.section_file(section)
+        stored = _read(file)
+        if stored is None:
+            raise RenderError(f"{file}: was removed or damaged during the render; run the same command again")
         return stored
 
     def save_section(self, section: SectionPlan, latents: Tensor, link: Link, seed: int) -> None:
@@ -194,7 +208,7 @@ def _hash(text: str) -> str:
     return blake2b(text.encode("utf8"), digest_size=16).hexdigest()
 
 
-def _difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     """What of the facts changed, in words; empty if nothing did."""
     said = []
     for name in sorted(set(old) | set(new)):

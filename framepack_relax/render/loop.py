@@ -131,7 +131,8 @@ def render(
             save_curves([(end.scene, end.sigmas, vars(end.scales)) for end in ends], folder.path / "curves.png")
         meters = [MotionMeter() for _ in plan.shots]
         sections: list[dict[str, Any]] = []
-        tags = {**film_tags(plan, work.model), **work.tags}
+        seeds = {section.index: section.seed for section in plan.sections}
+        tags = {**film_tags(plan, work.model, seeds), **work.tags}
         with writing(film), Mp4Writer(film, fps=plan.fps, size=plan.size, crf=story.crf, metadata=tags) as writer:
             for done in _sections(work, watch):
                 if len(done.frames):
@@ -139,6 +140,8 @@ def render(
                     sheet.add(done.first_frame, done.frames)
                     meters[done.plan.shot].add(done.frames)
                 sections.append(done.report)
+            seeds = {report["index"]: report["seed"] for report in sections}  # a retry has changed some
+            writer.metadata |= film_tags(plan, work.model, seeds)
         with writing(folder.path / "contact.png"):
             sheet.save(folder.path / "contact.png")
         report = film_report(plan, work.model, sections, meters, time.perf_counter() - begun)
@@ -184,6 +187,7 @@ def _sections(work: Work, watch: Watcher) -> Iterator[FinishedSection]:
     plan, model, folder = work.plan, work.model, work.folder
     links = make_links(work)
     why_anew = folder.verdicts(plan, links)
+    folder.save_wanted(plan, links)
     watch.on_verdicts([(plan.sections[index], why) for index, why in why_anew.items()])
     for shot in plan.shots:
         start = work.starts[shot.index]
@@ -214,6 +218,7 @@ def _sections(work: Work, watch: Watcher) -> Iterator[FinishedSection]:
                 section, seed=seed, forwards=result.forwards, reused=reused, seconds=seconds
             )
             watch.on_section(section, seed)
+            give_back()
             while following in waiting:
                 done = _decode(work, decoder, plan.sections[following], waiting.pop(following), next_frame)
                 yield done
@@ -228,7 +233,6 @@ def _decode(
     """The section as it lies on disk and what becomes final with it; `report` is told how long that took."""
     clock = time.perf_counter()
     latents = work.folder.load_section(section).latents
-    give_back()
     with _memory_for(work, section):
         frames = decoder.push(latents.to(work.model.device))
     report["seconds"]["decoding"] = round(time.perf_counter() - clock, 3)

@@ -13,7 +13,7 @@ from ..models.video_model import VideoModel
 from ..plan.renderplan import RenderPlan, SectionPlan
 from ..relax.guidance import Branch
 from ..video.motion import MotionMeter
-from .folder import versions
+from .folder import made_with, versions
 
 
 def caption(plan: RenderPlan, index: int) -> str:
@@ -24,13 +24,14 @@ def caption(plan: RenderPlan, index: int) -> str:
     return f"{section.scene}: {section.prompt} [{state}]"
 
 
-def film_tags(plan: RenderPlan, model: VideoModel) -> dict[str, str]:
-    """What the mp4 says of itself, besides the storyboard that it carries: versions, weights, seeds, scenes."""
-    seeds = {str(section.index): section.seed for section in plan.sections}
+def film_tags(plan: RenderPlan, model: VideoModel, seeds: Mapping[int, int]) -> dict[str, str]:
+    """What the mp4 says of itself, besides the storyboard that it carries: what made it, seeds by section, scenes."""
     prompts = {section.scene: section.prompt for section in plan.sections}
-    scenes = [{"id": s.scene, "prompt": prompts[s.scene], "frames": s.frames} for s in plan.scenes]
-    made = {"versions": versions(), "model": model.source.name, "weights": model.weights}
-    facts = {**made, "seeds": seeds, "scenes": scenes}
+    scenes = [
+        {"id": s.scene, "prompt": prompts[s.scene], "frames": s.frames, "follows": s.shot == before}
+        for s, before in zip(plan.scenes, [None, *(scene.shot for scene in plan.scenes)], strict=False)
+    ]
+    facts = {"model": model.source.name, **made_with(model), "seeds": seeds, "scenes": scenes}
     return {"title": plan.title, "comment": f"framepack-relax {__version__}", "framepack_relax": json.dumps(facts)}
 
 

@@ -14,14 +14,19 @@ from filelock import FileLock, Timeout
 
 from ..errors import RenderError
 
-LOCK, OWNER = ".lock", ".owner.json"
+LOCK, OWNER, STORY = ".lock", ".owner.json", "story.yaml"
+WANTED = "shots/wanted.json"  # the hash that each section's file must bear, by its name
 SECTION_FILE = "shots/{:02d}/{:03d}.safetensors"  # of a shot, and a place in it
+LOOKING = 1.0  # seconds
 NOT_THERE = "it is not there yet"  # why a section is rendered that never was
 
 
 @dataclass(frozen=True, kw_only=True)
 class Status:
-    """`scenes` are (scene, sections on disk, sections in all); `at_work` says who renders here now."""
+    """`scenes` are (scene, sections on disk, sections in all); `at_work` says who renders here now.
+
+    A section counts that is what plan.json asks for; a film is there if it is newer than all of them.
+    """
 
     title: str
     scenes: tuple[tuple[str, int, int], ...]
@@ -53,26 +58,42 @@ def read_status(folder: Path) -> Status:
             for shot in plan["shots"]
             for place, index in enumerate(sorted(shot["sections"]))
         }
+        wanted = json.loads((folder / WANTED).read_text(encoding="utf8")) if (folder / WANTED).exists() else {}
+        names = {index: str(file.relative_to(folder)) for index, file in files.items()}
+        done = {i for i, file in files.items() if (bears := _hash_of(file)) and bears == wanted.get(names[i])}
         scenes = tuple(
-            (scene["scene"], sum(files[i].exists() for i in scene["sections"]), len(scene["sections"]))
+            (scene["scene"], sum(i in done for i in scene["sections"]), len(scene["sections"]))
             for scene in plan["scenes"]
         )
         title = str(plan["title"])
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
         raise RenderError(
             f"{folder}: is not the folder of a render (no plan.json that can be read); give the --out of one"
         ) from error
-    times = sorted(file.stat().st_mtime for file in files.values() if file.exists())
+    times = sorted(files[index].stat().st_mtime for index in done)
     gaps = sorted(after - before for before, after in pairwise(times))
     film = folder / "video.mp4"
+    whole = len(done) == len(files) and film.exists() and film.stat().st_mtime >= max(times, default=0)
     return Status(
         title=title,
         scenes=scenes,
-        film=film if film.exists() else None,
+        film=film if whole else None,
         at_work=holder(folder),
         seconds_per_section=gaps[len(gaps) // 2] if gaps else None,
         newest=times[-1] if times else None,
     )
+
+
+def _hash_of(file: Path) -> str | None:
+    """What a section's file says it is, if it is as long as it says (safetensors: length, JSON header, data)."""
+    try:
+        with file.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            header = json.loads(stream.read(min(length, 1 << 20)))
+        end = 8 + length + max(row["data_offsets"][1] for name, row in header.items() if name != "__metadata__")
+        return str(header["__metadata__"]["hash"]) if file.stat().st_size == end else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
+        return None
 
 
 @contextmanager
@@ -83,7 +104,7 @@ def hold(folder: Path) -> Iterator[None]:
     """
     lock = FileLock(folder / LOCK)
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=LOOKING)  # somebody may look whether it is held
     except Timeout:
         raise RenderError(
             f"{folder}: another render is at work in this folder ({_owner(folder)}); wait for it, stop it, or choose "

@@ -3,7 +3,6 @@
 C latent channels, T latent frames of a shot so far, h and w latent height and width
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -14,7 +13,7 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
 from torch import Tensor
 
-from ..models.attention import AttentionEdit, KeyBias, edited_attention
+from ..models.attention import AttentionEdit, edited_attention
 from ..models.layout import packed_segments
 from ..models.video_model import History, StartCondition, TextCondition, VideoModel
 from ..plan.grid import SECTION_LATENTS
@@ -23,7 +22,7 @@ from ..plan.renderplan import SectionPlan
 from ..relax.guidance import Branch, branches, guide
 from ..relax.latents import low_pass
 from ..relax.profile import Relaxation
-from ..relax.unlearning import Blur, Segment, token_frames
+from ..relax.unlearning import Blur, KeyBias, Segment
 
 Solve = Callable[[int, Tensor, Tensor], Tensor]
 
@@ -143,15 +142,7 @@ def attention_edit(relaxation: Relaxation, segments: Sequence[Segment], sigma: f
     amount = relaxation.blur * (sigma**relaxation.p if relaxation.over_steps == "follow" else 1.0)
     blur = Blur.over(segments, sigma_blur=amount, scope=relaxation.scope) if amount > 0 else None
     biased = relaxation.bias != 1 and sigma > relaxation.bias_above
-    bias = _key_bias(segments, relaxation) if biased else None
+    bias = KeyBias.over(segments, gamma=relaxation.bias, on=relaxation.bias_on) if biased else None
     if bias is None and (blur is None or not blur.groups):
         return None
     return AttentionEdit(blur=blur, blur_of=relaxation.blur_of, space=relaxation.space, bias=bias)
-
-
-def _key_bias(segments: Sequence[Segment], relaxation: Relaxation) -> KeyBias:
-    biased = ("history", "reference") if relaxation.bias_on == "all" else (relaxation.bias_on,)
-    spans = [(part, first, first + seg.height * seg.width) for seg, part, _, first in token_frames(segments)]
-    keys = tuple((first, end) for part, first, end in spans if part in biased)
-    section = [(first, end) for part, first, end in spans if part == "section"]
-    return KeyBias(keys=keys, queries=(section[0][0], section[-1][1]), log_gamma=math.log(relaxation.bias))

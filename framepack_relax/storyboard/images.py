@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM")  # none that runs other programs
-MOST_PIXELS = 80_000_000
+MOST_PIXELS = 50_000_000
 SAVE_ANEW = "save it as PNG or JPEG"
 
 

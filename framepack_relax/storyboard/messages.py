@@ -12,6 +12,7 @@ from pydantic_core import ErrorDetails
 from ..errors import Problem, StoryboardError
 
 M = TypeVar("M", bound=BaseModel)
+MOST_PROBLEMS = 200  # told at once
 WANTED = {
     "int": "write a whole number",
     "float": "write a number",
@@ -44,9 +45,11 @@ def locate(problem: Problem, file: str, places: Mapping[str, tuple[int, int]]) -
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> list[Problem]:
-    """One Problem per field, with the path `scenes[1].seconds`."""
+    """One Problem per field, with the path `scenes[1].seconds`; of very many one more than are told."""
     problems: dict[tuple[int | str, ...], Problem] = {}
     for detail in error.errors(include_url=False):
+        if len(problems) > MOST_PROBLEMS:
+            break
         loc = _plain_loc(detail["loc"], model)
         if detail["type"] == "too_short" and detail["input"]:
             continue  # the items that are there have mistakes of their own

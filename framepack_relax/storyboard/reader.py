@@ -14,14 +14,15 @@ import yaml
 from pydantic import BaseModel
 
 from ..errors import Problem, StoryboardError
-from .messages import locate, path_of, printable, validated
+from .messages import MOST_PROBLEMS, locate, path_of, printable, validated
 from .schema import PROFILES, Storyboard, build_storyboard
 
 P = TypeVar("P", bound=BaseModel)
 
 LOADER: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's is ten times as fast
-LARGEST_BYTES = 1 << 20
+LARGEST_BYTES = 1 << 19
 DEEPEST = 16
+LONGEST_LIST = 3000
 LONGEST_NUMBER = 300  # characters; every whole number of that length still fits a float
 NUMBER = re.compile(r"[-+]?(?:0|[1-9][0-9]*)(?:\.[0-9]*)?(?:[eE][-+]?[0-9]+)?|[-+]?\.[0-9]+(?:[eE][-+]?[0-9]+)?")
 ODD_NUMBERS = (
@@ -40,7 +41,7 @@ def read_storyboard(path: str | Path) -> Storyboard:
 
 
 def read_text(file: Path) -> str:
-    """The text of a YAML file of at most 1 MiB. Raises StoryboardError."""
+    """The text of a YAML file of at most 512 KiB. Raises StoryboardError."""
     line = None
     try:
         if file.is_dir():
@@ -49,7 +50,7 @@ def read_text(file: Path) -> str:
             data = stream.read(LARGEST_BYTES + 1)
         if len(data) <= LARGEST_BYTES:
             return data.decode("utf-8-sig")
-        message = f"is larger than {LARGEST_BYTES >> 20} MiB; split the storyboard"
+        message = f"is larger than {LARGEST_BYTES >> 10} KiB; split the storyboard"
     except FileNotFoundError:
         message = "no such file"
     except IsADirectoryError:
@@ -109,7 +110,9 @@ class Reading:
                 self._tell(error.problems)
             self._tell(others(data))
         if self.problems:
-            raise StoryboardError(sorted(self.problems, key=lambda p: (p.line or 0, p.column or 0)))
+            found = sorted(self.problems, key=lambda p: (p.line or 0, p.column or 0))
+            rest = [Problem(file=self.file, message="holds more mistakes; mend these first")]
+            raise StoryboardError(found[:MOST_PROBLEMS] + rest if len(found) > MOST_PROBLEMS else found)
         return made
 
     def _tell(self, found: Iterable[Problem]) -> None:
@@ -170,6 +173,9 @@ class Reading:
             models = (kind for kind in _kinds(wanted) if isinstance(kind, type) and issubclass(kind, BaseModel))
             return self._mapping(node, next(models, None), path)
         if isinstance(node, yaml.SequenceNode):
+            if len(node.value) > LONGEST_LIST:
+                self._refuse(f"holds {len(node.value)} items; at most {LONGEST_LIST} are read", node.start_mark, path)
+                return ()
             items = zip(node.value, _items(wanted, len(node.value)), strict=True)
             return tuple(self._convert(item, kind, f"{path}[{index}]") for index, (item, kind) in enumerate(items))
         assert isinstance(node, yaml.ScalarNode)

@@ -166,7 +166,7 @@ class Storyboard(Part):
     sampler: Literal["unipc", "euler"] = Field("unipc", description="diffusers scheduler")
     order: Literal["forward", "inverted"] | None = Field(None, description="of rendering; default: the model's own")
     drift: Drift | None = Field(
-        None, description="`adain 0.25` pulls each section's colours towards those of its shot's first; default: off"
+        None, description="`adain 0.25` pulls colours towards those of the section a shot is begun with; default: off"
     )
     decode: Literal["stream", "blend"] | None = Field(
         None, description="latents to frames: each latent once, or FramePack's way; default: stream in forward order"
@@ -203,13 +203,15 @@ class Storyboard(Part):
         return (self._folder or Path()) / path
 
     def located(self, problem: Problem) -> Problem:
-        """The problem with the place of its path in the file."""
-        return locate(problem, self._file, self._places)
+        """The problem with the place of its path in the file; as it is where a board field comes from elsewhere."""
+        elsewhere = problem.path.isidentifier() and problem.path not in self._places
+        return problem if elsewhere else locate(problem, self._file, self._places)
 
     def changed(self, **fields: Any) -> "Storyboard":
-        """A copy with other board fields, checked, that still knows where it was read."""
+        """A copy with other board fields, checked, that still knows where the rest was read."""
         values = {name: getattr(self, name) for name in type(self).model_fields}
-        return build_storyboard({**values, **fields}).placed(self._file, self._folder, self._places)
+        places = {path: place for path, place in self._places.items() if path not in fields}
+        return build_storyboard({**values, **fields}).placed(self._file, self._folder, places)
 
     def placed(self, file: str, folder: Path | None, places: Mapping[str, tuple[int, int]]) -> "Storyboard":
         """The same board, told where it was read: `places` maps field paths to (line, column)."""

@@ -91,6 +91,7 @@ def streaming(vae: AutoencoderKLHunyuanVideo, tiles: list[Memory], rest: torch.d
         return lambda x, **given: step(module, x, memory)
 
     changed = [module for module in vae.decoder.modules() if type(module) in steps]
+    before = {module: vars(module).get("forward") for module in (vae.decoder, *changed)}  # what hooks have put there
     framewise = vae.use_framewise_decoding
     try:
         vae.use_framewise_decoding = False
@@ -100,8 +101,10 @@ def streaming(vae: AutoencoderKLHunyuanVideo, tiles: list[Memory], rest: torch.d
         yield
     finally:
         vae.use_framewise_decoding = framewise
-        for module in (vae.decoder, *changed):
-            module.__dict__.pop("forward", None)
+        for module, forward in before.items():
+            vars(module).pop("forward", None)
+            if forward is not None:
+                module.forward = forward
 
 
 def _convolve(module: HunyuanVideoCausalConv3d, x: Tensor, memory: Memory) -> Tensor:

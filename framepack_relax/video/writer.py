@@ -29,7 +29,7 @@ class Mp4Writer:
     """Writes uint8 RGB frames [N, H, W, 3] to `NAME.part.mp4`, which becomes `NAME.mp4` when the film is whole.
 
     After an exception, and after a kill, the part stays and can be played. No frame is kept in memory.
-    `crf` is H.264's quality, 0..51; `metadata` may hold any keys and any text.
+    `crf` is H.264's quality, 0..51; `metadata` may hold any keys and any text, and the film has it as it is at the end.
     """
 
     def __init__(self, path: Path, *, fps: int, size: tuple[int, int], crf: int, metadata: Mapping[str, str]) -> None:
@@ -39,6 +39,7 @@ class Mp4Writer:
         # a fragment for every frame, on disk as soon as the next frame comes
         options = {"movflags": "use_metadata_tags+empty_moov+default_base_moof+frag_every_frame", "flush_packets": "1"}
         self.container: OutputContainer = av.open(str(self.part), "w", format="mp4", options=options)
+        self.metadata = dict(metadata)
         self.container.metadata.update(metadata)
         self.stream: VideoStream = self.container.add_stream("libx264", rate=fps, options=self._options())
         self._set_up(self.stream.codec_context)
@@ -83,20 +84,20 @@ class Mp4Writer:
         """Closes the part; unless there was an exception it becomes the film."""
         if kind is None:
             self.container.close()
-            _with_index_in_front(self.part, self.path)
+            _with_index_in_front(self.part, self.path, self.metadata)
             self.part.unlink()
         else:
             with suppress(FFmpegError, OSError):  # the error that is under way says more
                 self.container.close()
 
 
-def _with_index_in_front(part: Path, path: Path) -> None:
+def _with_index_in_front(part: Path, path: Path, metadata: Mapping[str, str]) -> None:
     """Copies the packets of a fragmented mp4 into an ordinary one."""
     whole = path.with_name(f"{path.stem}.whole{path.suffix}")
     options = {"movflags": "use_metadata_tags+faststart"}
     try:
         with av.open(str(part)) as old, av.open(str(whole), "w", format="mp4", options=options) as new:
-            new.metadata.update(old.metadata)
+            new.metadata.update(metadata)
             source = old.streams.video[0]
             target = new.add_stream_from_template(source)
             for packet in old.demux(source):
