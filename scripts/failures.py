@@ -9,6 +9,7 @@ N frames of H x W pixels; frames are uint8 RGB [N, H, W, 3]; a pose is a row of 
 """
 
 import argparse
+import json
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -237,8 +238,12 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sheet", type=Path, help="PNG to write instead")
     parser.add_argument("--count", type=int, default=40, help="clips of each kind")
+    parser.add_argument("--out", type=Path, help="JSON to write the counts to: scripts/measured/detectors.json")
     given = parser.parse_args()
     if given.sheet:
         sheet().save(given.sheet)
     else:
-        print(table(measure(given.count)))
+        said = measure(given.count)
+        print(table(said))
+        if given.out:
+            given.out.write_text(json.dumps(said, indent=1) + "\n", encoding="utf8")
