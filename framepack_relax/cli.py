@@ -275,7 +275,7 @@ def calibrate(
     loading = {"model": model, "device": device, "dtype": dtype, "memory": memory.value}
     place = out or Path("out") / f"calibration-{Path(model or 'own').name}"
     done = _compare(spec, place, {"calibrate": True, **judges, **loading})
-    use = "for `profile:` of storyboards, or framepack_relax.json of the model"
+    use = 'for `profile:` of storyboards, or as "profile" in framepack_relax.json beside the model\'s transformer'
     console.print(f"{done.profile}: {use}", soft_wrap=True)
 
 

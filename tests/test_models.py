@@ -126,6 +126,18 @@ def test_a_config_that_divides_by_zero_is_refused_by_name(copy):
         load(str(copy), device="cpu")
 
 
+def test_a_model_of_the_catalogue_takes_the_profile_beside_its_transformer(tmp_path, monkeypatch):
+    folder = tmp_path / CATALOG["framepack-f1"].parts["transformer"][0]
+    folder.mkdir(parents=True)
+    monkeypatch.setenv(catalog.WEIGHTS_VARIABLE, str(tmp_path))
+    assert model_facts("framepack-f1").profile is None
+    (folder / "framepack_relax.json").write_text('{"profile": {"name": "mine", "levels": [[0.5, {"beta": 0.3}]]}}')
+    assert model_facts("framepack-f1").profile.relaxation(0.9).beta == 0.3
+    (folder / "framepack_relax.json").write_text('{"profile": {"nam": "mine"}}')
+    with pytest.raises(ModelError, match=r"framepack_relax\.json: its profile cannot be used"):
+        model_facts("framepack-f1")
+
+
 def test_a_fingerprint_sees_any_bit_and_any_setting(copy, tmp_path):
     seen = {find(str(copy)).fingerprint()}
     for file in (copy / "tokenizer/tokenizer.json", copy / "transformer/config.json"):

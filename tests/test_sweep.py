@@ -2,10 +2,13 @@
 
 import json
 import shutil
+import subprocess
+import time
 
 import numpy as np
 import pytest
 import yaml
+from faults import TOOL
 from PIL import Image
 
 import framepack_relax as fr
@@ -76,6 +79,27 @@ def test_a_stopped_sweep_goes_on_to_the_same_table(spec, tmp_path, model):
     assert len(list((tmp_path / "whole/store").iterdir())) == 2 + 6, "the calm section of a seed is rendered once"
     reports = [json.loads(file.read_text()) for file in (tmp_path / "whole").glob("films/*/*/report.json")]
     assert sum(section["reused"] for report in reports for section in report["sections"]) == 4
+
+
+@pytest.mark.slow
+def test_a_sweep_that_is_killed_in_mid_film_goes_on_to_the_same_table(spec, tmp_path, model):
+    whole = sweep(spec, tmp_path / "whole", model)
+    out = tmp_path / "killed"
+    words = [TOOL, "sweep", str(spec), "--out", str(out), "--action", "packaged", "--text", "packaged"]
+    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.time() + 120
+    while not (out / FILMS).exists() or len((out / FILMS).read_text().splitlines()) < 2:
+        assert process.poll() is None and time.time() < deadline
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+    again = sweep(spec, out, model)
+    assert without_seconds(again.rows) == without_seconds(whole.rows)
+    for a, b in zip(again.cells, whole.cells, strict=True):
+        assert a.failures == b.failures
+        assert {n: f for n, f in a.figures.items() if n != "seconds"} == {
+            n: f for n, f in b.figures.items() if n != "seconds"
+        }
 
 
 def test_two_sweeps_do_not_share_a_folder(spec, tmp_path, model):

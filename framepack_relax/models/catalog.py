@@ -15,7 +15,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
 from ..errors import ModelError
-from ..plan.facts import SIDECAR, ModelFacts, read_facts
+from ..plan.facts import SIDECAR, ModelFacts, read_facts, read_profile
 from ..plan.history import Order
 from ..plan.schedule import FlowShift
 
@@ -113,11 +113,15 @@ def entry_of(name: str) -> Entry:
 
 
 def model_facts(name: str) -> ModelFacts:
-    """Facts for the plan; for a hub id its sidecar and scheduler config are fetched, weights are not."""
+    """Facts for the plan; for a hub id its sidecar and scheduler config are fetched, weights are not.
+
+    A model of the catalogue takes a calibrated profile from a sidecar beside its transformer, if it lies in a folder.
+    """
     entry = entry_of(name)
-    if entry.facts is not None:
-        return entry.facts
     repository = entry.parts["transformer"][0]
+    if entry.facts is not None:
+        calibrated = [read_profile(place / SIDECAR) for place in _places(repository) if (place / SIDECAR).is_file()]
+        return replace(entry.facts, profile=calibrated[0]) if calibrated else entry.facts
     folders = _folders(name, {repository: {SIDECAR, "scheduler/*"}}, advised={repository: {"*"}})
     return replace(read_facts(folders[repository]), name=name)
 
@@ -157,9 +161,8 @@ def _folders(name: str, wanted: Wanted, *, download: bool = True, advised: Wante
     """Local folders of repositories, what is missing downloaded first; ModelError where that cannot be."""
     folders, reasons = {}, {}
     for repository, files in wanted.items():
-        places = [Path(root, repository) for root in ("", os.environ.get(WEIGHTS_VARIABLE, ""))]
         try:
-            there = next((place for place in places if os.path.isdir(place)), None)
+            there = next((place for place in _places(repository) if os.path.isdir(place)), None)
             folders[repository] = there or Path(
                 snapshot_download(repository, allow_patterns=sorted(files), local_files_only=not download)
             )
@@ -168,6 +171,11 @@ def _folders(name: str, wanted: Wanted, *, download: bool = True, advised: Wante
     if reasons:
         raise ModelError(_advice(name, advised or wanted, reasons))
     return folders
+
+
+def _places(repository: str) -> list[Path]:
+    """Where a repository may lie as a folder."""
+    return [Path(root, repository) for root in ("", os.environ.get(WEIGHTS_VARIABLE, ""))]
 
 
 def _check_part(part: str, folder: Path) -> None:

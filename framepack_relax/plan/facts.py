@@ -66,6 +66,18 @@ def facts_from(data: Mapping[str, Any], scheduler: Mapping[str, Any], *, name: s
         embedded=float(guidance.get("embedded", 6.0)),
         text=float(guidance.get("text", 1.0)),
         embedded_guidance=bool(data["embedded_guidance"]),
-        profile=Profile.model_validate_json(json.dumps(data["profile"])) if data.get("profile") else None,
+        profile=_profile_in(data),
         shift=FlowShift(**shift),
     )
+
+
+def read_profile(file: Path) -> Profile | None:
+    """The calibrated profile that a sidecar holds. Raises ModelError."""
+    try:
+        return _profile_in(json.loads(file.read_text(encoding="utf8")))
+    except (OSError, ValueError, AttributeError) as error:
+        raise ModelError(f"{file}: its profile cannot be used ({error})") from error
+
+
+def _profile_in(data: Mapping[str, Any]) -> Profile | None:
+    return Profile.model_validate_json(json.dumps(data["profile"])) if data.get("profile") else None
