@@ -50,6 +50,7 @@ class Bench:
     def __init__(self, model: Path, judges: Path, work: Path) -> None:
         self.work = work
         self.folder, self.model = model, fr.load(str(model), device="cpu")
+        self.sampler = fr.load(str(model), device="cpu", dtype="bfloat16")  # films are sampled as the sweeps' are
         self.action, self.text = ActionJudge(judges / "action"), TextJudge(judges / "text")
         self.scenes = [(colour, place) for colour in COLOURS for place in PLACES]
 
@@ -63,7 +64,7 @@ class Bench:
             fr.Scene(id=f"s{n}", prompt=prompt(colour, place, action), seconds=SECTION * sections)
             for n, (action, sections) in enumerate(acts)
         ]
-        made = fr.stream(scenes, out=folder / "out", model=self.model, image=str(image), seed=seed)
+        made = fr.stream(scenes, out=folder / "out", model=self.sampler, image=str(image), seed=seed)
         parts = [(done.plan.scene, done.frames) for done in made]
         return [np.concatenate([f for scene, f in parts if scene == s.id]) for s in scenes]
 
