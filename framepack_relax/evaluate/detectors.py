@@ -26,14 +26,17 @@ class Thresholds:
 
     seen: float = 30  # levels: a place that differs by more shows something else
     still: float = 8  # levels: less in the busiest 1 % of the pixels from frame to frame is stillness
-    static: float = 30  # levels: the busiest 1 % to the first frame, in 95 % of the frames
+    static: float = 30  # levels: the busiest 1 % to the first frame ...
+    static_share: float = 0.95  # ... in this share of the frames
     frozen_seconds: float = 0.5  # of stillness at the end
     same_pose: float = 0.85  # cosine of embeddings, last frame to first: from here on the pose is the first again
     gone: float = 0.8  # detail of the last frame over the first's: below, the figure has left, which is no freeze
     excursion_seconds: float = 0.5  # away from the first frame and back in less is a snap
-    sudden: float = 1.3  # share of the change that falls in one frame: coming back over going
+    sudden: float = 1.3  # share of the change that falls in one frame: coming back over going ...
+    sudden_frames: int = 4  # ... within so many frames of either
     returned: float = 0.25  # share of the widest change that is left after coming back
-    unexplained: float = 0.02  # share of the pixels that no motion explains, five frames' mean
+    unexplained: float = 0.02  # share of the pixels that no motion explains ...
+    unexplained_frames: int = 5  # ... in the mean of so many frames
     wild_seconds: float = 0.8  # of that without a break
     cell: float = 6  # levels: a cell's mean change to the first frame
     dissolved: float = 0.45  # share of cells that have changed
@@ -94,7 +97,7 @@ def find_failures(
     tests: dict[str, bool | None] = {
         "collapse": _late(s.cells) > thresholds.dissolved or (lpips or 0.0) >= thresholds.lpips,
         "chaos": _wild(s, thresholds),
-        "static": bool(np.quantile(s.to_first, 0.95) < thresholds.static),
+        "static": bool(np.quantile(s.to_first, thresholds.static_share) < thresholds.static),
         "freeze": None if likeness is None else _freezes(s, likeness, thresholds),
         "snap-back": _snaps_back(s, thresholds),
         "over-relaxed": wrong,
@@ -104,7 +107,8 @@ def find_failures(
 
 
 def _wild(s: Signals, t: Thresholds) -> bool:
-    wild = np.convolve(s.unexplained, np.ones(5) / 5, mode="same") > t.unexplained
+    mean = np.ones(t.unexplained_frames) / t.unexplained_frames
+    wild = np.convolve(s.unexplained, mean, mode="same") > t.unexplained
     longest = max((len(list(run)) for true, run in groupby(wild) if true), default=0)
     return longest > t.wild_seconds * s.fps
 
@@ -123,7 +127,11 @@ def _snaps_back(s: Signals, t: Thresholds) -> bool:
     if not len(away) or away[-1] == len(s.area) - 1:
         return False
     gone, back = away[0], away[-1]
-    going, coming = s.moved[max(0, gone - 4) : gone + 4].max(), s.moved[max(0, back - 5) : back + 4].max()
+    near = t.sudden_frames
+    going, coming = (
+        s.moved[max(0, gone - near) : gone + near].max(),
+        s.moved[max(0, back - near - 1) : back + near].max(),
+    )
     return bool(back - gone < t.excursion_seconds * s.fps or coming > t.sudden * going)
 
 
