@@ -6,6 +6,7 @@ import sys
 import textwrap
 import time
 from enum import Enum
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -95,7 +96,9 @@ def rerun(
     board = api.read(api.restore(film, folder))
     from .render.carry import provenance
 
-    as_then = str(provenance(film).get("dtype", "")).removeprefix("torch.") or None
+    as_then = {f"torch.{name}": name for name in ("float32", "bfloat16", "float16")}.get(
+        provenance(film).get("dtype", "")
+    )
     loading = {"device": device, "dtype": dtype or as_then, "memory": memory.value}
     _render(board, folder, loading, {"fresh": fresh, "on_nan": on_nan.value}, again=film)
 
@@ -159,15 +162,18 @@ def _with_bar(board: Storyboard, folder: Path, model: Any, plan: RenderPlan, opt
         with bar:
             task = bar.add_task("", total=plan.steps, section=1, sections=total, scene="")
 
+            begins: dict[int, int] = {}  # step at which each section that is to be rendered begins
+
             def on_verdicts(verdicts: "list[Verdict]") -> None:
                 if line := tables.verdict_line(verdicts):
                     bar.console.print(line, soft_wrap=True)
-                bar.update(task, total=sum(len(section.sigmas) for section, why in verdicts if why is not None))
+                steps = [(section.index, len(section.sigmas)) for section, why in verdicts if why is not None]
+                ends = list(accumulate((count for _, count in steps), initial=0))
+                begins.update(zip((index for index, _ in steps), ends, strict=False))
+                bar.update(task, total=ends[-1])
 
             def on_step(section: SectionPlan, step: int) -> None:
-                # a section that is tried again takes no more of the bar
-                taken = min(int(bar.tasks[0].completed) + 1, int(bar.tasks[0].total or 0))
-                bar.update(task, completed=taken, scene=section.scene)
+                bar.update(task, completed=begins[section.index] + step + 1, scene=section.scene)
 
             def on_section(section: SectionPlan, seed: int) -> None:
                 nonlocal done
@@ -275,7 +281,7 @@ def calibrate(
     loading = {"model": model, "device": device, "dtype": dtype, "memory": memory.value}
     place = out or Path("out") / f"calibration-{Path(model or 'own').name}"
     done = _compare(spec, place, {"calibrate": True, **judges, **loading})
-    use = 'for `profile:` of storyboards, or as "profile" in framepack_relax.json beside the model\'s transformer'
+    use = 'for `profile:` of storyboards, or as "profile" in the model\'s framepack_relax.json'
     console.print(f"{done.profile}: {use}", soft_wrap=True)
 
 

@@ -40,6 +40,8 @@ def test_a_film_is_read_with_its_scenes_and_made_small(tmp_path):
     film = read_film(write(tmp_path / "h.mp4", moving_square(25), tags=tags))
     assert len(film.cut(film.scenes[1]).frames) == 16, "the change at the border is the scene's"
     assert [len(film.shot_until(scene)) for scene in film.scenes] == [10, 25]
+    short = read_film(write(tmp_path / "i.mp4", moving_square(12), tags=tags))
+    assert [scene.id for scene in short.scenes] == ["a"], "a film that is still being rendered"
     foreign = write(tmp_path / "g.mp4", moving_square(5), tags={"framepack_relax": '{"scenes": [1]}'})
     assert (read_film(foreign).model, read_film(foreign).scenes) == (None, ())
 
@@ -75,6 +77,9 @@ def test_scenes_are_held_against_their_shot_and_the_same_moment_of_a_reference(t
     rows, _ = fr.evaluate([film], reference=film, action="packaged", text="packaged", distance=brightness)
     assert [row["lpips"]["reference"] for row in rows] == [0, 0]
     assert rows[0]["drift"]["exposure"] == 0 and rows[1]["drift"]["exposure"] == pytest.approx(72 / 255, rel=0.05)
+    short = write(tmp_path / "s.mp4", ramp[:30])
+    rows, _ = fr.evaluate([film], reference=short, action="packaged", text="packaged", distance=brightness)
+    assert [row["lpips"]["reference"] for row in rows] == [0, None] and rows[1]["seconds"] == 2.4
     other = write(tmp_path / "g.mp4", ramp, fps=24)
     with pytest.raises(fr.EvaluationError, match="reference has 24 fps, the film 30"):
         fr.evaluate([film], reference=other, action="packaged", text="packaged", distance=brightness)

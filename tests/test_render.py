@@ -47,7 +47,13 @@ def test_a_run_folder_holds_everything(film, tmp_path):
     assert resolved == parse_storyboard((out / "story.yaml").read_text(encoding="utf8"))
     facts = json.loads(tags["framepack_relax"])
     assert set(facts) == {"model", "weights", "dtype", "device", "versions", "seeds", "scenes"}
-    assert facts["scenes"][1] == {"id": "flip", "prompt": "a red figure does a backflip", "frames": [73, 109]}
+    assert facts["scenes"][1] == {
+        "id": "flip",
+        "prompt": "a red figure does a backflip",
+        "frames": [73, 109],
+        "follows": True,
+    }
+    assert [scene["follows"] for scene in facts["scenes"]] == [False, True, False]
 
 
 def test_the_report_counts_forwards_by_kind_and_sets_motion_beside_seam_and_drift(film):

@@ -369,6 +369,19 @@ def test_inverted_order_and_the_blend_go_on_to_the_same_bits_too(place, model, h
     assert same(place / "parts", whole.folder)
 
 
+def test_what_follows_a_section_rendered_anew_is_not_taken_up_by_its_hash(place, model):
+    (place / "out/shots/00/001.safetensors").unlink()
+
+    def stop(section, seed):
+        if section.index == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        render(fr.read(place / "story.yaml"), out=place / "out", model=model, watch=Watcher(on_section=stop))
+    assert fr.status(place / "out").done == 3
+    assert reasons(place / "story.yaml", place / "out", model) == [None, None, *["it is not there yet"] * 2, None]
+
+
 def test_a_section_that_is_lost_before_its_decode_is_one_message(place, model):
     file = place / "story.yaml"
     file.write_text("order: inverted\n" + file.read_text())
@@ -405,10 +418,10 @@ def test_a_film_names_the_model_and_the_seeds_that_made_it(place, model):
 def test_a_film_made_otherwise_is_rendered_again_as_it_was_and_what_differs_is_said(place, model):
     tags = read_metadata(place / "out/video.mp4")
     facts = json.loads(tags["framepack_relax"])
-    facts |= {"dtype": "torch.bfloat16", "weights": "0" * 32}
+    facts |= {"dtype": "torch.bfloat16", "weights": "0\x1b[2J"}
     tags["framepack_relax"] = json.dumps(facts)
     with Mp4Writer(place / "other.mp4", fps=30, size=(32, 32), crf=20, metadata=tags) as writer:
         writer.write(np.zeros((2, 32, 32, 3), np.uint8))
     done = subprocess.run([TOOL, "rerun", "other.mp4"], cwd=place, capture_output=True, text=True)
-    assert done.returncode == 0 and "will not come out the same to the bit: weights: 000" in done.stderr
+    assert done.returncode == 0 and "will not come out the same to the bit: weights: '0\\x1b[2J' -> " in done.stderr
     assert json.loads((place / "out/other-again/report.json").read_text())["model"]["dtype"] == "torch.bfloat16"

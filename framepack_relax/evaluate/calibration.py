@@ -71,7 +71,8 @@ def ranked(rows: Sequence[Row], level: Level) -> list[Choice]:
     """Every arm but the first by what it gains, best first; `chance` is that of the best of them all."""
     worth, first = [{**row, "worth": utility(row, level)} for row in rows], rows[0]["arm"]
     arms = list(dict.fromkeys(row["arm"] for row in rows if row["arm"] != first))
-    gaps = {arm: paired(worth, arm, first, "worth") for arm in arms}
+    common = set.intersection(*({row["seed"] for row in rows if row["arm"] == arm} for arm in (first, *arms)))
+    gaps = {arm: [gap for gap in paired(worth, arm, first, "worth") if gap[0] in common] for arm in arms}
     gains = {arm: seed_means(found) for arm, found in gaps.items()}
     # an arm that is surely worse would pass for a sure gain when its signs are turned (Hansen's test, 2005)
     rivals = [found for found in gains.values() if chance(-found[None]) > DOUBT]

@@ -93,6 +93,8 @@ def find_failures(
     action than was asked for; without them freeze and over-relaxed are not judged and absent.
     """
     shown = np.arange(0, len(frames), max(1.0, fps / RATE)).astype(int)  # motion per frame must compare
+    if len(shown) < 2:
+        return {}
     s = measure_signals(frames[shown], min(fps, RATE), thresholds)
     tests: dict[str, bool | None] = {
         "collapse": _late(s.cells) > thresholds.dissolved or (lpips or 0.0) >= thresholds.lpips,

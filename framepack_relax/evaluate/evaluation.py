@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 
 from ..errors import EvaluationError, ModelError
 from ..models.catalog import find_checkpoint
+from ..plan.grid import SECTION_FRAMES
 from ..video.motion import MotionMeter
 from .action import ActionJudge
 from .detectors import find_failures
@@ -97,7 +98,7 @@ def evaluate_scenes(
     for scene in film.scenes:
         other, shot = reference and reference.cut(scene), film.shot_until(scene)
         said = evaluate(film.cut(scene), instruments, prompt=scene.prompt, targets=targets, reference=other, shot=shot)
-        rows.append({"scene": scene.id, **said})
+        rows.append({"scene": scene.id, **said, "seconds": round((scene.frames[1] - scene.frames[0]) / film.fps, 3)})
     return rows
 
 
@@ -128,7 +129,12 @@ def evaluate(
         },
     }
     meter = MotionMeter()
-    meter.add(film.frames if shot is None else shot)
+    past = film.frames if shot is None else shot
+    meter.add(
+        past
+        if len(past) <= 2 * SECTION_FRAMES + 1
+        else np.concatenate([past[: SECTION_FRAMES + 1], past[-SECTION_FRAMES:]])
+    )
     if sections := meter.figures():
         made["drift"] = {name: asdict(sections[-1])[name] for name in ("exposure", "colour", "drift")}
     if instruments.action:

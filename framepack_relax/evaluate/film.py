@@ -68,6 +68,7 @@ def read_film(path: Path) -> Film:
     if not frames or not rate:
         raise EvaluationError(f"{path}: holds no frames; render it again")
     model, scenes = _own_tags(tags.get(TAG, "{}"))
+    scenes = tuple(s for s in scenes if 0 <= s.frames[0] < s.frames[1] <= len(frames))  # others are not there yet
     return Film(path=path, frames=np.stack(frames), fps=float(rate), model=model, scenes=scenes)
 
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib  # noqa: F401  (the page's plots need it: known before hours of rendering)
 import yaml
 
 from ..errors import EvaluationError
@@ -57,6 +56,8 @@ def compare(
     if calibrating and not (instruments.action and all(job.event.target for job in planned)):
         lacks = "a calibration needs an action judge, and a `target:` of every scene that it can name"
         raise EvaluationError("\n".join([lacks, *instruments.notes]))
+    if calibrating and sweep.seeds < FEWEST:
+        raise EvaluationError(f"{sweep.seeds} seeds tell no arm from chance; a calibration needs {FEWEST}")
     rows = run(planned, out=out, model=loaded, instruments=instruments, on_film=lambda row: on_film(row, len(planned)))
     cells = summarise(rows)
     page = save_page(sweep.title, rows, cells, out)
@@ -65,7 +66,4 @@ def compare(
         said = yaml.safe_dump(calibrated_profile(rows, planned, loaded.facts), sort_keys=False, width=110)
         with writing(profile):
             profile.write_text(said, encoding="utf8")
-    notes = instruments.notes
-    if calibrating and len({row["seed"] for row in rows}) < FEWEST:
-        notes += (f"fewer than {FEWEST} seeds cannot tell any arm from chance: the profile stays at rest",)
-    return Outcome(rows=rows, cells=cells, page=page, profile=profile, notes=notes)
+    return Outcome(rows=rows, cells=cells, page=page, profile=profile, notes=instruments.notes)

@@ -37,7 +37,7 @@ def measure_stability(
     return Stability(
         adjacent=_mean(seen[:-1], seen[1:], distance),
         first=_mean(np.broadcast_to(seen[:1], seen[1:].shape), seen[1:], distance),
-        reference=None if other is None else _mean(seen[: len(other)], other, distance),
+        reference=None if other is None or not len(other) else _mean(seen[: len(other)], other, distance),
     )
 
 
@@ -54,7 +54,7 @@ def _mean(a: NDArray[np.uint8], b: NDArray[np.uint8], distance: Distance) -> flo
 
 
 def _pixels(frames: NDArray[np.uint8]) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return torch.from_numpy(np.array(frames)).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def lpips_distance() -> Distance:

@@ -17,6 +17,6 @@ def window_frames(frames: int, fps: float) -> list[list[int]]:
     spare = max(0.0, frames - span)
     offsets = np.linspace(0, span - 1, FRAMES)
     starts = [number * step for number in range(1 + int(spare / step + 1e-9))]
-    if spare - starts[-1] > 1e-6 * step:
+    if spare - starts[-1] >= 0.5:
         starts.append(spare)
     return [[min(frames - 1, round(start + offset)) for offset in offsets] for start in starts]

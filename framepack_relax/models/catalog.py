@@ -6,7 +6,7 @@ variable FRAMEPACK_RELAX_WEIGHTS, if set, is looked into first: it holds reposit
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
@@ -21,6 +21,7 @@ from ..plan.schedule import FlowShift
 
 WEIGHTS_VARIABLE = "FRAMEPACK_RELAX_WEIGHTS"
 FIGURES = "figures.json"  # of a model folder: what scripts/measure_puppet.py measured
+SAID_ABOUT = (SIDECAR, FIGURES, "held_out.json")
 PUPPET = Path(__file__).parent / "puppet"
 PARTS = "transformer vae text_encoder tokenizer text_encoder_2 tokenizer_2 image_encoder feature_extractor".split()
 HUNYUAN, REDUX = "hunyuanvideo-community/HunyuanVideo", "lllyasviel/flux_redux_bfl"
@@ -79,6 +80,11 @@ class Source:
     def fingerprint(self) -> str:
         return fingerprint(self.parts)
 
+    def stamp(self) -> tuple[tuple[str, int, int], ...]:
+        """Sizes and times of the same files: whether they are still those that were read."""
+        stats = ((str(file), file.stat()) for _, file in _files(self.parts))
+        return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
+
 
 def fingerprint(parts: Mapping[str, Path]) -> str:
     """blake2b of names, sizes and contents of weights, configs and vocabularies.
@@ -86,19 +92,25 @@ def fingerprint(parts: Mapping[str, Path]) -> str:
     Files of over 64 MiB are looked into every 2 MiB and at their end, which touches every larger tensor.
     """
     digest = blake2b(digest_size=16)
-    for part, folder in sorted(parts.items()):
-        files = (file for file in folder.iterdir() if file.suffix in (".safetensors", ".json", ".txt", ".model"))
-        for file in sorted(files):
-            size = file.stat().st_size
-            digest.update(f"{part}/{file.name}:{size}\n".encode())
-            with file.open("rb") as stream:
-                if size <= 64 << 20:
-                    digest.update(stream.read())
-                    continue
-                for place in [*range(0, size - (1 << 16), 2 << 20), size - (1 << 16)]:
-                    stream.seek(place)
-                    digest.update(stream.read(1 << 16))
+    for part, file in _files(parts):
+        size = file.stat().st_size
+        digest.update(f"{part}/{file.name}:{size}\n".encode())
+        with file.open("rb") as stream:
+            if size <= 64 << 20:
+                digest.update(stream.read())
+                continue
+            for place in [*range(0, size - (1 << 16), 2 << 20), size - (1 << 16)]:
+                stream.seek(place)
+                digest.update(stream.read(1 << 16))
     return digest.hexdigest()
+
+
+def _files(parts: Mapping[str, Path]) -> Iterator[tuple[str, Path]]:
+    """(part, file) of all that decides what a network gives; what is said about it does not."""
+    for part, folder in sorted(parts.items()):
+        for file in sorted(folder.iterdir()):
+            if file.suffix in (".safetensors", ".json", ".txt", ".model") and file.name not in SAID_ABOUT:
+                yield part, file
 
 
 def entry_of(name: str) -> Entry:
@@ -115,7 +127,7 @@ def entry_of(name: str) -> Entry:
 def model_facts(name: str) -> ModelFacts:
     """Facts for the plan; for a hub id its sidecar and scheduler config are fetched, weights are not.
 
-    A model of the catalogue takes a calibrated profile from a sidecar beside its transformer, if it lies in a folder.
+    A model of the catalogue takes its calibrated profile from a sidecar in WEIGHTS/<owner>/<name of the transformer>.
     """
     entry = entry_of(name)
     repository = entry.parts["transformer"][0]
@@ -175,7 +187,7 @@ def _folders(name: str, wanted: Wanted, *, download: bool = True, advised: Wante
 
 def _places(repository: str) -> list[Path]:
     """Where a repository may lie as a folder."""
-    return [Path(root, repository) for root in ("", os.environ.get(WEIGHTS_VARIABLE, ""))]
+    return [Path(root, repository) for root in (os.environ.get(WEIGHTS_VARIABLE, ""), "")]
 
 
 def _check_part(part: str, folder: Path) -> None:

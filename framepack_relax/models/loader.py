@@ -21,9 +21,11 @@ def load(
     where = pick_device(device)
     kind = pick_dtype(dtype, where)
     facts, source = model_facts(name), find(name)
-    weights = source.fingerprint()
+    weights, stamp = source.fingerprint(), source.stamp()
     parts = {part: load_part(source, part, kind).eval() for part in ("transformer", "vae")}
-    return VideoModel(facts=facts, source=source, weights=weights, device=where, dtype=kind, memory=memory, **parts)
+    return VideoModel(
+        facts=facts, source=source, weights=weights, stamp=stamp, device=where, dtype=kind, memory=memory, **parts
+    )
 
 
 def pick_device(name: str | None) -> torch.device:

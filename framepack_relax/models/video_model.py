@@ -61,6 +61,7 @@ class VideoModel:
     facts: ModelFacts
     source: Source
     weights: str  # the source's fingerprint when it was loaded
+    stamp: tuple[tuple[str, int, int], ...]  # and its stamp
     transformer: HunyuanVideoFramepackTransformer3DModel
     vae: AutoencoderKLHunyuanVideo
     device: torch.device
@@ -153,7 +154,7 @@ class VideoModel:
         if self.preset == "tiled":  # there is no room for both; `place` brings it back
             put(self.transformer, torch.device("cpu"))
         loaded: dict[str, Any] = {part: load_part(self.source, part, self.dtype) for part in parts}
-        if self.source.fingerprint() != self.weights:
+        if self.source.stamp() != self.stamp:
             raise ModelError(f"{self.source.name}: its files have changed since it was loaded; load it again")
         for name, part in loaded.items():
             if isinstance(part, torch.nn.Module):

@@ -29,7 +29,7 @@ IMAGE_NAME = re.compile(r"images/[0-9]+\.png")
 def write_story(
     folder: RunFolder, story: Storyboard, plan: RenderPlan, facts: ModelFacts, images: Mapping[str, Image.Image]
 ) -> dict[str, str]:
-    """Writes plan.json and a storyboard that renders the same film from this folder alone.
+    """Writes a storyboard that renders the same film from this folder alone.
 
     Gives the tags that let an mp4 do so too: the storyboard's text, and its images as base64 PNG by their path in it.
     """
@@ -47,7 +47,6 @@ def write_story(
         pictures[names[path]] = base64.b64encode(buffer.getvalue()).decode("ascii")
     resolved = dump_storyboard(moved)
     folder.write_text(STORY, resolved)
-    folder.write_text("plan.json", json.dumps(plan.to_json(), indent=1))
     return {STORYBOARD_TAG: resolved, IMAGES_TAG: json.dumps(pictures)}
 
 

@@ -25,7 +25,8 @@ from .._version import __version__
 from ..errors import RenderError
 from ..models.video_model import VideoModel
 from ..plan.renderplan import RenderPlan, SectionPlan
-from .status import LOCK, NOT_THERE, SECTION_FILE, STORY, WANTED, hold
+from ..storyboard.messages import printable
+from .status import LOCK, NOT_THERE, PLAN, SECTION_FILE, STORY, WANTED, hold
 
 SAMPLER_VERSION = 1  # part of every section's hash; raised when the same plan would give other latents
 LATENTS = "latents"
@@ -92,7 +93,7 @@ class RunFolder:
     @contextmanager
     def locked(self) -> Iterator["RunFolder"]:
         """Holds the folder for this process alone; refuses one whose storyboard a render would overwrite."""
-        if (self.path / STORY).exists() and not (self.path / LOCK).exists():
+        if (self.path / STORY).exists() and not any((self.path / name).exists() for name in (LOCK, PLAN)):
             raise RenderError(f"{self.path}: has a {STORY} that is not a render's; choose another --out")
         with hold(self.path):
             if self.fresh and (self.path / "shots").exists():
@@ -129,12 +130,17 @@ class RunFolder:
             return None
         return difference(stored.facts, link.facts) or FOLLOWS
 
-    def save_wanted(self, plan: RenderPlan, links: Mapping[int, Link]) -> None:
-        """Writes what each section's file must be, for `status`."""
-        names = {
-            str(self.section_file(plan.sections[index]).relative_to(self.path)): link for index, link in links.items()
-        }
-        self.write_text(WANTED, json.dumps({name: link.hash for name, link in names.items()}))
+    def begin(self, plan: RenderPlan, links: Mapping[int, Link], why_anew: Mapping[int, str | None]) -> None:
+        """Writes the plan and the hash that each section's file must bear, for `status`; drops what no longer follows.
+
+        A section that follows one that is rendered anew may bear its hash all the same: on some devices, and after a
+        retry, the same plan gives other latents.
+        """
+        for index, why in why_anew.items():
+            if why == FOLLOWS:
+                self.section_file(plan.sections[index]).unlink(missing_ok=True)
+        self.write_text(WANTED, json.dumps({index: link.hash for index, link in links.items()}))
+        self.write_text(PLAN, json.dumps(plan.to_json(), indent=1))
 
     def load_section(self, section: SectionPlan) -> StoredSection:
         """A section for which `verdicts` found nothing."""
@@ -209,17 +215,17 @@ def _hash(text: str) -> str:
 
 
 def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    """What of the facts changed, in words; empty if nothing did."""
+    """What of the facts changed, in words that may be shown; empty if nothing did."""
     said = []
     for name in sorted(set(old) | set(new)):
         before, after = old.get(name), new.get(name)
         if before == after:
             continue
         if isinstance(before, dict) and isinstance(after, dict) and name == "versions":
-            said += [f"{k} {before.get(k)} -> {v}" for k, v in after.items() if before.get(k) != v]
+            said += [f"{k} {printable(str(before.get(k)))} -> {v}" for k, v in after.items() if before.get(k) != v]
             continue
         short = all(isinstance(value, (str, int, float, bool)) and len(str(value)) < 60 for value in (before, after))
-        said.append(f"{name}: {before} -> {after}" if short else f"{name} changed")
+        said.append(f"{name}: {printable(str(before))} -> {printable(str(after))}" if short else f"{name} changed")
     return ", ".join(said)
 
 

@@ -187,7 +187,7 @@ def _sections(work: Work, watch: Watcher) -> Iterator[FinishedSection]:
     plan, model, folder = work.plan, work.model, work.folder
     links = make_links(work)
     why_anew = folder.verdicts(plan, links)
-    folder.save_wanted(plan, links)
+    folder.begin(plan, links, why_anew)
     watch.on_verdicts([(plan.sections[index], why) for index, why in why_anew.items()])
     for shot in plan.shots:
         start = work.starts[shot.index]

@@ -14,8 +14,8 @@ from filelock import FileLock, Timeout
 
 from ..errors import RenderError
 
-LOCK, OWNER, STORY = ".lock", ".owner.json", "story.yaml"
-WANTED = "shots/wanted.json"  # the hash that each section's file must bear, by its name
+LOCK, OWNER, STORY, PLAN = ".lock", ".owner.json", "story.yaml", "plan.json"
+WANTED = "shots/wanted.json"  # the hash that each section's file must bear, by the section's index
 SECTION_FILE = "shots/{:02d}/{:03d}.safetensors"  # of a shot, and a place in it
 LOOKING = 1.0  # seconds
 NOT_THERE = "it is not there yet"  # why a section is rendered that never was
@@ -52,25 +52,24 @@ class Status:
 def read_status(folder: Path) -> Status:
     """Raises RenderError if `folder` is not the folder of a render."""
     try:
-        plan = json.loads((folder / "plan.json").read_text(encoding="utf8"))
+        plan = json.loads((folder / PLAN).read_text(encoding="utf8"))
         files = {
             index: folder / SECTION_FILE.format(shot["index"], place)
             for shot in plan["shots"]
             for place, index in enumerate(sorted(shot["sections"]))
         }
         wanted = json.loads((folder / WANTED).read_text(encoding="utf8")) if (folder / WANTED).exists() else {}
-        names = {index: str(file.relative_to(folder)) for index, file in files.items()}
-        done = {i for i, file in files.items() if (bears := _hash_of(file)) and bears == wanted.get(names[i])}
+        done = {i for i, file in files.items() if (bears := _hash_of(file)) and bears == wanted.get(str(i))}
         scenes = tuple(
             (scene["scene"], sum(i in done for i in scene["sections"]), len(scene["sections"]))
             for scene in plan["scenes"]
         )
         title = str(plan["title"])
+        times = sorted(files[index].stat().st_mtime for index in done)
     except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
         raise RenderError(
             f"{folder}: is not the folder of a render (no plan.json that can be read); give the --out of one"
         ) from error
-    times = sorted(files[index].stat().st_mtime for index in done)
     gaps = sorted(after - before for before, after in pairwise(times))
     film = folder / "video.mp4"
     whole = len(done) == len(files) and film.exists() and film.stat().st_mtime >= max(times, default=0)
