@@ -185,6 +185,11 @@ change at the section's borders, in levels of 255 (busiest 5 % of the pixels). *
 not measured: its trunk cannot be had here.
 
 """
+CONCLUSIONS = """
+In shares of films with the right action:
+
+- **Static death is there**: plain FramePack {s[vanilla]}; the rest stand still.
+"""
 CALIBRATION = """
 ## Calibration
 
@@ -344,7 +349,13 @@ def text(rows: list[Row]) -> str:
 
 def conclusions(ablation: list[Row], calibration: list[Row]) -> str:
     """In words; the numbers are those of the tables."""
-    return ""
+    rows = [*ablation, *calibration]
+    shares = {arm: f"{right(rows, arm):.0%}" for arm in {row["arm"] for row in rows}}
+    cells = {cell.arm: cell for cell in summarise(rows)}
+    motion = {arm: f"{cell.figures['motion'].mean:.2f}" for arm, cell in cells.items()}
+    jump = {arm: f"{cell.figures['jump'].mean:.0f}" for arm, cell in cells.items()}
+    levels = [f"{choose(calibration, level).arm} from {level.first:g} on" for level in LEVELS]
+    return CONCLUSIONS.format(s=shares, m=motion, j=jump, shipped="; ".join(levels)).strip()
 
 
 def profile(rows: list[Row]) -> dict[str, Any]:
