@@ -2,6 +2,7 @@
 
 python scripts/train_puppet.py --out runs/puppet            # resumes where it stopped
 python scripts/train_puppet.py --out runs/smoke --smoke     # a minute, for the test
+python scripts/train_puppet.py --out runs/large --large     # on a GPU
 python scripts/train_puppet.py --out runs/puppet --stage transformer --stage export
 
 --start framepack_relax/models/puppet goes on from shipped weights instead of random ones.
@@ -62,13 +63,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--stage", choices=STAGES, action="append", help="default: all, in order")
-    parser.add_argument("--smoke", action="store_true")
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--smoke", action="store_true", help="a minute, for the test")
+    size.add_argument("--large", action="store_true", help="for a GPU")
     parser.add_argument("--start", type=Path, help="folder of a puppet whose weights training begins with")
     parser.add_argument("--steps", type=int, help="transformer steps, if not the configured ones")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    training = Training.smoke() if args.smoke else Training()
+    training = Training.smoke() if args.smoke else Training.large() if args.large else Training()
     sizes = Sizes.tiny() if args.smoke else Sizes()
     transformer = training.transformer
     if args.steps:
