@@ -28,17 +28,19 @@ X264 = "open-gop=0:sync-lookahead=0:rc-lookahead=0:mbtree=0:range=tv:colorprim=b
 class Mp4Writer:
     """Writes uint8 RGB frames [N, H, W, 3] to `NAME.part.mp4`, which becomes `NAME.mp4` when the film is whole.
 
-    After an exception, and after a kill, the part stays and can be played. No frame is kept in memory.
+    After an exception, and after a kill, the part stays and can be played; the next writer lets it stand until it has
+    written as much itself. No frame is kept in memory.
     `crf` is H.264's quality, 0..51; `metadata` may hold any keys and any text, and the film has it as it is at the end.
     """
 
     def __init__(self, path: Path, *, fps: int, size: tuple[int, int], crf: int, metadata: Mapping[str, str]) -> None:
         self.path, self.part = path, path.with_name(f"{path.stem}.part{path.suffix}")
+        self.growing = path.with_name(f"{path.stem}.part-again{path.suffix}") if self.part.exists() else self.part
         self.fps, self.size, self.crf = fps, size, crf
         self.frames = 0
         # a fragment for every frame, on disk as soon as the next frame comes
         options = {"movflags": "use_metadata_tags+empty_moov+default_base_moof+frag_every_frame", "flush_packets": "1"}
-        self.container: OutputContainer = av.open(str(self.part), "w", format="mp4", options=options)
+        self.container: OutputContainer = av.open(str(self.growing), "w", format="mp4", options=options)
         self.metadata = dict(metadata)
         self.container.metadata.update(metadata)
         self.stream: VideoStream = self.container.add_stream("libx264", rate=fps, options=self._options())
@@ -63,6 +65,10 @@ class Mp4Writer:
             packet.stream = self.stream
             self.container.mux_one(packet)
         self.frames += len(frames)
+        if self.growing != self.part and self.growing.stat().st_size >= self.part.stat().st_size:
+            with suppress(OSError):  # where open files cannot be renamed it goes on under its own name
+                os.replace(self.growing, self.part)
+                self.growing = self.part
 
     def _encode(self, frames: NDArray[np.uint8]) -> Iterator[av.Packet]:
         encoder = VideoCodecContext.create("libx264", "w")
@@ -84,8 +90,9 @@ class Mp4Writer:
         """Closes the part; unless there was an exception it becomes the film."""
         if kind is None:
             self.container.close()
-            _with_index_in_front(self.part, self.path, self.metadata)
-            self.part.unlink()
+            _with_index_in_front(self.growing, self.path, self.metadata)
+            for file in {self.growing, self.part}:
+                file.unlink(missing_ok=True)
         else:
             with suppress(FFmpegError, OSError):  # the error that is under way says more
                 self.container.close()
