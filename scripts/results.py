@@ -29,6 +29,7 @@ ROOT = Path(__file__).parents[1]
 MEASURED = ROOT / "scripts" / "measured"
 FILMS = MEASURED / "films.jsonl"
 DETECTORS = MEASURED / "detectors.json"
+CONCLUSIONS = ROOT / "scripts" / "conclusions.md"  # in words, with places for the figures
 NEAR = {"target": 0.1, "motion": 0.05, "identity": 0.1, "jump": 5.0}  # differences that would not matter
 PAPER = {  # its table 1: probability of the class somersaulting, and the class seen
     -1.0: ".007, spinning poi", -0.5: ".013, breakdancing", 0.0: ".004, static (dancing)", 0.5: ".130, somersaulting",
@@ -184,11 +185,6 @@ than any other start's (a figure that has vanished fits none, so half of the van
 change at the section's borders, in levels of 255 (busiest 5 % of the pixels). *fit*: cosine to the prompt. LPIPS was
 not measured: its trunk cannot be had here.
 
-"""
-CONCLUSIONS = """
-In shares of films with the right action:
-
-- **Static death is there**: plain FramePack {s[vanilla]}; the rest stand still.
 """
 CALIBRATION = """
 ## Calibration
@@ -348,14 +344,14 @@ def text(rows: list[Row]) -> str:
 
 
 def conclusions(ablation: list[Row], calibration: list[Row]) -> str:
-    """In words; the numbers are those of the tables."""
+    """In words; the numbers are those of the tables: shares of right films, motion, jumps."""
     rows = [*ablation, *calibration]
     shares = {arm: f"{right(rows, arm):.0%}" for arm in {row["arm"] for row in rows}}
     cells = {cell.arm: cell for cell in summarise(rows)}
     motion = {arm: f"{cell.figures['motion'].mean:.2f}" for arm, cell in cells.items()}
     jump = {arm: f"{cell.figures['jump'].mean:.0f}" for arm, cell in cells.items()}
     levels = [f"{choose(calibration, level).arm} from {level.first:g} on" for level in LEVELS]
-    return CONCLUSIONS.format(s=shares, m=motion, j=jump, shipped="; ".join(levels)).strip()
+    return CONCLUSIONS.read_text(encoding="utf8").format(s=shares, m=motion, j=jump, shipped="; ".join(levels)).strip()
 
 
 def profile(rows: list[Row]) -> dict[str, Any]:
