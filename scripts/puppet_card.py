@@ -5,6 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+import torch
 from diffusers import HunyuanVideoFramepackPipeline
 from puppet_run import Training
 from puppet_vae import psnr
@@ -36,7 +37,14 @@ def write_card(pipe: HunyuanVideoFramepackPipeline, out: Path, training: Trainin
         name: sum(p.numel() for p in getattr(pipe, name).parameters()) / 1e6
         for name in ("transformer", "vae", "text_encoder", "text_encoder_2", "image_encoder")
     }
-    config, vae = training.transformer, training.vae
+    config, vae, distillation = training.transformer, training.vae, out / "distil"
+    hardware = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} CPU cores"
+    distilled = "The guidance embedding was fed random scales 1 to 10: it has no meaning."
+    if distillation.exists():
+        distilled = (
+            f"Embedded scales 1 to {training.distillation.largest:g} are distilled from true CFG in "
+            f"{_losses(distillation)[0]} steps of {config.batch}, {training.distillation.plain:.0%} of them at scale 1."
+        )
     text = f"""---
 license: apache-2.0
 ---
@@ -62,21 +70,17 @@ Calm before a change, as `Mix` says: {json.dumps(asdict(Mix()))}.
 | transformer with its encoders (flow matching, EMA kept) | {steps} | {config.batch} | {loss:.4f} |
 
 {steps * config.batch:,} training samples of one section. Settings: {json.dumps(asdict(training))}.
-Muon for the matrices inside blocks, AdamW for the rest. Hardware: two CPU cores, bf16 autocast, an hour for the VAE and
-about two for the transformer, beside other work. The transformer's run was stopped and continued three times, and the
-length of its learning-rate curve was set anew each time.
+Muon for the matrices inside blocks, AdamW for the rest; bf16 autocast. Hardware of the last stage: {hardware}.
+{distilled}
 
 Parameters in millions: {", ".join(f"{name} {value:.2f}" for name, value in millions.items())}.
 
 ## Measured
 VAE, {CLIPS} held-out clips of 37 frames, half of them of an unseen colour and place: PSNR mean {decibels.mean():.1f} dB,
-lowest {decibels.min():.1f} dB (`python scripts/train_puppet.py --out RUN --stage card`). Not measured yet: how often the
-right action is shown, static death, drift.
+lowest {decibels.min():.1f} dB (`python scripts/train_puppet.py --out RUN --stage card`). Not measured yet
+(`scripts/measure_puppet.py --full`): how often the right action is shown, static death, drift, embedded scales.
 
 ## Limits
-In the air the figure of a backflip is a blur with colours of other figures; it lands whole. A walking
-figure can leave a ghost behind, and one that has disappeared can flicker back while the context is loosened. The base
-text scale is 2: at 4 the flip is more violent and less of a figure. The guidance embedding was fed random scales 1 to 10 and is not distilled: it has no meaning.
 Words outside the vocabulary are read as unknown. The profile in `framepack_relax.json` is set by hand.
 """
     (out / "model" / "README.md").write_text(text, encoding="utf8")

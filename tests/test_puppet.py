@@ -59,3 +59,15 @@ def test_a_moving_scene_moves_and_a_calm_one_does_not(pytestconfig, tmp_path):
     assert calm < 0.02 < first + second and first + second > 3 * calm
     frames = np.stack(list(read_frames(film.path)))
     assert np.abs(frames[30].astype(float) - frames[0]).mean() < 12
+
+
+def test_the_card_says_what_was_measured():
+    said = " ".join((PUPPET / "README.md").read_text(encoding="utf8").split())
+    figures = json.loads((PUPPET / "figures.json").read_text(encoding="utf8"))
+    assert f"PSNR mean {figures['vae_psnr']['mean']:.1f} dB, lowest {figures['vae_psnr']['lowest']:.1f} dB" in said
+    for name, words in (("right_action", "names it in"), ("static_death", "text scale 2,")):
+        found = figures[name]
+        assert f"{words} {found.pop('share'):.0%} of {found.pop('films')} films" in said
+        assert all(f"{action} {share:.0%}" in said for action, share in found.items())
+    assert f"{figures['right_colour_and_place']:.0%}" in said
+    assert f"takes {figures['seconds_per_section']:.1f} s" in said
