@@ -172,12 +172,13 @@ INTRO = """# Results
 
 Written by `python scripts/results.py` from `scripts/measured/films.jsonl`; README.md says how a film is judged.
 
-Model: the packaged puppet (weights {weights}, by its own judges). A film is 2.4 s of standing still, then 2.4 s in
-which the prompt asks for {scenes}; an arm acts on the second part. {seeds} seeds, each with its own figure and place;
-every arm has the same noise after the same calm sections. {films} films, 25 steps each; rendering and measuring took
-{hours:.1f} h on two cores. Films of a seed share everything but the action, so a result rests on {seeds} figures, not
-on 40 films: in brackets are 95 % intervals by bootstrap over seeds, and a claim counts only if turning the seeds' signs
-agrees. One tiny model whose text base scale is 2: nothing here carries over to FramePack without measuring it there.
+Model: the packaged puppet (weights {weights}, by its own judges). A film is 2.4 s of standing still,
+then 2.4 s in which the prompt asks for {scenes}; an arm acts on the second part. {seeds} seeds, each with
+its own figure and place; every arm has the same noise after the same calm sections. {films} films, 25 steps each;
+rendering them took {hours:.1f} h of one-thread processes, two at a time on two cores. Films of a seed share everything but
+the action, so a result rests on {seeds} figures, not on 40 films: in brackets are 95 % intervals by bootstrap over seeds,
+and a claim counts only if turning the seeds' signs agrees. One tiny model whose text base scale is 2: nothing here
+carries over to FramePack without measuring it there.
 
 *right action*: the judge names it and the film is not static. *won*: share of pairs with more than plain FramePack
 (less than .05 of probability is a tie). *identity*: share of frames that fit the film's own figure and place better
@@ -191,8 +192,9 @@ CALIBRATION = """
 
 For each level of intensity the arm that gains most over plain FramePack, in the level's own weights
 (`framepack_relax/evaluate/calibration.py`): target {target}, motion {motion}, failures {broken}, another figure or
-place {strange}, one number per level. *chance*: how often the best of all {arms} arms does as well without any effect;
-over {doubt:g} the level stays at rest. The best of many gains is larger than it will be again; the next two follow.
+place {strange}, jump at the border {jump}, one number per level. *chance*: how often the best of all {arms} arms does as
+well without any effect; over {doubt:g} the level stays at rest. The best of many gains is larger than it will be again; the
+next two follow.
 
 | from intensity | arm | gain | chance | next |
 |---|---|---|---|---|
@@ -305,7 +307,7 @@ def text(rows: list[Row]) -> str:
         scenes=", ".join(dict.fromkeys(row["scene"] for row in ablation)),
         seeds=len({row["seed"] for row in ablation}),
         films=len(films),
-        hours=sum(row["wall"] for row in films) / 3600 / 2,
+        hours=sum(row["wall"] for row in films) / 3600,
     )
     parts = [
         head.rstrip("\n"),
@@ -343,10 +345,14 @@ def text(rows: list[Row]) -> str:
     return "\n".join(parts) + "\n"
 
 
+def percent(share: float) -> str:
+    return f"{100 * share:.3g} %"
+
+
 def conclusions(ablation: list[Row], calibration: list[Row]) -> str:
     """In words; the numbers are those of the tables: shares of right films, motion, jumps."""
     rows = [*ablation, *calibration]
-    shares = {arm: f"{right(rows, arm):.0%}" for arm in {row["arm"] for row in rows}}
+    shares = {arm: percent(right(rows, arm)) for arm in {row["arm"] for row in rows}}
     cells = {cell.arm: cell for cell in summarise(rows)}
     motion = {arm: f"{cell.figures['motion'].mean:.2f}" for arm, cell in cells.items()}
     jump = {arm: f"{cell.figures['jump'].mean:.0f}" for arm, cell in cells.items()}

@@ -24,6 +24,18 @@ def test_results_are_up_to_date_with_their_films(rows):
     assert (ROOT / "RESULTS.md").read_text(encoding="utf8") == results.text(rows), "run python scripts/results.py"
 
 
+def test_the_readmes_figures_are_those_of_the_films(rows):
+    said = " ".join((ROOT / "README.md").read_text(encoding="utf8").split())
+    ablation = results.of_sweep(rows, "ablation")
+    plain, paper, text, constant, context = (
+        results.percent(results.right(ablation, arm))
+        for arm in ("vanilla", "paper", "text relaxed", "text constant at the mean", "context")
+    )
+    assert f"shows the wanted action in {plain} of the films, the paper's settings in {paper}," in said
+    assert f"relaxed text guidance in {text} (constant guidance of the same mean: {constant})" in said
+    assert f"loosened context in {context}," in said
+
+
 def test_the_packaged_models_profile_is_what_the_films_say(rows):
     assert json.loads((PUPPET / SIDECAR).read_text(encoding="utf8"))["profile"] == results.profile(rows)
     weights = {row["weights"] for row in rows}

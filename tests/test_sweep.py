@@ -222,6 +222,7 @@ def test_a_film_that_shows_the_action_is_not_charged_for_coming_back_and_strange
     assert utility(fine, calm) == utility(film("a", "jump", 0, target=0.9, failure="snap-back"), calm)
     assert utility(film("a", "jump", 0, target=0.1, failure="snap-back"), calm) == pytest.approx(0.1 - 1)
     assert utility({**fine, "identity": 0.25}, calm) == pytest.approx(utility(fine, calm) - 0.75)
+    assert utility({**fine, "jump": 25.0}, calm) == pytest.approx(utility(fine, calm) - 0.5)
     assert utility({**fine, "identity": 0.25}, wild) > utility({**fine, "identity": 0.25}, calm)
 
 

@@ -1,8 +1,8 @@
 """From a sweep to an intensity profile: for each level of intensity the settings that serve it best on a model.
 
 A level weighs what a film gains (the wanted action seen, motion) against what it costs (failures, another figure or
-place). The arm that gains most over plain FramePack on the same films is taken, unless the best of as many arms would
-do as well by chance; then the level stays at rest.
+place, a jump at the section border). The arm that gains most over plain FramePack on the same films is taken, unless
+the best of as many arms would do as well by chance; then the level stays at rest.
 """
 
 from collections.abc import Sequence
@@ -21,6 +21,7 @@ from .statistics import Cell, Row, chance, interval, paired, seed_means, summari
 
 THRESHOLD = 0.25  # intensity up to which a scene is at rest, as in the paper's profile
 FASTEST = 1.0  # short sides a second from which on more motion is no more gain
+CUT = 50.0  # levels of 255 in the busiest 5 % of the pixels from which on a jump is a cut
 DOUBT = 0.025  # largest probability that the choice is chance
 BROKEN = ("chaos", "freeze", "snap-back")  # not where the judge sees the wanted action: jumps come back, too
 
@@ -34,12 +35,13 @@ class Level:
     motion: float
     broken: float  # collapse; chaos, freeze or snap-back where the wanted action is not seen
     strange: float  # another figure or place than the film's own
+    jump: float  # at the section border
 
 
 LEVELS = (
-    Level(first=THRESHOLD, target=1.0, motion=0.0, broken=1.0, strange=1.0),
-    Level(first=0.5, target=1.0, motion=0.5, broken=1.0, strange=0.5),
-    Level(first=0.8, target=1.0, motion=1.0, broken=0.5, strange=0.25),
+    Level(first=THRESHOLD, target=1.0, motion=0.0, broken=1.0, strange=1.0, jump=1.0),
+    Level(first=0.5, target=1.0, motion=0.5, broken=1.0, strange=0.5, jump=0.5),
+    Level(first=0.8, target=1.0, motion=1.0, broken=0.5, strange=0.25, jump=0.25),
 )
 
 
@@ -64,7 +66,8 @@ def utility(row: Row, level: Level) -> float:
     broken = row["failures"].get("collapse", False) or (
         seen < 0.5 and any(row["failures"].get(kind, False) for kind in BROKEN)
     )
-    return gained - level.broken * broken - level.strange * (1 - row.get("identity", 1.0))
+    lost = level.broken * broken + level.strange * (1 - row.get("identity", 1.0))
+    return gained - lost - level.jump * min(1.0, row.get("jump", 0.0) / CUT)
 
 
 def ranked(rows: Sequence[Row], level: Level) -> list[Choice]:
