@@ -29,6 +29,7 @@ def save_plots(cells: Sequence[Cell], out: Path) -> list[Path]:
             axes.plot([figure.mean], [row], "o", color="#2463be")
         axes.axvline(found[0][1].mean, color="#d6741a", linewidth=1)
         axes.set(yticks=range(len(found)), yticklabels=[arm for arm, _ in found], title=name)
+        axes.margins(y=0.02)
         axes.invert_yaxis()
         axes.spines[["top", "right"]].set_visible(False)
         made.append(out / f"{name}.png")
