@@ -97,7 +97,7 @@ def rerun(
     from .render.carry import provenance
 
     as_then = {f"torch.{name}": name for name in ("float32", "bfloat16", "float16")}.get(
-        provenance(film).get("dtype", "")
+        str(provenance(film).get("dtype"))
     )
     loading = {"device": device, "dtype": dtype or as_then, "memory": memory.value}
     _render(board, folder, loading, {"fresh": fresh, "on_nan": on_nan.value}, again=film)

@@ -386,6 +386,20 @@ def test_what_follows_a_section_rendered_anew_is_not_taken_up_by_its_hash(place,
     assert reasons(place / "story.yaml", place / "out", model) == [None, None, *["it is not there yet"] * 2, None]
 
 
+def test_an_edit_that_is_taken_back_before_it_is_rendered_costs_nothing(place, model):
+    file = place / "story.yaml"
+    text = file.read_text()
+    file.write_text(text.replace("stands still", "waves"))
+
+    def stop(verdicts):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        render(fr.read(file), out=place / "out", model=model, watch=Watcher(on_verdicts=stop))
+    file.write_text(text)
+    assert reasons(file, place / "out", model) == [None] * SECTIONS
+
+
 def test_a_section_that_is_lost_before_its_decode_is_one_message(place, model):
     file = place / "story.yaml"
     file.write_text("order: inverted\n" + file.read_text())

@@ -137,8 +137,10 @@ class RunFolder:
         retry, the same plan gives other latents.
         """
         for index, why in why_anew.items():
-            if why == FOLLOWS:
-                self.section_file(plan.sections[index]).unlink(missing_ok=True)
+            section = plan.sections[index]
+            if why == FOLLOWS and self._why_anew(section, links[index]) is None:
+                with writing(self.section_file(section), "cannot be removed"):
+                    self.section_file(section).unlink(missing_ok=True)
         self.write_text(WANTED, json.dumps({index: link.hash for index, link in links.items()}))
         self.write_text(PLAN, json.dumps(plan.to_json(), indent=1))
 
