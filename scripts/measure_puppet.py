@@ -27,8 +27,20 @@ from PIL import Image
 from puppet_distil import guided
 from puppet_run import TransformerTraining
 from puppet_transformer import SECTIONS, Examples, Trained, encode_film, sample_batch
-from puppet_vae import psnr
-from puppet_world import ACTION_WORDS, ACTIONS, COLOURS, HELD_OUT, PLACE_WORDS, PLACES, Mix, draw, sample_film
+from puppet_vae import psnr, reconstructed
+from puppet_world import (
+    ACTION_WORDS,
+    ACTIONS,
+    COLOURS,
+    HELD_OUT,
+    PLACE_WORDS,
+    PLACES,
+    Film,
+    Mix,
+    act,
+    draw,
+    sample_film,
+)  # fmt: skip
 
 import framepack_relax as fr
 from framepack_relax.evaluate.action import STATIC, ActionJudge
@@ -204,7 +216,8 @@ def mean(values: list[Any]) -> float | None:
 
 
 def save_pictures(bench: Bench, known: list[Row], folder: Path) -> None:
-    """puppet-actions.png: each action from the start on, two sections, every fourth frame; puppet-drift.png."""
+    """puppet-actions.png: each action from the start on, two sections, every fourth frame; puppet-flips.png: drawn
+    backflips and below each what the VAE makes of it, every third frame; puppet-drift.png."""
     rows = []
     for number, action in enumerate(ACTIONS):
         colour, place = bench.scenes[(4 * number) % len(bench.scenes)]
@@ -213,6 +226,10 @@ def save_pictures(bench: Bench, known: list[Row], folder: Path) -> None:
     Image.fromarray(np.concatenate([np.concatenate(list(row), axis=1) for row in rows])).save(
         folder / "puppet-actions.png"
     )
+    flips = [pixels for clip in drawn_flips() for pixels in (clip, reconstructed(bench.model.vae, clip))]
+    Image.fromarray(np.concatenate([as_strip(pixels[:, :, 6:33:3]) for pixels in flips])).save(
+        folder / "puppet-flips.png"
+    )
     plot = Figure(figsize=(8, 3), layout="constrained")
     for axes, name in zip(plot.subplots(1, 2), ("first", "adjacent"), strict=True):
         for row in known:
@@ -220,6 +237,20 @@ def save_pictures(bench: Bench, known: list[Row], folder: Path) -> None:
                 axes.plot(range(1, 9), row[name], color="#2463be", alpha=0.6)
         axes.set(title=f"mean change to the {name} frame", xlabel="section of standing still", ylim=(0, None))
     plot.savefig(folder / "puppet-drift.png", dpi=120)
+
+
+def drawn_flips() -> Iterator[torch.Tensor]:
+    """Clips [1, 3, 37, H, W], two of them of a colour and place never trained on."""
+    for number, (colour, place) in enumerate([("red", "beach"), ("blue", "field"), *sorted(HELD_OUT)]):
+        pose, segments = act(np.random.default_rng((4245, number)), [("backflip", 37)], Mix(), starts=[[6]])
+        film = Film(colour=colour, place=place, pose=pose, segments=segments)
+        yield draw([(film, np.arange(37))]).transpose(0, 1)[None]
+
+
+def as_strip(pixels: torch.Tensor) -> NDArray[np.uint8]:
+    """Frames [1, 3, T, H, W] in -1..1 beside one another [H, T * W, 3]."""
+    levels = ((pixels[0].clamp(-1, 1) + 1) * 127.5).round().permute(2, 1, 3, 0).flatten(1, 2)
+    return levels.numpy().astype(np.uint8)
 
 
 def main() -> None:

@@ -65,8 +65,8 @@ Calm before a change, as `Mix` says: {json.dumps(asdict(Mix()))}.
 | stage | steps | batch | mean loss of the last 200 steps |
 |---|---|---|---|
 | VAE: {vae.frame_steps} steps on single frames, {vae.clip_steps} on clips of {vae.clip_frames} frames (squares of \
-{vae.crop} px around the figure), {vae.whole_steps} on whole clips; L1 + squared error, KL; colours swapped at random \
-| {vae_steps} | {vae.frame_batch} frames, {vae.clip_batch} clips | {vae_loss:.3f} |
+{vae.crop} px around the figure, turned by any angle in {vae.turned:.0%}), {vae.whole_steps} on whole clips; L1 + squared error, KL; colours swapped at random \
+| {vae.frame_steps + vae_steps} | {vae.frame_batch} frames, {vae.clip_batch} clips | {vae_loss:.3f} |
 | transformer with its encoders (flow matching, EMA kept) | {steps} | {config.batch} | {loss:.4f} |
 
 {steps * config.batch:,} training samples of one section. Settings: {json.dumps(asdict(training))}.

@@ -1,10 +1,12 @@
-"""What both training stages share: sizes, seeds, checkpoints with an EMA, the learning-rate curve."""
+"""What every training shares: sizes, the loop with its optimizer and learning-rate curve, checkpoints with an EMA."""
 
 import copy
 import json
+import logging
 import math
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,18 +14,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+log = logging.getLogger("training")
+
 
 @dataclass(frozen=True, kw_only=True)
 class VaeTraining:
     seed: int = 1
     size: int = 96  # px
-    crop: int = 64  # px, a square with the figure in it: most steps see no more than that
+    crop: int = 48  # px, a square with most of the figure in it: most steps see no more than that
     frame_steps: int = 1500
-    clip_steps: int = 2800
+    clip_steps: int = 12_000
     whole_steps: int = 500  # clips of the whole picture, at the end
     turned: float = 0.5  # share of frames and cropped clips with the figure at any angle
     frame_batch: int = 16
-    clip_batch: int = 2
+    clip_batch: int = 3
     clip_frames: int = 17
     lr: float = 2e-3
     kl_weight: float = 3e-4
@@ -72,9 +76,10 @@ class Training:
         return Training(vae=vae, transformer=transformer, distillation=Distillation(steps=30, lr=3e-3))
 
 
-def seed_everything(seed: int) -> np.random.Generator:
-    torch.manual_seed(seed)
-    return np.random.default_rng(seed)
+def seed_everything(seed: int, step: int = 0) -> np.random.Generator:
+    """Of torch and of what is returned; a run that goes on from a later `step` draws anew."""
+    torch.manual_seed(seed + 1000 * step)
+    return np.random.default_rng((seed, step))
 
 
 def cosine(step: int, total: int, *, warmup: int) -> float:
@@ -111,11 +116,6 @@ class MuonAdamW:
                 group["lr"] = lr
             part.step()
             part.zero_grad()
-
-    def forget(self) -> None:
-        """Drops the momenta."""
-        for part in self._parts:
-            part.state.clear()
 
     def state_dict(self) -> list[dict[str, object]]:
         return [part.state_dict() for part in self._parts]
@@ -170,3 +170,34 @@ class Checkpoints:
         """Saves and leaves the averaged weights in the model."""
         self.save(total - 1)
         self.model.load_state_dict(self.average.state_dict())
+
+
+def train(
+    module: nn.Module,
+    loss_of: Callable[[int, np.random.Generator], Tensor],
+    folder: Path,
+    *,
+    steps: int,
+    lr: float,
+    seed: int,
+    device: str,
+    weight_decay: float,
+    ema: float = 0.999,
+    largest_gradient: float = 1.0,
+) -> None:
+    """Trains in place on the loss of (step, rng) in bf16 autocast; resumes from `folder`, leaves averaged weights."""
+    module.to(device).train()
+    optimizer = MuonAdamW(module, lr=lr, weight_decay=weight_decay)
+    keep = Checkpoints(folder, module, optimizer, ema=ema)
+    begun, first = time.time(), keep.resume()
+    rng = seed_everything(seed, first)
+    for step in range(first, steps):
+        with torch.autocast(device, dtype=torch.bfloat16):
+            loss = loss_of(step, rng)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(module.parameters(), largest_gradient)
+        optimizer.step(lr * cosine(step, steps, warmup=min(100, steps // 10)))
+        keep.after(step, loss)
+        if step % 50 == 0 or step == steps - 1:
+            log.info("%s step %d/%d loss %.4f %.0fs", folder.name, step, steps, keep.loss, time.time() - begun)
+    keep.finish(steps)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoFramepackPipeline
 from diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video_framepack import DEFAULT_PROMPT_TEMPLATE
-from puppet_run import Checkpoints, MuonAdamW, TransformerTraining, cosine, seed_everything
+from puppet_run import TransformerTraining, train
 from puppet_world import Film, Mix, caption, draw, sample_film
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -175,22 +175,10 @@ def train_transformer(
     pipe: HunyuanVideoFramepackPipeline, folder: Path, config: TransformerTraining, size: int, device: str
 ) -> None:
     """Trains in place and sets the VAE's scaling factor; resumes from `folder`."""
-    rng = seed_everything(config.seed)
     data, scale = load_examples(folder / "latents", config, size)
     pipe.vae.register_to_config(scaling_factor=scale)
-    parts = Trained(pipe).to(device).train()
-    optimizer = MuonAdamW(parts, lr=config.lr, weight_decay=1e-2)
-    keep = Checkpoints(folder / "transformer", parts, optimizer, ema=0.999)
-    begun, first = time.time(), keep.resume()
-    rng = np.random.default_rng((config.seed, first))
-    for step in range(first, config.steps):
-        batch = sample_batch(rng, data, config)
-        with torch.autocast(device, dtype=torch.bfloat16):
-            loss = parts.loss(batch, device)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parts.parameters(), 1.0)
-        optimizer.step(config.lr * cosine(step, config.steps, warmup=min(200, config.steps // 10)))
-        keep.after(step, loss)
-        if step % 50 == 0 or step == config.steps - 1:
-            log.info("transformer step %d/%d loss %.4f %.0fs", step, config.steps, keep.loss, time.time() - begun)
-    keep.finish(config.steps)
+    parts = Trained(pipe)
+    train(
+        parts, lambda _, rng: parts.loss(sample_batch(rng, data, config), device), folder / "transformer",
+        steps=config.steps, lr=config.lr, seed=config.seed, device=device, weight_decay=1e-2,
+    )  # fmt: skip

@@ -10,7 +10,7 @@ well a frame fits a caption. Both are folders that the classes' own from_pretrai
 import argparse
 import json
 import logging
-import time
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from judge_data import LABELS, captioned, clips
 from puppet_parts import word_tokenizer
-from puppet_run import Checkpoints, MuonAdamW, cosine, seed_everything
+from puppet_run import seed_everything, train
 from puppet_world import vocabulary
 from torch import Tensor, nn
 from transformers import (
@@ -136,26 +136,6 @@ def noisy(rng: np.random.Generator, pixels: Tensor) -> Tensor:
     return pixels + amount * torch.randn(pixels.shape)
 
 
-def train(
-    name: str, model: nn.Module, loss_of: Any, folder: Path, steps: int, lr: float, config: JudgeTraining
-) -> None:
-    rng = seed_everything(11)
-    optimizer = MuonAdamW(model, lr=lr, weight_decay=0.05)
-    checkpoints = Checkpoints(folder, model, optimizer, ema=0.998)
-    first, begun = checkpoints.resume(), time.time()
-    if first:
-        rng = seed_everything(11 + first)
-    for step in range(first, steps):
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            loss = loss_of(model, rng, config)
-        loss.backward()
-        optimizer.step(lr * cosine(step, steps, warmup=min(100, steps // 5)))
-        checkpoints.after(step, loss)
-        if (step + 1) % 50 == 0:
-            log.info("%s step %d/%d loss %.4f %.0fs", name, step + 1, steps, checkpoints.loss, time.time() - begun)
-    checkpoints.finish(steps)
-
-
 @torch.no_grad()
 def action_accuracy(model: VideoMAEForVideoClassification, config: JudgeTraining) -> dict[str, float]:
     """Share right on clips of other seeds, in all and per label."""
@@ -207,10 +187,18 @@ def main() -> None:
     seed_everything(10)
     sizes = {"size": {"shortest_edge": config.size}, "crop_size": {"height": config.size, "width": config.size}}
     action, text = build_action(config), build_text(config)
-    train("action", PoseTeacher(action), action_loss, words.out / "runs/action", config.steps, config.lr, config)
+    shared = {"seed": 11, "device": "cpu", "weight_decay": 0.05, "ema": 0.998, "largest_gradient": math.inf}
+    teacher, runs = PoseTeacher(action), words.out / "runs"
+    train(
+        teacher, lambda _, rng: action_loss(teacher, rng, config), runs / "action",
+        steps=config.steps, lr=config.lr, **shared,
+    )  # fmt: skip
     processor = VideoMAEImageProcessor(**sizes, **HALF)
     save(action, words.out / "action", config, processor, action_accuracy(action.eval(), config))
-    train("text", text, text_loss, words.out / "runs/text", config.text_steps, config.text_lr, config)
+    train(
+        text, lambda _, rng: text_loss(text, rng, config), runs / "text",
+        steps=config.text_steps, lr=config.text_lr, **shared,
+    )  # fmt: skip
     figures = text_accuracy(text.eval(), config)
     save(text, words.out / "text", config, CLIPImageProcessor(**sizes, **HALF), figures)
     word_tokenizer(vocabulary(), prefix_tokens=1, suffix="</s>", max_length=40).save_pretrained(words.out / "text")

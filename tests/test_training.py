@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 from diffusers import HunyuanVideoFramepackPipeline
+from puppet_run import VaeTraining
+from puppet_vae import clips_batch, pixel_loss, weighted
 from puppet_world import ACTIONS, COLOURS, HELD_OUT, PLACES, SECTION_FRAMES, Film, Mix, act, caption, draw, sample_film
 
 
@@ -20,15 +22,15 @@ def test_training_learns_resumes_and_exports(pytestconfig, tmp_path):
     script = pytestconfig.rootpath / "scripts" / "train_puppet.py"
     command = [sys.executable, script, "--smoke", "--device", "cpu", "--out", tmp_path]
     subprocess.run(command, check=True, capture_output=True)
-    vae, transformer = losses(tmp_path / "vae"), losses(tmp_path / "transformer")
-    assert np.mean(vae[140:160]) < 0.8 * np.mean(vae[:20]), "single frames"
+    frames, transformer = losses(tmp_path / "vae-frames"), losses(tmp_path / "transformer")
+    assert np.mean(frames[140:]) < 0.8 * np.mean(frames[:20])
     assert np.mean(transformer[-10:]) < 0.9 * np.mean(transformer[:10])
     distil = losses(tmp_path / "distil")
     assert np.mean(distil[-8:]) < 0.9 * np.mean(distil[:8]), "one pass comes nearer to true CFG"
     assert HunyuanVideoFramepackPipeline.from_pretrained(tmp_path / "model").vae.config.scaling_factor > 0
     assert json.loads((tmp_path / "model/framepack_relax.json").read_text())["embedded_guidance"]
     again = subprocess.run([*command, "--stage", "vae"], check=True, capture_output=True, text=True)
-    assert losses(tmp_path / "vae") == vae, "a finished stage is not trained again"
+    assert losses(tmp_path / "vae-frames") == frames, "a finished stage is not trained again"
     assert "restored" in again.stderr
 
 
@@ -69,3 +71,20 @@ def test_what_is_drawn_is_what_the_film_says():
             assert torso.tolist() == pytest.approx([2 * v - 1 for v in COLOURS[colour]], abs=0.02)
             assert (frames[16] - frames[0]).abs().mean() > 3 * (frames[36] - frames[0]).abs().mean()
     assert caption(None, film, "backflip") == f"a {colour} figure does a backflip in the field"
+
+
+def test_the_codec_looks_at_the_figure_however_it_lies():
+    pose, segments = act(np.random.default_rng(0), [("stand", 37)], Mix(), starts=[[]])
+    pose[:, 0], pose[:, 2] = 0.5, np.pi / 2  # on its side, in the middle
+    film = Film(colour="red", place="beach", pose=pose, segments=segments)
+    made = weighted([(film, np.arange(1))], 96, "cpu")
+    weights, row = made[0, 3, 0], int(0.58 * 96)
+    assert (weights[row, 36:60] == 4).all() and (weights[:8] == 1).all() and (weights[:, :4] == 1).all()
+    off = made[:, :3].clone()
+    off[..., row, 48] += 0.1
+    far = made[:, :3].clone()
+    far[..., 4, 4] += 0.1
+    assert pixel_loss(off, made) == pytest.approx(4 * pixel_loss(far, made).item(), rel=1e-4)
+    crops = clips_batch(np.random.default_rng(1), VaeTraining(), "cpu", whole=False)
+    assert crops.shape == (3, 4, 17, 48, 48) and set(crops[:, 3].unique().tolist()) == {1.0, 4.0}
+    assert 0.1 < (crops[:, 3] == 4).float().mean() < 0.7 and crops[:, :3].abs().max() <= 1
