@@ -40,7 +40,7 @@ from puppet_world import (
     act,
     draw,
     sample_film,
-)  # fmt: skip
+)
 
 import framepack_relax as fr
 from framepack_relax.evaluate.action import STATIC, ActionJudge

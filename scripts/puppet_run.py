@@ -63,7 +63,7 @@ class Training:
 
     @staticmethod
     def large() -> "Training":
-        """Eight times the clips and four times the sections; by estimate twenty minutes on a data-centre GPU."""
+        """Twice the clips and ten times the sections; by estimate twenty minutes on a data-centre GPU."""
         vae = VaeTraining(frame_steps=3000, clip_steps=10_000, whole_steps=1000, frame_batch=64, clip_batch=8)
         return Training(vae=vae, transformer=TransformerTraining(films=4000, steps=8000, batch=64))
 

@@ -22,7 +22,7 @@ def test_training_learns_resumes_and_exports(pytestconfig, tmp_path):
     script = pytestconfig.rootpath / "scripts" / "train_puppet.py"
     command = [sys.executable, script, "--smoke", "--device", "cpu", "--out", tmp_path]
     subprocess.run(command, check=True, capture_output=True)
-    frames, transformer = losses(tmp_path / "vae-frames"), losses(tmp_path / "transformer")
+    frames, clips, transformer = (losses(tmp_path / stage) for stage in ("vae-frames", "vae", "transformer"))
     assert np.mean(frames[140:]) < 0.8 * np.mean(frames[:20])
     assert np.mean(transformer[-10:]) < 0.9 * np.mean(transformer[:10])
     distil = losses(tmp_path / "distil")
@@ -31,6 +31,7 @@ def test_training_learns_resumes_and_exports(pytestconfig, tmp_path):
     assert json.loads((tmp_path / "model/framepack_relax.json").read_text())["embedded_guidance"]
     again = subprocess.run([*command, "--stage", "vae"], check=True, capture_output=True, text=True)
     assert losses(tmp_path / "vae-frames") == frames, "a finished stage is not trained again"
+    assert losses(tmp_path / "vae") == clips and len(clips) == 10
     assert "restored" in again.stderr
 
 
