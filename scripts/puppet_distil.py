@@ -1,7 +1,8 @@
 """Distils guidance into the puppet's guidance embedding: one pass at embedded scale s learns true CFG at s.
 
 After Meng et al., arXiv 2210.03142. The teacher is the network as it was trained; at scale 1 the student stays as the
-teacher is, so that true CFG works on it as before.
+teacher is, so that true CFG works on it as before. What true CFG changes grows with s - 1: errors count in shares of s,
+and scales are drawn evenly in their logarithm, or the largest would be all that is learnt.
 """
 
 import copy
@@ -33,11 +34,12 @@ def distil(pipe: HunyuanVideoFramepackPipeline, folder: Path, training: Training
 
     def loss(_: int, rng: np.random.Generator) -> Tensor:
         batch = sample_batch(rng, data, training.transformer)
-        drawn = rng.uniform(1, config.largest, len(batch.prompts))
+        drawn = config.largest ** rng.random(len(batch.prompts))
         scales = torch.tensor(np.where(rng.random(len(drawn)) < config.plain, 1, drawn), dtype=torch.float32)
         mixed = batch.mixed(torch.randn_like(batch.section.to(device)))
         wanted = guided(teacher, mixed, batch, scales, device)
-        return (student.velocity(mixed, batch, scales, batch.prompts, device) - wanted).square().mean()
+        gap = (student.velocity(mixed, batch, scales, batch.prompts, device) - wanted).square().mean((1, 2, 3, 4))
+        return (gap / scales.to(device).square()).mean()
 
     train(
         student, loss, folder / "distil",

@@ -147,6 +147,10 @@ def save_folder(pipeline: HunyuanVideoFramepackPipeline, folder: Path, facts: di
     for part in (pipeline.transformer, pipeline.vae):
         name = "transformer" if part is pipeline.transformer else "vae"
         type(part).from_pretrained(folder / name, dtype=torch.float16).save_pretrained(folder / name)
+        config_file = folder / name / "config.json"
+        config = json.loads(config_file.read_text(encoding="utf8"))
+        del config["_name_or_path"]  # where it lay on this machine
+        config_file.write_text(json.dumps(config, indent=2) + "\n", encoding="utf8")
     index_file = folder / "model_index.json"
     index = json.loads(index_file.read_text(encoding="utf8"))
     index["tokenizer"] = index["tokenizer_2"] = ["transformers", "PreTrainedTokenizerFast"]

@@ -29,6 +29,7 @@ def test_training_learns_resumes_and_exports(pytestconfig, tmp_path):
     assert np.mean(distil[-8:]) < 0.9 * np.mean(distil[:8]), "one pass comes nearer to true CFG"
     assert HunyuanVideoFramepackPipeline.from_pretrained(tmp_path / "model").vae.config.scaling_factor > 0
     assert json.loads((tmp_path / "model/framepack_relax.json").read_text())["embedded_guidance"]
+    assert not [f for f in (tmp_path / "model").rglob("*.json") if str(tmp_path) in f.read_text()], "no machine's paths"
     again = subprocess.run([*command, "--stage", "vae"], check=True, capture_output=True, text=True)
     assert losses(tmp_path / "vae-frames") == frames, "a finished stage is not trained again"
     assert losses(tmp_path / "vae") == clips and len(clips) == 10
