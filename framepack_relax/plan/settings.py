@@ -66,7 +66,7 @@ def setting_warnings(story: Storyboard, relaxations: Sequence[Relaxation], facts
             continue
         if relax.beta < 0:
             yield f"scene {scene.id}: beta {relax.beta:g} boosts guidance instead of relaxing it"
-        if relax.beta >= OVER:
+        if relax.beta >= OVER and set(relax.target) - {"context"}:
             yield f"scene {scene.id}: beta {relax.beta:g} is over-relaxed; the paper's best is 0.75"
         if "embedded" in relax.target and not facts.embedded_guidance:
             yield f"scene {scene.id}: target embedded has no trained meaning on {facts.name}; use text or context"
