@@ -146,12 +146,6 @@ def of_sweep(rows: list[Row], name: str) -> list[Row]:
     return [row for arm in arms for row in rows if row["arm"] == arm and row["scene"] in scenes]
 
 
-def left_out(rows: list[Row], name: str) -> list[str]:
-    """The sweep's arms that have no films."""
-    there = {row["arm"] for row in rows}
-    return [cell.id for arm in read_sweep(name)[0].arms for cell in arm.cells() if cell.id not in there]
-
-
 def figures(cell: Cell, named: float) -> str:
     """A row of a table of arms."""
     said = [cell.arm, str(cell.films), f"{named:.2f}"]
@@ -325,7 +319,6 @@ def text(rows: list[Row]) -> str:
         *(f"| {c.said} | {c.figure} | {verdict(ablation, c)} |" for c in CLAIMS if {c.arm, c.other} <= there),
         "\n## Ablation\n",
         *arms_table(ablation),
-        f"\nArms not rendered with these weights: {', '.join(left_out(ablation, 'ablation')) or 'none'}.",
         "\n![probability of the action](scripts/measured/target.png) ![motion](scripts/measured/motion.png)",
         "![identity](scripts/measured/identity.png) ![jump](scripts/measured/jump.png)\n",
         "Probability of the wanted action by scene:\n",
