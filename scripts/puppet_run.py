@@ -47,10 +47,14 @@ class TransformerTraining:
 @dataclass(frozen=True, kw_only=True)
 class Distillation:
     seed: int = 3
-    steps: int = 1300
-    lr: float = 2e-4
+    steps: int = 5000
+    lr: float = 3e-4
     largest: float = 8.0  # embedded scales from 1 to this, uniform in their logarithm
-    plain: float = 0.25  # share at scale 1, where the network stays as it was, for true CFG
+    plain: float = (
+        0.25  # share at scale 1, where the network stays as it was, for true CFG; half of it without a prompt
+    )
+    pool: int = 3000  # sections with the teacher's answers to draw from
+    renew: int = 4  # steps from one batch of new answers to the next
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +77,7 @@ class Training:
             size=32, crop=24, frame_steps=160, clip_steps=8, whole_steps=2, frame_batch=8, clip_batch=1, clip_frames=9
         )
         transformer = TransformerTraining(films=3, steps=40, batch=4)
-        return Training(vae=vae, transformer=transformer, distillation=Distillation(steps=30, lr=3e-3))
+        return Training(vae=vae, transformer=transformer, distillation=Distillation(steps=30, lr=3e-3, pool=16))
 
 
 def seed_everything(seed: int, step: int = 0) -> np.random.Generator:

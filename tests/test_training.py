@@ -3,11 +3,13 @@
 import json
 import subprocess
 import sys
+from collections import Counter
 
 import numpy as np
 import pytest
 import torch
 from diffusers import HunyuanVideoFramepackPipeline
+from puppet_distil import Pool, Taught, spread_scales
 from puppet_run import VaeTraining
 from puppet_vae import clips_batch, pixel_loss, weighted
 from puppet_world import ACTIONS, COLOURS, HELD_OUT, PLACES, SECTION_FRAMES, Film, Mix, act, caption, draw, sample_film
@@ -90,3 +92,35 @@ def test_the_codec_looks_at_the_figure_however_it_lies():
     crops = clips_batch(np.random.default_rng(1), VaeTraining(), "cpu", whole=False)
     assert crops.shape == (3, 4, 17, 48, 48) and set(crops[:, 3].unique().tolist()) == {1.0, 4.0}
     assert 0.1 < (crops[:, 3] == 4).float().mean() < 0.7 and crops[:, :3].abs().max() <= 1
+
+
+def test_a_guidance_embedder_begun_anew_ignores_the_scale_and_can_tell_it(tiny):
+    transformer = HunyuanVideoFramepackPipeline.from_pretrained(tiny).transformer
+    projection, embedder = transformer.time_text_embed.time_proj, transformer.time_text_embed.guidance_embedder
+    scales = projection(1000 * torch.linspace(1, 8, 71))
+    before = embedder(scales)[0]
+    spread_scales(transformer, 8.0)
+    assert torch.allclose(embedder(scales), before.expand(71, -1), atol=1e-6)
+    hidden = embedder.linear_1(scales)
+    steps = hidden.diff(dim=0).norm(dim=1) / hidden.std(0).norm()
+    assert 0.01 < steps.min() and steps.max() < 0.1, "no two scales look alike, near ones nearly"
+
+
+def test_the_pool_draws_what_guidance_changes_and_keeps_the_mean():
+    changes = torch.tensor([0.01, 0.04, 1.0, 0.09])
+
+    def taught(number):
+        one, cond = torch.zeros(1, 1, 1, 1, 1), changes[number].sqrt().reshape(1, 1, 1, 1, 1)
+        rest = {"pixels": one, "start": one, "history": one, "section": one, "guidance": one[0, 0, 0, 0]}
+        return Taught(
+            prompts=[str(number)], sigma=changes[[number]], noisy=one, cond=cond, uncond=torch.zeros_like(cond), **rest
+        )
+
+    pool = Pool(3)
+    for number in (0, 1, 2, 3):
+        pool.add(taught(number))
+    assert pool.full() and [row.prompts for row in pool.rows] == [["1"], ["2"], ["3"]], "the oldest made room"
+    drawn, weights = pool.draw(np.random.default_rng(0), 4000)
+    assert Counter(drawn.prompts)["2"] > 2 * Counter(drawn.prompts)["1"]
+    assert (weights * drawn.change()).sum() == pytest.approx(1.0, rel=0.05), "in shares of the mean change"
+    assert (weights * drawn.sigma).sum() == pytest.approx(1.0, rel=0.05)
