@@ -18,7 +18,7 @@ from typing import Self
 import numpy as np
 import torch
 from diffusers import HunyuanVideoFramepackPipeline, HunyuanVideoFramepackTransformer3DModel
-from puppet_run import Training, train
+from puppet_run import Training, seed_everything, train
 from puppet_transformer import Batch, Trained, load_examples, sample_batch
 from torch import Tensor
 
@@ -111,6 +111,7 @@ def distil(pipe: HunyuanVideoFramepackPipeline, folder: Path, training: Training
     teacher = Trained(pipe).to(device).eval().requires_grad_(False)
     student = Trained(pipe)
     student.transformer = copy.deepcopy(teacher.transformer).requires_grad_(True)
+    seed_everything(config.seed)
     spread_scales(student.transformer, config.largest)
     pool = Pool(config.pool)
 
@@ -127,7 +128,7 @@ def distil(pipe: HunyuanVideoFramepackPipeline, folder: Path, training: Training
             pool.add(teach(rng))
         taught, weights = pool.draw(rng, training.transformer.batch)
         draws = rng.random(len(weights))
-        empty, plain = draws < config.plain / 2, draws < config.plain  # v(neg), v(neg) or v(c), else both
+        empty, plain = draws < config.plain / 2, draws < config.plain  # wanted: v(neg); v(c); true CFG for the rest
         scales = torch.tensor(np.where(plain, 1, config.largest ** rng.random(len(weights))), dtype=torch.float32)
         prompts = ["" if e else prompt for e, prompt in zip(empty, taught.prompts, strict=True)]
         wanted = guided(taught.cond, taught.uncond, torch.where(torch.tensor(empty), 0, scales)).to(device)

@@ -50,9 +50,7 @@ class Distillation:
     steps: int = 5000
     lr: float = 3e-4
     largest: float = 8.0  # embedded scales from 1 to this, uniform in their logarithm
-    plain: float = (
-        0.25  # share at scale 1, where the network stays as it was, for true CFG; half of it without a prompt
-    )
+    plain: float = 0.25  # share at scale 1, where the network stays as it was; half of it without a prompt
     pool: int = 3000  # sections with the teacher's answers to draw from
     renew: int = 4  # steps from one batch of new answers to the next
 
