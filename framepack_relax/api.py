@@ -101,7 +101,7 @@ def status(out: Place) -> "Status":
 
 
 def evaluate(
-    films: Sequence[Place],
+    films: Place | Sequence[Place],
     *,
     prompt: str | None = None,
     target_classes: Sequence[str] = (),
@@ -109,7 +109,7 @@ def evaluate(
     action: str | None = None,
     text: str | None = None,
     distance: "Distance | None" = None,
-    device: str = "cpu",
+    device: str | None = None,
 ) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
     """What films show, a row each: motion, action, fit to the prompt, LPIPS, drift; and notes on instruments.
 
@@ -119,10 +119,10 @@ def evaluate(
     """
     try:
         from .evaluate.evaluation import evaluate_scenes, gather, judges_for
-        from .evaluate.film import read_film
+        from .evaluate.film import read_film, read_films
     except ImportError as error:
         raise EvaluationError(f"{error.name} is not installed: pip install 'framepack-relax[eval]'") from error
-    read = [read_film(Path(film)) for film in films]
+    read = read_films([Path(film) for film in ([films] if isinstance(films, Place) else films)])
     other = None if reference is None else read_film(Path(reference))
     names = judges_for({film.model for film in read})
     instruments = gather(action=action or names[0], text=text or names[1], device=device, distance=distance)
@@ -142,20 +142,21 @@ def sweep(
     action: str | None = None,
     text: str | None = None,
     on_film: Callable[[dict[str, Any], int], None] = lambda row, films: None,
+    on_note: Callable[[str], None] = lambda line: None,
     **loading: Any,
 ) -> "Outcome":
     """Renders and measures every film of a sweep into `out` and compares its arms; goes on where a stop left it.
 
     `spec` is a ready one's name or a YAML file; `model` stands in for the spec's; `quick` takes one seed, two scenes
     and half the steps; `calibrate` also writes an intensity profile of the arms that served the model best. `on_film`
-    is told each film's row and how many there are. `loading` goes to `load`. Needs the extra `eval`. Raises
-    StoryboardError, ModelError, RenderError or EvaluationError.
+    is told each film's row and how many there are, `on_note` each warning before the first. `loading` goes to `load`.
+    Needs the extra `eval`. Raises StoryboardError, ModelError, RenderError or EvaluationError.
     """
     try:
         from .evaluate.outcome import compare
     except ImportError as error:
         raise EvaluationError(f"{error.name} is not installed: pip install 'framepack-relax[eval]'") from error
-    return compare(str(spec), Path(out), model, quick, calibrate, (action, text), on_film, loading)
+    return compare(str(spec), Path(out), model, quick, calibrate, (action, text), on_film, loading, on_note)
 
 
 def _prepare(story: Story, model: Model, board: dict[str, Any]) -> "tuple[Storyboard, VideoModel | None]":

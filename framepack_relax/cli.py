@@ -1,4 +1,4 @@
-"""The command line: a few lines over the Python API for each command."""
+"""Render storyboards to FramePack video, plan them, and measure what the films show."""
 
 import json
 import signal
@@ -18,7 +18,7 @@ from rich.text import Text
 from . import api, tables
 from ._version import __version__
 from .errors import RelaxError
-from .models.catalog import CATALOG, WEIGHTS_VARIABLE, card, entry_of, on_disk
+from .models.catalog import CATALOG, WEIGHTS_VARIABLE, card, entry_of, what_is_missing
 from .plan.renderplan import RenderPlan, SectionPlan
 from .storyboard import Storyboard, storyboard_schema
 
@@ -40,9 +40,9 @@ class Terminated(SystemExit):
 
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
-# no markup: titles and prompts may hold square brackets
-console = Console(markup=False, highlight=False)
-errors = Console(markup=False, highlight=False, stderr=True, soft_wrap=True)
+# no markup and no emoji: titles, prompts and paths may hold square brackets and colons
+console = Console(markup=False, emoji=False, highlight=False)
+errors = Console(markup=False, emoji=False, highlight=False, stderr=True, soft_wrap=True)
 DRAFT = 3  # a draft takes a third of the steps
 
 Board = Annotated[Path, typer.Argument(help="storyboard (YAML)", show_default=False)]
@@ -52,7 +52,9 @@ Steps = Annotated[int | None, typer.Option(help="denoising steps, instead of the
 Out = Annotated[Path | None, typer.Option(help="folder for the film; default: out/NAME", show_default=False)]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; default: cuda where there is one")]
 Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; default: bfloat16 on CUDA")]
-Memory = Annotated[MemoryChoice, typer.Option(help="what lies on the GPU: all; VAE in tiles; no weights either")]
+Memory = Annotated[
+    MemoryChoice, typer.Option(help="full: all on the GPU; tiled: VAE in tiles; offload: weights elsewhere")
+]
 Fresh = Annotated[bool, typer.Option("--fresh", help="forget what the folder holds and start over")]
 OnNan = Annotated[NanChoice, typer.Option(help="latents with NaN: stop, or retry with another seed, three times")]
 Quick = Annotated[bool, typer.Option("--quick", help="one seed, two scenes, half the steps: a look")]
@@ -92,7 +94,8 @@ def rerun(
     on_nan: OnNan = NanChoice.stop,
 ) -> None:
     """Render a film again from the storyboard and start images that it carries."""
-    folder = out or Path("out") / f"{film.stem}-again"
+    name = film.absolute().parent.name if film.name == "video.mp4" else film.stem
+    folder = out or Path("out") / f"{name}-again"
     board = api.read(api.restore(film, folder))
     from .render.carry import provenance
 
@@ -127,8 +130,6 @@ def _render(
     if again and (line := what_differs(again, loaded)):
         _warn(f"the film was made otherwise and will not come out the same to the bit: {line}")
     film = _with_bar(board, folder, loaded, plan, Options(**options))
-    for prompt, parts in film.report["unread"].items():
-        _warn(f"the model {' and '.join(parts)} in {textwrap.shorten(prompt, 60)!r}")
     console.print(tables.report_table(film.plan, film.report))
     totals = film.report["totals"]
     length = f"{totals['film_seconds']:.2f} s, {totals['frames']} frames"
@@ -164,6 +165,10 @@ def _with_bar(board: Storyboard, folder: Path, model: Any, plan: RenderPlan, opt
 
             begins: dict[int, int] = {}  # step at which each section that is to be rendered begins
 
+            def on_unread(unread: dict[str, list[str]]) -> None:
+                for prompt, parts in unread.items():
+                    _warn(f"the model {' and '.join(parts)} in {textwrap.shorten(prompt, 60)!r}")
+
             def on_verdicts(verdicts: "list[Verdict]") -> None:
                 if line := tables.verdict_line(verdicts):
                     bar.console.print(line, soft_wrap=True)
@@ -184,7 +189,7 @@ def _with_bar(board: Storyboard, folder: Path, model: Any, plan: RenderPlan, opt
                 if seed != section.seed:
                     bar.console.print(f"section {section.index} took another seed: its latents were not finite")
 
-            watch = Watcher(on_verdicts=on_verdicts, on_step=on_step, on_section=on_section)
+            watch = Watcher(on_unread=on_unread, on_verdicts=on_verdicts, on_step=on_step, on_section=on_section)
             return render(board, out=folder, model=model, options=options, watch=watch)
     except (KeyboardInterrupt, Terminated) as stop:
         errors.print(f"stopped: {_kept(folder)}; the same command goes on from there", soft_wrap=True)
@@ -226,7 +231,7 @@ def evaluate(
     reference: Annotated[Path | None, typer.Option(help="a film to compare with, frame by frame")] = None,
     action: Action = None,
     text: TextJudge = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda")] = "cpu",
+    device: Device = None,
     as_json: Annotated[bool, typer.Option("--json", help="print everything, with the series")] = False,
 ) -> None:
     """Measure what films show: motion, action, fit to the prompt, stability, drift."""
@@ -281,7 +286,7 @@ def calibrate(
     loading = {"model": model, "device": device, "dtype": dtype, "memory": memory.value}
     place = out or Path("out") / f"calibration-{Path(model or 'own').name}"
     done = _compare(spec, place, {"calibrate": True, **judges, **loading})
-    use = 'for `profile:` of storyboards, or as "profile" in the model\'s framepack_relax.json'
+    use = 'for `profile:` of storyboards; the model\'s framepack_relax.json takes the same, in JSON, as "profile"'
     console.print(f"{done.profile}: {use}", soft_wrap=True)
 
 
@@ -300,9 +305,7 @@ def _compare(spec: str, folder: Path, options: dict[str, Any]) -> "Outcome":
         def on_film(row: dict[str, Any], total: int) -> None:
             bar.update(task, advance=1, total=total, arm=row["arm"], visible=True)
 
-        done = api.sweep(spec, out=folder, on_film=on_film, **options)
-    for line in done.notes:
-        _warn(line)
+        done = api.sweep(spec, out=folder, on_film=on_film, on_note=_warn, **options)
     console.print(tables.sweep_table(done.cells))
     return done
 
@@ -317,10 +320,13 @@ def schema() -> None:
 def models(name: Annotated[str | None, typer.Argument(help="one model, in full")] = None) -> None:
     """List the models: where they come from, size, licence, and whether they are on disk."""
     if name is None:
-        console.print(tables.models_table([(entry, on_disk(entry.name)) for entry in CATALOG.values()]))
+        console.print(tables.models_table([(entry, not what_is_missing(entry.name)) for entry in CATALOG.values()]))
         console.print(f"A diffusers folder or a hub id works too; offline folders: {WEIGHTS_VARIABLE}.", style="dim")
         return
-    console.print(tables.model_text(entry_of(name), on_disk(name), card(name)), soft_wrap=True)
+    missing = what_is_missing(name)
+    console.print(tables.model_text(entry_of(name), not missing, card(name)), soft_wrap=True)
+    if missing:
+        console.print(missing, style="dim", soft_wrap=True)
 
 
 def _board(story: Path, model: str | None, steps: int | None, seed: int | None, draft: bool) -> Storyboard:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich import box
-from rich.table import Column, Table
+from rich.table import Table
 
 from .models.catalog import Entry
 from .plan.renderplan import RenderPlan, SectionPlan
@@ -16,10 +16,13 @@ if TYPE_CHECKING:
 
 
 def _compact(columns: str, *, left: str, **look: Any) -> Table:
-    """A table without rules whose columns stand to the right but for those in `left`; names are parted by commas."""
+    """A table without rules whose columns stand to the right but for those in `left`; names are parted by commas.
+
+    What is too wide goes on in the next line: no figure is cut.
+    """
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, **look)
     for name in columns.split(", ") if columns else ():
-        table.add_column(name, justify="left" if name in left.split(", ") else "right")
+        table.add_column(name, justify="left" if name in left.split(", ") else "right", overflow="fold")
     return table
 
 
@@ -115,10 +118,12 @@ def _duration(seconds: float) -> str:
 
 
 def models_table(entries: Sequence[tuple[Entry, bool]]) -> Table:
-    names = ("name", "what", "comes from", "size", "licence", "on disk")
-    table = Table(*(Column(name, overflow="fold") for name in names))
+    """A row per model, whose facts stand in lines so that repositories can be copied."""
+    table = _compact("name, what", left="name, what")
     for entry, there in entries:
-        table.add_row(entry.name, entry.about, _origin(entry), f"{entry.gigabytes:g} GB", entry.licence, _yes(there))
+        size = f"{entry.gigabytes:g} GB, {'on disk' if there else 'not on disk'}"
+        table.add_row(entry.name, "\n".join([entry.about, size, *_origin(entry), entry.licence]))
+        table.add_section()
     return table
 
 
@@ -160,30 +165,23 @@ def evaluation_table(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 def sweep_table(cells: "Sequence[Cell]") -> Table:
     """A row per arm: means; of action and motion the interval too, and the share of pairs won against the first arm."""
-    failures = [kind for kind in cells[0].failures if any(cell.failures[kind] for cell in cells)]
     names = [n for n in ("target", "motion", "identity", "jump", "forwards", "seconds") if n in cells[0].figures]
-    table = _compact("", left="", caption="means; 95 % bootstrap interval; share of pairs won against the first arm")
-    table.add_column("arm", no_wrap=True)
-    for name in ("films", *names, *failures):
-        table.add_column(name, justify="right")
-        if name in names[:2]:
-            table.add_column("95 %", no_wrap=True)
-            table.add_column("won", justify="right")
+    caption = "means; of the first two a 95 % bootstrap interval and the share of pairs won against the first arm"
+    table = _compact(", ".join(["arm", "films", *names, "fails"]), left="arm, fails", caption=caption)
     for cell in cells:
         said = []
         for name in names:
             figure = cell.figures.get(name)
-            said.append(f"{figure.mean:.2f}" if figure else "-")
-            if name in names[:2]:
-                said += [figure.span(2), f"{figure.wins:.2f}"] if figure else ["", ""]
-        table.add_row(cell.arm, str(cell.films), *said, *(f"{cell.failures[kind]:.2f}" for kind in failures))
+            more = f" {figure.span(2)} {figure.wins:.2f}" if figure and name in names[:2] else ""
+            said.append(f"{figure.mean:.2f}{more}" if figure else "-")
+        fails = ", ".join(f"{kind} {share:.2f}" for kind, share in cell.failures.items() if share)
+        table.add_row(cell.arm, str(cell.films), *said, fails or "-")
     return table
 
 
-def _origin(entry: Entry) -> str:
-    if entry.name == "puppet":
-        return "packaged"
-    return "\n".join(dict.fromkeys(repository for repository, _ in entry.parts.values()))
+def _origin(entry: Entry) -> list[str]:
+    repositories = list(dict.fromkeys(repository for repository, _ in entry.parts.values()))
+    return [] if entry.name == "puppet" else [f"from {name}" for name in repositories]
 
 
 def _yes(there: bool) -> str:
@@ -194,7 +192,7 @@ def _relaxed(section: SectionPlan) -> str:
     relax = section.relaxation
     if relax.at_rest:
         return "at rest"
-    words = [f"{'+'.join(relax.target)} beta {relax.beta:.2f} p {relax.p:g}"] if relax.beta else []
+    words = [f"{' + '.join(relax.target)} beta {relax.beta:.2f} p {relax.p:g}"] if relax.beta else []
     words += [relax.schedule] if relax.beta and relax.schedule != "power" else []
     words += [f"blur {relax.blur:g} on {relax.scope}"] if relax.blur else []
     words += [f"bias {relax.bias:g} on {relax.bias_on}"] if relax.bias != 1 else []
@@ -203,10 +201,10 @@ def _relaxed(section: SectionPlan) -> str:
 
 
 def _scales(section: SectionPlan) -> str:
-    """First and last scale of what guides at all; context only where it is loosened."""
+    """First and last scale of what guides at all, a line each; context only where it is loosened."""
     shown = []
     for name, values in vars(section.scales).items():
         if set(values) != {1.0}:
             span = f"{values[0]:.2f}..{values[-1]:.2f}" if values[0] != values[-1] else f"{values[0]:g}"
             shown.append(f"{name} {span}")
-    return ", ".join(shown)
+    return "\n".join(shown)

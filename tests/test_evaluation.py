@@ -10,6 +10,7 @@ import pytest
 from faults import TOOL
 
 import framepack_relax as fr
+from framepack_relax.evaluate.action import ActionJudge
 from framepack_relax.evaluate.evaluation import JUDGES
 from framepack_relax.evaluate.film import read_film
 from framepack_relax.evaluate.perceptual import measure_stability
@@ -51,8 +52,13 @@ def test_what_is_no_film_is_one_message(tmp_path, content):
     file = tmp_path / "x.mp4"
     if content is not None:
         file.write_bytes(content)
-    with pytest.raises(fr.EvaluationError, match=r"x\.mp4: cannot be read as a film"):
-        fr.evaluate([file])
+    with pytest.raises(fr.EvaluationError, match=r"x\.mp4: cannot be read as a film") as alone:
+        fr.evaluate(file)
+    other = tmp_path / "other.mp4"
+    with pytest.raises(fr.EvaluationError) as both:
+        fr.evaluate([file, other])
+    first, second = str(both.value).splitlines()
+    assert first == str(alone.value) and second.startswith(f"{other}: cannot be read"), "all of them at once"
 
 
 def brightness(a, b):
@@ -92,6 +98,38 @@ def test_a_judge_that_cannot_be_loaded_is_a_note(tmp_path):
     rows, notes = fr.evaluate([film], prompt="x", action=str(folder), text="packaged", distance=brightness)
     assert any(note.startswith(f"{folder}: cannot be loaded (") for note in notes)
     assert "action" not in rows[0] and rows[0]["text"]["checkpoint"].endswith("text") and "lpips" in rows[0]
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99"])
+def test_a_device_that_is_not_there_is_no_matter_of_the_judges(tmp_path, device):
+    film = write(tmp_path / "f.mp4", moving_square(8))
+    with pytest.raises(fr.ModelError, match=f"--device {device}: .*(use|the last is)"):
+        fr.evaluate([film], device=device)
+
+
+def test_labels_that_the_judge_has_not_are_told_at_once_with_those_near_them(tmp_path):
+    film = write(tmp_path / "f.mp4", moving_square(8))
+    with pytest.raises(fr.EvaluationError) as caught:
+        fr.evaluate([film], target_classes=["flying", "flip", "Backflop", "JUMP"], action="packaged", text="packaged")
+    flying, flip, flop = str(caught.value).splitlines()
+    none = "the action judge has no such label"
+    assert flying == f"flying: {none}; it has backflip, jump, static, vanish, walk, wave"
+    assert (flip, flop) == (f"flip: {none}; did you mean backflip?", f"Backflop: {none}; did you mean backflip?")
+
+
+def test_of_very_many_labels_the_first_are_told():
+    judge = ActionJudge(JUDGES / "action")
+    judge.labels = tuple(f"{number} somersaults" for number in range(400))
+    with pytest.raises(fr.EvaluationError, match=r"it has 0 somersaults, .*, 102 somersaults and 394 more$"):
+        judge.known("flying")
+
+
+def test_a_reference_that_cannot_be_compared_is_said(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "lpips", None)
+    film = write(tmp_path / "f.mp4", moving_square(8))
+    rows, notes = fr.evaluate([film], reference=film, action="packaged", text="packaged")
+    assert "lpips" not in rows[0]
+    assert any("lpips is not installed" in note and "nor with a reference: pip install" in note for note in notes)
 
 
 def test_a_missing_instrument_is_said_and_the_others_measure(tmp_path, monkeypatch):

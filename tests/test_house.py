@@ -8,7 +8,20 @@ from pathlib import Path
 import framepack_relax
 
 PACKAGE = Path(framepack_relax.__file__).parent
-ROOMS = ("errors", "storyboard", "relax", "plan", "models", "sampling", "video", "render", "evaluate", "farm", "cli")
+ROOMS = (
+    "errors",
+    "storyboard",
+    "relax",
+    "plan",
+    "models",
+    "sampling",
+    "video",
+    "render",
+    "evaluate",
+    "api",
+    "tables",
+    "cli",
+)
 
 
 def imported(file: Path):

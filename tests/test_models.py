@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+import train_puppet
 from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoFramepackTransformer3DModel
 from diffusers.hooks import group_offloading
 from faults import packets, sections
@@ -17,7 +18,7 @@ from safetensors.torch import load_file, save_file
 import framepack_relax as fr
 from framepack_relax.errors import ModelError
 from framepack_relax.models import catalog
-from framepack_relax.models.catalog import CATALOG, find, model_facts, on_disk
+from framepack_relax.models.catalog import CATALOG, find, model_facts, what_is_missing
 from framepack_relax.models.loader import load
 from framepack_relax.models.memory import advice, choose_preset, peak_bytes, preset_that_fits, size_that_fits
 from framepack_relax.models.parts import PRESETS, load_part
@@ -39,7 +40,7 @@ def weights(tiny, tmp_path, monkeypatch):
 
 
 def test_framepack_f1_is_assembled_from_its_three_repositories(weights):
-    assert on_disk("framepack-f1") and not on_disk("framepack")
+    assert what_is_missing("framepack-f1") == "" and "hf download" in what_is_missing("framepack")
     model = load("framepack-f1", device="cpu")
     assert model.facts.order == "forward" and model.facts.embedded == 10.0 and model.latent_channels == 4
     texts, unread = model.encode_texts(["a red figure waves", "", "a red figure waves"])
@@ -134,7 +135,7 @@ def test_a_model_of_the_catalogue_takes_the_profile_beside_its_transformer(tmp_p
     (folder / "framepack_relax.json").write_text('{"profile": {"name": "mine", "levels": [[0.5, {"beta": 0.3}]]}}')
     assert model_facts("framepack-f1").profile.relaxation(0.9).beta == 0.3
     (folder / "framepack_relax.json").write_text('{"profile": {"nam": "mine"}}')
-    with pytest.raises(ModelError, match=r"framepack_relax\.json: its profile cannot be used"):
+    with pytest.raises(ModelError, match=r"framepack_relax\.json: profile\.nam: unknown field; did you mean 'name'"):
         model_facts("framepack-f1")
 
 
@@ -186,10 +187,50 @@ def test_a_folder_needs_its_sidecar_to_be_told_apart(copy):
     (copy / "framepack_relax.json").unlink()
     with pytest.raises(ModelError, match="unknown whether the model renders forward or inverted; write one"):
         model_facts(str(copy))
-    for text in ("{", "[]", '{"order": "sideways", "embedded_guidance": true}', '{"order": "forward"}'):
-        (copy / "framepack_relax.json").write_text(text)
-        with pytest.raises(ModelError, match="cannot be used"):
-            read_facts(copy)
+
+
+@pytest.mark.parametrize(
+    ("text", "facts"),
+    [
+        ("{", ["is not JSON: EOF while parsing an object at line 1 column 1"]),
+        ("[]", ["is a list; write a mapping of fields"]),
+        (
+            '{"ordr": "forward"}',
+            [
+                "order: is missing; add it",
+                "embedded_guidance: is missing; add it",
+                "ordr: unknown field; did you mean 'order'?",
+            ],
+        ),
+        (
+            '{"order": "sideways", "size": [100, 90], "fps": 0, "guidance": {"embeded": 10}, "embedded_guidance": "no",'
+            ' "profile": {"name": "own", "target": "contxt", "points": [[0, 2]]}}',
+            [
+                "size: width 100 and height 90 must be a multiple of 16 between 16 and 4096",
+                "fps: is 0; must be between 1 and 240",
+                "guidance.embeded: unknown field; did you mean 'embedded'?",
+                "profile.points[0][1]: is 2; must be between -1 and 1",
+                "profile.target[0]: is 'contxt'; did you mean 'context'?",
+                "order: is 'sideways'; known are forward, inverted",
+                "embedded_guidance: is 'no'; write true or false",
+            ],
+        ),
+    ],
+)
+def test_every_mistake_of_a_sidecar_is_told_in_our_words(copy, text, facts):
+    file = copy / "framepack_relax.json"
+    file.write_text(text)
+    with pytest.raises(ModelError) as caught:
+        read_facts(copy)
+    assert sorted(str(caught.value).splitlines()) == sorted(f"{file}: {fact}" for fact in facts)
+
+
+def test_the_sidecars_that_training_writes_are_read(copy):
+    for facts in (train_puppet.FACTS, train_puppet.FACTS | train_puppet.DISTILLED):
+        (copy / "framepack_relax.json").write_text(json.dumps({**facts, "size": [96, 96]}))
+        read = read_facts(copy)
+        assert (read.embedded, read.text) == tuple(facts["guidance"].values()) and read.size == (96, 96)
+        assert read.embedded_guidance == facts["embedded_guidance"] and read.profile.name == "puppet-hand-set"
 
 
 def test_a_sidecar_may_bring_a_profile(copy):
@@ -216,7 +257,9 @@ def test_the_fingerprint_follows_the_weights(copy, tiny):
     assert find(str(copy)).fingerprint() != before
 
 
-@pytest.mark.parametrize(("device", "dtype"), [("cuda:99", None), ("tpu9", None), ("cpu", "float8")])
+@pytest.mark.parametrize(
+    ("device", "dtype"), [("cuda:99", None), ("tpu9", None), ("mps", None), ("cpu:3", None), ("cpu", "float8")]
+)
 def test_devices_and_dtypes_that_are_not_there(tiny, device, dtype):
     with pytest.raises(ModelError, match=r"--(device|dtype) \S+: "):
         load(str(tiny), device=device, dtype=dtype)

@@ -196,6 +196,76 @@ def test_settings_that_contradict_are_told_and_odd_ones_warned(image):
     ] * 3
 
 
+@pytest.mark.parametrize(("order", "where"), [("forward", "before"), ("inverted", "after")])
+def test_context_alone_where_there_is_no_past_is_warned_of(image, order, where):
+    loose = {"target": ["context"], "beta": 0.75, "blur": 0.0}
+    warned = plan_of(image, scene("x", 1.2, relax=loose), order=order).warnings
+    assert len(warned) == 1 and warned[0].startswith("scene x: target context does nothing")
+    assert f"put a calm scene {where} it" in warned[0]
+    helped = [scene("calm"), scene("x", 1.2, relax=loose), scene("rest")]
+    assert not plan_of(image, *helped, order=order).warnings
+    assert not plan_of(image, scene("x", 2.4, relax=loose), order=order).warnings, "its other section has a past"
+    for more in ({"target": ["context", "embedded"]}, {"blur": 0.6}, {"bias": 0.5}, {"beta": 0.0}):
+        assert not plan_of(image, scene("x", 1.2, relax=loose | more), order=order).warnings
+
+
+@pytest.mark.parametrize(
+    ("idle", "cure"),
+    [
+        ({"interval": (0.2, 0.8)}, {"schedule": "interval"}),
+        ({"lowpass_above": 0.9}, {"lowpass": 0.4}),
+        ({"bias_above": 0.7, "bias_on": "all"}, {"bias": 0.5}),
+        ({"blur_of": "k", "scope": "all", "space": "pre_rope", "over_steps": "follow"}, {"blur": 0.6}),
+    ],
+)
+def test_settings_that_nothing_comes_of_are_warned_of(image, idle, cure):
+    off = {"schedule": "power", "lowpass": 1.0, "bias": 1.0, "blur": 0.0}
+    assert not plan_of(image, scene("x", intensity=0.9, relax=off)).warnings
+    (told,) = plan_of(image, scene("x", intensity=0.9, relax=off | idle)).warnings
+    assert told.startswith("scene x: ") and all(name in told for name in (*idle, *cure))
+    assert not plan_of(image, scene("x", intensity=0.9, relax=off | idle | cure)).warnings
+
+
+def test_negative_prompts_that_are_not_read_are_warned_of(image):
+    guided = {"guidance": {"text": 4.0}}
+    (told,) = plan_of(image, scene("x"), scene("y"), negative_prompt="ugly").warnings
+    assert told.startswith("negative_prompt without effect")
+    assert not plan_of(image, scene("x"), scene("y", **guided), negative_prompt="ugly").warnings
+    (told,) = plan_of(image, scene("x", negative_prompt="ugly"), scene("y", negative_prompt="")).warnings
+    assert told.startswith("scene x: negative_prompt without effect")
+    assert not plan_of(image, scene("x", negative_prompt="ugly", **guided)).warnings
+
+
+def test_what_does_not_fit_is_told_in_the_order_of_the_file(tmp_path):
+    Image.new("RGB", (32, 32)).save(tmp_path / "hero.png")
+    low = "relax: {target: text, beta: 0.5, min: 0.5}"
+    (tmp_path / "story.yaml").write_text(
+        f"decode: stream\nimage: hero.png\nscenes:\n  - {{id: a, prompt: b, seconds: 2, {low}}}\n"
+        f"  - {{id: b, prompt: b, seconds: 0.1, {low}}}\norder: inverted\n"
+    )
+    with pytest.raises(StoryboardError) as caught:
+        make_plan(read_storyboard(tmp_path / "story.yaml"), F1)
+    assert [problem.path for problem in caught.value.problems] == [
+        "decode", "scenes[0].relax.min", "scenes[1].seconds", "scenes[1].relax.min"
+    ]  # fmt: skip
+
+
+def test_no_figure_is_cut_at_80_columns(pytestconfig):
+    from io import StringIO
+
+    from rich.console import Console
+
+    from framepack_relax import tables
+
+    story = read_storyboard(pytestconfig.rootpath / "storyboards/rooftop.yaml")
+    console = Console(width=80, file=StringIO())
+    console.print(tables.plan_table(make_plan(story, F1)))
+    console.print(tables.models_table([(entry, False) for entry in CATALOG.values()]))
+    shown = console.file.getvalue()
+    assert "…" not in shown and all(figure in shown for figure in ("3.25..7.62", "0.25..0.74", "289..360", "0.95"))
+    assert all(repository in shown for entry in (CATALOG["framepack"],) for repository, _ in entry.parts.values())
+
+
 def test_the_plan_is_pure(image):
     scenes = [scene("a", intensity=0.9), scene("b", transition="cut")]
     assert plan_of(image, *scenes) == plan_of(image, *scenes)

@@ -15,6 +15,7 @@ from framepack_relax.relax.latents import low_pass
 from framepack_relax.relax.profile import Profile, Relaxation, explicit_values, paper_profile, written
 from framepack_relax.relax.unlearning import Blur, Segment, mixing_matrix
 from framepack_relax.storyboard import Relax
+from framepack_relax.storyboard.reader import parse_as
 
 
 def eq2(sigma, *, beta, p, base=6.0, minimum=1.0):
@@ -90,6 +91,11 @@ def test_a_profiles_levels_hold_from_their_intensity_on():
     assert [profile.relaxation(x).bias for x in (0.5, 0.6, 1.0)] == [1.0, 0.5, 1.0], "the last level alone"
     assert [profile.relaxation(x).beta for x in (0.6, 0.9)] == [pytest.approx(0.4), 1.0]
     assert [profile.relaxation(x).bias_above for x in (0.6, 0.9)] == [0.7, 0.0]
+
+
+def test_a_profiles_file_speaks_as_a_storyboard_does():
+    profile = parse_as(Profile, "name: mine\ntarget: context\np: sustained\nlevels: [[0.5, {p: rapid}]]", file="p")
+    assert (profile.target, profile.p, profile.relaxation(0.5).p) == (("context",), 0.7, 2.1)
 
 
 def test_what_is_written_of_a_relaxation_reads_back_to_it():

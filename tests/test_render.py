@@ -68,6 +68,13 @@ def test_the_report_counts_forwards_by_kind_and_sets_motion_beside_seam_and_drif
     assert report["totals"]["peak_bytes"] > 0 and len(report["model"]["weights"]) == 32
 
 
+def test_what_the_model_does_not_read_is_told_before_the_first_step(board, model, tmp_path):
+    told = []
+    watch = Watcher(on_unread=told.append, on_step=lambda section, step: told.append(step))
+    render(fr.read(board(FILM)), out=tmp_path / "out", model=model, watch=watch)
+    assert told[:2] == [{"a blue figure walks quickly": ["does not know quickly"]}, 0]
+
+
 def latents(folder):
     return {
         file.relative_to(folder): load_file(file)["latents"].numpy().tobytes() for file in folder.rglob("*.safetensors")

@@ -273,11 +273,11 @@ def test_a_full_gpu_is_one_message_and_nothing_is_lost(place, whole, model, part
 def test_a_film_renders_again_from_itself_alone(place, whole, tmp_path):
     alone = tmp_path / "sent"
     alone.mkdir()
-    shutil.copy(place / "out/video.mp4", alone / "film.mp4")
+    shutil.copy(place / "out/video.mp4", alone / "video.mp4")
     shutil.rmtree(place)
-    done = subprocess.run([TOOL, "rerun", "film.mp4"], cwd=alone, capture_output=True, text=True)
+    done = subprocess.run([TOOL, "rerun", "video.mp4"], cwd=alone, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert same(alone / "out/film-again", whole / "out")
+    assert same(alone / "out/sent-again", whole / "out"), "a film of that name is called by its folder"
 
 
 def test_a_film_that_points_outside_its_folder_or_is_none_is_refused(place, tmp_path):

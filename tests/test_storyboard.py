@@ -95,8 +95,8 @@ def test_odd_numbers_are_refused_with_a_cure(word, fact):
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        ("", "story.yaml: is empty; a storyboard needs at least `scenes:`"),
-        ("# only this\n", "story.yaml: is empty; a storyboard needs at least `scenes:`"),
+        ("", "story.yaml: is empty; it needs at least `scenes:`"),
+        ("# only this\n", "story.yaml: is empty; it needs at least `scenes:`"),
         ("- a\n", "story.yaml:1:1: is not a mapping; begin with `scenes:`"),
         ("title: a\ntitle: b\n" + SCENE, "story.yaml:2:1: title: is given twice, first in line 1; keep one"),
         ("title: &t a\n" + SCENE, "story.yaml:1:8: anchor &t; storyboards have no anchors, remove it"),
@@ -123,6 +123,44 @@ def test_odd_numbers_are_refused_with_a_cure(word, fact):
 def test_what_a_storyboard_may_not_be(monkeypatch, text, line, loader):
     monkeypatch.setattr(reader, "LOADER", loader)
     assert told(text)[0].startswith(line)
+
+
+@pytest.mark.parametrize(
+    ("text", "cure"),
+    [
+        (SCENE.replace("x", "a figure: waves"), "put text that holds ': ' in quotes"),
+        ("scenes:\n  - id: a\n    prompt: a figure: waves\n", "put text that holds ': ' in quotes"),
+        ("scenes:\n  - id: a\n\tprompt: x\n", "indent with spaces, not tabs"),
+        ("scenes:\n\t- id: a\n", "indent with spaces, not tabs"),
+        ("scenes:\r\n\t- id: a\r\n", "indent with spaces, not tabs"),
+        ("title: @home\n", "put text that begins so in quotes"),
+    ],
+)
+@pytest.mark.parametrize("loader", [reader.LOADER, yaml.SafeLoader])
+def test_the_commonest_slips_are_told_with_a_cure(monkeypatch, text, cure, loader):
+    monkeypatch.setattr(reader, "LOADER", loader)
+    lines = told(text)
+    assert len(lines) == 1 and "is not YAML: " in lines[0] and lines[0].endswith(f"; {cure}")
+
+
+def test_a_number_that_is_no_whole_one_is_shown_as_it_is():
+    assert told("steps: 30.0\n" + SCENE) == ["story.yaml:1:8: steps: is 30.0; write a whole number"]
+
+
+def test_a_profiles_mistakes_are_told_beside_the_boards(tmp_path):
+    (tmp_path / "mine.yaml").write_text("name: mine\ntarget: contxt\np: fast\nscope: [section]\n")
+    text = "profile: mine.yaml\n" + SCENE.replace("}", ", intensity: 2}")
+    profile = tmp_path / "mine.yaml"
+    assert told(text, folder=tmp_path) == [
+        "story.yaml:3:49: scenes[0].intensity: is 2; must be between 0 and 1",
+        f"{profile}:2:9: target[0]: is 'contxt'; did you mean 'context'?",
+        f"{profile}:3:4: p: is 'fast', neither a number nor a preset; known are sustained, linear, rapid",
+        f"{profile}:4:8: scope: is a list; known are section, history, reference, all",
+    ]
+    for damage, fact in (("name: [", "is not YAML"), ("", "is empty; it needs at least `name:`")):
+        profile.write_text(damage)
+        lines = told(text, folder=tmp_path)
+        assert "intensity: is 2" in lines[0] and lines[1].startswith(str(profile)) and fact in lines[1]
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from framepack_relax.evaluate.calibration import LEVELS, calibrated_profile, can
 from framepack_relax.evaluate.evaluation import gather
 from framepack_relax.evaluate.spec import READY, jobs, read_sweep
 from framepack_relax.evaluate.statistics import chance, interval, summarise
-from framepack_relax.evaluate.sweep import FILMS
+from framepack_relax.evaluate.sweep import FILMS, plan_films, seldom_meant
 from framepack_relax.relax.profile import Profile
 from framepack_relax.render.status import hold
 from framepack_relax.storyboard.reader import parse_as
@@ -152,6 +152,69 @@ def test_every_mistake_of_a_spec_is_told_at_its_place(spec):
         fr.StoryboardError, match="no sweep that comes along; those are ablation, calibration, paper-table-1"
     ):
         fr.sweep("ablatio", out="nowhere")
+
+
+def mistakes(spec, **options):
+    with pytest.raises(fr.StoryboardError) as caught:
+        fr.sweep(spec, **options)
+    return str(caught.value).replace(f"{spec}:", "").splitlines()
+
+
+def test_names_that_come_twice_and_places_that_no_start_fills_are_refused(spec):
+    text = spec.read_text().replace("[0.5, 1.0]", "[0.5, 0.5]").replace("backflip {where}", "{{backflip}} {were}")
+    scene = "{id: flip, prompt: a flip, target: jump}"
+    spec.write_text(text.replace("target: backflip}", f"target: backflip}}, {scene}"))
+    wanted = "; starts fill in {who} and {where} alone"
+    assert mistakes(spec, out="nowhere") == [
+        "9:29: scenes[0].prompt: holds {backflip}, {were}" + wanted,
+        "11:3: arms: more than one is called 'context beta 0.5'; ids must differ",
+    ]
+    spec.write_text(spec.read_text().replace("{were}", "{where}").replace("{{backflip}}", "backflip"))
+    assert "9:9: scenes: more than one is called 'flip'; ids must differ" in mistakes(spec, out="nowhere")
+    spec.write_text(spec.read_text().replace("id: flip, prompt: a", "id: flop, prompt: a").replace("0.5, 0.5", "0.5"))
+    spec.write_text(f"{spec.read_text()}  - {{id: context beta 0.5}}\n  - {{id: vanilla}}\n")
+    said = "11:3: arms: more than one is called 'vanilla', 'context beta 0.5'; ids must differ"
+    assert mistakes(spec, out="nowhere") == [said]
+
+
+def test_all_that_cannot_be_rendered_is_told_before_the_first_film_once_and_at_its_place(spec, tmp_path, model):
+    starts = "starts: [{image: hero.png, who: a, where: b}, {image: none.png, who: a, where: b}]"
+    text = spec.read_text().replace("seeds: 2", "seeds: 4").replace("beta: [0.5", "intensity: [0.5, 1.0], beta: [0.5")
+    lines = [starts if line.startswith("starts") else line for line in text.splitlines()]
+    lines += ["  - id: mine", "    relax:", "      target: text", "      min: 0.5"]
+    spec.write_text("\n".join(lines).replace("target: [context]", "target: [context], min: 7.0"))
+    for given in (model, None):  # loaded, or the spec's
+        said = sorted(mistakes(spec, out=tmp_path / "out", model=given))
+        assert len(said) == 3 and not (tmp_path / "out").exists()
+        assert said[0].startswith("12:") and "arms[1].relax.min: is 7; for target context it must be between" in said[0]
+        assert said[1].startswith("16:12: arms[2].relax.min: is 0.5; for target text it must be between")
+        assert said[2].startswith("8:55: starts[1].image: none.png: no such file")
+
+
+@pytest.mark.parametrize(
+    ("calm", "act", "size", "said"),
+    [
+        ("0", "0.1", "[33, 32]", "8:7: size: width 33 must be a multiple of 16"),
+        ("0", "0.1", "[32, 32]", "7:10: seconds: 0.1 s gets no section"),
+        ("0.1", "1.2", "[32, 32]", "6:15: calm_seconds: 0.1 s gets no section"),
+        ("3600", "3600", "[32, 32]", "7:10: seconds: the film has 6000 sections"),
+    ],
+)
+def test_mistakes_of_the_films_stand_at_the_fields_of_the_sweep(spec, tmp_path, calm, act, size, said):
+    text = spec.read_text().replace("calm_seconds: 1.2\nseconds: 1.2", f"calm_seconds: {calm}\nseconds: {act}")
+    spec.write_text(text.replace("starts:", f"size: {size}\nstarts:"))
+    (line,) = mistakes(spec, out=tmp_path / "out")
+    assert line.startswith(said)
+
+
+def test_what_is_seldom_meant_is_noted_once(spec, model):
+    spec.write_text(spec.read_text().replace("does a backflip", "does a zorkflip").replace("[context]", "[embedded]"))
+    made = jobs(*read_sweep(str(spec)))
+    said = list(seldom_meant(made, plan_films(made, model.facts), model))
+    assert said == [
+        "context beta 1.0, scene act: beta 1 is over-relaxed; the paper's best is 0.75",
+        "the model does not know zorkflip in 'a red figure does a zorkflip on the beach'",
+    ]
 
 
 def test_intervals_of_few_seeds_hold_the_truth_as_often_as_they_say():

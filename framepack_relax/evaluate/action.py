@@ -18,6 +18,7 @@ from ..models.catalog import fingerprint
 from .windows import window_frames
 
 STATIC = "static"
+SHOWN = 6  # labels, of those that a judge has
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,13 +54,15 @@ class ActionJudge:
         self.labels = tuple(names[number] for number in sorted(names))
 
     def known(self, label: str) -> str:
-        """The label as this judge spells it; EvaluationError names the nearest where it has none of that name."""
-        spelt = {name.casefold(): name for name in self.labels}
-        if label.casefold() not in spelt:
-            near = get_close_matches(label.casefold(), spelt, n=3, cutoff=0.4) or sorted(spelt)[:6]
-            names = ", ".join(spelt[name] for name in near)
-            raise EvaluationError(f"{label}: the action judge has no such label; it has {names}")
-        return spelt[label.casefold()]
+        """The label as this judge spells it; EvaluationError names those near it, else the first."""
+        spelt, wanted = {name.casefold(): name for name in self.labels}, label.casefold()
+        if wanted in spelt:
+            return spelt[wanted]
+        near = [name for name in spelt if wanted in name] or get_close_matches(wanted, spelt)
+        names = ", ".join(spelt[name] for name in (near or sorted(spelt))[:SHOWN])
+        more = f" and {len(spelt) - SHOWN} more" if len(spelt) > SHOWN else ""
+        cure = f"did you mean {names}?" if near else f"it has {names}{more}"
+        raise EvaluationError(f"{label}: the action judge has no such label; {cure}")
 
     @torch.no_grad()
     def score(self, frames: NDArray[np.uint8], fps: float) -> ActionScores:

@@ -14,6 +14,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from .film import bring_to
+
 SIDE = 96  # px that the short side is brought to
 RATE = 30.0  # frames a second that are looked at, at most
 CELLS = 8  # the picture in 8 x 8
@@ -143,9 +145,7 @@ def _late(series: Floats) -> float:
 
 
 def _small(frame: NDArray[np.uint8]) -> Floats:
-    scale = SIDE / min(frame.shape[:2])
-    size = (round(frame.shape[1] * scale), round(frame.shape[0] * scale))
-    small = cv2.resize(frame, size, interpolation=cv2.INTER_AREA).astype(np.float32)
+    small = bring_to(frame, SIDE).astype(np.float32)
     return np.asarray(cv2.GaussianBlur(small, (0, 0), 1.0), dtype=np.float32)
 
 

@@ -11,12 +11,14 @@ from safetensors import SafetensorError
 
 from ..errors import EvaluationError, ModelError
 from ..models.catalog import find_checkpoint
+from ..models.loader import pick_device
 from ..plan.grid import SECTION_FRAMES
 from ..video.motion import MotionMeter
 from .action import ActionJudge
 from .detectors import find_failures
 from .film import Film
 from .flow import measure_motion
+from .mistakes import try_all
 from .perceptual import Distance, lpips_distance, measure_stability
 from .text import TextJudge
 
@@ -47,8 +49,12 @@ class Instruments:
         return (*judges, "lpips") if self.distance else tuple(judges)
 
 
-def gather(*, action: str, text: str, device: str = "cpu", distance: Distance | None = None) -> Instruments:
-    """Instruments by name (`packaged`, `videomae`, `clip`), folder or hub id; `distance` stands in for LPIPS."""
+def gather(*, action: str, text: str, device: str | None = None, distance: Distance | None = None) -> Instruments:
+    """Instruments by name (`packaged`, `videomae`, `clip`), folder or hub id; `distance` stands in for LPIPS.
+
+    Raises ModelError for a `device` that is not there.
+    """
+    where = str(pick_device(device))
     notes: list[str] = []
 
     def take(name: str, build: Callable[[], T]) -> T | None:
@@ -66,8 +72,8 @@ def gather(*, action: str, text: str, device: str = "cpu", distance: Distance | 
 
     action, text = ACTION.get(action, action), TEXT.get(text, text)
     return Instruments(
-        action=take(action, lambda: ActionJudge(find_checkpoint(action), name=action, device=device)),
-        text=take(text, lambda: TextJudge(find_checkpoint(text), name=text, device=device)),
+        action=take(action, lambda: ActionJudge(find_checkpoint(action), name=action, device=where)),
+        text=take(text, lambda: TextJudge(find_checkpoint(text), name=text, device=where)),
         distance=distance or take("lpips", lpips_distance),
         notes=tuple(notes),
     )
@@ -138,12 +144,12 @@ def evaluate(
     if sections := meter.figures():
         made["drift"] = {name: asdict(sections[-1])[name] for name in ("exposure", "colour", "drift")}
     if instruments.action:
+        labels = try_all(instruments.action.known, targets)
         scores = instruments.action.score(film.frames, film.fps)
         best = {label: scores.best(label) for label in scores.labels}
         made["action"] = {"named": scores.named(), "top": dict(sorted(best.items(), key=lambda row: -row[1])[:TOP])}
         made["action"]["targets"] = {
-            label: {"mean": scores.mean(label), "best": scores.best(label)}
-            for label in (instruments.action.known(target) for target in targets)
+            label: {"mean": scores.mean(label), "best": scores.best(label)} for label in labels
         }
     if instruments.text and prompt:
         numbers = np.linspace(0, len(film.frames) - 1, min(PROMPTED, len(film.frames))).round().astype(int)

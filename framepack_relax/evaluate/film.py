@@ -4,6 +4,7 @@ N frames, H and W height and width
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from av import FFmpegError
 from numpy.typing import NDArray
 
 from ..errors import EvaluationError
+from .mistakes import try_all
 
 TAG = "framepack_relax"  # of the mp4
 SIDE = 256  # px of the short side: larger frames are made as small when they are read
@@ -72,6 +74,11 @@ def read_film(path: Path) -> Film:
     return Film(path=path, frames=np.stack(frames), fps=float(rate), model=model, scenes=scenes)
 
 
+def read_films(paths: Sequence[Path]) -> list[Film]:
+    """Raises EvaluationError with every film that cannot be read."""
+    return try_all(read_film, paths)
+
+
 def _own_tags(text: str) -> tuple[str | None, tuple[FilmScene, ...]]:
     """Model and scenes; nothing where somebody else wrote the tag."""
     try:
@@ -86,9 +93,13 @@ def _own_tags(text: str) -> tuple[str | None, tuple[FilmScene, ...]]:
         return None, ()
 
 
-def _small(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    scale = SIDE / min(frame.shape[:2])
-    if scale >= 1:
-        return frame
+def bring_to(frame: NDArray[np.uint8], side: int, *, larger: int = cv2.INTER_AREA) -> NDArray[np.uint8]:
+    """A frame with a short side of `side` px; `larger` is how it is interpolated where it must grow."""
+    scale = side / min(frame.shape[:2])
     size = (round(frame.shape[1] * scale), round(frame.shape[0] * scale))
-    return np.asarray(cv2.resize(frame, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+    way = cv2.INTER_AREA if scale < 1 else larger
+    return np.asarray(cv2.resize(frame, size, interpolation=way), dtype=np.uint8)
+
+
+def _small(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return bring_to(frame, SIDE) if min(frame.shape[:2]) > SIDE else frame

@@ -14,6 +14,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ..video.motion import busiest
+from .film import bring_to
+
 SIDE = 256  # px that the short side is brought to
 RATE = 8  # pairs a second
 FASTEST = 0.05  # share of the pixels that counts
@@ -90,13 +93,8 @@ def _visible(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> NDArray[np.
 
 def _fastest(flow: NDArray[np.float32]) -> float:
     """Mean length of the fastest vectors, px."""
-    length = np.hypot(flow[..., 0], flow[..., 1]).ravel()
-    count = max(1, int(FASTEST * length.size))
-    return float(np.partition(length, -count)[-count:].mean())
+    return busiest(np.hypot(flow[..., 0], flow[..., 1]), FASTEST)
 
 
 def _grey(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    scale = SIDE / min(frame.shape[:2])
-    size = (round(frame.shape[1] * scale), round(frame.shape[0] * scale))
-    way = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-    return np.asarray(cv2.cvtColor(cv2.resize(frame, size, interpolation=way), cv2.COLOR_RGB2GRAY), dtype=np.uint8)
+    return np.asarray(cv2.cvtColor(bring_to(frame, SIDE, larger=cv2.INTER_CUBIC), cv2.COLOR_RGB2GRAY), dtype=np.uint8)

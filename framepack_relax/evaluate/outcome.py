@@ -8,20 +8,22 @@ from typing import Any
 import yaml
 
 from ..errors import EvaluationError
+from ..models.catalog import model_facts
 from ..models.loader import load
 from ..models.video_model import VideoModel
 from ..render.folder import writing
 from .calibration import calibrated_profile, candidates
 from .evaluation import gather, judges_for
+from .mistakes import try_all
 from .pages import save_page
 from .spec import jobs, read_sweep
 from .statistics import FEWEST, Cell, Row, summarise
-from .sweep import run
+from .sweep import plan_films, run, seldom_meant
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What a sweep leaves: a row a film, a cell an arm, the page, a profile, and notes on instruments."""
+    """What a sweep leaves: a row a film, a cell an arm, the page, a profile; and notes on settings and instruments."""
 
     rows: list[Row]
     cells: list[Cell]
@@ -39,31 +41,37 @@ def compare(
     judges: tuple[str | None, str | None],
     on_film: Callable[[Row, int], None],
     loading: Mapping[str, Any],
+    on_note: Callable[[str], None] = lambda line: None,
 ) -> Outcome:
-    """Renders, measures, compares; see api.sweep."""
+    """Renders, measures, compares; see api.sweep. All that can be known is checked and noted before the first film."""
     sweep, folder = read_sweep(spec)
     sweep = sweep.quick() if quick else sweep
     if isinstance(model, str):
         sweep = sweep.model_copy(update={"model": model})
     planned = jobs(sweep, folder)
-    loaded = model if isinstance(model, VideoModel) else load(sweep.model, **loading)
+    facts = model.facts if isinstance(model, VideoModel) else model_facts(sweep.model)
+    plans = plan_films(planned, facts)
     if calibrating:
-        candidates(planned, loaded.facts)  # before hours of rendering
-    fitting = judges_for({loaded.facts.name})
+        candidates(planned, facts)
+    loaded = model if isinstance(model, VideoModel) else load(sweep.model, **loading)
+    fitting = judges_for({facts.name})
     instruments = gather(action=judges[0] or fitting[0], text=judges[1] or fitting[1], device=str(loaded.device))
-    for job in planned:
-        job.targets(instruments)  # before hours of rendering: labels that the judge does not have
+    try_all(lambda job: job.targets(instruments), planned)  # labels that the judge does not have
     if calibrating and not (instruments.action and all(job.event.target for job in planned)):
         lacks = "a calibration needs an action judge, and a `target:` of every scene that it can name"
         raise EvaluationError("\n".join([lacks, *instruments.notes]))
     if calibrating and sweep.seeds < FEWEST:
         raise EvaluationError(f"{sweep.seeds} seeds tell no arm from chance; a calibration needs {FEWEST}")
-    rows = run(planned, out=out, model=loaded, instruments=instruments, on_film=lambda row: on_film(row, len(planned)))
+    notes = (*seldom_meant(planned, plans, loaded), *instruments.notes)
+    for note in notes:
+        on_note(note)
+    count = len(planned)
+    rows = run(planned, plans, out=out, model=loaded, instruments=instruments, on_film=lambda row: on_film(row, count))
     cells = summarise(rows)
     page = save_page(sweep.title, rows, cells, out)
     profile = out / "profile.yaml" if calibrating else None
     if profile:
-        said = yaml.safe_dump(calibrated_profile(rows, planned, loaded.facts), sort_keys=False, width=110)
+        said = yaml.safe_dump(calibrated_profile(rows, planned, facts), sort_keys=False, width=110)
         with writing(profile):
             profile.write_text(said, encoding="utf8")
-    return Outcome(rows=rows, cells=cells, page=page, profile=profile, notes=instruments.notes)
+    return Outcome(rows=rows, cells=cells, page=page, profile=profile, notes=notes)

@@ -15,6 +15,7 @@ from ..errors import EvaluationError
 
 RATE = 8  # frames a second that are compared
 BATCH = 16  # pairs
+UNMEASURED = "films are compared neither from frame to frame nor with a reference"
 Distance = Callable[[Tensor, Tensor], Tensor]  # two batches [P, 3, H, W] in -1..1 -> [P]
 
 
@@ -64,9 +65,9 @@ def lpips_distance() -> Distance:
 
         network = lpips.LPIPS(net="alex", verbose=False).eval()
     except ImportError as error:
-        raise EvaluationError("lpips is not installed: pip install 'framepack-relax[lpips]'") from error
+        cure = "pip install 'framepack-relax[lpips]'"
+        raise EvaluationError(f"lpips is not installed, so {UNMEASURED}: {cure}") from error
     except (OSError, RuntimeError) as error:
-        raise EvaluationError(
-            f"lpips cannot load AlexNet's weights ({error}); it downloads them from pytorch.org"
-        ) from error
+        reason = f"lpips cannot load AlexNet's weights ({error}), so {UNMEASURED}"
+        raise EvaluationError(f"{reason}; it downloads them from pytorch.org") from error
     return lambda a, b: network(a, b)

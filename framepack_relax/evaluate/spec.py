@@ -4,23 +4,45 @@ A film is a calm scene and then one in which something happens; the arm acts on 
 arm renders every scene from the same noise after the same calm sections.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr
 
 from ..errors import Problem, StoryboardError
 from ..storyboard import Guidance, Relax, Scene, Storyboard, storyboard_from_scenes
-from ..storyboard.reader import parse_as, read_text
-from ..storyboard.schema import Part, Power, Seed, Steps, Words
+from ..storyboard.messages import locate, printable, validated
+from ..storyboard.reader import Reading, read_text
+from ..storyboard.schema import Part, Power, Scope, Seed, Steps, Words
 from .evaluation import Instruments
+from .mistakes import told_at, try_all
 
 READY = Path(__file__).parent / "specs"
 QUICK_SCENES, QUICK_STEPS = 2, 0.5  # of --quick: the first scenes, one seed, this share of the steps
+FILLED = ("{who}", "{where}")  # in prompts, from each start
+
+
+def _filled_alone(prompt: str) -> str:
+    if odd := [printable(found) for found in re.findall(r"\{[^{}]*\}", prompt) if found not in FILLED]:
+        raise ValueError(f"holds {', '.join(odd)}; starts fill in {' and '.join(FILLED)} alone")
+    return prompt
+
+
+def _ids_differ(parts: "tuple[Event | Arm, ...]") -> "tuple[Event | Arm, ...]":
+    ids = [name for part in parts for name in part.ids()]
+    if twice := [repr(name) for name in dict.fromkeys(ids) if ids.count(name) > 1]:
+        raise ValueError(f"more than one is called {', '.join(twice)}; ids must differ")
+    return parts
+
+
 Several = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)
+Prompt = Annotated[Words, AfterValidator(_filled_alone)]
+IDS_DIFFER = AfterValidator(_ids_differ)
 
 
 class Start(Part):
@@ -38,13 +60,16 @@ class Event(Part):
     """What should happen after the calm."""
 
     id: Words
-    prompt: Words = Field(description="with {who} and {where}")
+    prompt: Prompt = Field(description="with {who} and {where}")
     target: Annotated[
         tuple[Words, ...],
         BeforeValidator(lambda value: (value,) if isinstance(value, str) else value, json_schema_input_type=Words),
         Several,
         Field(description="labels of the action judge for it: one, or several of which one must be seen"),
     ] = ()
+
+    def ids(self) -> Iterator[str]:
+        yield self.id
 
 
 class Grid(Part):
@@ -54,7 +79,7 @@ class Grid(Part):
     beta: Annotated[tuple[Annotated[float, Field(ge=-1, le=1)], ...], Several] = ()
     p: Annotated[tuple[Power, ...], Several] = ()
     blur: Annotated[tuple[Annotated[float, Field(ge=0, le=8)], ...], Several] = ()
-    scope: Annotated[tuple[Literal["section", "history", "reference", "all"], ...], Several] = ()
+    scope: Annotated[tuple[Scope, ...], Several] = ()
 
 
 class Arm(Part):
@@ -65,6 +90,9 @@ class Arm(Part):
     relax: Relax = Relax()
     guidance: Guidance = Guidance()
     grid: Grid = Grid()
+
+    def ids(self) -> Iterator[str]:
+        return (cell.id for cell in self.cells())
 
     def cells(self) -> Iterator["Arm"]:
         """The arm itself, or one for each combination of the grid's values, named by them."""
@@ -89,17 +117,33 @@ class Sweep(Part):
     steps: Steps = 25
     sampler: Literal["unipc", "euler"] = "unipc"
     size: Annotated[tuple[int, int] | None, Several] = None
-    calm: Words = "{who} stands still {where}"
+    calm: Prompt = "{who} stands still {where}"
     calm_seconds: float = Field(2.4, ge=0, le=3600)
     seconds: float = Field(2.4, gt=0, le=3600)
     starts: Annotated[tuple[Start, ...], Field(min_length=1)]
-    scenes: Annotated[tuple[Event, ...], Field(min_length=1)]
-    arms: Annotated[tuple[Arm, ...], Field(min_length=1)]
+    scenes: Annotated[tuple[Event, ...], Field(min_length=1), IDS_DIFFER]
+    arms: Annotated[tuple[Arm, ...], Field(min_length=1), IDS_DIFFER]
+
+    _file: str = PrivateAttr("")
+    _places: Mapping[str, tuple[int, int]] = PrivateAttr(default_factory=dict)
 
     def quick(self) -> "Sweep":
         """The same arms on one seed, the first scenes and fewer steps: to see that it works, not to conclude from."""
         few = {"seeds": 1, "steps": max(1, round(QUICK_STEPS * self.steps)), "scenes": self.scenes[:QUICK_SCENES]}
         return self.model_copy(update=few)
+
+    def located(self, problem: Problem, *, paths: Mapping[str, str]) -> Problem:
+        """A mistake of a film's storyboard at its place in this file: by how a path begins, how it begins here."""
+        if problem.file:  # another's: the profile's
+            return problem
+        begins = next((begins for begins in paths if problem.path.startswith(begins)), "")
+        path = paths.get(begins, "") + problem.path.removeprefix(begins)
+        return locate(replace(problem, path=path), self._file, self._places)
+
+    def placed(self, file: str, places: Mapping[str, tuple[int, int]]) -> "Sweep":
+        """The same sweep, told where it was read: `places` maps field paths to (line, column)."""
+        self._file, self._places = file, places
+        return self
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +155,7 @@ class Job:
     seed: int
     story: Storyboard
     calms: tuple[str, ...]  # what stands still where: the film's own start, then the sweep's others
+    located: Callable[[Problem], Problem]  # a mistake of the story at its place in the sweep's file
 
     def targets(self, instruments: Instruments) -> list[str]:
         """The event's labels that the action judge has. Raises EvaluationError if it has none of them."""
@@ -128,24 +173,39 @@ def read_sweep(name: str) -> tuple[Sweep, Path]:
     if name not in ready and not file.exists():
         message = f"no such file, and no sweep that comes along; those are {', '.join(ready)}"
         raise StoryboardError([Problem(file=name, message=message)])
-    sweep: Sweep = parse_as(Sweep, read_text(file), file=str(file))
-    ids = [cell.id for arm in sweep.arms for cell in arm.cells()]
-    if twice := {name for name in ids if ids.count(name) > 1}:
-        message = f"two arms are called {min(twice)!r}; names must differ"
-        raise StoryboardError([Problem(file=str(file), path="arms", message=message)])
-    return sweep, file.resolve().parent
+    reading = Reading(str(file))
+    sweep = reading.checked(read_text(file), Sweep, partial(validated, Sweep))
+    return sweep.placed(str(file), reading.places), file.resolve().parent
 
 
 def jobs(sweep: Sweep, folder: Path) -> list[Job]:
-    """Every film: all arms of a seed before the next seed, so that a sweep that is stopped can be compared."""
-    cells, made = [cell for arm in sweep.arms for cell in arm.cells()], []
-    for number in range(sweep.seeds):
-        start = sweep.starts[number % len(sweep.starts)]
-        calms = tuple(dict.fromkeys(other.said(sweep.calm) for other in (start, *sweep.starts)))
-        for event, arm in product(sweep.scenes, cells):
-            story = _story(sweep, folder, start, event, arm, sweep.first_seed + number)
-            made.append(Job(arm=arm, event=event, seed=sweep.first_seed + number, story=story, calms=calms))
-    return made
+    """Every film: all arms of a seed before the next seed, so that a sweep that is stopped can be compared.
+
+    Raises StoryboardError with every mistake.
+    """
+    cells = [(index, cell) for index, arm in enumerate(sweep.arms) for cell in arm.cells()]
+    films = product(range(sweep.seeds), range(len(sweep.scenes)), cells)
+    return try_all(lambda film: _job(sweep, folder, *film), films)
+
+
+def _job(sweep: Sweep, folder: Path, number: int, scene: int, cell: tuple[int, Arm]) -> Job:
+    """The film of a seed, a scene and an arm, all three by their places in the sweep."""
+    (nth, arm), begin, event = cell, number % len(sweep.starts), sweep.scenes[scene]
+    start, seed = sweep.starts[begin], sweep.first_seed + number
+    act = "scenes[1]" if sweep.calm_seconds else "scenes[0]"
+    paths = {
+        "scenes[0].prompt": "calm",
+        "scenes[0].seconds": "calm_seconds",
+        f"{act}.prompt": f"scenes[{scene}].prompt",
+        f"{act}.seconds": "seconds",
+        act: f"arms[{nth}]",
+        "scenes": "seconds",
+        "image": f"starts[{begin}].image",
+    }
+    located = partial(sweep.located, paths=paths)
+    story = told_at(located, partial(_story, sweep, folder, start, event, arm, seed))
+    calms = tuple(dict.fromkeys(other.said(sweep.calm) for other in (start, *sweep.starts)))
+    return Job(arm=arm, event=event, seed=seed, story=story, calms=calms, located=located)
 
 
 def _story(sweep: Sweep, folder: Path, start: Start, event: Event, arm: Arm, seed: int) -> Storyboard:

@@ -6,14 +6,18 @@ A sweep that was stopped goes on where it was: a line holds the hash of all that
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
+from textwrap import shorten
 
 import numpy as np
 
 from ..errors import EvaluationError
-from ..models.video_model import VideoModel
+from ..models.parts import load_part
+from ..models.video_model import VideoModel, unread_parts
+from ..plan.facts import ModelFacts
 from ..plan.planner import make_plan
 from ..plan.renderplan import RenderPlan, SectionPlan
 from ..relax.guidance import branches
@@ -23,6 +27,7 @@ from ..render.status import hold
 from ..video.motion import MotionMeter
 from .evaluation import Instruments, evaluate
 from .film import read_film
+from .mistakes import told_at, try_all
 from .spec import Job
 from .statistics import Row
 
@@ -31,15 +36,31 @@ EVERY = 4  # frames, of those that are asked who and where
 MEASURES = 3  # raised when the same film would get other figures
 
 
+def plan_films(jobs: Sequence[Job], facts: ModelFacts) -> list[RenderPlan]:
+    """The plan of each job. Raises StoryboardError with the mistakes of all of them, at their places in the sweep."""
+    return try_all(lambda job: told_at(job.located, partial(make_plan, job.story, facts)), jobs)
+
+
+def seldom_meant(jobs: Sequence[Job], plans: Sequence[RenderPlan], model: VideoModel) -> Iterator[str]:
+    """Settings of an arm that are allowed all the same, and what the model does not read of the prompts."""
+    pairs = zip(jobs, plans, strict=True)
+    yield from dict.fromkeys(f"{job.arm.id}, {warning}" for job, plan in pairs for warning in plan.warnings)
+    tokenizer = load_part(model.source, "tokenizer", model.dtype)
+    prompts = {section.prompt: None for plan in plans for section in plan.sections}
+    unread = {" and ".join(unread_parts(tokenizer, prompt)): prompt for prompt in prompts}
+    yield from (f"the model {parts} in {shorten(prompt, 60)!r}" for parts, prompt in unread.items() if parts)
+
+
 def run(
-    jobs: list[Job],
+    jobs: Sequence[Job],
+    plans: Sequence[RenderPlan],
     *,
     out: Path,
     model: VideoModel,
     instruments: Instruments,
     on_film: Callable[[Row], None] = lambda row: None,
 ) -> list[Row]:
-    """A row per job, in the order of the jobs; calm sections that films share are rendered once.
+    """A row per job, in the order of the jobs and of their plans; calm sections that films share are rendered once.
 
     Holds `out` meanwhile; raises RenderError if another sweep does.
     """
@@ -53,8 +74,7 @@ def run(
             part.write_text("".join(json.dumps(row) + "\n" for row in told), encoding="utf8")
             os.replace(part, file)  # without a line that a stop cut short
         rows, known = [], {row["key"]: row for row in told}
-        for job in jobs:
-            plan = make_plan(job.story, model.facts)
+        for job, plan in zip(jobs, plans, strict=True):
             key = film_key(job, plan, model, instruments)
             folder = f"{place(job)}-{key[:8]}"
             if key not in known:
@@ -118,8 +138,7 @@ def measure(job: Job, film: RenderedFilm, instruments: Instruments) -> Row:
 
 def forwards(section: SectionPlan) -> int:
     """Forward passes that a section takes, by its plan."""
-    relax, steps = section.relaxation, enumerate(section.sigmas)
-    low = [relax.lowpass < 1 and sigma > relax.lowpass_above for _, sigma in steps]
+    low = [section.relaxation.low_passed(sigma) for sigma in section.sigmas]
     return sum(len(branches(section.scales.step(step), low_passed=soft)) for step, soft in enumerate(low))
 
 

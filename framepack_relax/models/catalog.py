@@ -160,13 +160,13 @@ def find_checkpoint(name: str) -> Path:
     return folder
 
 
-def on_disk(name: str) -> bool:
-    """Whether every part is there without a download."""
+def what_is_missing(name: str) -> str:
+    """What is not on this machine, and how to get it; empty if every part is there without a download."""
     try:
         find(name, download=False)
-    except ModelError:
-        return False
-    return True
+    except ModelError as error:
+        return str(error)
+    return ""
 
 
 def _folders(name: str, wanted: Wanted, *, download: bool = True, advised: Wanted | None = None) -> dict[str, Path]:
@@ -181,7 +181,7 @@ def _folders(name: str, wanted: Wanted, *, download: bool = True, advised: Wante
         except (LocalEntryNotFoundError, RepositoryNotFoundError, HfHubHTTPError, OSError, ValueError) as error:
             reasons[repository] = (str(error).strip().splitlines() or [repr(error)])[0]
     if reasons:
-        raise ModelError(_advice(name, advised or wanted, reasons))
+        raise ModelError(_advice(name, advised or wanted, reasons if download else dict.fromkeys(reasons, "")))
     return folders
 
 
@@ -205,11 +205,12 @@ def _check_part(part: str, folder: Path) -> None:
 
 
 def _advice(name: str, wanted: Wanted, reasons: Mapping[str, str]) -> str:
-    """What to download and where it will be looked for."""
-    lines = [f"{name}: not on this machine and could not be downloaded. Where there is a network:"]
+    """What to download and where it will be looked for; `reasons`, by repository, why a download failed."""
+    failed = " and could not be downloaded" if any(reasons.values()) else ""
+    lines = [f"{name}: not on this machine{failed}. Where there is a network:"]
     for repository, reason in reasons.items():
         include = " ".join(f"--include '{pattern}'" for pattern in sorted(wanted[repository]) if pattern != "*")
-        lines.append(f"  {repository}: {reason}")
+        lines.append(f"  {repository}: {reason}".rstrip(": "))
         lines.append(f"    hf download {repository} {include}".rstrip())
     lines.append(
         f"into the hub's cache, or with --local-dir into WEIGHTS/<owner>/<name> and set {WEIGHTS_VARIABLE}=WEIGHTS"
@@ -223,7 +224,10 @@ def card(name: str) -> dict[str, object]:
     """What `framepack-relax models NAME` prints of a model with a sidecar: its contents, and the figures measured."""
     folder = Path(entry_of(name).parts["transformer"][0])
     files = [folder / name for name in (SIDECAR, FIGURES)]
-    parts = [json.loads(file.read_text(encoding="utf8")) for file in files if file.is_file()]
+    try:
+        parts = [json.loads(file.read_text(encoding="utf8")) for file in files if file.is_file()]
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{folder}: {SIDECAR} or {FIGURES} is no JSON ({error}); mend or download it again") from error
     said = {key: value for part in parts for key, value in part.items()}
     if profile := said.get("profile"):  # without what justifies it: RESULTS.md is easier to read
         said["profile"] = {key: value for key, value in profile.items() if key != "figures"}

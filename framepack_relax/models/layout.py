@@ -5,13 +5,13 @@ Follows HunyuanVideoFramepackTransformer3DModel._pack_history_states (diffusers 
 """
 
 from ..plan.history import HistorySlots
-from ..relax.unlearning import Part, Segment
+from ..relax.unlearning import FramePart, Segment
 
 
 def packed_segments(slots: HistorySlots, latent_height: int, latent_width: int) -> tuple[Segment, ...]:
     """Segments of a section of latent_height x latent_width latent pixels, in token order."""
 
-    def segment(kernel: int, frames: tuple[float, ...], *parts: Part) -> Segment:
+    def segment(kernel: int, frames: tuple[float, ...], *parts: FramePart) -> Segment:
         height, width = -(-latent_height // kernel), -(-latent_width // kernel)
         return Segment(parts=parts * (len(frames) // len(parts)), frames=frames, height=height, width=width)
 

@@ -6,7 +6,7 @@ import torch
 
 from ..errors import ModelError
 from .catalog import find, model_facts
-from .parts import Preset, load_part
+from .parts import PRESETS, Preset, load_part
 from .video_model import VideoModel
 
 
@@ -20,6 +20,8 @@ def load(
     """
     where = pick_device(device)
     kind = pick_dtype(dtype, where)
+    if memory not in (*PRESETS, "auto"):
+        raise ModelError(f"--memory {memory}: unknown; use {', '.join(PRESETS)} or auto")
     facts, source = model_facts(name), find(name)
     weights, stamp = source.fingerprint(), source.stamp()
     parts = {part: load_part(source, part, kind).eval() for part in ("transformer", "vae")}
@@ -29,15 +31,18 @@ def load(
 
 
 def pick_device(name: str | None) -> torch.device:
+    """The device of that name, cuda where there is one if None. Raises ModelError for what cannot be rendered on."""
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ModelError(f"--device {name}: no such device; use cpu, cuda or cuda:1") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
+    kind, _, number = name.partition(":")
+    if kind not in ("cpu", "cuda") or not (number.isdecimal() or name == kind):
+        raise ModelError(f"--device {name}: no such device; use cpu, cuda or cuda:1")
+    there = torch.cuda.device_count() if kind == "cuda" else 1
+    if there == 0:
         raise ModelError(f"--device {name}: PyTorch sees no CUDA device here; use --device cpu")
-    return device
+    if int(number or 0) >= there:
+        raise ModelError(f"--device {name}: there is no such one; the last is {kind}:{there - 1}")
+    return torch.device(name)
 
 
 def pick_dtype(name: str | None, device: torch.device) -> torch.dtype:

@@ -1,17 +1,22 @@
 """What a plan must know of a model, read from its folder without loading it."""
 
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
-from ..errors import ModelError
+from pydantic import BaseModel, ValidationError
+
+from ..errors import ModelError, StoryboardError
 from ..relax.profile import Profile
+from ..storyboard import Guidance
+from ..storyboard.messages import explain
+from ..storyboard.reader import read_text
+from ..storyboard.schema import Part, Rate, Size
 from .history import Order
 from .schedule import FlowShift
 
 SIDECAR = "framepack_relax.json"
+M = TypeVar("M", bound=BaseModel)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,55 +34,77 @@ class ModelFacts:
     shift: FlowShift
 
 
+class Sidecar(Part):
+    """What framepack_relax.json may say; of a model of the catalogue only its profile is used."""
+
+    order: Order | None = None
+    size: Size | None = None
+    fps: Rate = 30
+    guidance: Guidance = Guidance()
+    embedded_guidance: bool | None = None
+    profile: Profile | None = None
+
+
+class WholeSidecar(Sidecar):
+    """What it must say in a folder that the catalogue does not know."""
+
+    order: Order
+    embedded_guidance: bool
+
+
+class Scheduler(Part, extra="ignore"):
+    """What a diffusers scheduler config says of the shift; null is absent."""
+
+    use_dynamic_shifting: bool | None = None
+    shift: float | None = None
+    base_shift: float | None = None
+    max_shift: float | None = None
+    base_image_seq_len: int | None = None
+    max_image_seq_len: int | None = None
+
+    def flow_shift(self) -> FlowShift:
+        said = {name: value for name, value in self if value is not None}
+        return FlowShift(dynamic=said.pop("use_dynamic_shifting", False), **said)
+
+
 def read_facts(folder: Path) -> ModelFacts:
     """Facts of a diffusers folder from its sidecar and its scheduler config.
 
     Raises ModelError when the sidecar is missing: an F1 and an original checkpoint cannot be told apart without it.
     """
-    file = folder / SIDECAR
-    if not file.is_file():
+    if not (folder / SIDECAR).is_file():
         raise ModelError(
             f"{folder}: has no {SIDECAR}, so it is unknown whether the model renders forward or inverted; "
             f'write one, for example {{"order": "forward", "fps": 30, "guidance": {{"embedded": 10.0, "text": 1.0}}, '
             '"embedded_guidance": true}'
         )
-    try:
-        data = json.loads(file.read_text(encoding="utf8"))
-        scheduler = json.loads((folder / "scheduler" / "scheduler_config.json").read_text(encoding="utf8"))
-        return facts_from(data, scheduler, name=str(folder))
-    except FileNotFoundError as error:
-        raise ModelError(f"{error.filename}: is missing; the model folder is incomplete") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"{file}: cannot be used ({error!r}); see the model card's example of this file") from error
-
-
-def facts_from(data: Mapping[str, Any], scheduler: Mapping[str, Any], *, name: str) -> ModelFacts:
-    """Facts from the sidecar's and the scheduler config's contents."""
-    if data["order"] not in ("forward", "inverted"):
-        raise ValueError(f"order is {data['order']!r}, not forward or inverted")
-    size, guidance = data.get("size"), data.get("guidance", {})
-    shift = {key: scheduler[key] for key in vars(FlowShift()) if scheduler.get(key) is not None}
-    shift["dynamic"] = bool(scheduler.get("use_dynamic_shifting", False))
+    said = _read_json(WholeSidecar, folder / SIDECAR)
     return ModelFacts(
-        name=name,
-        order=data["order"],
-        size=(int(size[0]), int(size[1])) if size else None,
-        fps=int(data.get("fps", 30)),
-        embedded=float(guidance.get("embedded", 6.0)),
-        text=float(guidance.get("text", 1.0)),
-        embedded_guidance=bool(data["embedded_guidance"]),
-        profile=_profile_in(data),
-        shift=FlowShift(**shift),
+        name=str(folder),
+        order=said.order,
+        size=said.size,
+        fps=said.fps,
+        embedded=said.guidance.embedded or 6.0,
+        text=said.guidance.text or 1.0,
+        embedded_guidance=said.embedded_guidance,
+        profile=said.profile,
+        shift=_read_json(Scheduler, folder / "scheduler" / "scheduler_config.json").flow_shift(),
     )
 
 
 def read_profile(file: Path) -> Profile | None:
     """The calibrated profile that a sidecar holds. Raises ModelError."""
+    return _read_json(Sidecar, file).profile
+
+
+def _read_json(model: type[M], file: Path) -> M:
+    """A file of a model folder. Raises ModelError with every mistake in it."""
+    if not file.is_file():
+        raise ModelError(f"{file}: is missing; the model folder is incomplete")
     try:
-        return _profile_in(json.loads(file.read_text(encoding="utf8")))
-    except (OSError, ValueError, AttributeError) as error:
-        raise ModelError(f"{file}: its profile cannot be used ({error})") from error
-
-
-def _profile_in(data: Mapping[str, Any]) -> Profile | None:
-    return Profile.model_validate_json(json.dumps(data["profile"])) if data.get("profile") else None
+        return model.model_validate_json(read_text(file))
+    except StoryboardError as error:
+        raise ModelError(str(error)) from error
+    except ValidationError as error:
+        problems = [replace(problem, file=str(file)) for problem in explain(error, model)]
+        raise ModelError("\n".join(map(str, problems))) from error

@@ -17,7 +17,7 @@ BUCKETS_640 = (
 
 
 def snap(seconds: Sequence[float], fps: int) -> list[int]:
-    """Sections of each scene of a shot: scene *ends* go to the grid, half up, in exact decimals, so nothing adds up."""
+    """Sections per scene: *ends* snap to the grid, half up, in exact decimals, so rounding never accumulates."""
     total, before, counts = Decimal(0), 0, []
     for asked in seconds:
         total += Decimal(repr(asked))

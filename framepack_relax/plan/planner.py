@@ -13,7 +13,7 @@ from .history import Order, render_order, slots
 from .renderplan import RenderPlan, SceneTiming, SectionPlan, ShotPlan
 from .schedule import scale_table, sigma_table
 from .seeds import section_seed, shot_seed
-from .settings import base_scales, choose_profile, relax_scene, setting_problems, setting_warnings
+from .settings import base_scales, choose_profile, past_warnings, relax_scene, setting_problems, setting_warnings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,10 +60,12 @@ def make_plan(story: Storyboard, facts: ModelFacts) -> RenderPlan:
         *setting_problems(story, relaxations, facts),
     ]
     if problems:
-        raise StoryboardError([story.located(problem) for problem in problems])
+        located = [story.located(problem) for problem in problems]
+        raise StoryboardError(sorted(located, key=lambda p: (p.line or 0, p.column or 0)))
     size = story.size or facts.size
     if size is None:  # FramePack's own choice: the 640 bucket nearest to the start image
         size = nearest_bucket(*read_image(story.resolve(str(story.scenes[0].image or story.image))).size)
+    sections = tuple(s for shot in shots for s in _plan_sections(story, facts, shot, relaxations, size, order))
     frames = shots[-1].span(range(shots[-1].sections))[1]
     return RenderPlan(
         title=story.title,
@@ -78,8 +80,8 @@ def make_plan(story: Storyboard, facts: ModelFacts) -> RenderPlan:
         frames=frames,
         shots=tuple(_plan_shot(story, shot, order) for shot in shots),
         scenes=tuple(timing for shot in shots for timing in _time_scenes(shot, fps)),
-        sections=tuple(s for shot in shots for s in _plan_sections(story, facts, shot, relaxations, size, order)),
-        warnings=tuple(setting_warnings(story, relaxations, facts)),
+        sections=sections,
+        warnings=(*setting_warnings(story, relaxations, facts), *past_warnings(sections, order)),
     )
 
 

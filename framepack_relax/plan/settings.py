@@ -1,7 +1,8 @@
 """A scene's settings: profile, explicit values, base scales, and what does not fit together."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import groupby
 
 from ..errors import Problem
 from ..relax.guidance import StepScales
@@ -9,8 +10,17 @@ from ..relax.profile import Profile, Relaxation, explicit_values, paper_profile,
 from ..storyboard import Relax, Scene, Storyboard
 from ..storyboard.reader import parse_as, read_text
 from .facts import ModelFacts
+from .history import Order
+from .renderplan import SectionPlan
 
 OVER = 0.95  # the paper finds beta 1 worse than none
+UNGUIDED = "negative_prompt without effect at text scale 1; set guidance: {text: 4} or remove the line"
+NEEDS: tuple[tuple[tuple[str, ...], str, Callable[[Relaxation], bool]], ...] = (
+    (("interval",), "schedule: interval", lambda relax: relax.schedule == "interval"),
+    (("blur_of", "scope", "space", "over_steps"), "a blur above 0", lambda relax: relax.blur > 0),
+    (("bias_on", "bias_above"), "a bias other than 1", lambda relax: relax.bias != 1),
+    (("lowpass_above",), "a lowpass below 1", lambda relax: relax.lowpass < 1),
+)  # fields of `relax` that say how something is done, and what must be done for them
 
 
 def choose_profile(story: Storyboard, facts: ModelFacts) -> Profile:
@@ -60,15 +70,45 @@ def setting_problems(story: Storyboard, relaxations: Sequence[Relaxation], facts
 
 
 def setting_warnings(story: Storyboard, relaxations: Sequence[Relaxation], facts: ModelFacts) -> Iterator[str]:
-    """Settings that are allowed and seldom meant."""
+    """Settings that are allowed and seldom meant, or that nothing comes of."""
+    if story.negative_prompt.strip() and all(base_scales(scene, facts).text == 1 for scene in story.scenes):
+        yield UNGUIDED
     for scene, relax in zip(story.scenes, relaxations, strict=True):
-        if relax.at_rest:
-            continue
-        if relax.beta < 0:
-            yield f"scene {scene.id}: beta {relax.beta:g} boosts guidance instead of relaxing it"
-        if relax.beta >= OVER and set(relax.target) - {"context"}:
-            yield f"scene {scene.id}: beta {relax.beta:g} is over-relaxed; the paper's best is 0.75"
-        if "embedded" in relax.target and not facts.embedded_guidance:
-            yield f"scene {scene.id}: target embedded has no trained meaning on {facts.name}; use text or context"
-        if "text" in relax.target and base_scales(scene, facts).text == 1:
-            yield f"scene {scene.id}: target text does nothing at base scale 1; set guidance: {{text: 4}}"
+        for told in (*_odd(scene, relax, facts), *_idle(scene, relax, facts)):
+            yield f"scene {scene.id}: {told}"
+
+
+def past_warnings(sections: Sequence[SectionPlan], order: Order) -> Iterator[str]:
+    """Scenes that loosen nothing but the grip of a past, and have none."""
+    where = "before" if order == "forward" else "after"
+    cure = f"put a calm scene {where} it, or relax embedded or text as well"
+    for scene, group in groupby(sections, key=lambda section: section.scene):
+        made = list(group)
+        relax = made[0].relaxation
+        alone = set(relax.target) == {"context"} and not relax.at_rest and replace(relax, beta=0).at_rest
+        if alone and all(section.history.fresh for section in made):
+            yield f"scene {scene}: target context does nothing where no past of the shot is rendered yet; {cure}"
+
+
+def _odd(scene: Scene, relax: Relaxation, facts: ModelFacts) -> Iterator[str]:
+    """What a relaxation does that is seldom meant."""
+    if relax.at_rest:
+        return
+    if relax.beta < 0:
+        yield f"beta {relax.beta:g} boosts guidance instead of relaxing it"
+    if relax.beta >= OVER and set(relax.target) - {"context"}:
+        yield f"beta {relax.beta:g} is over-relaxed; the paper's best is 0.75"
+    if "embedded" in relax.target and not facts.embedded_guidance:
+        yield f"target embedded has no trained meaning on {facts.name}; use text or context"
+    if "text" in relax.target and base_scales(scene, facts).text == 1:
+        yield "target text does nothing at base scale 1; set guidance: {text: 4}"
+
+
+def _idle(scene: Scene, relax: Relaxation, facts: ModelFacts) -> Iterator[str]:
+    """What the scene itself sets and nothing comes of."""
+    if (scene.negative_prompt or "").strip() and base_scales(scene, facts).text == 1:
+        yield UNGUIDED
+    for names, needed, at_work in NEEDS:
+        idle = [name for name in names if getattr(scene.relax, name) is not None]
+        if idle and not at_work(relax):
+            yield f"{', '.join(idle)} without effect: needs {needed}; add that or remove the line"

@@ -1,13 +1,12 @@
 """What an intensity asks for: a profile maps it to beta, p and blur; a scene's explicit values win over it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import pairwise
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import Field
-
-from ..storyboard.schema import DISTINCT, Part, Power, Relax, Scope, Words, only
+from ..storyboard.profile import ProfileFields
+from ..storyboard.schema import Relax, Scope
 from .guidance import Restraint, Schedule
 
 
@@ -38,6 +37,10 @@ class Relaxation:
         """Nothing is relaxed: the scene is plain FramePack."""
         return (self.beta == 0 or not self.target) and (self.blur, self.bias, self.lowpass) == (0, 1, 1)
 
+    def low_passed(self, sigma: float) -> bool:
+        """Whether a step at this noise sees the past's sharp images low-passed."""
+        return self.lowpass < 1 and sigma > self.lowpass_above
+
 
 def explicit_values(relax: Relax) -> dict[str, Any]:
     """What is said, as fields of Relaxation."""
@@ -56,29 +59,8 @@ def written(relaxation: Relaxation) -> dict[str, Any]:
     return {key: list(value) if isinstance(value, tuple) else value for key, value in said.items()}
 
 
-Intensity = Annotated[float, Field(ge=0, le=1)]
-RISING = only(
-    lambda points: [x for x, _ in points] == sorted({x for x, _ in points}),
-    "must come in the order of rising intensity, each once",
-)
-Beta = Annotated[float, Field(ge=-1, le=1)]
-
-
-class Profile(Part):
-    """What a profile's file says. Beta is piecewise linear through `points` (intensity, beta).
-
-    The fields of the last of `levels` (intensity, `relax` of a storyboard) that is reached hold instead of these.
-    """
-
-    name: Words
-    threshold: Intensity = 0.25  # at or below it a scene is at rest
-    points: Annotated[tuple[tuple[Intensity, Beta], ...], Field(min_length=1), RISING] = ((0.0, 0.0),)
-    p: Power = 0.7
-    blur: float = Field(0.0, ge=0, le=8)
-    target: Annotated[tuple[Restraint, ...], DISTINCT] = ("text",)
-    scope: Scope = "section"
-    levels: Annotated[tuple[tuple[Intensity, Relax], ...], RISING] = ()
-    figures: Mapping[str, Any] = Field({})  # what a calibration measured; decides nothing
+class Profile(ProfileFields):
+    """What the fields mean."""
 
     def beta(self, intensity: float) -> float:
         return 0.0 if intensity <= self.threshold else _interpolate(self.points, intensity)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..storyboard.schema import Scope
 
-Part = Literal["history", "reference", "section"]
+FramePart = Literal["history", "reference", "section"]
 SMALLEST_WEIGHT = 1e-6
 
 
@@ -26,7 +26,7 @@ SMALLEST_WEIGHT = 1e-6
 class Segment:
     """A run of token frames: `frames` are their RoPE indices (means, where a kernel joins several latent frames)."""
 
-    parts: tuple[Part, ...]  # one per frame
+    parts: tuple[FramePart, ...]  # one per frame
     frames: tuple[float, ...]
     height: int  # tokens
     width: int
@@ -36,7 +36,7 @@ class Segment:
         return len(self.frames) * self.height * self.width
 
 
-def token_frames(segments: Sequence[Segment]) -> Iterator[tuple[Segment, Part, float, int]]:
+def token_frames(segments: Sequence[Segment]) -> Iterator[tuple[Segment, FramePart, float, int]]:
     """Every frame of a layout in order: its segment, part and index, and its first token."""
     first = 0
     for segment in segments:
@@ -68,7 +68,7 @@ class Blur:
     @staticmethod
     def over(segments: Sequence[Segment], *, sigma_blur: float, scope: Scope) -> "Blur":
         """The blur of a layout: `scope` says whose rows are rewritten; they may read any frame of an equal grid."""
-        grids: dict[tuple[int, int], list[tuple[float, Part, int]]] = {}
+        grids: dict[tuple[int, int], list[tuple[float, FramePart, int]]] = {}
         for segment, part, frame, first in token_frames(segments):
             grids.setdefault((segment.height, segment.width), []).append((frame, part, first))
         groups = []

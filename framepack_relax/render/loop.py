@@ -1,7 +1,7 @@
 """Renders a storyboard: plan, encode, then section after section to latents, frames, film and report.
 
 A run folder holds story.yaml with images/, plan.json, shots/NN/NNN.safetensors, video.mp4, contact.png, curves.png and
-report.json (design §6). A section that is on disk, whole and made by the same settings, is not rendered again.
+report.json. A section that is on disk, whole and made by the same settings, is not rendered again.
 """
 
 import json
@@ -61,11 +61,13 @@ class Options:
 
 @dataclass(frozen=True, kw_only=True)
 class Watcher:
-    """Who is told: once what is on disk and what must be rendered and why; every step; every section on disk.
+    """Who is told: once what the model does not read of each prompt, what is on disk and what must be rendered and why;
+    every step; every section on disk.
 
     `on_section` hears the seed too, which a retry may have changed. In inverted order frames come later.
     """
 
+    on_unread: Callable[[dict[str, list[str]]], None] = lambda unread: None
     on_verdicts: Callable[[list[Verdict]], None] = lambda verdicts: None
     on_step: Step = lambda section, step: None
     on_section: Callable[[SectionPlan, int], None] = lambda section, seed: None
@@ -184,6 +186,7 @@ def _begun(story: Storyboard, out: Path, model: VideoModel | None, options: Opti
 def _sections(work: Work, watch: Watcher) -> Iterator[FinishedSection]:
     """The loop: shot by shot, section by section in rendering order, decoded as soon as they follow in the film."""
     keep_steady()
+    watch.on_unread(work.unread)
     plan, model, folder = work.plan, work.model, work.folder
     links = make_links(work)
     why_anew = folder.verdicts(plan, links)
@@ -288,7 +291,7 @@ def _sample(work: Work, section: SectionPlan, latents: dict[int, Tensor], on_ste
             )
             return result, seed
         except NonFiniteLatents as error:
-            if work.options.on_nan == "stop" or attempt == RETRIES:
+            if work.options.on_nan != "retry" or attempt == RETRIES:
                 tried = f" {attempt + 1} seeds were tried." if attempt else ""
                 raise RenderError(
                     f"scene {section.scene}, section {section.index}, step {error.step}: the latents hold NaN or "

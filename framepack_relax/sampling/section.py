@@ -124,7 +124,7 @@ def sample_section(
 
     for step, sigma in enumerate(plan.sigmas):
         scales = plan.scales.step(step)
-        low_passed = plan.relaxation.lowpass < 1 and sigma > plan.relaxation.lowpass_above
+        low_passed = plan.relaxation.low_passed(sigma)
         usual = soft if low_passed else history
         with edited_attention(model.transformer, attention_edit(plan.relaxation, segments, sigma)):
             velocity = guide(partial(predict, x, usual, sigma, scales.embedded), scales, low_passed=low_passed)

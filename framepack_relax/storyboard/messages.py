@@ -14,6 +14,7 @@ from ..errors import Problem, StoryboardError
 M = TypeVar("M", bound=BaseModel)
 MOST_PROBLEMS = 200  # told at once
 WANTED = {
+    "bool": "write true or false",
     "int": "write a whole number",
     "float": "write a number",
     "string": "write text",
@@ -113,6 +114,8 @@ def _sentence(detail: ErrorDetails, loc: Sequence[str | int], model: type[BaseMo
     kind, value, context = detail["type"], detail.get("input"), detail.get("ctx", {})
     names = [index for index, part in enumerate(loc) if isinstance(part, str)]
     owner = model_at(model, loc[: names[-1]]) if names else model
+    if kind == "json_invalid":
+        return f"is not JSON: {context['error']}"
     if kind == "missing":
         return "is missing; add it"
     if kind == "extra_forbidden":
@@ -123,15 +126,15 @@ def _sentence(detail: ErrorDetails, loc: Sequence[str | int], model: type[BaseMo
         return f"is {_shown(value)}; must be {_range(owner, loc[names[-1] :])}"
     if kind == "finite_number":
         return f"is {value}; write a finite number"
-    if kind == "literal_error" or choices(owner, loc):
-        known = choices(owner, loc)
-        return f"is {value!r}; {suggest(str(value), known)}"
+    known = choices(owner, loc)
+    if kind == "literal_error" or (known and value not in known):
+        return f"is {_shown(value)}; {suggest(value if isinstance(value, str) else '', known)}"
     if kind == "too_short":
         return f"holds no {str(loc[-1]).removesuffix('s')}; add one"
     if kind in ("too_long", "string_too_long"):
         return f"is too long: {context.get('actual_length', len(str(value)))} of at most {context.get('max_length')}"
     wanted = next((text for name, text in WANTED.items() if kind.startswith(name)), "write another value")
-    return f"is {_shown(value)}; {wanted}"
+    return f"is {value if isinstance(value, float) else _shown(value)}; {wanted}"
 
 
 def choices(owner: type[BaseModel] | None, loc: Sequence[str | int]) -> list[str]:

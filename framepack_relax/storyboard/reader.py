@@ -15,6 +15,7 @@ from pydantic import BaseModel
 
 from ..errors import Problem, StoryboardError
 from .messages import MOST_PROBLEMS, locate, path_of, printable, validated
+from .profile import ProfileFields
 from .schema import PROFILES, Storyboard, build_storyboard
 
 P = TypeVar("P", bound=BaseModel)
@@ -50,7 +51,7 @@ def read_text(file: Path) -> str:
             data = stream.read(LARGEST_BYTES + 1)
         if len(data) <= LARGEST_BYTES:
             return data.decode("utf-8-sig")
-        message = f"is larger than {LARGEST_BYTES >> 10} KiB; split the storyboard"
+        message = f"is larger than {LARGEST_BYTES >> 10} KiB; make it smaller"
     except FileNotFoundError:
         message = "no such file"
     except IsADirectoryError:
@@ -101,7 +102,7 @@ class Reading:
         others: Callable[[dict[str, Any]], Iterable[Problem]] = lambda data: (),
     ) -> P:
         """What `build` makes of a YAML text for `model`; raises StoryboardError with its and all `others`' problems."""
-        node = self._compose(text)
+        node = self._compose(text, model)
         if node is not None:
             data = self._mapping(node, model, "")
             try:
@@ -110,21 +111,22 @@ class Reading:
                 self._tell(error.problems)
             self._tell(others(data))
         if self.problems:
-            found = sorted(self.problems, key=lambda p: (p.line or 0, p.column or 0))
+            found = sorted(self.problems, key=lambda p: (p.file != self.file, p.line or 0, p.column or 0))
             rest = [Problem(file=self.file, message="holds more mistakes; mend these first")]
             raise StoryboardError(found[:MOST_PROBLEMS] + rest if len(found) > MOST_PROBLEMS else found)
         return made
 
     def _tell(self, found: Iterable[Problem]) -> None:
-        """Adds what was found on fields that have no problem yet: one mistake is told once."""
-        told = {problem.path for problem in self.problems}
-        self.problems += [locate(problem, self.file, self.places) for problem in found if problem.path not in told]
+        """Adds what was found on fields that have no problem yet, here or in a file that the board names."""
+        told = {(problem.file, problem.path) for problem in self.problems}
+        found = (problem if problem.file else locate(problem, self.file, self.places) for problem in found)
+        self.problems += [problem for problem in found if (problem.file, problem.path) not in told]
 
     def _refuse(self, message: str, mark: Any, path: str = "") -> None:
         line, column = _spot(mark) if mark else (None, None)
         self.problems.append(Problem(message=message, path=path, file=self.file, line=line, column=column))
 
-    def _compose(self, text: str) -> yaml.MappingNode | None:
+    def _compose(self, text: str, model: type[BaseModel]) -> yaml.MappingNode | None:
         """The document's node tree; None, and problems, if it holds what is refused in any place or is not YAML."""
         try:
             self._look_for_refused(text)
@@ -132,7 +134,7 @@ class Reading:
         except yaml.MarkedYAMLError as error:
             self.problems = []  # of text that is no YAML nothing else is known
             reason = " ".join(part for part in (error.context, error.problem) if part)
-            self._refuse(f"is not YAML: {reason}", error.problem_mark or error.context_mark)
+            self._refuse(f"is not YAML: {reason}{_cure(error, text)}", error.problem_mark or error.context_mark)
         except yaml.reader.ReaderError as error:
             line = text.count("\n", 0, error.position) + 1
             column = error.position - text.rfind("\n", 0, error.position)
@@ -140,10 +142,11 @@ class Reading:
             self.problems = [Problem(file=self.file, line=line, column=column, message=message)]
         if self.problems:
             return None
+        needed = next(name for name, field in model.model_fields.items() if field.is_required())
         if node is None:
-            self._refuse("is empty; a storyboard needs at least `scenes:`", None)
+            self._refuse(f"is empty; it needs at least `{needed}:`", None)
         elif not isinstance(node, yaml.MappingNode):
-            self._refuse("is not a mapping; begin with `scenes:`", node.start_mark)
+            self._refuse(f"is not a mapping; begin with `{needed}:`", node.start_mark)
         else:
             self.places[""] = _spot(node.start_mark)
             return node
@@ -226,6 +229,17 @@ class Reading:
         return text
 
 
+def _cure(error: yaml.MarkedYAMLError, text: str) -> str:
+    """What to do about the commonest slips."""
+    problem, mark = error.problem or "", error.problem_mark
+    stopped_at = text[mark.index : mark.index + 1] if mark else ""
+    if stopped_at == ":":
+        return "; put text that holds ': ' in quotes"
+    if stopped_at == "\t" or "tab character" in problem:
+        return "; indent with spaces, not tabs"
+    return "; put text that begins so in quotes" if "cannot start any token" in problem else ""
+
+
 def _spot(mark: yaml.Mark) -> tuple[int, int]:
     """Line and column, from 1."""
     return mark.line + 1, mark.column + 1
@@ -259,12 +273,24 @@ def _path_problems(data: dict[str, Any], folder: Path | None) -> Iterator[Proble
     if folder is None:
         return
     if (profile := data.get("profile", "auto")) not in PROFILES:
-        yield from _inside(folder, profile, "profile")
+        yield from _profile_problems(folder, profile)
     yield from _inside(folder, data.get("image"), "image")
     scenes = data.get("scenes")
     for index, scene in enumerate(scenes if isinstance(scenes, tuple) else ()):
         if isinstance(scene, dict):
             yield from _inside(folder, scene.get("image"), f"scenes[{index}].image")
+
+
+def _profile_problems(folder: Path, name: Any) -> Iterator[Problem]:
+    """Of a profile's file that is there also its own mistakes."""
+    problems = list(_inside(folder, name, "profile"))
+    yield from problems
+    if not problems and isinstance(name, str) and name.strip():
+        file = folder / name
+        try:
+            parse_as(ProfileFields, read_text(file), file=str(file))
+        except StoryboardError as error:
+            yield from error.problems
 
 
 def _inside(folder: Path, name: Any, path: str) -> Iterator[Problem]:

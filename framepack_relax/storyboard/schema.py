@@ -1,4 +1,4 @@
-"""What a storyboard may say (design §4). Field descriptions give units; they become the JSON Schema's."""
+"""What a storyboard may say. Field descriptions give units; they become the JSON Schema's."""
 
 import math
 import re
@@ -46,10 +46,10 @@ def _names_profile(name: str) -> bool:
     return name in PROFILES or "/" in name or name.endswith((".yaml", ".yml"))
 
 
-def _multiple_of_16(size: tuple[int, int] | None) -> tuple[int, int] | None:
-    for name, value in zip(("width", "height"), size or (), strict=False):
-        if value % 16 or not 16 <= value <= 4096:
-            raise ValueError(f"{name} {value} must be a multiple of 16 between 16 and 4096")
+def _multiple_of_16(size: tuple[int, int]) -> tuple[int, int]:
+    sides = zip(("width", "height"), size, strict=True)
+    if odd := [f"{name} {value}" for name, value in sides if value % 16 or not 16 <= value <= 4096]:
+        raise ValueError(f"{' and '.join(odd)} must be a multiple of 16 between 16 and 4096")
     return size
 
 
@@ -76,8 +76,15 @@ RISING = only(lambda x: x is None or 0 <= x[0] < x[1] <= 1, "must be two sigmas 
 DISTINCT = only(
     lambda x: not isinstance(x, tuple) or 0 < len(x) == len(set(x)), "must name one or more targets, each once"
 )
-Power = Annotated[float, Field(gt=0, le=8)]
+Targets = Annotated[tuple[Target, ...], BeforeValidator(_targets), DISTINCT]
+Exponent = Annotated[float, Field(gt=0, le=8)]
+Power = Annotated[
+    Exponent,
+    BeforeValidator(_power, json_schema_input_type=Exponent | Literal["sustained", "linear", "rapid"]),
+]
+Size = Annotated[tuple[int, int], BeforeValidator(_as_tuple), AfterValidator(_multiple_of_16)]
 Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
+Rate = Annotated[int, Field(ge=1, le=240)]
 Steps = Annotated[int, Field(ge=1, le=1000)]
 
 
@@ -104,11 +111,7 @@ class Relax(Part):
         Field(description="restraints that eq. 2 relaxes: auto, or one or more of embedded, text, context"),
     ] = None
     beta: float | None = Field(None, ge=-1, le=1, description="relaxation strength; 0 is off, below 0 boosts")
-    p: Annotated[
-        Power | None,
-        BeforeValidator(_power, json_schema_input_type=Power | Literal["sustained", "linear", "rapid"] | None),
-        Field(description="decay power, or sustained (0.7), linear (1.0), rapid (2.1)"),
-    ] = None
+    p: Power | None = Field(None, description="decay power, or sustained (0.7), linear (1.0), rapid (2.1)")
     min: float | None = Field(None, ge=0, le=100, description="s_min, the scale that beta 1 reaches at sigma 1")
     blur: float | None = Field(None, ge=0, le=8, description="sigma_blur of K and V in latent frames; 0 is off")
     scope: Scope | None = Field(None, description="whose K and V are blurred")
@@ -154,13 +157,8 @@ class Storyboard(Part):
     version: Literal[1] = Field(1, description="of this format")
     title: Text = Field("", description="goes into the film's metadata")
     model: Words = Field("puppet", description="puppet, framepack-f1, framepack, a diffusers folder or a hub id")
-    size: Annotated[
-        tuple[int, int] | None,
-        BeforeValidator(_as_tuple),
-        AfterValidator(_multiple_of_16),
-        Field(description="width, height in px, multiples of 16; default: the model's own"),
-    ] = None
-    fps: int | None = Field(None, ge=1, le=240, description="frames per second; default: the model's own")
+    size: Size | None = Field(None, description="width, height in px, multiples of 16; default: the model's own")
+    fps: Rate | None = Field(None, description="frames per second; default: the model's own")
     seed: Seed = Field(31337, description="every section's noise follows from it")
     steps: Steps = Field(25, description="denoising steps per section")
     sampler: Literal["unipc", "euler"] = Field("unipc", description="diffusers scheduler")

@@ -26,6 +26,12 @@ class MotionFigures:
     colour: float  # distance of its mean RGB, luma taken off, to that of the shot's first section
 
 
+def busiest(values: NDArray[np.float32], share: float) -> float:
+    """Mean of the largest `share` of the values."""
+    count = max(1, int(share * values.size))
+    return float(np.partition(values.ravel(), -count)[-count:].mean())
+
+
 class MotionMeter:
     """Fed with the frames of one shot as they come; keeps a number per frame, not the frames."""
 
@@ -43,9 +49,7 @@ class MotionMeter:
             self.first = pixels if self.first is None else self.first
             luma = pixels @ LUMA
             if self.luma is not None:
-                difference = np.abs(luma - self.luma).ravel()
-                count = max(1, int(BUSIEST * difference.size))
-                self.changes.append(float(np.partition(difference, -count)[-count:].mean()))
+                self.changes.append(busiest(np.abs(luma - self.luma), BUSIEST))
             self.means.append(pixels.mean((0, 1)))
             self.drifts.append(float(np.abs(pixels - self.first).mean()))
             self.luma = luma

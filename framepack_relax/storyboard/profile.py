@@ -1,0 +1,32 @@
+"""What an intensity profile may say, in a file beside a storyboard or in a model's sidecar."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from .schema import Part, Power, Relax, Scope, Targets, Words, only
+
+Intensity = Annotated[float, Field(ge=0, le=1)]
+Beta = Annotated[float, Field(ge=-1, le=1)]
+BY_INTENSITY = only(
+    lambda points: [x for x, _ in points] == sorted({x for x, _ in points}),
+    "must come in the order of rising intensity, each once",
+)
+
+
+class ProfileFields(Part):
+    """Beta is piecewise linear through `points` (intensity, beta).
+
+    The fields of the last of `levels` (intensity, `relax` of a storyboard) that is reached hold instead of these.
+    """
+
+    name: Words
+    threshold: Intensity = 0.25  # at or below it a scene is at rest
+    points: Annotated[tuple[tuple[Intensity, Beta], ...], Field(min_length=1), BY_INTENSITY] = ((0.0, 0.0),)
+    p: Power = 0.7
+    blur: float = Field(0.0, ge=0, le=8)
+    target: Targets = ("text",)
+    scope: Scope = "section"
+    levels: Annotated[tuple[tuple[Intensity, Relax], ...], BY_INTENSITY] = ()
+    figures: Mapping[str, Any] = Field({})  # what a calibration measured; decides nothing
