@@ -52,21 +52,16 @@ def plan_table(plan: RenderPlan) -> Table:
 
 
 def report_table(plan: RenderPlan, report: Mapping[str, Any]) -> Table:
-    """A row per scene of a finished film: asked and real seconds, settings, forwards, seconds spent."""
-    columns = "scene, asked s, real s, beta, p, blur, target, forwards, motion, seam, seconds"
-    table = _compact(columns, left="scene, target", title=plan.title or None)
+    """A row per scene of a finished film: asked and real seconds, settings, forward passes, seconds spent."""
+    columns = "scene, asked -> real, relaxed, passes, motion, seam, seconds"
+    table = _compact(columns, left="scene, asked -> real, relaxed", title=plan.title or None)
     for scene in plan.scenes:
         rows = [report["sections"][index] for index in scene.sections]
-        relax = plan.sections[scene.sections[-1]].relaxation
         forwards = sum(sum(row["forwards"].values()) for row in rows)
         table.add_row(
             scene.scene,
-            f"{scene.asked_seconds:g}",
-            f"{scene.real_seconds:.2f}",
-            f"{relax.beta:.2f}",
-            f"{relax.p:g}",
-            f"{relax.blur:g}",
-            "at rest" if relax.at_rest else "+".join(relax.target),
+            f"{scene.asked_seconds:g} s -> {scene.real_seconds:.2f} s",
+            _relaxed(plan.sections[scene.sections[-1]]),
             "kept" if all(row["reused"] for row in rows) else str(forwards),
             f"{sum(row['motion'] for row in rows) / len(rows):.3f}",
             f"{max(row['seam'] for row in rows):.1f}",

@@ -13,7 +13,7 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from diffusers import HunyuanVideoFramepackPipeline
 from draw_start_images import puppet
+from judge_data import LABELS, captioned, clips
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
@@ -41,10 +42,12 @@ from puppet_world import (
     draw,
     sample_film,
 )
+from train_judges import SPAN, scene_of
 
 import framepack_relax as fr
 from framepack_relax.evaluate.action import STATIC, ActionJudge
 from framepack_relax.evaluate.detectors import find_failures
+from framepack_relax.evaluate.sweep import read_rows
 from framepack_relax.evaluate.text import TextJudge
 from framepack_relax.models.catalog import FIGURES, find
 
@@ -53,7 +56,8 @@ JUDGES = Path("framepack_relax/evaluate/judges")
 SECTION = 1.2  # seconds
 SHOWN = 4  # a picture shows every fourth frame
 DYNAMIC = tuple(action for action in ACTIONS if action != "stand")
-EMBEDDED_SCALES = (1.0, 2.0, 4.0, 8.0)
+EMBEDDED_SCALES = (2.0, 4.0, 8.0)
+CAPTIONS = 60  # of other colours, places and actions, among which a frame's own has to be the nearest
 Row = dict[str, Any]
 
 
@@ -61,7 +65,7 @@ class Bench:
     """The model and its judges, loaded once; films that begin alike share their first sections in `work`."""
 
     def __init__(self, model: Path, judges: Path, work: Path) -> None:
-        self.work = work
+        self.work, self.judges = work, judges
         self.folder, self.model = model, fr.load(str(model), device="cpu")
         self.sampler = fr.load(str(model), device="cpu", dtype="bfloat16")  # films are sampled as the sweeps' are
         self.action, self.text = ActionJudge(judges / "action"), TextJudge(judges / "text")
@@ -136,7 +140,10 @@ def static_row(bench: Bench, seed: int) -> Row:
 
 
 def embedded_row(bench: Bench, seed: int) -> Row:
-    """Mean squares: what a prompt changes, v(c) - v(neg); how far a pass at embedded scale s is from true CFG at s."""
+    """Mean squares: what a prompt changes, v(c) - v(neg); how far a pass at embedded scale s is from true CFG at s.
+
+    Both by the same weights: true CFG has its two passes at embedded scale 1.
+    """
     rng, vae = np.random.default_rng((4244, seed)), bench.model.vae
     vae.use_framewise_encoding = False
     film = sample_film(rng, SECTIONS, Mix(), held_out=seed % 2 == 0)
@@ -153,6 +160,28 @@ def embedded_row(bench: Bench, seed: int) -> Row:
             made = network.velocity(mixed, batch, scales, batch.prompts, "cpu")
         errors[f"{scale:g}"] = (made - guided(cond, uncond, scales)).square().mean().item()
     return {"sigma": round(batch.sigma.item(), 3), "change": (cond - uncond).square().mean().item(), "error": errors}
+
+
+def judge_row(bench: Bench, seed: int) -> Row:
+    """A drawn clip of each label for the action judge; drawn frames, and the captions of all, for the text judge."""
+    rng = np.random.default_rng((4246, seed))
+    shown, labels, _ = clips(rng, len(LABELS), frames=SPAN, span=SPAN, size=96)
+    named = [bench.action.score(clip, 30).named() for clip in as_frames(shown)]
+    pixels, texts = captioned(rng, CAPTIONS, 96)
+    nearest = bench.text.cosines(as_frames(pixels), texts).argmax(1)
+    scenes = [scene_of(text) == scene_of(texts[near]) for text, near in zip(texts, nearest, strict=True)]
+    return {
+        "right": {LABELS[label]: name == LABELS[label] for label, name in zip(labels.tolist(), named, strict=True)},
+        "caption_right": mean(nearest == np.arange(CAPTIONS)),
+        "scene_right": mean(scenes),
+    }
+
+
+def size_row(bench: Bench, seed: int) -> Row:
+    """MiB on disk."""
+    folders = {"model": bench.folder, "judges": bench.judges}
+    sizes = {n: sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) for n, folder in folders.items()}
+    return {name: round(size / 2**20, 1) for name, size in sizes.items()}
 
 
 def speed_row(bench: Bench, seed: int) -> Row:
@@ -172,6 +201,8 @@ KINDS: dict[str, tuple[Callable[[Bench, int], Row], int, int]] = {  # what measu
     "calm": (calm_row, 6, 1),
     "static": (static_row, 40 * len(DYNAMIC), 5),
     "embedded": (embedded_row, 96, 6),
+    "judge": (judge_row, 100, 3),
+    "size": (size_row, 1, 1),
     "speed": (speed_row, 3, 1),
 }
 
@@ -208,16 +239,25 @@ def figures(rows: list[Row]) -> dict[str, Any]:
     if errors := values("embedded", "error"):
         change = sum(values("embedded", "change"))
         made["embedded_error"] = {"examples": len(errors)}
-        for scale in EMBEDDED_SCALES:  # at scale 1 in shares of what scale 2 changes
-            share = np.sqrt(sum(e[f"{scale:g}"] for e in errors) / change) / max(1, scale - 1)
+        for scale in EMBEDDED_SCALES:  # in shares of what true CFG at that scale changes
+            share = np.sqrt(sum(e[f"{scale:g}"] for e in errors) / change) / (scale - 1)
             made["embedded_error"][f"{scale:g}"] = round(float(share), 3)
+    if clips_right := values("judge", "right"):
+        every = [hit for right in clips_right for hit in right.values()]
+        made["action_judge"] = {"clips": len(every), "share": mean(every)}
+        made["action_judge"] |= {label: mean([right[label] for right in clips_right]) for label in LABELS}
+        captions, scenes = values("judge", "caption_right"), values("judge", "scene_right")
+        made["text_judge"] = {"frames": len(captions) * CAPTIONS, "nearest_caption": mean(captions)}
+        made["text_judge"]["colour_and_place"] = mean(scenes)
+    if sizes := values("size", "model"):
+        made["mib"] = {"model": sizes[0], "judges": values("size", "judges")[0]}
     if seconds := values("speed", "section"):
         made["seconds_per_section"] = mean(seconds)
     return made
 
 
-def mean(values: list[Any]) -> float | None:
-    return round(float(np.mean(values)), 3) if values else None
+def mean(values: Sequence[Any] | NDArray[Any]) -> float | None:
+    return round(float(np.mean(values)), 3) if len(values) else None
 
 
 def save_pictures(bench: Bench, known: list[Row], folder: Path) -> None:
@@ -252,10 +292,14 @@ def drawn_flips() -> Iterator[torch.Tensor]:
         yield draw([(film, np.arange(37))]).transpose(0, 1)[None]
 
 
+def as_frames(pixels: torch.Tensor) -> NDArray[np.uint8]:
+    """[..., 3, H, W] in -1..1 as [..., H, W, 3]."""
+    return ((pixels.clamp(-1, 1) + 1) * 127.5).round().byte().movedim(-3, -1).numpy()
+
+
 def as_strip(pixels: torch.Tensor) -> NDArray[np.uint8]:
     """Frames [1, 3, T, H, W] in -1..1 beside one another [H, T * W, 3]."""
-    levels = ((pixels[0].clamp(-1, 1) + 1) * 127.5).round().permute(2, 1, 3, 0).flatten(1, 2)
-    return levels.numpy().astype(np.uint8)
+    return np.concatenate(list(as_frames(pixels[0].movedim(1, 0))), axis=1)
 
 
 def main() -> None:
@@ -270,16 +314,17 @@ def main() -> None:
     torch.manual_seed(0)
     kinds = words.kind or list(KINDS)
     file, weights = words.model / "measurements.jsonl", find(str(words.model)).fingerprint()
-    lines = file.read_text(encoding="utf8").splitlines() if file.exists() else []
-    known = [row for row in map(json.loads, lines) if row["weights"] == weights]
+    known = [row for row in read_rows(file) if row["weights"] == weights]
     with tempfile.TemporaryDirectory() as work:
         if words.quick:
             known = list(measure(Bench(words.model, words.judges, Path(work)), [], kinds, quick=True))
         elif words.full:
+            file.write_text("".join(json.dumps(row) + "\n" for row in known), encoding="utf8")
             for row in measure(Bench(words.model, words.judges, Path(work)), known, kinds, quick=False):
-                known.append({"weights": weights, **row})
                 print(row, flush=True)
-                file.write_text("".join(json.dumps(r) + "\n" for r in known), encoding="utf8")
+                with file.open("a", encoding="utf8") as lines:
+                    lines.write(json.dumps({"weights": weights, **row}) + "\n")
+            known = read_rows(file)
             (words.model / FIGURES).write_text(json.dumps(figures(known), indent=1) + "\n", encoding="utf8")
         if words.pictures:
             save_pictures(Bench(words.model, words.judges, Path(work)), known, words.pictures)

@@ -22,28 +22,35 @@ def held_out_clips(count: int) -> list[Film]:
     return [sample_film(rng, 1, busy, held_out=number % 2 == 0) for number in range(count)]
 
 
-def _losses(folder: Path) -> tuple[int, float]:
+def _losses(folder: Path) -> tuple[int, float, float]:
+    """Steps, mean loss of the last 200, hours."""
     lines = [json.loads(line) for line in (folder / "losses.jsonl").read_text(encoding="utf8").splitlines()]
-    return lines[-1]["step"] + 1, float(np.mean([line["loss"] for line in lines[-200:]]))
+    loss, seconds = np.mean([line["loss"] for line in lines[-200:]]), sum(line["seconds"] for line in lines)
+    return lines[-1]["step"] + 1, float(loss), seconds / 3600
 
 
-def write_card(pipe: HunyuanVideoFramepackPipeline, out: Path, training: Training, size: int) -> None:
+def write_card(
+    pipe: HunyuanVideoFramepackPipeline, out: Path, training: Training, size: int, *, distilled: bool
+) -> None:
     """Writes `out`/model/README.md; `out` is the run's folder."""
     clips = draw([(film, np.arange(37)) for film in held_out_clips(CLIPS)], size).unflatten(0, (CLIPS, 37))
     decibels = psnr(pipe.vae.float(), clips.transpose(1, 2))
-    vae_steps, vae_loss = _losses(out / "vae")
-    steps, loss = _losses(out / "transformer")
+    vae_steps, vae_loss, _ = _losses(out / "vae")
+    vae_hours = sum(_losses(folder)[2] for folder in out.glob("vae*"))
+    steps, loss, hours = _losses(out / "transformer")
     millions = {
         name: sum(p.numel() for p in getattr(pipe, name).parameters()) / 1e6
         for name in ("transformer", "vae", "text_encoder", "text_encoder_2", "image_encoder")
     }
-    config, vae, distillation = training.transformer, training.vae, out / "distil"
+    config, vae = training.transformer, training.vae
     hardware = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} CPU cores"
-    distilled = "The guidance embedding was fed random scales 1 to 10: it has no meaning."
-    if distillation.exists():
-        distilled = (
-            f"Embedded scales 1 to {training.distillation.largest:g} are distilled from true CFG in "
-            f"{_losses(distillation)[0]} steps of {config.batch}, {training.distillation.plain:.0%} of them at scale 1."
+    embedded = "The guidance embedding was fed random scales 1 to 10: it has no meaning."
+    if distilled:
+        taught, error, teaching = _losses(out / "distil")
+        embedded = (
+            f"Embedded scales 1 to {training.distillation.largest:g} are distilled from true CFG in {taught} steps of "
+            f"{config.batch} ({teaching:.1f} h), {training.distillation.plain:.0%} of them at scale 1; mean loss of the "
+            f"last 200 {error:.3f}."
         )
     text = f"""---
 license: apache-2.0
@@ -62,16 +69,16 @@ still, waves, walks, jumps, does a backflip or disappears. {config.films} films 
 Calm before a change, as `Mix` says: {json.dumps(asdict(Mix()))}.
 
 ## Training
-| stage | steps | batch | mean loss of the last 200 steps |
-|---|---|---|---|
+| stage | steps | batch | mean loss of the last 200 steps | hours |
+|---|---|---|---|---|
 | VAE: {vae.frame_steps} steps on single frames, {vae.clip_steps} on clips of {vae.clip_frames} frames (squares of \
 {vae.crop} px around the figure, turned by any angle in {vae.turned:.0%}), {vae.whole_steps} on whole clips; L1 + squared error, KL; colours swapped at random \
-| {vae.frame_steps + vae_steps} | {vae.frame_batch} frames, {vae.clip_batch} clips | {vae_loss:.3f} |
-| transformer with its encoders (flow matching, EMA kept) | {steps} | {config.batch} | {loss:.4f} |
+| {vae.frame_steps + vae_steps} | {vae.frame_batch} frames, {vae.clip_batch} clips | {vae_loss:.3f} | {vae_hours:.1f} |
+| transformer with its encoders (flow matching, EMA kept) | {steps} | {config.batch} | {loss:.4f} | {hours:.1f} |
 
 {steps * config.batch:,} training samples of one section. Settings: {json.dumps(asdict(training))}.
 Muon for the matrices inside blocks, AdamW for the rest; bf16 autocast. Hardware of the last stage: {hardware}.
-{distilled}
+{embedded}
 
 Parameters in millions: {", ".join(f"{name} {value:.2f}" for name, value in millions.items())}.
 

@@ -1,7 +1,8 @@
 """Distils guidance into the puppet's guidance embedding: one pass at embedded scale s learns true CFG at s.
 
-After Meng et al., arXiv 2210.03142. The teacher is the network as it was trained; at scale 1 the student stays as the
-teacher is, so that true CFG works on it as before. The text and image encoders are not trained.
+After Meng et al., arXiv 2210.03142. The teacher is the network as it was trained; at scale 1 the student is
+held to the teacher, with and without a prompt, so that true CFG still works on it. The text and image encoders are not
+trained.
 
 Most sections follow from their history, and on them guidance changes nothing: a tenth of the examples holds three
 fifths of all that it changes. So the teacher's answers wait in a pool, and are drawn the more often the more guidance

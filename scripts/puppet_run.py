@@ -37,7 +37,7 @@ class VaeTraining:
 class TransformerTraining:
     seed: int = 2
     films: int = 800  # encoded once, four sections each
-    steps: int = 3200
+    steps: int = 10_400
     batch: int = 16
     lr: float = 1e-3
     drop_prompt: float = 0.12  # prompts replaced by "", so that true CFG has an unconditional branch
@@ -50,7 +50,7 @@ class Distillation:
     steps: int = 5000
     lr: float = 3e-4
     largest: float = 8.0  # embedded scales from 1 to this, uniform in their logarithm
-    plain: float = 0.25  # share at scale 1, where the network stays as it was; half of it without a prompt
+    plain: float = 0.25  # share at scale 1, where the network is held to what it was; half of it without a prompt
     pool: int = 3000  # sections with the teacher's answers to draw from
     renew: int = 4  # steps from one batch of new answers to the next
 
@@ -149,7 +149,7 @@ class Checkpoints:
             self.optimizer.load_state_dict(state["optimizer"])
         return int(state["step"]) + 1
 
-    def after(self, step: int, loss: Tensor) -> None:
+    def after(self, step: int, loss: Tensor, seconds: float) -> None:
         """Counts one step in: EMA of the weights (short at first) and of the loss; saves when it is time."""
         value = loss.item()
         self.loss = value if math.isnan(self.loss) else 0.98 * self.loss + 0.02 * value
@@ -158,7 +158,7 @@ class Checkpoints:
             for slow, fast in zip(self.average.parameters(), self.model.parameters(), strict=True):
                 slow.lerp_(fast, 1 - decay)
         with open(self.path / "losses.jsonl", "a", encoding="utf8") as file:
-            file.write(json.dumps({"step": step, "loss": round(value, 5)}) + "\n")
+            file.write(json.dumps({"step": step, "loss": round(value, 5), "seconds": round(seconds, 2)}) + "\n")
         if time.time() - self.saved > self.every_seconds:
             self.save(step)
 
@@ -168,9 +168,9 @@ class Checkpoints:
         os.replace(self.path / "last.pt.part", self.path / "last.pt")
         self.saved = time.time()
 
-    def finish(self, total: int) -> None:
-        """Saves and leaves the averaged weights in the model."""
-        self.save(total - 1)
+    def finish(self, done: int) -> None:
+        """Saves after `done` steps and leaves the averaged weights in the model."""
+        self.save(done - 1)
         self.model.load_state_dict(self.average.state_dict())
 
 
@@ -194,12 +194,13 @@ def train(
     begun, first = time.time(), keep.resume()
     rng = seed_everything(seed, first)
     for step in range(first, steps):
+        started = time.time()
         with torch.autocast(device, dtype=torch.bfloat16):
             loss = loss_of(step, rng)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(module.parameters(), largest_gradient)
         optimizer.step(lr * cosine(step, steps, warmup=min(100, steps // 10)))
-        keep.after(step, loss)
+        keep.after(step, loss, time.time() - started)
         if step % 50 == 0 or step == steps - 1:
             log.info("%s step %d/%d loss %.4f %.0fs", folder.name, step, steps, keep.loss, time.time() - begun)
-    keep.finish(steps)
+    keep.finish(max(first, steps))

@@ -50,17 +50,19 @@ class Claim:
 
 CLAIMS = (
     Claim(said="The paper's settings show the action more surely", figure="target", arm="paper"),
-    Claim(said="Relaxing text guidance does", figure="target", arm="text relaxed"),
-    Claim(said="... more than constant guidance of the same step mean", figure="target", arm="text relaxed",
-          other="text constant at the mean"),
-    Claim(said="... more than constant guidance of the same area", figure="target", arm="text relaxed",
-          other="text constant at the area"),
+    Claim(said="Relaxing guidance does", figure="target", arm="guidance relaxed"),
+    Claim(said="... more than constant guidance of the same step mean", figure="target", arm="guidance relaxed",
+          other="guidance constant at the mean"),
+    Claim(said="... more than constant guidance of the same area", figure="target", arm="guidance relaxed",
+          other="guidance constant at the area"),
     Claim(said="Plain guidance is better than boosted", figure="target", arm="vanilla", other="boost"),
-    Claim(said="Stronger text guidance shows the action more surely", figure="target", arm="text twice as strong"),
+    Claim(said="Stronger guidance shows the action more surely", figure="target", arm="guidance twice as strong"),
+    Claim(said="The distilled scale shows it more surely than true CFG", figure="target", arm="vanilla", other="text"),
+    Claim(said="Relaxing true CFG shows it more surely than not", figure="target", arm="text relaxed", other="text"),
     Claim(said="Blurring the section raises motion", figure="motion", arm="blur section"),
     Claim(said="Blurring keys alone keeps more motion than values alone", figure="motion", arm="blur section K",
           other="blur section V"),
-    Claim(said="Blur adds to relaxed guidance", figure="target", arm="paper", other="text relaxed"),
+    Claim(said="Blur adds to relaxed guidance", figure="target", arm="paper", other="guidance relaxed"),
     Claim(said="Blurring the history shows the action more surely", figure="target", arm="blur history"),
     Claim(said="Loosening the context shows the action more surely", figure="target", arm="context"),
     Claim(said="... raises motion", figure="motion", arm="context"),
@@ -72,14 +74,14 @@ CLAIMS = (
     Claim(said="... costs a jump at the section border", figure="jump", arm="history bias 0.5"),
     Claim(said="Biasing the start image's keys shows it more surely", figure="target", arm="reference bias 0.5"),
     Claim(said="... costs the figure and its place", figure="identity", arm="vanilla", other="reference bias 0.5"),
-    Claim(said="ALG raises motion", figure="motion", arm="ALG"),
-    Claim(said="Text guidance in the first steps alone shows it more surely than in the middle alone", figure="target",
-          arm="text early only", other="text in the middle only"),
+    Claim(said="ALG raises motion over true CFG alone", figure="motion", arm="ALG", other="text"),
+    Claim(said="Guidance in the first steps alone shows it more surely than in the middle alone", figure="target",
+          arm="guidance early only", other="guidance in the middle only"),
     Claim(said="The paper's beta 0.75 shows it more surely than 0.5", figure="target", arm="paper", other="paper mild"),
     Claim(said="... than 1.0", figure="target", arm="paper", other="paper over"),
     Claim(said="The paper's p 0.7 shows it more surely than 2.1", figure="target", arm="paper", other="paper rapid"),
-    Claim(said="Relaxing in sigma shows it more surely than in time", figure="target", arm="text relaxed",
-          other="text relaxed in time"),
+    Claim(said="Relaxing in sigma shows it more surely than in time", figure="target", arm="guidance relaxed",
+          other="guidance relaxed in time"),
     Claim(said="The paper's schedule shows it more surely than constant guidance of its mean, with blur",
           figure="target", arm="paper", other="paper constant at the mean"),
     Claim(said="Blurring the history shows it more surely than the section", figure="target", arm="blur history",
@@ -88,16 +90,16 @@ CLAIMS = (
           other="blur section"),
     Claim(said="Blur that fades with sigma lowers motion less than constant blur", figure="motion",
           arm="blur section early", other="blur section"),
-    Claim(said="Relaxing text as well takes from loosened context", figure="target", arm="context",
-          other="text and context"),
+    Claim(said="Relaxing guidance as well takes from loosened context", figure="target", arm="context",
+          other="guidance and context"),
     Claim(said="Bias at all steps shows it more surely than in the first alone", figure="target",
           arm="history bias 0.5 at all steps", other="history bias 0.5"),
 )  # fmt: skip
 KNOBS: dict[str, dict[str, str]] = {  # what is turned, and the arm at each value
-    "beta of text and blur, the paper's (p 0.7, blur 0.6)": {
+    "beta of guidance and blur, the paper's (p 0.7, blur 0.6)": {
         "0": "blur section", "0.5": "paper mild", "0.75": "paper", "1": "paper over",
     },
-    "beta of text alone (p 0.7)": {"-1": "boost whole", "-0.5": "boost", "0": "vanilla", "0.75": "text relaxed"},
+    "beta of guidance alone (p 0.7)": {"-1": "boost whole", "-0.5": "boost", "0": "vanilla", "0.75": "guidance relaxed"},
     "beta of context (p 0.7)": {"0": "vanilla", "0.4": "context mild", "0.75": "context", "1": "context whole"},
     "p of the paper's (beta 0.75, blur 0.6)": {"0.7": "paper", "1": "paper linear", "2.1": "paper rapid"},
     "p of context (beta 0.75)": {"0.7": "context", "2.1": "context rapid"},
@@ -112,14 +114,16 @@ KNOBS: dict[str, dict[str, str]] = {  # what is turned, and the arm at each valu
                                 "all": "blur all"},
     "bias 0.5": {"history, sigma > 0.7": "history bias 0.5", "history, all steps": "history bias 0.5 at all steps",
                  "start image, sigma > 0.7": "reference bias 0.5"},
-    "schedule of the text (beta 0.75)": {"power 0.7": "text relaxed", "power 0.7 in time": "text relaxed in time",
-                                         "power 1 in time": "text linear in time", "cosine": "text cosine",
-                                         "constant, step mean": "text constant at the mean",
-                                         "constant, area": "text constant at the area"},
-    "targets (beta 0.75)": {"none": "vanilla", "embedded": "embedded", "text": "text relaxed", "context": "context",
-                            "embedded, text": "embedded and text", "embedded, context": "embedded and context",
-                            "text, context": "text and context", "all three": "all three",
-                            "none, embedded 6": "embedded 6"},
+    "schedule of the guidance (beta 0.75)": {"power 0.7": "guidance relaxed", "power 0.7 in time": "guidance relaxed in time",
+                                         "power 1 in time": "guidance linear in time", "cosine": "guidance cosine",
+                                         "constant, step mean": "guidance constant at the mean",
+                                         "constant, area": "guidance constant at the area"},
+    "targets (beta 0.75)": {"none": "vanilla", "embedded": "guidance relaxed", "context": "context",
+                            "embedded, context": "guidance and context"},
+    "targets, true CFG instead of the embedded scale": {"none": "text", "text": "text relaxed",
+                                                        "text, context": "text and context"},
+    "embedded scale": {"2": "vanilla", "4": "guidance twice as strong", "6": "guidance 6",
+                       "6, relaxed": "guidance 6 relaxed"},
 }  # fmt: skip
 
 
@@ -177,7 +181,7 @@ then 2.4 s in which the prompt asks for {scenes}; an arm acts on the second part
 its own figure and place; every arm has the same noise after the same calm sections. {films} films, 25 steps each;
 rendering them took {hours:.1f} h of one-thread processes, two at a time on two cores. Films of a seed share everything but
 the action, so a result rests on {seeds} figures, not on 40 films: in brackets are 95 % intervals by bootstrap over seeds,
-and a claim counts only if turning the seeds' signs agrees. One tiny model whose text base scale is 2: nothing here
+and a claim counts only if turning the seeds' signs agrees. One tiny model whose embedded base scale is 2: nothing here
 carries over to FramePack without measuring it there.
 
 *right action*: the judge names it and the film is not static. *won*: share of pairs with more than plain FramePack
@@ -227,7 +231,7 @@ def seeds_table(rows: list[Row]) -> list[str]:
     """Probability of the wanted action by seed, for some arms."""
     seeds = sorted({row["seed"] for row in rows})
     lines = [f"| arm | {' | '.join(f'seed {seed}' for seed in seeds)} |", "|---" * (1 + len(seeds)) + "|"]
-    for arm in ("vanilla", "paper", "text relaxed", "history bias 0.5", "context", "context and bias"):
+    for arm in ("vanilla", "paper", "guidance relaxed", "history bias 0.5", "context", "context and bias"):
         means = seed_means([(row["seed"], row["target"]) for row in rows if row["arm"] == arm])
         lines.append(f"| {arm} | {' | '.join(f'{value:.2f}' for value in means)} |")
     return lines

@@ -58,7 +58,7 @@ class JudgeTraining:
     @staticmethod
     def smoke() -> "JudgeTraining":
         return JudgeTraining(
-            size=32, patch=16, width=64, layers=1, steps=10, batch=6, text_steps=120, text_batch=24, held_out=24
+            size=32, patch=16, width=64, layers=1, steps=60, batch=6, text_steps=120, text_batch=24, held_out=24
         )
 
 
@@ -107,16 +107,16 @@ class PoseTeacher(nn.Module):
         return F.cross_entropy(logits.float(), labels) + 3 * F.mse_loss(pairs.float(), wanted)
 
 
-def action_loss(model: PoseTeacher, rng: np.random.Generator, config: JudgeTraining) -> Tensor:
+def action_loss(model: PoseTeacher, rng: np.random.Generator, config: JudgeTraining, device: str) -> Tensor:
     pixels, labels, poses = clips(rng, config.batch, frames=FRAMES, span=SPAN, size=config.size)
-    loss: Tensor = model(noisy(rng, pixels), labels, poses)
+    loss: Tensor = model(noisy(rng, pixels).to(device), labels.to(device), poses.to(device))
     return loss
 
 
-def text_loss(model: CLIPModel, rng: np.random.Generator, config: JudgeTraining) -> Tensor:
+def text_loss(model: CLIPModel, rng: np.random.Generator, config: JudgeTraining, device: str) -> Tensor:
     pixels, texts = captioned(rng, config.text_batch, config.size)
-    words = tokens(texts)
-    loss: Tensor = model(pixel_values=noisy(rng, pixels), **words, return_loss=True).loss
+    words = {name: ids.to(device) for name, ids in tokens(texts).items()}
+    loss: Tensor = model(pixel_values=noisy(rng, pixels).to(device), **words, return_loss=True).loss
     return loss
 
 
@@ -160,11 +160,12 @@ def text_accuracy(model: CLIPModel, config: JudgeTraining) -> dict[str, float]:
         guesses = model(pixel_values=pixels, **tokens(texts)).logits_per_image.argmax(1).tolist()
         for truth, guess in enumerate(guesses):
             whole.append(truth == guess)
-            scene.append(_scene(texts[truth]) == _scene(texts[guess]))
+            scene.append(scene_of(texts[truth]) == scene_of(texts[guess]))
     return {"caption": float(np.mean(whole)), "colour and place": float(np.mean(scene))}
 
 
-def _scene(text: str) -> tuple[str, str]:
+def scene_of(text: str) -> tuple[str, str]:
+    """The colour and the place that a caption names."""
     words = text.replace(",", "").split()
     return words[1], next(word for word in ("beach", "night", "field") if word in words)
 
@@ -181,25 +182,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--smoke", action="store_true")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     words = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     config = JudgeTraining.smoke() if words.smoke else JudgeTraining()
     seed_everything(10)
     sizes = {"size": {"shortest_edge": config.size}, "crop_size": {"height": config.size, "width": config.size}}
     action, text = build_action(config), build_text(config)
-    shared = {"seed": 11, "device": "cpu", "weight_decay": 0.05, "ema": 0.998, "largest_gradient": math.inf}
+    shared = {"seed": 11, "device": words.device, "weight_decay": 0.05, "ema": 0.998, "largest_gradient": math.inf}
     teacher, runs = PoseTeacher(action), words.out / "runs"
     train(
-        teacher, lambda _, rng: action_loss(teacher, rng, config), runs / "action",
+        teacher, lambda _, rng: action_loss(teacher, rng, config, words.device), runs / "action",
         steps=config.steps, lr=config.lr, **shared,
     )  # fmt: skip
     processor = VideoMAEImageProcessor(**sizes, **HALF)
-    save(action, words.out / "action", config, processor, action_accuracy(action.eval(), config))
+    save(action, words.out / "action", config, processor, action_accuracy(action.cpu().eval(), config))
     train(
-        text, lambda _, rng: text_loss(text, rng, config), runs / "text",
+        text, lambda _, rng: text_loss(text, rng, config, words.device), runs / "text",
         steps=config.text_steps, lr=config.text_lr, **shared,
     )  # fmt: skip
-    figures = text_accuracy(text.eval(), config)
+    figures = text_accuracy(text.cpu().eval(), config)
     save(text, words.out / "text", config, CLIPImageProcessor(**sizes, **HALF), figures)
     word_tokenizer(vocabulary(), prefix_tokens=1, suffix="</s>", max_length=40).save_pretrained(words.out / "text")
 

@@ -10,6 +10,7 @@ python scripts/train_puppet.py --out runs/puppet --stage transformer --stage exp
 
 import argparse
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +22,8 @@ from puppet_parts import Sizes, build_pipeline, save_folder
 from puppet_run import Training
 from puppet_transformer import Trained, encode_films, load_examples, train_transformer
 from puppet_vae import train_vae
+
+from framepack_relax.plan.facts import read_facts
 
 STAGES = ("vae", "latents", "transformer", "distil", "export", "card")
 FACTS = {
@@ -39,24 +42,31 @@ FACTS = {
 }
 
 
-DISTILLED = {"guidance": {"embedded": 2.0, "text": 1.0}, "embedded_guidance": True}  # the same guidance in one pass
+DISTILLED = FACTS | {"guidance": {"embedded": 2.0, "text": 1.0}, "embedded_guidance": True}  # the same in one pass
 
 
 def restore(
-    pipe: HunyuanVideoFramepackPipeline, folder: Path, sizes: Sizes, training: Training, *, teacher: bool
+    pipe: HunyuanVideoFramepackPipeline, folder: Path, sizes: Sizes, training: Training, names: Sequence[str]
 ) -> None:
-    """Puts the averaged weights of the stages that are done into the pipeline; as `teacher` before its distillation."""
+    """Puts the averaged weights of the stages `names`, as far as they are done, into the pipeline."""
     trained = Trained(pipe)
-    for name, module in (("vae", pipe.vae), ("transformer", trained), ("distil", trained)):
-        if teacher and name == "distil":
-            continue
-        file = folder / name / "last.pt"
+    for name in names:
+        module, file = pipe.vae if name == "vae" else trained, folder / name / "last.pt"
         if file.exists():
             module.load_state_dict(torch.load(file, weights_only=True)["average"])
             logging.info("restored %s", file)
     if any((folder / "latents").glob("*.safetensors")):
         _, scale = load_examples(folder / "latents", training.transformer, sizes.image_px)
         pipe.vae.register_to_config(scaling_factor=scale)
+
+
+def leaves_distilled(stages: Sequence[str], folder: Path, start: Path | None) -> bool:
+    """Whether the embedded scale means something in the weights that `stages` leave."""
+    if {"transformer", "distil"} & set(stages):
+        return "distil" in stages
+    if (folder / "transformer" / "last.pt").exists():
+        return (folder / "distil" / "last.pt").exists()
+    return start is not None and read_facts(start).embedded_guidance
 
 
 def main() -> None:
@@ -73,31 +83,33 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     training = Training.smoke() if args.smoke else Training.large() if args.large else Training()
     sizes = Sizes.tiny() if args.smoke else Sizes()
-    transformer = training.transformer
     if args.steps:
-        transformer = replace(transformer, steps=args.steps)
+        training = replace(training, transformer=replace(training.transformer, steps=args.steps))
     if args.start:  # its VAE knows single frames
         training = replace(training, vae=replace(training.vae, frame_steps=0, lr=training.vae.lr / 2))
         pipe = HunyuanVideoFramepackPipeline.from_pretrained(args.start, dtype=torch.float32)
     else:
         pipe = build_pipeline(sizes, seed=training.vae.seed)
     stages = args.stage or STAGES
-    restore(pipe, args.out, sizes, training, teacher="distil" in stages)
+    done = ("vae", "transformer", "distil")
+    if {"transformer", "distil"} & set(stages):  # both go on from what is not distilled
+        done = done[:2]
+    restore(pipe, args.out, sizes, training, done)
+    distilled = leaves_distilled(stages, args.out, args.start)
     for stage in stages:
         if stage == "vae":
             train_vae(pipe.vae, args.out, training.vae, args.device)
         elif stage == "latents":
-            encode_films(pipe.vae, args.out / "latents", transformer, sizes.image_px, args.device)
+            encode_films(pipe.vae, args.out / "latents", training.transformer, sizes.image_px, args.device)
         elif stage == "transformer":
-            train_transformer(pipe, args.out, transformer, sizes.image_px, args.device)
+            train_transformer(pipe, args.out, training.transformer, sizes.image_px, args.device)
         elif stage == "distil":
             distil(pipe, args.out, training, sizes.image_px, args.device)
         elif stage == "card":
-            write_card(pipe.to("cpu"), args.out, training, sizes.image_px)
+            write_card(pipe.to("cpu"), args.out, training, sizes.image_px, distilled=distilled)
         else:
-            facts = {**FACTS, "size": [sizes.image_px, sizes.image_px]}
-            distilled = (args.out / "distil" / "last.pt").exists()
-            save_folder(pipe.to("cpu"), args.out / "model", facts | DISTILLED if distilled else facts)
+            facts = (DISTILLED if distilled else FACTS) | {"size": [sizes.image_px, sizes.image_px]}
+            save_folder(pipe.to("cpu"), args.out / "model", facts)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ def test_render_shows_progress_a_table_and_the_films_path(board, tmp_path):
     done = run("render", board(SCENES), "--out", tmp_path / "o", "--steps", 2)
     assert done.returncode == 0, done.stderr
     text = " ".join(done.stdout.split())
-    assert "section 2 of 2" in text and "step 4/4" in text and "asked s" in text
+    assert "section 2 of 2" in text and "step 4/4" in text and "asked -> real" in text
     assert str(tmp_path / "o/video.mp4") in text and (tmp_path / "o/report.json").exists()
 
 

@@ -29,10 +29,10 @@ def test_the_readmes_figures_are_those_of_the_films(rows):
     ablation = results.of_sweep(rows, "ablation")
     plain, paper, text, constant, context = (
         results.percent(results.right(ablation, arm))
-        for arm in ("vanilla", "paper", "text relaxed", "text constant at the mean", "context")
+        for arm in ("vanilla", "paper", "guidance relaxed", "guidance constant at the mean", "context")
     )
     assert f"shows the wanted action in {plain} of the films, the paper's settings in {paper}," in said
-    assert f"relaxed text guidance in {text} (constant guidance of the same mean: {constant})" in said
+    assert f"relaxed guidance in {text} (constant guidance of the same mean: {constant})" in said
     assert f"loosened context in {context}," in said
 
 

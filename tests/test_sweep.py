@@ -128,8 +128,9 @@ def test_ready_sweeps_can_be_planned_and_begin_with_plain_framepack(name):
     at_rest = [arm for arm, section in arms.items() if section.relaxation.at_rest]
     assert at_rest[0] == made[0].arm.id == "vanilla" and set(at_rest) <= {
         "vanilla",
-        "text twice as strong",
-        "embedded 6",
+        "guidance twice as strong",
+        "guidance 6",
+        "text",
     }
     settings = [(section.relaxation, section.scales) for section in arms.values()]
     assert len(set(settings)) == len(settings), "no two arms are the same"

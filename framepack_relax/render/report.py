@@ -20,7 +20,11 @@ def caption(plan: RenderPlan, index: int) -> str:
     """A scene's line on the contact sheet."""
     section = plan.sections[index]
     relax = section.relaxation
-    state = "at rest" if relax.at_rest else f"beta {relax.beta:.2f}, p {relax.p:g}, {'+'.join(relax.target)}"
+    words = [f"beta {relax.beta:.2f}, p {relax.p:g}, {'+'.join(relax.target)}"] if relax.beta else []
+    words += [f"blur {relax.blur:g}"] if relax.blur else []
+    words += [f"bias {relax.bias:g}"] if relax.bias != 1 else []
+    words += [f"low-pass {relax.lowpass:g}"] if relax.lowpass != 1 else []
+    state = "at rest" if relax.at_rest else ", ".join(words)
     return f"{section.scene}: {section.prompt} [{state}]"
 
 
