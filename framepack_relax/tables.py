@@ -45,7 +45,7 @@ def plan_table(plan: RenderPlan) -> Table:
             str(len(scene.sections)),
             f"{scene.frames[0]}..{scene.frames[1] - 1}",
             f"{last.intensity:g}",
-            _relaxed(last),
+            last.relaxation.in_words(),
             _scales(last),
         )
     return table
@@ -61,7 +61,7 @@ def report_table(plan: RenderPlan, report: Mapping[str, Any]) -> Table:
         table.add_row(
             scene.scene,
             f"{scene.asked_seconds:g} s -> {scene.real_seconds:.2f} s",
-            _relaxed(plan.sections[scene.sections[-1]]),
+            plan.sections[scene.sections[-1]].relaxation.in_words(),
             "kept" if all(row["reused"] for row in rows) else str(forwards),
             f"{sum(row['motion'] for row in rows) / len(rows):.3f}",
             f"{max(row['seam'] for row in rows):.1f}",
@@ -181,18 +181,6 @@ def _origin(entry: Entry) -> list[str]:
 
 def _yes(there: bool) -> str:
     return "yes" if there else "no"
-
-
-def _relaxed(section: SectionPlan) -> str:
-    relax = section.relaxation
-    if relax.at_rest:
-        return "at rest"
-    words = [f"{' + '.join(relax.target)} beta {relax.beta:.2f} p {relax.p:g}"] if relax.beta else []
-    words += [relax.schedule] if relax.beta and relax.schedule != "power" else []
-    words += [f"blur {relax.blur:g} on {relax.scope}"] if relax.blur else []
-    words += [f"bias {relax.bias:g} on {relax.bias_on}"] if relax.bias != 1 else []
-    words += [f"low-pass {relax.lowpass:g}"] if relax.lowpass != 1 else []
-    return ", ".join(words)
 
 
 def _scales(section: SectionPlan) -> str:

@@ -1,8 +1,8 @@
 """The packaged model's figures: what its card says, measured on scenes, clips and prompts held out from training.
 
 python scripts/measure_puppet.py                 # prints the figures of the committed measurements
-python scripts/measure_puppet.py --full          # measures again; hours on two cores, resumable
-python scripts/measure_puppet.py --quick         # a sample of each, minutes, kept nowhere
+python scripts/measure_puppet.py --full          # measures again; half an hour on two cores, resumable
+python scripts/measure_puppet.py --quick         # a sample of each, a minute, kept nowhere
 python scripts/measure_puppet.py --pictures scripts/measured    # a film per action, the drift of calm films
 
 One JSON line per film or clip in measurements.jsonl of the model's folder, with the weights' fingerprint: other weights
@@ -11,6 +11,7 @@ are measured anew. Everything printed, and figures.json beside them, is computed
 
 import argparse
 import json
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -319,7 +320,9 @@ def main() -> None:
         if words.quick:
             known = list(measure(Bench(words.model, words.judges, Path(work)), [], kinds, quick=True))
         elif words.full:
-            file.write_text("".join(json.dumps(row) + "\n" for row in known), encoding="utf8")
+            part = file.with_suffix(".part")
+            part.write_text("".join(json.dumps(row) + "\n" for row in known), encoding="utf8")
+            os.replace(part, file)  # without rows of other weights and a line that a stop cut short
             for row in measure(Bench(words.model, words.judges, Path(work)), known, kinds, quick=False):
                 print(row, flush=True)
                 with file.open("a", encoding="utf8") as lines:

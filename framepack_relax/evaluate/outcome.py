@@ -41,7 +41,7 @@ def compare(
     judges: tuple[str | None, str | None],
     on_film: Callable[[Row, int], None],
     loading: Mapping[str, Any],
-    on_note: Callable[[str], None] = lambda line: None,
+    on_note: Callable[[str], None],
 ) -> Outcome:
     """Renders, measures, compares; see api.sweep. All that can be known is checked and noted before the first film."""
     sweep, folder = read_sweep(spec)

@@ -42,7 +42,7 @@ def pick_device(name: str | None) -> torch.device:
         raise ModelError(f"--device {name}: PyTorch sees no CUDA device here; use --device cpu")
     if int(number or 0) >= there:
         raise ModelError(f"--device {name}: there is no such one; the last is {kind}:{there - 1}")
-    return torch.device(name)
+    return torch.device(kind, int(number)) if number else torch.device(kind)
 
 
 def pick_dtype(name: str | None, device: torch.device) -> torch.dtype:

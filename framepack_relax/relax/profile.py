@@ -37,6 +37,17 @@ class Relaxation:
         """Nothing is relaxed: the scene is plain FramePack."""
         return (self.beta == 0 or not self.target) and (self.blur, self.bias, self.lowpass) == (0, 1, 1)
 
+    def in_words(self) -> str:
+        """What is relaxed, in a line of a table."""
+        if self.at_rest:
+            return "at rest"
+        words = [f"{' + '.join(self.target)} beta {self.beta:.2f} p {self.p:g}"] if self.beta else []
+        words += [self.schedule] if self.beta and self.schedule != "power" else []
+        words += [f"blur {self.blur:g} on {self.scope}"] if self.blur else []
+        words += [f"bias {self.bias:g} on {self.bias_on}"] if self.bias != 1 else []
+        words += [f"low-pass {self.lowpass:g}"] if self.lowpass != 1 else []
+        return ", ".join(words)
+
     def low_passed(self, sigma: float) -> bool:
         """Whether a step at this noise sees the past's sharp images low-passed."""
         return self.lowpass < 1 and sigma > self.lowpass_above

@@ -19,13 +19,7 @@ from .folder import made_with, versions
 def caption(plan: RenderPlan, index: int) -> str:
     """A scene's line on the contact sheet."""
     section = plan.sections[index]
-    relax = section.relaxation
-    words = [f"beta {relax.beta:.2f}, p {relax.p:g}, {'+'.join(relax.target)}"] if relax.beta else []
-    words += [f"blur {relax.blur:g}"] if relax.blur else []
-    words += [f"bias {relax.bias:g}"] if relax.bias != 1 else []
-    words += [f"low-pass {relax.lowpass:g}"] if relax.lowpass != 1 else []
-    state = "at rest" if relax.at_rest else ", ".join(words)
-    return f"{section.scene}: {section.prompt} [{state}]"
+    return f"{section.scene}: {section.prompt} [{section.relaxation.in_words()}]"
 
 
 def film_tags(plan: RenderPlan, model: VideoModel, seeds: Mapping[int, int]) -> dict[str, str]:
