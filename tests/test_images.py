@@ -32,6 +32,13 @@ def test_cropped_not_stretched():
     assert fitted.shape == (40, 40, 3) and fitted[:, 3:-3].min() > 250
 
 
+def test_a_start_image_is_scaled_to_whole_pixels_and_then_cropped_as_framepack_does():
+    grain = Image.fromarray(np.random.default_rng(3).integers(0, 256, (108, 192, 3), np.uint8))
+    scaled = grain.resize((85, 48), Image.Resampling.LANCZOS)  # 85.3 wide
+    assert fit_image(grain, (80, 48)).tobytes() == scaled.crop((2, 0, 82, 48)).tobytes()  # from 2.5
+    assert fit_image(grain, grain.size).tobytes() == grain.tobytes()
+
+
 def test_16_bits_of_grey_keep_their_shades(tmp_path):
     file = saved(Image.fromarray((RAMP * 65535).astype(np.uint16)), tmp_path / "deep.png")
     assert np.abs(grey(read_image(file)) - RAMP).max() < 0.5 / 255 + 1e-6

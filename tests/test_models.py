@@ -13,6 +13,7 @@ from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoFramepackTransforme
 from diffusers.hooks import group_offloading
 from faults import packets, sections
 from PIL import Image
+from replica import write_replica
 from safetensors.torch import load_file, save_file
 
 import framepack_relax as fr
@@ -28,15 +29,10 @@ from framepack_relax.plan.history import forward_slots
 
 @pytest.fixture
 def weights(tiny, tmp_path, monkeypatch):
-    """The three repositories of FramePack-F1 as folders, filled with tiny parts."""
-    root = tmp_path / "weights"
-    shutil.copytree(tiny / "transformer", root / "lllyasviel/FramePack_F1_I2V_HY_20250503")
-    for part in ("vae", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2"):
-        shutil.copytree(tiny / part, root / "hunyuanvideo-community/HunyuanVideo" / part)
-    for part in ("image_encoder", "feature_extractor"):
-        shutil.copytree(tiny / part, root / "lllyasviel/flux_redux_bfl" / part)
-    monkeypatch.setenv(catalog.WEIGHTS_VARIABLE, str(root))
-    return root
+    """The three repositories of FramePack-F1 as folders, of tiny parts."""
+    write_replica(tiny, tmp_path / "weights")
+    monkeypatch.setenv(catalog.WEIGHTS_VARIABLE, str(tmp_path / "weights"))
+    return tmp_path / "weights"
 
 
 def test_framepack_f1_is_assembled_from_its_three_repositories(weights):
@@ -47,6 +43,16 @@ def test_framepack_f1_is_assembled_from_its_three_repositories(weights):
     assert set(texts) == {"a red figure waves", ""} and not unread
     starts = model.encode_images({0: (Image.new("RGB", (32, 32), "red"), 7)})
     assert starts[0].latent.shape == (1, 4, 1, 4, 4) and starts[0].latent.dtype == torch.float32
+
+
+def test_the_repositories_layout_gives_the_networks_of_the_folder(weights, tiny):
+    """Shards, key names of transformers 4, half precision: the same weights arrive, only the Llama's config is old."""
+    there, here = find("framepack-f1"), find(str(tiny))
+    for part in ("transformer", "text_encoder", "image_encoder", "vae"):
+        wanted = load_part(here, part, torch.bfloat16 if part == "transformer" else torch.float16).state_dict()
+        made = load_part(there, part, torch.float32).state_dict()
+        assert set(made) == set(wanted)
+        assert all(torch.equal(made[name], value.float()) for name, value in wanted.items())
 
 
 @pytest.mark.parametrize("preset", ["full", "offload"])

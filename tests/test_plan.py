@@ -136,13 +136,34 @@ def test_history_and_indices_are_the_pipelines_for_1_to_12_sections(tiny, order)
             latents |= {9 * place + 1 + k: frame for k, frame in enumerate(value.split(1, dim=2))}
 
 
+def test_framepacks_noise_is_one_seed_a_shot_drawn_in_rendering_order(image):
+    scenes = (scene("a"), scene("b"), scene("c", transition="cut", seed=5))
+    plan = plan_of(image, *scenes, noise="framepack", seed=7)
+    assert [(s.seed, s.draw) for s in plan.sections] == [(7, 0), (7, 1), (7, 2), (7, 3), (5, 0), (5, 1)]
+    backwards = plan_of(image, *scenes, noise="framepack", seed=7, order="inverted")
+    assert [s.draw for s in backwards.sections] == [3, 2, 1, 0, 1, 0]
+    assert {s.draw for s in plan_of(image, *scenes).sections} == {0}
+
+
+def test_framepacks_noise_takes_no_seed_from_later_scenes(image):
+    with pytest.raises(StoryboardError, match=r"scenes\[1\]\.seed: .*remove the line"):
+        plan_of(image, scene("a"), scene("b", seed=5), noise="framepack")
+
+
+def test_lengths_that_framepacks_programs_round_otherwise_are_said_beside_its_noise(image):
+    three = scene("a", seconds=3.0)  # 2.5 sections
+    said = plan_of(image, three, noise="framepack").warnings
+    assert len(said) == 1 and "3 sections here, 2 in FramePack's programs" in said[0]
+    assert not plan_of(image, three).warnings and not plan_of(image, scene("a"), noise="framepack").warnings
+
+
 @pytest.mark.parametrize("size", [(96, 96), (320, 320), (640, 608)])
 @pytest.mark.parametrize("steps", [1, 8, 25, 50])
 def test_sigmas_are_the_euler_schedulers_bit_for_bit(size, steps):
     scheduler = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
     mu = min(calculate_shift(9 * (size[0] // 8) * (size[1] // 8) / 4), np.log(7.0))
     scheduler.set_timesteps(sigmas=np.linspace(1.0, 0.0, steps + 1)[:-1], mu=mu)
-    ours = sigma_table(steps, FlowShift(), *size)
+    ours = sigma_table(steps, FlowShift(), *size, sampler="euler")
     assert ours.dtype == np.float32 and np.array_equal(ours, scheduler.sigmas[:-1].numpy())
     assert ours[0] == 1 and np.all(np.diff(ours) < 0)
 
@@ -150,12 +171,13 @@ def test_sigmas_are_the_euler_schedulers_bit_for_bit(size, steps):
 def test_a_static_shift_is_the_schedulers_too():
     scheduler = FlowMatchEulerDiscreteScheduler(shift=7.0)
     scheduler.set_timesteps(sigmas=np.linspace(1.0, 0.0, 11)[:-1])
-    assert np.array_equal(sigma_table(10, FlowShift(dynamic=False, shift=7.0), 64, 64), scheduler.sigmas[:-1].numpy())
+    ours = sigma_table(10, FlowShift(dynamic=False, shift=7.0), 64, 64, sampler="euler")
+    assert np.array_equal(ours, scheduler.sigmas[:-1].numpy())
 
 
 def test_the_640_buckets_saturate_the_shift():
     assert FlowShift().factor(640, 608) == pytest.approx(7.0)
-    assert nearest_bucket(1920, 1080) == (832, 480) and nearest_bucket(500, 500) in {(640, 608), (608, 640)}
+    assert nearest_bucket(1920, 1080) == (832, 480) and nearest_bucket(500, 500) == (608, 640), "FramePack's"
 
 
 def test_the_size_is_the_boards_else_the_models_else_the_images_bucket(image):

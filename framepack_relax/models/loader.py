@@ -24,10 +24,27 @@ def load(
         raise ModelError(f"--memory {memory}: unknown; use {', '.join(PRESETS)} or auto")
     facts, source = model_facts(name), find(name)
     weights, stamp = source.fingerprint(), source.stamp()
-    parts = {part: load_part(source, part, kind).eval() for part in ("transformer", "vae")}
+    beside = encoder_dtype(kind, where)
     return VideoModel(
-        facts=facts, source=source, weights=weights, stamp=stamp, device=where, dtype=kind, memory=memory, **parts
+        facts=facts,
+        source=source,
+        weights=weights,
+        stamp=stamp,
+        transformer=load_part(source, "transformer", kind).eval(),
+        vae=load_part(source, "vae", beside).eval(),
+        device=where,
+        dtype=kind,
+        encoder_dtype=beside,
+        memory=memory,
     )
+
+
+def encoder_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype:
+    """Of encoders and VAE: float16 beside a bfloat16 transformer, as FramePack has them.
+
+    Not on a CPU, where the VAE is a hundred times slower in float16 than in bfloat16 (LOG.md).
+    """
+    return torch.float16 if dtype == torch.bfloat16 and device.type == "cuda" else dtype
 
 
 def pick_device(name: str | None) -> torch.device:

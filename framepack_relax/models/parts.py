@@ -28,11 +28,14 @@ MODULES = {
 
 
 def load_part(source: Source, part: str, dtype: torch.dtype) -> Any:
-    """One component; whatever the libraries say against it becomes a ModelError that names the folder."""
+    """One component; whatever the libraries say against it becomes a ModelError that names the folder.
+
+    The transformer's last layer is float32 whatever its `dtype`, as FramePack has it.
+    """
     folder = source.parts[part]
     try:
-        if part == "feature_extractor":
-            return transformers.SiglipImageProcessor.from_pretrained(folder)
+        if part == "feature_extractor":  # Pillow's: torchvision's resize overshoots
+            return transformers.SiglipImageProcessorPil.from_pretrained(folder, local_files_only=True)
         if part.startswith("tokenizer"):
             return _tokenizer(folder)
         options = {"use_safetensors": True, "local_files_only": True, "dtype": dtype, "output_loading_info": True}
@@ -46,6 +49,8 @@ def load_part(source: Source, part: str, dtype: torch.dtype) -> Any:
             f"{folder}: {len(wrong)} weights of the {part} are missing or of another shape than its config.json says "
             f"({wrong[0]}); download both again"
         )
+    if part == "transformer":
+        module.proj_out.float().register_forward_pre_hook(lambda layer, given: (given[0].float(),))
     return module
 
 

@@ -65,7 +65,8 @@ class VideoModel:
     transformer: HunyuanVideoFramepackTransformer3DModel
     vae: AutoencoderKLHunyuanVideo
     device: torch.device
-    dtype: torch.dtype
+    dtype: torch.dtype  # of the transformer
+    encoder_dtype: torch.dtype  # of VAE and encoders
     memory: Preset | Literal["auto"] = "auto"  # as asked for
     preset: Preset = "full"  # where weights lie from the next encoding on
     texts: dict[str, TextCondition] = field(default_factory=dict)  # of the film before
@@ -115,7 +116,9 @@ class VideoModel:
                 pixels = pipe.video_processor.preprocess(image, image.height, image.width)
                 noise = torch.Generator("cpu").manual_seed(seed)  # from the CPU whatever the device
                 latent = pipe.prepare_image_latents(pixels, dtype=torch.float32, device=self.device, generator=noise)
-                tokens = pipe.encode_image(pixels, device=self.device).to(self.dtype)
+                seen = pipe.feature_extractor(images=image, return_tensors="pt")  # the picture, not its floats
+                seen = seen.to(device=self.device, dtype=pipe.image_encoder.dtype)
+                tokens = pipe.image_encoder(**seen).last_hidden_state.to(self.dtype)
                 made[shot] = StartCondition(latent=latent, tokens=tokens)
         return made
 
@@ -132,13 +135,14 @@ class VideoModel:
     ) -> Tensor:
         """One forward pass: latents [1, C, T, h, w] float32 at noise `sigma` -> velocity of the same shape, float32.
 
-        The arguments are those of HunyuanVideoFramepackPipeline's call (diffusers 0.42.1).
+        The arguments are those of HunyuanVideoFramepackPipeline's call (diffusers 0.42.1), the timestep rounded to the
+        transformer's dtype as FramePack does.
         """
         kind: dict[str, Any] = {"device": self.device, "dtype": self.dtype}
         past = {name: x.to(**kind) if name.startswith("latents") else x for name, x in vars(history).items()}
         return self.transformer(
             hidden_states=latents.to(self.dtype),
-            timestep=torch.tensor([sigma], dtype=torch.float32, device=self.device) * 1000,
+            timestep=(torch.tensor([sigma], dtype=torch.float32, device=self.device) * 1000).to(self.dtype),
             encoder_hidden_states=text.tokens,
             encoder_attention_mask=text.mask,
             pooled_projections=text.pooled,
@@ -153,7 +157,7 @@ class VideoModel:
         """The diffusers pipeline with only these encoders loaded; they are gone when the block ends."""
         if self.preset == "tiled":  # there is no room for both; `place` brings it back
             put(self.transformer, torch.device("cpu"))
-        loaded: dict[str, Any] = {part: load_part(self.source, part, self.dtype) for part in parts}
+        loaded: dict[str, Any] = {part: load_part(self.source, part, self.encoder_dtype) for part in parts}
         if self.source.stamp() != self.stamp:
             raise ModelError(f"{self.source.name}: its files have changed since it was loaded; load it again")
         for name, part in loaded.items():

@@ -28,6 +28,6 @@ def snap(seconds: Sequence[float], fps: int) -> list[int]:
 
 
 def nearest_bucket(width: int, height: int) -> Size:
-    """The 640 bucket whose aspect is nearest to the image's."""
-    bucket = min(BUCKETS_640, key=lambda b: abs(height * b[1] - width * b[0]))
+    """The 640 bucket whose aspect is nearest to the image's; of two as near, as a square has, the later one."""
+    bucket = min(reversed(BUCKETS_640), key=lambda b: abs(height * b[1] - width * b[0]))
     return bucket[1], bucket[0]

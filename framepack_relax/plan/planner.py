@@ -57,6 +57,7 @@ def make_plan(story: Storyboard, facts: ModelFacts) -> RenderPlan:
         *_timing_problems(shots, fps),
         *_image_problems(story, shots),
         *_decode_problems(story, order),
+        *_noise_problems(story, shots),
         *setting_problems(story, relaxations, facts),
     ]
     if problems:
@@ -81,7 +82,11 @@ def make_plan(story: Storyboard, facts: ModelFacts) -> RenderPlan:
         shots=tuple(_plan_shot(story, shot, order) for shot in shots),
         scenes=tuple(timing for shot in shots for timing in _time_scenes(shot, fps)),
         sections=sections,
-        warnings=(*setting_warnings(story, relaxations, facts), *past_warnings(sections, order)),
+        warnings=(
+            *setting_warnings(story, relaxations, facts),
+            *past_warnings(sections, order),
+            *_length_warnings(story, shots),
+        ),
     )
 
 
@@ -103,10 +108,14 @@ def _plan_shot(story: Storyboard, shot: Shot, order: Order) -> ShotPlan:
     return ShotPlan(
         index=shot.number,
         image=opening.image or story.image,
-        seed=shot_seed(story.seed if opening.seed is None else opening.seed, opening.id),
+        seed=shot_seed(_seed(story, opening), opening.id),
         sections=tuple(shot.first_section + place for place in render_order(order, shot.sections)),
         frames=shot.span(range(shot.sections)),
     )
+
+
+def _seed(story: Storyboard, scene: Scene) -> int:
+    return story.seed if scene.seed is None else scene.seed
 
 
 def _time_scenes(shot: Shot, fps: int) -> Iterator[SceneTiming]:
@@ -125,8 +134,9 @@ def _time_scenes(shot: Shot, fps: int) -> Iterator[SceneTiming]:
 def _plan_sections(
     story: Storyboard, facts: ModelFacts, shot: Shot, relaxations: Sequence[Relaxation], size: Size, order: Order
 ) -> Iterator[SectionPlan]:
+    seed, rendered = _seed(story, shot.scenes[0]), render_order(order, shot.sections)
     for index, scene, places in shot.places():
-        sigmas = sigma_table(scene.steps or story.steps, facts.shift, *size)
+        sigmas = sigma_table(scene.steps or story.steps, facts.shift, *size, sampler=story.sampler)
         base, relaxation = base_scales(scene, facts), relaxations[index]
         scales = {fresh: scale_table(relaxation, sigmas, base=base, fresh=fresh) for fresh in (False, True)}
         for nth, place in enumerate(places):
@@ -138,7 +148,8 @@ def _plan_sections(
                 scene=scene.id,
                 prompt=story.prompt_of(scene),
                 negative_prompt=story.negative_of(scene),
-                seed=section_seed(story.seed if scene.seed is None else scene.seed, scene.id, nth),
+                seed=seed if story.noise == "framepack" else section_seed(_seed(story, scene), scene.id, nth),
+                draw=rendered.index(place) if story.noise == "framepack" else 0,
                 frames=shot.span(range(place, place + 1)),
                 intensity=scene.intensity,
                 relaxation=relaxation,
@@ -189,3 +200,23 @@ def _decode_problems(story: Storyboard, order: Order) -> Iterator[Problem]:
     if story.decode == "stream" and order == "inverted":
         message = "stream needs forward order, and this film is rendered from its end; remove the line"
         yield Problem(path="decode", message=message)
+
+
+def _noise_problems(story: Storyboard, shots: Sequence[Shot]) -> Iterator[Problem]:
+    if story.noise == "framepack":
+        for shot in shots:
+            for index, scene, _ in list(shot.places())[1:]:
+                if scene.seed is not None:
+                    message = "noise: framepack draws a shot's noise from the seed of its first scene; remove the line"
+                    yield Problem(path=f"scenes[{index}].seed", message=message)
+
+
+def _length_warnings(story: Storyboard, shots: Sequence[Shot]) -> Iterator[str]:
+    """Shots that FramePack's programs, which round half to even, would give another length."""
+    if story.noise == "framepack":
+        for shot in shots:
+            asked = sum(scene.seconds for scene in shot.scenes)
+            theirs = max(1, round(asked * 30 / SECTION_FRAMES))
+            if theirs != shot.sections:
+                counts = f"{shot.sections} sections here, {theirs} in FramePack's programs"
+                yield f"shot {shot.number + 1}: {asked:g} s are {counts}; write {theirs * SECTION_FRAMES / 30:g} for those"

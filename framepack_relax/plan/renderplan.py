@@ -21,6 +21,7 @@ class SectionPlan:
     prompt: str
     negative_prompt: str
     seed: int
+    draw: int  # its noise is this draw, from 0, of a generator with that seed
     frames: tuple[int, int]  # first, end; film-wide
     intensity: float
     relaxation: Relaxation

@@ -39,12 +39,29 @@ def times(steps: int) -> NDArray[np.float32]:
     return np.linspace(1.0, 0.0, steps + 1)[:-1].astype(np.float32)
 
 
-def sigma_table(steps: int, shift: FlowShift, width: int, height: int) -> NDArray[np.float32]:
-    """Shifted sigmas [steps], the first 1.0, in float32 so that they equal the Euler scheduler's bit for bit."""
-    factor, t = shift.factor(width, height), times(steps)
+def sigma_table(steps: int, shift: FlowShift, width: int, height: int, *, sampler: str) -> NDArray[np.float32]:
+    """Shifted sigmas [steps], the first 1.0, float32.
+
+    For `euler` they equal those of diffusers' Euler scheduler bit for bit, for `unipc` those of FramePack's programs.
+    """
+    factor = shift.factor(width, height)
+    if sampler == "unipc":
+        return _framepack_sigmas(steps, factor)
+    t = times(steps)
     if shift.dynamic:
         return np.asarray(factor / (factor + (1 / t - 1) ** 1.0), dtype=np.float32)
     return np.asarray(factor * t / (1 + (factor - 1) * t), dtype=np.float32)
+
+
+def _framepack_sigmas(steps: int, factor: float) -> NDArray[np.float32]:
+    """f / (f + (1 / t - 1)) for t of torch.linspace(1, 0, steps + 1), rounded wherever torch rounds in float32.
+
+    torch.linspace counts from both ends with one rounding a value; `f / tensor` is the reciprocal times f.
+    """
+    number, step = np.arange(steps), float(np.float32(-1 / steps))
+    t = np.where(2 * number < steps, 1 + step * number, -step * (steps - number)).astype(np.float32)
+    one, f = np.float32(1), np.float32(factor)
+    return np.asarray(one / (f + (one / t - one)) * f, dtype=np.float32)
 
 
 @dataclass(frozen=True, kw_only=True)

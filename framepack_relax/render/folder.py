@@ -28,7 +28,7 @@ from ..plan.renderplan import RenderPlan, SectionPlan
 from ..storyboard.messages import printable
 from .status import LOCK, NOT_THERE, PLAN, SECTION_FILE, STORY, WANTED, hold
 
-SAMPLER_VERSION = 1  # part of every section's hash; raised when the same plan would give other latents
+SAMPLER_VERSION = 2  # part of every section's hash; raised when the same plan would give other latents
 LATENTS = "latents"
 MEND = "what is finished is kept: mend that and run the same command again"
 FOLLOWS = "it follows a section that is rendered anew"

@@ -282,7 +282,7 @@ def _sample(work: Work, section: SectionPlan, latents: dict[int, Tensor], on_ste
                 section,
                 sampler=plan.sampler,
                 order=plan.order,
-                noise=section_noise(seed, model.latent_channels, plan.size),
+                noise=section_noise(seed, model.latent_channels, plan.size, draw=section.draw),
                 start=start,
                 text=work.texts[section.prompt],
                 negative=work.texts[section.negative_prompt],

@@ -8,9 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import get_args
 
-import numpy as np
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
 from torch import Tensor
 
 from ..models.attention import AttentionEdit, edited_attention
@@ -23,9 +21,7 @@ from ..relax.guidance import Branch, branches, guide
 from ..relax.latents import low_pass
 from ..relax.profile import Relaxation
 from ..relax.unlearning import Blur, KeyBias, Segment
-
-Solve = Callable[[int, Tensor, Tensor], Tensor]
-
+from .solver import make_solver
 
 @dataclass(frozen=True, kw_only=True)
 class SectionResult:
@@ -43,10 +39,16 @@ class NonFiniteLatents(ArithmeticError):
         super().__init__(f"the latents are not finite after step {step}")
 
 
-def section_noise(seed: int, channels: int, size: tuple[int, int]) -> Tensor:
-    """Noise [1, C, 9, h, w] of a section for size (width, height) px, drawn on the CPU so that devices agree."""
+def section_noise(seed: int, channels: int, size: tuple[int, int], *, draw: int = 0) -> Tensor:
+    """Noise [1, C, 9, h, w] of a section for size (width, height) px, drawn on the CPU so that devices agree.
+
+    `draw` counts from 0 the draws from a generator with that seed; those before it are made and dropped.
+    """
     shape = (1, channels, SECTION_LATENTS, size[1] // 8, size[0] // 8)
-    return torch.randn(shape, generator=torch.Generator("cpu").manual_seed(seed), dtype=torch.float32)
+    generator = torch.Generator("cpu").manual_seed(seed)
+    for _ in range(draw):
+        torch.randn(shape, generator=generator)
+    return torch.randn(shape, generator=generator)
 
 
 def gather_history(slots: HistorySlots, latents: Mapping[int, Tensor], start: Tensor) -> History:
@@ -73,25 +75,6 @@ def fresh_history(slots: HistorySlots, start: Tensor, order: Order) -> History:
     return gather_history(empty, {0: start}, start)
 
 
-def make_solver(name: str, sigmas: Sequence[float]) -> Solve:
-    """A section's solver, (index of sigma, velocity, x) -> x at the next sigma, all [1, C, T, h, w] float32.
-
-    `unipc` (order 3, FramePack's choice) or `euler`, given the shifted table [steps], which already holds the shift.
-
-    UniPC must get the table as an array and must be told to predict flow; built from the Euler config it drops that.
-    """
-    scheduler = (
-        FlowMatchEulerDiscreteScheduler(shift=1.0)
-        if name == "euler"
-        else UniPCMultistepScheduler(
-            solver_order=3, solver_type="bh2", prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=1.0
-        )
-    )
-    scheduler.set_timesteps(sigmas=np.array(sigmas, dtype=np.float32))
-    scheduler.set_begin_index(0)
-    return lambda index, velocity, x: scheduler.step(velocity, scheduler.timesteps[index], x, return_dict=False)[0]
-
-
 def sample_section(
     model: VideoModel,
     plan: SectionPlan,
@@ -110,7 +93,7 @@ def sample_section(
     `noise` is [1, C, 9, h, w] float32; `on_step` is told each finished step. Settings at rest and Euler give the bits
     of HunyuanVideoFramepackPipeline's loop (diffusers 0.42.1). Raises NonFiniteLatents at the first such step.
     """
-    solve = make_solver(sampler, plan.sigmas)
+    solve = make_solver(sampler, plan.sigmas, model.dtype)
     segments = packed_segments(plan.history, noise.shape[3], noise.shape[4])
     free = fresh_history(plan.history, start.latent, order)
     soft = replace(history, latents_clean=low_pass(history.latents_clean, plan.relaxation.lowpass))

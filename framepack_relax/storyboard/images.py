@@ -46,8 +46,11 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def fit_image(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """Exactly `size` (width, height): scaled to cover, centre-cropped.
+    """Exactly `size` (width, height): scaled to cover it, to whole pixels, then cropped at the centre.
 
-    Source: resize_and_center_crop in lllyasviel/FramePack, diffusers_helper/utils.py.
+    Gives the pixels of resize_and_center_crop (lllyasviel/FramePack, diffusers_helper/utils.py).
     """
-    return ImageOps.fit(image, size, Image.Resampling.LANCZOS)
+    scale = max(wanted / there for wanted, there in zip(size, image.size, strict=True))
+    scaled = image.resize([round(side * scale) for side in image.size], Image.Resampling.LANCZOS)
+    left, top = ((there - wanted) / 2 for wanted, there in zip(size, scaled.size, strict=True))
+    return scaled.crop((left, top, left + size[0], top + size[1]))

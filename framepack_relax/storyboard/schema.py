@@ -161,7 +161,14 @@ class Storyboard(Part):
     fps: Rate | None = Field(None, description="frames per second; default: the model's own")
     seed: Seed = Field(31337, description="every section's noise follows from it")
     steps: Steps = Field(25, description="denoising steps per section")
-    sampler: Literal["unipc", "euler"] = Field("unipc", description="diffusers scheduler")
+    sampler: Literal["unipc", "euler"] = Field(
+        "unipc", description="FramePack's own solver, or the Euler of diffusers' FramePack pipeline"
+    )
+    noise: Literal["per_scene", "framepack"] = Field(
+        "per_scene",
+        description="a section's noise from its scene and place there, so that inserted scenes change no other's; or "
+        "drawn section after section from the shot's seed, as FramePack does",
+    )
     order: Literal["forward", "inverted"] | None = Field(None, description="of rendering; default: the model's own")
     drift: Drift | None = Field(
         None, description="`adain 0.25` pulls colours towards those of the section a shot is begun with; default: off"

@@ -59,7 +59,7 @@ class BlendDecoder:
 @torch.no_grad()
 def decode(vae: AutoencoderKLHunyuanVideo, latents: Tensor) -> Tensor:
     """Scaled latents [1, C, T, h, w] -> pixels [1, 3, 4T - 3, 8h, 8w], about -1..1, in the VAE's dtype."""
-    return vae.decode(latents.to(vae.dtype) / vae.config.scaling_factor, return_dict=False)[0]
+    return vae.decode((latents / vae.config.scaling_factor).to(vae.dtype), return_dict=False)[0]
 
 
 def soft_append(before: Tensor, after: Tensor, overlap: int) -> Tensor:

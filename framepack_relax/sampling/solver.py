@@ -1,0 +1,58 @@
+"""What takes a section from one noise level to the next: diffusers' schedulers, one of them as FramePack runs it.
+
+C latent channels, T latent frames, h and w latent height and width
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
+from torch import Tensor
+
+Solve = Callable[[int, Tensor, Tensor], Tensor]
+
+
+def make_solver(name: str, sigmas: Sequence[float], dtype: torch.dtype = torch.float32) -> Solve:
+    """A section's solver, (index of sigma, velocity, x) -> x at the next sigma, all [1, C, T, h, w] float32.
+
+    `unipc` is FramePack's, `euler` that of HunyuanVideoFramepackPipeline; both take the shifted table [steps]
+    (plan/schedule.py) as it is. `dtype` is the transformer's, in which it saw x.
+    """
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=1.0) if name == "euler" else FramePackUniPC.of(len(sigmas), dtype)
+    table = np.array(sigmas, dtype=np.float32)
+    scheduler.set_timesteps(sigmas=table.copy())
+    scheduler.sigmas[0] = table[0].item()  # diffusers' UniPC moves a first sigma of 1
+    scheduler.set_begin_index(0)
+    return lambda index, velocity, x: scheduler.step(velocity, scheduler.timesteps[index], x, return_dict=False)[0]
+
+
+class FramePackUniPC(UniPCMultistepScheduler):
+    """diffusers' UniPC with what FramePack does otherwise: to the bit the solver of its programs.
+
+    lambda is -log sigma (alpha is 1), the order stays 3 to the end, the last step gives the last x0, and x0 is taken
+    from x as the transformer saw it. Source: what diffusers_helper/k_diffusion of lllyasviel/FramePack computes.
+    """
+
+    seen: torch.dtype = torch.float32
+
+    @classmethod
+    def of(cls, steps: int, seen: torch.dtype) -> "FramePackUniPC":
+        made = cls(
+            solver_order=max(1, min(3, steps - 1)), solver_type="bh1", prediction_type="flow_prediction",
+            use_flow_sigmas=True, flow_shift=1.0, lower_order_final=False,
+        )  # fmt: skip
+        made.seen = seen
+        return made
+
+    def _sigma_to_alpha_sigma_t(self, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.ones_like(sigma), sigma
+
+    def convert_model_output(self, model_output: Tensor, *args: Any, sample: Tensor, **kwargs: Any) -> Tensor:
+        return sample.to(self.seen).float() - self.sigmas[self.step_index] * model_output
+
+    def multistep_uni_p_bh_update(self, model_output: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        if self.sigmas[self.step_index + 1] == 0:
+            return self.model_outputs[-1]
+        return super().multistep_uni_p_bh_update(model_output, *args, **kwargs)
