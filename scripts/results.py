@@ -172,17 +172,22 @@ COLUMNS = (
     "arm", "films", "right action", "its probability, won", "motion, won", "identity", "jump", "fit", "static",
     "snap-back", "freeze", "other action", "chaos, collapse", "forwards",
 )  # fmt: skip
+SOLVERS = {  # by sampler version
+    1: "solved by diffusers' UniPC (bh2), as was the default until sampler version 2, FramePack's own",
+    2: "solved by FramePack's own UniPC",
+}
 INTRO = """# Results
 
 Written by `python scripts/results.py` from `scripts/measured/films.jsonl`; README.md says how a film is judged.
 
 Model: the packaged puppet (weights {weights}, by its own judges). A film is 2.4 s of standing still,
 then 2.4 s in which the prompt asks for {scenes}; an arm acts on the second part. {seeds} seeds, each with
-its own figure and place; every arm has the same noise after the same calm sections. {films} films, 25 steps each;
-rendering them took {hours:.1f} h of one-thread processes, two at a time on two cores. Films of a seed share everything but
-the action, so a result rests on {seeds} figures, not on 40 films: in brackets are 95 % intervals by bootstrap over seeds,
-and a claim counts only if turning the seeds' signs agrees. One tiny model whose embedded base scale is 2: nothing here
-carries over to FramePack without measuring it there.
+its own figure and place; every arm has the same noise after the same calm sections. {films} films, 25 steps each,
+{solvers}. Rendering them took {hours:.1f} h of one-thread processes,
+two at a time on two cores. Films of a seed share everything but the action, so a result rests on {seeds} figures, not on 40
+films: in brackets are 95 % intervals by bootstrap over seeds, and a claim counts only if turning the seeds' signs
+agrees. One tiny model whose embedded base scale is 2: nothing here carries over to FramePack without measuring it
+there.
 
 *right action*: the judge names it and the film is not static. *won*: share of pairs with more than plain FramePack
 (less than .05 of probability is a tie). *identity*: share of frames that fit the film's own figure and place better
@@ -311,6 +316,7 @@ def text(rows: list[Row]) -> str:
         scenes=", ".join(dict.fromkeys(row["scene"] for row in ablation)),
         seeds=len({row["seed"] for row in ablation}),
         films=len(films),
+        solvers=" and ".join(SOLVERS[version] for version in sorted({row["sampler_version"] for row in rows})),
         hours=sum(row["wall"] for row in films) / 3600,
     )
     parts = [

@@ -21,7 +21,7 @@ from ..plan.facts import ModelFacts
 from ..plan.planner import make_plan
 from ..plan.renderplan import RenderPlan, SectionPlan
 from ..relax.guidance import branches
-from ..render.folder import writing
+from ..render.folder import SAMPLER_VERSION, writing
 from ..render.loop import Options, RenderedFilm, render
 from ..render.status import hold
 from ..video.motion import MotionMeter
@@ -98,7 +98,8 @@ def columns(job: Job) -> Row:
 
 def made_by(model: VideoModel) -> Row:
     """The columns that say with what."""
-    return {"weights": model.weights[:12], "dtype": str(model.dtype).removeprefix("torch.")}
+    dtype = str(model.dtype).removeprefix("torch.")
+    return {"weights": model.weights[:12], "dtype": dtype, "sampler_version": SAMPLER_VERSION}
 
 
 def measure(job: Job, film: RenderedFilm, instruments: Instruments) -> Row:
@@ -148,7 +149,7 @@ def film_key(job: Job, plan: RenderPlan, model: VideoModel, instruments: Instrum
     del said["title"], said["warnings"]
     image = job.story.resolve(str(job.story.image)).read_bytes()
     film = [said, blake2b(image).hexdigest(), model.weights, str(model.dtype), model.device.type]
-    facts = [MEASURES, *film, job.event.target, job.calms, *instruments.names]
+    facts = [MEASURES, SAMPLER_VERSION, *film, job.event.target, job.calms, *instruments.names]
     return blake2b(json.dumps(facts, sort_keys=True).encode("utf8"), digest_size=16).hexdigest()
 
 

@@ -218,5 +218,5 @@ def _length_warnings(story: Storyboard, shots: Sequence[Shot]) -> Iterator[str]:
             asked = sum(scene.seconds for scene in shot.scenes)
             theirs = max(1, round(asked * 30 / SECTION_FRAMES))
             if theirs != shot.sections:
-                counts = f"{shot.sections} sections here, {theirs} in FramePack's programs"
-                yield f"shot {shot.number + 1}: {asked:g} s are {counts}; write {theirs * SECTION_FRAMES / 30:g} for those"
+                said = f"{asked:g} s are {shot.sections} sections here, {theirs} in FramePack's programs"
+                yield f"shot {shot.number + 1}: {said}; {theirs * SECTION_FRAMES / 30:g} s are {theirs} in both"
