@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import VideoMAEForVideoClassification, VideoMAEImageProcessor
+from transformers import VideoMAEForVideoClassification, VideoMAEImageProcessorPil
 
 from ..errors import EvaluationError
 from ..models.catalog import fingerprint
@@ -49,7 +49,7 @@ class ActionJudge:
     def __init__(self, folder: Path, *, name: str = "", device: str = "cpu") -> None:
         self.name, self.weights = name or str(folder), fingerprint({"action": folder})
         self.model = VideoMAEForVideoClassification.from_pretrained(folder, dtype=torch.float32).to(device).eval()
-        self.processor = VideoMAEImageProcessor.from_pretrained(folder)
+        self.processor = VideoMAEImageProcessorPil.from_pretrained(folder)
         names: dict[int, str] = self.model.config.id2label
         self.labels = tuple(names[number] for number in sorted(names))
 

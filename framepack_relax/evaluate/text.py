@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
-from transformers import AutoTokenizer, CLIPImageProcessor, CLIPModel
+from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel
 
 from ..models.catalog import fingerprint
 
@@ -24,7 +24,7 @@ class TextJudge:
     def __init__(self, folder: Path, *, name: str = "", device: str = "cpu") -> None:
         self.name, self.weights = name or str(folder), fingerprint({"text": folder})
         self.model = CLIPModel.from_pretrained(folder, dtype=torch.float32).to(device).eval()
-        self.processor = CLIPImageProcessor.from_pretrained(folder)
+        self.processor = CLIPImageProcessorPil.from_pretrained(folder)
         self.tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
 
     @torch.no_grad()
