@@ -23,6 +23,7 @@ from ..relax.profile import Relaxation
 from ..relax.unlearning import Blur, KeyBias, Segment
 from .solver import make_solver
 
+
 @dataclass(frozen=True, kw_only=True)
 class SectionResult:
     """`latents` [1, C, 9, h, w] float32, and how many forward passes of each kind they took."""
