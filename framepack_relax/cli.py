@@ -51,7 +51,7 @@ Seed = Annotated[int | None, typer.Option(help="seed, instead of the storyboard'
 Steps = Annotated[int | None, typer.Option(help="denoising steps, instead of the storyboard's and its scenes'")]
 Out = Annotated[Path | None, typer.Option(help="folder for the film; default: out/NAME", show_default=False)]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; default: cuda where there is one")]
-Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; default: bfloat16 on CUDA")]
+Dtype = Annotated[str | None, typer.Option(help="float32 or bfloat16; default: bfloat16 on CUDA")]
 Memory = Annotated[
     MemoryChoice, typer.Option(help="full: all on the GPU; tiled: VAE in tiles; offload: weights elsewhere")
 ]
@@ -99,9 +99,7 @@ def rerun(
     board = api.read(api.restore(film, folder))
     from .render.carry import provenance
 
-    as_then = {f"torch.{name}": name for name in ("float32", "bfloat16", "float16")}.get(
-        str(provenance(film).get("dtype"))
-    )
+    as_then = {f"torch.{name}": name for name in ("float32", "bfloat16")}.get(str(provenance(film).get("dtype")))
     loading = {"device": device, "dtype": dtype or as_then, "memory": memory.value}
     _render(board, folder, loading, {"fresh": fresh, "on_nan": on_nan.value}, again=film)
 
@@ -127,6 +125,8 @@ def _render(
 
     with console.status("loading the model"):
         loaded = api.load(board.model, **loading)
+    for note in loaded.notes:
+        _warn(note)
     if again and (line := what_differs(again, loaded)):
         _warn(f"the film was made otherwise and will not come out the same to the bit: {line}")
     film = _with_bar(board, folder, loaded, plan, Options(**options))

@@ -1,8 +1,10 @@
 """A tiny FramePack folder of the real layout, made once a session from the same builders as the puppet."""
 
 import os
+import tempfile
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ["FRAMEPACK_RELAX_CACHE"] = tempfile.mkdtemp(prefix="framepack-relax-cache-")
 
 from pathlib import Path
 

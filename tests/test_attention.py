@@ -158,10 +158,20 @@ def test_a_bias_holds_for_the_keys_that_it_names(segments):
     assert sum(end - begin for begin, end in keys("all")) == first + 2 * step
 
 
-def test_bias_equals_the_softmax_with_log_gamma_added(segments):
+@pytest.mark.parametrize("words", range(8))
+def test_bias_equals_the_softmax_with_log_gamma_added(segments, words, monkeypatch):
+    """And its strides are what xformers takes, whatever the number of keys."""
+    biases = []
+
+    def spy(query, key, value, attn_mask, **options):
+        if attn_mask is not None:  # as the xformers backend hands it on
+            biases.append(attn_mask.expand(1, query.shape[2], query.shape[1], key.shape[1]))
+        return dispatch_attention_fn(query, key, value, attn_mask=attn_mask, **options)
+
+    monkeypatch.setattr(attention, "dispatch_attention_fn", spy)
     edit = attention_edit(_with(paper_profile(embedded=True).relaxation(1.0), blur=0.0, bias=0.3), segments, 0.9)
     video = sum(segment.tokens for segment in segments)
-    q, k, v = (torch.randn(1, video + 3, 2, 8, dtype=torch.float64) for _ in range(3))
+    q, k, v = (torch.randn(1, video + words, 2, 8, dtype=torch.float64) for _ in range(3))
     stock = type("Stock", (), {"_attention_backend": None, "_parallel_config": None})
     made = EditedProcessor(edit, stock)._attend(q, k, v, None)
     logits = torch.einsum("blnh,bmnh->bnlm", q, k) / math.sqrt(8)
@@ -172,6 +182,8 @@ def test_bias_equals_the_softmax_with_log_gamma_added(segments):
         logits[:, :, section, keys] += math.log(0.3)
     wanted = torch.einsum("bnlm,bmnh->blnh", logits.softmax(-1), v)
     assert torch.allclose(made, wanted, atol=1e-10)
+    assert len(biases) == 1 and all(stride % 8 == 0 for stride in biases[0].stride()[:-1])
+    assert biases[0].stride(-1) == 1 and biases[0].data_ptr() % 16 == 0
 
 
 @pytest.mark.parametrize(

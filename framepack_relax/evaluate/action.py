@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from transformers import VideoMAEForVideoClassification, VideoMAEImageProcessorPil
 
 from ..errors import EvaluationError
-from ..models.catalog import fingerprint
+from ..models.fingerprint import fingerprint
 from .windows import window_frames
 
 STATIC = "static"

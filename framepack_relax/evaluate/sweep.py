@@ -42,7 +42,8 @@ def plan_films(jobs: Sequence[Job], facts: ModelFacts) -> list[RenderPlan]:
 
 
 def seldom_meant(jobs: Sequence[Job], plans: Sequence[RenderPlan], model: VideoModel) -> Iterator[str]:
-    """Settings of an arm that are allowed all the same, and what the model does not read of the prompts."""
+    """What is known of the model here, an arm's settings that are allowed all the same, what is not read of prompts."""
+    yield from model.notes
     pairs = zip(jobs, plans, strict=True)
     yield from dict.fromkeys(f"{job.arm.id}, {warning}" for job, plan in pairs for warning in plan.warnings)
     tokenizer = load_part(model.source, "tokenizer", model.dtype)

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel
 
-from ..models.catalog import fingerprint
+from ..models.fingerprint import fingerprint
 
 BATCH = 32  # frames
 

@@ -18,6 +18,8 @@ from torch import Tensor
 
 from ..relax.unlearning import Blur, KeyBias
 
+ALIGNED = 8  # elements: xformers takes a bias only if its strides are multiples of this
+
 
 @dataclass(frozen=True, kw_only=True)
 class AttentionEdit:
@@ -116,7 +118,8 @@ class EditedProcessor(HunyuanVideoAttnProcessor2_0):
         if self.edit.bias is None:
             return attend(query, None)
         assert mask is None, "biased attention runs at batch 1, where the text is cropped instead of masked"
-        bias = query.new_zeros(1, 1, 1, key.shape[1])
+        keys = key.shape[1]
+        bias = query.new_zeros(1, 1, 1, -(-keys // ALIGNED) * ALIGNED)[..., :keys]
         for first, end in self.edit.bias.keys:
             bias[..., first:end] = self.edit.bias.log_gamma
         first, end = self.edit.bias.queries

@@ -6,9 +6,8 @@ variable FRAMEPACK_RELAX_WEIGHTS, if set, is looked into first: it holds reposit
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from hashlib import blake2b
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
@@ -18,10 +17,10 @@ from ..errors import ModelError
 from ..plan.facts import SIDECAR, ModelFacts, read_facts, read_profile
 from ..plan.history import Order
 from ..plan.schedule import FlowShift
+from .fingerprint import fingerprint, model_files
 
 WEIGHTS_VARIABLE = "FRAMEPACK_RELAX_WEIGHTS"
 FIGURES = "figures.json"  # of a model folder: what scripts/measure_puppet.py measured
-SAID_ABOUT = (SIDECAR, FIGURES, "held_out.json")
 PUPPET = Path(__file__).parent / "puppet"
 PARTS = "transformer vae text_encoder tokenizer text_encoder_2 tokenizer_2 image_encoder feature_extractor".split()
 HUNYUAN, REDUX = "hunyuanvideo-community/HunyuanVideo", "lllyasviel/flux_redux_bfl"
@@ -82,35 +81,13 @@ class Source:
 
     def stamp(self) -> tuple[tuple[str, int, int], ...]:
         """Sizes and times of the same files: whether they are still those that were read."""
-        stats = ((str(file), file.stat()) for _, file in _files(self.parts))
+        stats = ((str(file), file.stat()) for _, file in model_files(self.parts))
         return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
 
-
-def fingerprint(parts: Mapping[str, Path]) -> str:
-    """blake2b of names, sizes and contents of weights, configs and vocabularies.
-
-    Files of over 64 MiB are looked into every 2 MiB and at their end, which touches every larger tensor.
-    """
-    digest = blake2b(digest_size=16)
-    for part, file in _files(parts):
-        size = file.stat().st_size
-        digest.update(f"{part}/{file.name}:{size}\n".encode())
-        with file.open("rb") as stream:
-            if size <= 64 << 20:
-                digest.update(stream.read())
-                continue
-            for place in [*range(0, size - (1 << 16), 2 << 20), size - (1 << 16)]:
-                stream.seek(place)
-                digest.update(stream.read(1 << 16))
-    return digest.hexdigest()
-
-
-def _files(parts: Mapping[str, Path]) -> Iterator[tuple[str, Path]]:
-    """(part, file) of all that decides what a network gives; what is said about it does not."""
-    for part, folder in sorted(parts.items()):
-        for file in sorted(folder.iterdir()):
-            if file.suffix in (".safetensors", ".json", ".txt", ".model") and file.name not in SAID_ABOUT:
-                yield part, file
+    def check(self, stamp: tuple[tuple[str, int, int], ...]) -> None:
+        """Raises ModelError where the files are others than when they bore `stamp`."""
+        if self.stamp() != stamp:
+            raise ModelError(f"{self.name}: its files have changed since it was loaded; load it again")
 
 
 def entry_of(name: str) -> Entry:

@@ -1,11 +1,13 @@
 """Name -> VideoModel."""
 
+from collections.abc import Iterator
 from typing import Literal
 
 import torch
 
 from ..errors import ModelError
 from .catalog import find, model_facts
+from .fingerprint import in_background
 from .parts import PRESETS, Preset, load_part
 from .video_model import VideoModel
 
@@ -16,19 +18,26 @@ def load(
     """A model by catalogue name, folder or hub id.
 
     `device` is cuda where there is one, else cpu; `dtype` bfloat16 on CUDA, else float32; `memory` the fastest preset
-    that fits (parts.py). Its weights wait in main memory until the encoders are gone. Raises ModelError.
+    that fits (parts.py). Its weights wait in their files until the encoders are gone. Raises ModelError.
     """
     where = pick_device(device)
     kind = pick_dtype(dtype, where)
     if memory not in (*PRESETS, "auto"):
         raise ModelError(f"--memory {memory}: unknown; use {', '.join(PRESETS)} or auto")
     facts, source = model_facts(name), find(name)
-    weights, stamp = source.fingerprint(), source.stamp()
-    beside = encoder_dtype(kind, where)
+    stamp = source.stamp()
+
+    def read_all() -> str:
+        weights = source.fingerprint()
+        source.check(stamp)
+        return weights
+
+    reading, beside = in_background(read_all), encoder_dtype(kind, where)
+    cudnn = torch.backends.cudnn.version() if where.type == "cuda" else None
     return VideoModel(
         facts=facts,
         source=source,
-        weights=weights,
+        reading=reading,
         stamp=stamp,
         transformer=load_part(source, "transformer", kind).eval(),
         vae=load_part(source, "vae", beside).eval(),
@@ -36,6 +45,7 @@ def load(
         dtype=kind,
         encoder_dtype=beside,
         memory=memory,
+        notes=tuple(known_faults(torch.__version__, cudnn, beside)),
     )
 
 
@@ -63,9 +73,26 @@ def pick_device(name: str | None) -> torch.device:
 
 
 def pick_dtype(name: str | None, device: torch.device) -> torch.dtype:
-    names = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    """The dtype of that name, bfloat16 on CUDA and float32 elsewhere if None. Raises ModelError."""
+    names = {"float32": torch.float32, "bfloat16": torch.bfloat16}
     if name is None:
         return torch.bfloat16 if device.type == "cuda" else torch.float32
+    if name == "float16":
+        raise ModelError(f"--dtype {name}: no FramePack transformer is made for its range (NaN); use bfloat16")
     if name not in names:
-        raise ModelError(f"--dtype {name}: unknown; use {', '.join(names)}")
+        raise ModelError(f"--dtype {name}: unknown; use {' or '.join(names)}")
     return names[name]
+
+
+def known_faults(torch_version: str, cudnn: int | None, dtype: torch.dtype) -> Iterator[str]:
+    """What is wrong with the VAE's convolutions in `dtype` on CUDA with these versions; cuDNN 9.10.2 is 91002.
+
+    Sources: pytorch issues 166643 and 163539.
+    """
+    if cudnn is None or dtype == torch.float32:
+        return
+    here, cure = f"cuDNN {cudnn // 10_000}.{cudnn // 100 % 100}", "install PyTorch 2.10 or newer"
+    if torch_version.startswith("2.9.0") or (torch_version.startswith("2.9.") and cudnn < 91500):
+        yield f"PyTorch {torch_version} with {here} decodes in about three times the memory: {cure}, or --memory tiled"
+    elif 90800 <= cudnn < 91100 and dtype == torch.bfloat16:
+        yield f"{here} may compute convolutions in bfloat16, and so the pictures, wrongly: {cure}"

@@ -12,6 +12,7 @@ from torch import nn
 
 from ..errors import ModelError
 from .catalog import Source
+from .main_memory import check_room, free_memory, pinned_bytes
 
 # full: everything on the device. tiled: the VAE decodes in tiles, and what it keeps between sections waits in main
 # memory. offload: tiled, and the weights of transformer and encoders wait in main memory too.
@@ -38,6 +39,7 @@ def load_part(source: Source, part: str, dtype: torch.dtype) -> Any:
             return transformers.SiglipImageProcessorPil.from_pretrained(folder, local_files_only=True)
         if part.startswith("tokenizer"):
             return _tokenizer(folder)
+        check_room(folder, part, dtype)
         options = {"use_safetensors": True, "local_files_only": True, "dtype": dtype, "output_loading_info": True}
         module, told = MODULES[part].from_pretrained(folder, **options)
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, ArithmeticError, SafetensorError) as error:
@@ -69,9 +71,11 @@ def put(module: nn.Module, device: torch.device, *, streamed: bool = False) -> N
     if any(hasattr(part, "_diffusers_hook") for part in module.modules()):
         return  # its weights already come by themselves
     if streamed:
-        stay, use_stream = torch.device("cpu"), device.type == "cuda"
+        stream = device.type == "cuda"
         apply_group_offloading(
-            module, onload_device=device, offload_device=stay, offload_type="leaf_level", use_stream=use_stream
-        )
+            module, onload_device=device, offload_device=torch.device("cpu"), offload_type="leaf_level",
+            use_stream=stream, record_stream=stream,  # else every layer waits for the device
+            low_cpu_mem_usage=pinned_bytes(module) > free_memory(),  # then each layer is pinned in its turn: slower
+        )  # fmt: skip
     else:
         module.to(device)

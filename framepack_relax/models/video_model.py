@@ -6,6 +6,7 @@ B batch (1), C latent channels, T latent frames, h and w latent height and width
 import gc
 import string
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -15,7 +16,6 @@ from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoFramepackPipeline, 
 from PIL import Image
 from torch import Tensor
 
-from ..errors import ModelError
 from ..plan.facts import ModelFacts
 from .catalog import PARTS, Source
 from .parts import Preset, load_part, put
@@ -60,8 +60,8 @@ class VideoModel:
 
     facts: ModelFacts
     source: Source
-    weights: str  # the source's fingerprint when it was loaded
-    stamp: tuple[tuple[str, int, int], ...]  # and its stamp
+    reading: Future[str]  # the source's fingerprint
+    stamp: tuple[tuple[str, int, int], ...]  # and its stamp when it was loaded
     transformer: HunyuanVideoFramepackTransformer3DModel
     vae: AutoencoderKLHunyuanVideo
     device: torch.device
@@ -70,6 +70,12 @@ class VideoModel:
     memory: Preset | Literal["auto"] = "auto"  # as asked for
     preset: Preset = "full"  # where weights lie from the next encoding on
     texts: dict[str, TextCondition] = field(default_factory=dict)  # of the film before
+    notes: tuple[str, ...] = ()  # what a user should know before rendering
+
+    @property
+    def weights(self) -> str:
+        """The source's fingerprint; waits until its files are read. Raises ModelError."""
+        return self.reading.result()
 
     @property
     def latent_channels(self) -> int:
@@ -81,7 +87,12 @@ class VideoModel:
         return self.device if self.preset == "full" else torch.device("cpu")
 
     def place(self) -> None:
-        """Moves transformer and VAE to the device: once the encoders are gone, so that they need not share it."""
+        """Moves transformer and VAE to the device: once the encoders are gone, so that they need not share it.
+
+        `tiled` has let go of the transformer for the encoders: it is loaded again.
+        """
+        if self.transformer.device.type == "meta":
+            self.transformer = self._load("transformer").eval()
         put(self.transformer, self.device, streamed=self.preset == "offload")
         put(self.vae, self.device)
         self.vae.use_tiling = self.preset != "full"
@@ -155,11 +166,9 @@ class VideoModel:
     @contextmanager
     def _pipeline(self, *parts: str) -> Iterator[HunyuanVideoFramepackPipeline]:
         """The diffusers pipeline with only these encoders loaded; they are gone when the block ends."""
-        if self.preset == "tiled":  # there is no room for both; `place` brings it back
-            put(self.transformer, torch.device("cpu"))
-        loaded: dict[str, Any] = {part: load_part(self.source, part, self.encoder_dtype) for part in parts}
-        if self.source.stamp() != self.stamp:
-            raise ModelError(f"{self.source.name}: its files have changed since it was loaded; load it again")
+        if self.preset == "tiled" and self.transformer.device == self.device:
+            self.transformer.to("meta")  # there is no room for both, perhaps not in main memory either
+        loaded: dict[str, Any] = {part: self._load(part) for part in parts}
         for name, part in loaded.items():
             if isinstance(part, torch.nn.Module):
                 # the image encoder is small, and its pooling head reads a layer's weights without calling it
@@ -174,6 +183,11 @@ class VideoModel:
         gc.collect()  # hooks and modules refer to each other
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
+
+    def _load(self, part: str) -> Any:
+        made = load_part(self.source, part, self.dtype if part == "transformer" else self.encoder_dtype)
+        self.source.check(self.stamp)
+        return made
 
 
 def unread_parts(tokenizer: Any, prompt: str) -> list[str]:

@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from .decode import decode, to_uint8
 
 PIECE = 3  # latent frames decoded at once: a third of the memory of whole sections in the same time (LOG.md)
+COPIED = 1 << 25  # elements of half precision that are copied to float32 at once, 128 MiB
 WINDOW = 9  # latent frames of the past that the middle block's attention sees
 
 
@@ -141,18 +142,19 @@ def _normalise(module: nn.GroupNorm, x: Tensor, memory: Memory) -> Tensor:
 
 
 def _statistics(module: nn.GroupNorm, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and variance of each channel's group, [C] float32; a group at a time, so that half precision stays small.
+    """Mean and variance of each channel's group, [C] float32; some groups at a time: copies of halves stay small.
 
     By sums and norms: on CPUs torch.var_mean takes thirty times as long.
     """
-    means, squares = [], []
-    for group in x.reshape(module.num_groups, -1):
-        values = group.float()
-        means.append(values.sum().double() / values.numel())
-        squares.append(torch.linalg.vector_norm(values).double() ** 2 / values.numel())
-    mean, square = torch.stack(means), torch.stack(squares)
+    groups = x.reshape(module.num_groups, -1)
+    size, sums, norms = groups.shape[1], [], []
+    for rows in groups.split(max(1, COPIED // size)):
+        values = rows.float()
+        sums.append(values.sum(dim=1))
+        norms.append(torch.linalg.vector_norm(values, dim=1))
+    mean = torch.cat(sums).double() / size
+    spread = (torch.cat(norms).double() ** 2 / size - mean**2).clamp_min(0)
     channels = module.num_channels // module.num_groups
-    spread = (square - mean**2).clamp_min(0)
     return mean.float().repeat_interleave(channels), spread.float().repeat_interleave(channels)
 
 

@@ -1,0 +1,100 @@
+"""What a model's files hold, every byte of them: what a rendered section says it was made with."""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import suppress
+from functools import partial
+from hashlib import blake2b
+from pathlib import Path
+from typing import TypeVar
+
+from ..errors import ModelError
+
+CACHE_VARIABLE = "FRAMEPACK_RELAX_CACHE"
+NOT_OF_IT = ("framepack_relax.json", "figures.json", "held_out.json")  # what is said about a model
+LARGE = 64 << 20  # bytes; larger files are read once, and their hash is remembered
+BLOCK = 16 << 20  # bytes, read at a time
+SETTLED = 2.0  # seconds: the coarsest clock of a file system, within which a change may leave no trace
+READERS = threading.Semaphore(4)
+T = TypeVar("T")
+
+
+def fingerprint(parts: Mapping[str, Path]) -> str:
+    """blake2b of names, sizes and contents of weights, configs and vocabularies; of a large file of its own blake2b.
+
+    Raises ModelError for a file that cannot be read.
+    """
+    files = [(part, file, file.stat().st_size) for part, file in model_files(parts)]
+    hashes = {file: in_background(partial(hash_of, file)) for _, file, size in files if size > LARGE}
+    digest = blake2b(digest_size=16)
+    for part, file, size in files:
+        digest.update(f"{part}/{file.name}:{size}\n".encode())
+        try:
+            digest.update(hashes[file].result().encode() if file in hashes else file.read_bytes())
+        except OSError as error:
+            raise ModelError(f"{file}: cannot be read ({error.strerror}); mend that or download it again") from error
+    return digest.hexdigest()
+
+
+def model_files(parts: Mapping[str, Path]) -> Iterator[tuple[str, Path]]:
+    """(part, file) of all that decides what a network gives."""
+    for part, folder in sorted(parts.items()):
+        for file in sorted(folder.iterdir()):
+            if file.suffix in (".safetensors", ".json", ".txt", ".model") and file.name not in NOT_OF_IT:
+                yield part, file
+
+
+def hash_of(file: Path) -> str:
+    """blake2b of a large file, remembered by its path, size, times and inode."""
+    before = _identity(file)
+    memory = cache_folder() / "hashes" / blake2b(repr(before).encode(), digest_size=16).hexdigest()
+    with suppress(OSError, ValueError):
+        known = memory.read_text("ascii")
+        if len(bytes.fromhex(known)) == 16:
+            return known
+    digest = blake2b(digest_size=16)
+    with READERS, file.open("rb", buffering=0) as stream:
+        block = memoryview(bytearray(BLOCK))
+        while count := stream.readinto(block):
+            digest.update(block[:count])
+    if before == _identity(file) and time.time() - file.stat().st_ctime > SETTLED:
+        _remember(memory, digest.hexdigest())
+    return digest.hexdigest()
+
+
+def _identity(file: Path) -> tuple[str, int, int, int, int]:
+    """By which a file is known again; ctime shows a change behind a restored mtime."""
+    stat = file.stat()
+    return str(file.resolve()), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino
+
+
+def _remember(memory: Path, text: str) -> None:
+    """Where the cache cannot be written the next load takes longer; that is all."""
+    part = memory.with_name(f"{memory.name}.{os.getpid()}.{threading.get_ident()}.part")
+    with suppress(OSError):
+        memory.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(text, "ascii")
+        os.replace(part, memory)
+
+
+def cache_folder() -> Path:
+    """$FRAMEPACK_RELAX_CACHE, else framepack-relax in the user's cache."""
+    caches = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return Path(os.environ.get(CACHE_VARIABLE) or os.path.join(caches, "framepack-relax"))
+
+
+def in_background(work: Callable[[], T]) -> Future[T]:
+    """What `work` gives or raises, from a thread that ends with the program."""
+    future: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return future
