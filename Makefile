@@ -1,8 +1,9 @@
 # make demo: installs into .venv and renders a film on the CPU.  make test: installs and runs the tests.
+# make drill: rehearses scripts/gpu/drill.sh on the CPU.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check clean
+.PHONY: demo test check drill clean
 
 demo: .venv/installed
 	$(BIN)/framepack-relax render storyboards/backflip.yaml --out out/backflip
@@ -14,6 +15,9 @@ check: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+drill: .venv/installed-dev
+	PYTHON="$(CURDIR)/$(BIN)/python" scripts/gpu/drill.sh --cpu --train
 
 .venv/bin/pip:
 	$(PYTHON) -m venv .venv

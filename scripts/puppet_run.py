@@ -5,8 +5,11 @@ import json
 import logging
 import math
 import os
+import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -174,6 +177,17 @@ class Checkpoints:
         self.model.load_state_dict(self.average.state_dict())
 
 
+@contextmanager
+def finishing_the_step() -> Iterator[threading.Event]:
+    """Ctrl-C sets the event instead of stopping in the middle of a step."""
+    asked = threading.Event()
+    before = signal.signal(signal.SIGINT, lambda *_: asked.set())
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def train(
     module: nn.Module,
     loss_of: Callable[[int, np.random.Generator], Tensor],
@@ -187,20 +201,27 @@ def train(
     ema: float = 0.999,
     largest_gradient: float = 1.0,
 ) -> None:
-    """Trains in place on the loss of (step, rng) in bf16 autocast; resumes from `folder`, leaves averaged weights."""
+    """Trains in place on the loss of (step, rng) in bf16 autocast; resumes from `folder`, leaves averaged weights.
+
+    Raises KeyboardInterrupt after Ctrl-C, when the step under way is done and saved.
+    """
     module.to(device).train()
     optimizer = MuonAdamW(module, lr=lr, weight_decay=weight_decay)
     keep = Checkpoints(folder, module, optimizer, ema=ema)
     begun, first = time.time(), keep.resume()
     rng = seed_everything(seed, first)
-    for step in range(first, steps):
-        started = time.time()
-        with torch.autocast(device, dtype=torch.bfloat16):
-            loss = loss_of(step, rng)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(module.parameters(), largest_gradient)
-        optimizer.step(lr * cosine(step, steps, warmup=min(100, steps // 10)))
-        keep.after(step, loss, time.time() - started)
-        if step % 50 == 0 or step == steps - 1:
-            log.info("%s step %d/%d loss %.4f %.0fs", folder.name, step, steps, keep.loss, time.time() - begun)
+    with finishing_the_step() as asked:
+        for step in range(first, steps):
+            started = time.time()
+            with torch.autocast(device, dtype=torch.bfloat16):
+                loss = loss_of(step, rng)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(module.parameters(), largest_gradient)
+            optimizer.step(lr * cosine(step, steps, warmup=min(100, steps // 10)))
+            keep.after(step, loss, time.time() - started)
+            if step % 50 == 0 or step == steps - 1:
+                log.info("%s step %d/%d loss %.4f %.0fs", folder.name, step, steps, keep.loss, time.time() - begun)
+            if asked.is_set():
+                keep.save(step)
+                raise KeyboardInterrupt
     keep.finish(max(first, steps))

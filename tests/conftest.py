@@ -25,6 +25,19 @@ FACTS = {
 }
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--device", default="cuda", help="where the tests marked gpu run; cpu rehearses them")
+
+
+@pytest.fixture(scope="session")
+def device(pytestconfig: pytest.Config) -> str:
+    """Of the tests marked gpu."""
+    name = str(pytestconfig.getoption("device"))
+    if name == "cuda" and not torch.cuda.is_available():
+        pytest.skip("PyTorch sees no CUDA device here")
+    return name
+
+
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model folder with random weights, strong enough that conditions matter."""

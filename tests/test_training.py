@@ -1,8 +1,10 @@
 """The training script end to end at smoke size: it learns, resumes, and writes a folder that the pipeline opens."""
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 
 import numpy as np
@@ -40,6 +42,22 @@ def test_training_learns_resumes_and_exports(pytestconfig, tmp_path):
     assert losses(tmp_path / "vae-frames") == frames, "a finished stage is not trained again"
     assert losses(tmp_path / "vae") == clips and len(clips) == 10
     assert "restored" in again.stderr
+
+
+@pytest.mark.slow
+def test_ctrl_c_saves_the_step_under_way_and_the_next_start_goes_on_from_it(pytestconfig, tmp_path):
+    script = pytestconfig.rootpath / "scripts" / "train_puppet.py"
+    command = [sys.executable, script, "--smoke", "--device", "cpu", "--out", tmp_path, "--stage", "vae"]
+    done, saved = tmp_path / "vae-frames" / "losses.jsonl", tmp_path / "vae-frames" / "last.pt"
+    training = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    while not done.exists() and training.poll() is None:
+        time.sleep(0.1)
+    training.send_signal(signal.SIGINT)
+    assert training.wait(60) != 0
+    steps = len(losses(tmp_path / "vae-frames"))
+    assert torch.load(saved, weights_only=True)["step"] == steps - 1 < 159
+    subprocess.run(command, check=True, capture_output=True)
+    assert len(losses(tmp_path / "vae-frames")) == 160, "no step is done twice"
 
 
 @pytest.mark.slow

@@ -8,13 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import av
 import cv2
 import numpy as np
-from av import FFmpegError
 from numpy.typing import NDArray
 
 from ..errors import EvaluationError
+from ..video.writer import decoded, opened
 from .mistakes import try_all
 
 TAG = "framepack_relax"  # of the mp4
@@ -59,13 +58,13 @@ class Film:
 def read_film(path: Path) -> Film:
     """Any video that FFmpeg reads. Raises EvaluationError."""
     try:
-        with av.open(str(path)) as container:
+        with opened(path) as container:
             if not container.streams.video:
                 raise EvaluationError(f"{path}: holds no video")
             tags = dict(container.metadata)
             rate = container.streams.video[0].average_rate
-            frames = [_small(frame.to_ndarray(format="rgb24")) for frame in container.decode(video=0)]
-    except (OSError, FFmpegError) as error:
+            frames = [_small(frame) for frame in decoded(container)]
+    except OSError as error:
         raise EvaluationError(f"{path}: cannot be read as a film ({error.strerror or error})") from error
     if not frames or not rate:
         raise EvaluationError(f"{path}: holds no frames; render it again")

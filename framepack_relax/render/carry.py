@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from av import FFmpegError
 from PIL import Image
 
 from ..errors import RenderError
@@ -17,7 +16,6 @@ from ..plan.facts import ModelFacts
 from ..plan.renderplan import RenderPlan
 from ..plan.settings import settle_profile
 from ..storyboard import Storyboard, dump_storyboard, parse_storyboard
-from ..video.writer import read_metadata
 from .folder import RunFolder, difference, made_with
 from .status import STORY
 
@@ -53,10 +51,10 @@ def write_story(
 def restore(film: Path, out: Path) -> Path:
     """Writes `out`/story.yaml and its images from the tags of `film`, which is untrusted input; gives the path."""
     try:
-        tags = read_metadata(film)
+        tags = _tags(film)
         text = tags[STORYBOARD_TAG]
         images = {str(k): base64.b64decode(v, validate=True) for k, v in json.loads(tags[IMAGES_TAG]).items()}
-    except (OSError, FFmpegError) as error:
+    except OSError as error:
         raise RenderError(f"{film}: cannot be read as a film ({error.strerror or error})") from error
     except (KeyError, ValueError, AttributeError, TypeError, RecursionError) as error:
         raise RenderError(
@@ -77,10 +75,16 @@ def restore(film: Path, out: Path) -> Path:
 def provenance(film: Path) -> dict[str, Any]:
     """What a film says made it: weights, dtype, device, versions; what it does not say is absent."""
     try:
-        facts = json.loads(read_metadata(film).get(FACTS_TAG, "{}"))
+        facts = json.loads(_tags(film).get(FACTS_TAG, "{}"))
         return {name: facts[name] for name in ("weights", "dtype", "device", "versions") if name in facts}
-    except (OSError, FFmpegError, ValueError, TypeError, RecursionError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return {}
+
+
+def _tags(film: Path) -> dict[str, str]:
+    from ..video.writer import read_metadata  # needs PyAV
+
+    return read_metadata(film)
 
 
 def what_differs(film: Path, model: VideoModel) -> str:

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from av import FFmpegError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -236,7 +235,7 @@ def writing(place: Path, what: str = "cannot be written", cure: str = MEND) -> I
     """Turns a full disk and its like into one message."""
     try:
         yield
-    except (OSError, FFmpegError) as error:
+    except OSError as error:
         raise RenderError(f"{place}: {what} ({error.strerror or error}); {cure}") from error
 
 

@@ -35,7 +35,6 @@ from ..video.curves import save_curves
 from ..video.decode import BlendDecoder
 from ..video.motion import MotionMeter
 from ..video.stream import StreamDecoder
-from ..video.writer import Mp4Writer
 from .carry import write_story
 from .folder import Link, RunFolder, digest, section_facts, writing
 from .report import caption, film_report, film_tags, section_report
@@ -124,6 +123,8 @@ def render(
     Raises StoryboardError, ModelError or RenderError before the first section wherever it can be known by then. While
     it works, `out`/video.part.mp4 is a film that can be played up to the last section.
     """
+    from ..video.writer import Mp4Writer  # needs PyAV, which `stream` can do without
+
     begun = time.perf_counter()
     with _begun(story, Path(out), model, options) as work:
         plan, folder, film = work.plan, work.folder, work.folder.path / "video.mp4"

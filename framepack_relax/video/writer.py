@@ -4,25 +4,40 @@ While it is written the film is a fragmented mp4 beside its final name, playable
 at the end its packets are copied into an ordinary mp4 with the index in front.
 
 Colours are converted to and tagged as BT.709: untagged, players guess the matrix by the height of the film.
+This module alone knows PyAV. It is imported where a film is written or read, and its errors leave it as OSError.
 """
 
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
-from av import FFmpegError
-from av.container import OutputContainer
-from av.video.codeccontext import VideoCodecContext
-from av.video.stream import VideoStream
 from numpy.typing import NDArray
+
+from ..errors import RenderError
+
+try:
+    import av
+    from av.container import InputContainer, OutputContainer
+    from av.video.codeccontext import VideoCodecContext
+    from av.video.stream import VideoStream
+except ModuleNotFoundError as error:
+    raise RenderError(f"{error.name} is not installed, and films need it: pip install av") from error
 
 THREADS = 1  # more would slice frames by the machine's core count and change the bits
 # no look-ahead: with it one encode in 150 of the same frames gave other packets (LOG.md)
 X264 = "open-gop=0:sync-lookahead=0:rc-lookahead=0:mbtree=0:range=tv:colorprim=bt709:transfer=bt709:colormatrix=bt709"
+
+
+@contextmanager
+def _as_os_errors() -> Iterator[None]:
+    """FFmpeg's errors, of which not all are OSErrors, under the same number, with the same words."""
+    try:
+        yield
+    except av.FFmpegError as error:
+        raise OSError(error.errno, error.strerror, error.filename) from error
 
 
 class Mp4Writer:
@@ -33,6 +48,7 @@ class Mp4Writer:
     `crf` is H.264's quality, 0..51; `metadata` may hold any keys and any text, and the film has it as it is at the end.
     """
 
+    @_as_os_errors()
     def __init__(self, path: Path, *, fps: int, size: tuple[int, int], crf: int, metadata: Mapping[str, str]) -> None:
         self.path, self.part = path, path.with_name(f"{path.stem}.part{path.suffix}")
         self.growing = path.with_name(f"{path.stem}.part-again{path.suffix}") if self.part.exists() else self.part
@@ -56,6 +72,7 @@ class Mp4Writer:
         codec.time_base = Fraction(1, self.fps)
         codec.thread_count = THREADS
 
+    @_as_os_errors()
     def write(self, frames: NDArray[np.uint8]) -> None:
         """Appends frames; the first of them becomes a key frame."""
         for packet in self._encode(frames):
@@ -86,6 +103,7 @@ class Mp4Writer:
     def __enter__(self) -> "Mp4Writer":
         return self
 
+    @_as_os_errors()
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Closes the part; unless there was an exception it becomes the film."""
         if kind is None:
@@ -94,7 +112,7 @@ class Mp4Writer:
             for file in {self.growing, self.part}:
                 file.unlink(missing_ok=True)
         else:
-            with suppress(FFmpegError, OSError):  # the error that is under way says more
+            with suppress(av.FFmpegError, OSError):  # the error that is under way says more
                 self.container.close()
 
 
@@ -116,14 +134,26 @@ def _with_index_in_front(part: Path, path: Path, metadata: Mapping[str, str]) ->
         whole.unlink(missing_ok=True)
 
 
+@contextmanager
+def opened(path: Path) -> Iterator[InputContainer]:
+    """A film to be read. Raises OSError."""
+    with _as_os_errors(), av.open(str(path)) as container:
+        yield container
+
+
 def read_metadata(path: Path) -> dict[str, str]:
     """The tags of a film."""
-    with av.open(str(path)) as container:
+    with opened(path) as container:
         return dict(container.metadata)
 
 
 def read_frames(path: Path) -> Iterator[NDArray[np.uint8]]:
     """The frames of a film, [H, W, 3] uint8 RGB each."""
-    with av.open(str(path)) as container:
-        for frame in container.decode(video=0):
-            yield frame.to_ndarray(format="rgb24")
+    with opened(path) as container:
+        yield from decoded(container)
+
+
+def decoded(container: InputContainer) -> Iterator[NDArray[np.uint8]]:
+    """The frames of an opened film, [H, W, 3] uint8 RGB each."""
+    for frame in container.decode(video=0):
+        yield np.asarray(frame.to_ndarray(format="rgb24"), dtype=np.uint8)

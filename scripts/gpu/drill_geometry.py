@@ -1,0 +1,271 @@
+"""The drill's second part: FramePack's full geometry with random weights; what a pass, an edit and a decode cost.
+
+python scripts/gpu/drill_geometry.py RESULT.json [--cpu]
+
+Weights are drawn on the device. Their values say nothing of quality, and kernels take as long with them as with others.
+"""
+
+import sys
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoFramepackTransformer3DModel
+from diffusers.models.attention_dispatch import attention_backend, dispatch_attention_fn
+from drill_record import Record, Stopwatch, laps, spread, with_peak
+from torch import Tensor, nn
+
+from framepack_relax.models.catalog import Source, model_facts
+from framepack_relax.models.layout import packed_segments
+from framepack_relax.models.loader import encoder_dtype
+from framepack_relax.models.memory import peak_bytes
+from framepack_relax.models.parts import PRESETS, Preset
+from framepack_relax.models.video_model import History, StartCondition, TextCondition, VideoModel
+from framepack_relax.plan.grid import SECTION_LATENTS, Size
+from framepack_relax.plan.history import HISTORY
+from framepack_relax.plan.planner import make_plan
+from framepack_relax.plan.renderplan import SectionPlan
+from framepack_relax.sampling.section import gather_history, sample_section, section_noise
+from framepack_relax.storyboard import Relax, Scene, storyboard_from_scenes
+from framepack_relax.video.stream import StreamDecoder
+
+Networks = tuple[HunyuanVideoFramepackTransformer3DModel, AutoencoderKLHunyuanVideo]
+IMAGE = Path(__file__).parents[2] / "storyboards" / "rooftop.png"
+BACKENDS = ("native", "_native_cudnn", "_native_flash", "_native_efficient", "xformers")
+SECTION = 1.2  # s of film
+RELAXED: Mapping[str, Relax] = {
+    "plain": Relax(),
+    "blur": Relax(blur=0.6),
+    "bias": Relax(bias=0.5),
+    "context": Relax(target=("context",), beta=1, schedule="mean"),  # a second pass in every step
+    "plain again": Relax(),
+}
+
+
+def framepack() -> Networks:
+    """The real configurations: 20 + 40 blocks, 24 heads of 128; the VAE of HunyuanVideo."""
+    transformer = HunyuanVideoFramepackTransformer3DModel(has_image_proj=True, has_clean_x_embedder=True)
+    return transformer, AutoencoderKLHunyuanVideo()
+
+
+def toy() -> Networks:
+    """The same classes, hardly any weights, and tiles as small."""
+    from puppet_parts import Sizes, build_transformer, build_vae  # in scripts/, where drill.sh looks too
+
+    vae = build_vae(Sizes.tiny())
+    vae.tile_sample_min_height = vae.tile_sample_min_width = 24
+    vae.tile_sample_stride_height = vae.tile_sample_stride_width = 16
+    return build_transformer(Sizes.tiny()), vae
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """What is measured where."""
+
+    device: torch.device
+    dtype: torch.dtype = torch.bfloat16
+    networks: Callable[[], Networks] = framepack
+    size: Size = (640, 608)
+    prompt_tokens: tuple[int, int] = (128, 256)  # that are read, of how many
+    image_tokens: int = 729
+    matrix: int = 8192
+    steps: int = 6
+    repeats: int = 7
+    sections: int = 3  # to decode
+
+
+def rehearsal() -> Setup:
+    return Setup(
+        device=torch.device("cpu"), dtype=torch.float32, networks=toy, size=(32, 32), prompt_tokens=(8, 16),
+        image_tokens=4, matrix=256, steps=3, repeats=3, sections=2,
+    )  # fmt: skip
+
+
+def pass_flops(transformer: HunyuanVideoFramepackTransformer3DModel, tokens: int) -> int:
+    """Floating-point operations of a forward pass; a product with its addition counts as two.
+
+    For each of S tokens a block multiplies by 12 D^2 weights (4 of attention, 8 of the MLP) and attends with 2 S D
+    products. What is not in the blocks is under 0.1 %.
+    """
+    config = transformer.config
+    width = config.num_attention_heads * config.attention_head_dim
+    return (config.num_layers + config.num_single_layers) * (24 * width**2 * tokens + 4 * width * tokens**2)
+
+
+def draw_weights(module: nn.Module, dtype: torch.dtype, device: torch.device) -> nn.Module:
+    """Moves a module from the meta device: norms at 1, biases at 0, all else normal with deviation .02."""
+    assert not list(module.buffers()), "what is not a parameter would stay undefined"
+    nn.Module.to(module, dtype).to_empty(device=device).eval().requires_grad_(False)
+    for name, values in module.named_parameters():
+        if values.ndim > 1:
+            values.normal_(std=0.02)
+        else:
+            values.fill_(float(name.endswith("weight")))
+    return module
+
+
+def random_model(setup: Setup) -> VideoModel:
+    with torch.device("meta"):
+        transformer, vae = setup.networks()
+    beside = encoder_dtype(setup.dtype, setup.device)
+    reading: Future[str] = Future()
+    reading.set_result("random weights")
+    return VideoModel(
+        facts=replace(model_facts("framepack-f1"), profile=None),
+        source=Source(name="random weights", parts={}),
+        reading=reading,
+        stamp=(),
+        transformer=draw_weights(transformer, setup.dtype, setup.device),
+        vae=draw_weights(vae, beside, setup.device),
+        device=setup.device,
+        dtype=setup.dtype,
+        encoder_dtype=beside,
+    )
+
+
+def matrix_product(setup: Setup) -> dict[str, float]:
+    """The most that matrix products reach here: two random square matrices."""
+    left, right = torch.randn(2, setup.matrix, setup.matrix, device=setup.device, dtype=setup.dtype)
+    took = spread(laps(lambda: left @ right, 20, setup.device))
+    return {"size": setup.matrix, **took, "tflops": 2 * setup.matrix**3 / took["seconds"] / 1e12}
+
+
+class Geometry:
+    """A model with random weights, and the inputs of a section in the middle of a shot."""
+
+    def __init__(self, setup: Setup) -> None:
+        self.setup, self.model = setup, random_model(setup)
+        config, (width, height) = self.model.transformer.config, setup.size
+        torch.manual_seed(0)
+
+        def draw(*shape: int) -> Tensor:
+            return torch.randn(shape, device=setup.device)
+
+        def latent_frames(count: int) -> Tensor:
+            return draw(1, config.in_channels, count, height // 8, width // 8)
+
+        read, tokens = setup.prompt_tokens
+        self.text = TextCondition(
+            tokens=draw(1, tokens, config.text_embed_dim).to(setup.dtype),
+            mask=(torch.arange(tokens, device=setup.device) < read).to(setup.dtype)[None],
+            pooled=draw(1, config.pooled_projection_dim).to(setup.dtype),
+        )
+        image_tokens = draw(1, setup.image_tokens, config.image_proj_dim).to(setup.dtype)
+        self.start = StartCondition(latent=latent_frames(1), tokens=image_tokens)
+        self.latents = latent_frames(SECTION_LATENTS * setup.sections)
+        scenes = [Scene(id="past", prompt="it stands", seconds=SECTION * -(-HISTORY // SECTION_LATENTS))]
+        for number, relax in enumerate(RELAXED.values()):
+            scenes.append(Scene(id=f"s{number}", prompt="it stands", seconds=SECTION, relax=relax))
+        board = storyboard_from_scenes(scenes, image=str(IMAGE), size=setup.size, steps=setup.steps, profile="paper")
+        self.plan = make_plan(board, self.model.facts)
+        self.sections = dict(zip(RELAXED, self.plan.sections[-len(RELAXED) :], strict=True))
+        self.past = {place: latent_frames(1) for place in range(SECTION_LATENTS * len(self.plan.sections) + 1)}
+
+    @property
+    def section(self) -> SectionPlan:
+        return self.sections["plain"]
+
+    def history(self, section: SectionPlan) -> History:
+        return gather_history(section.history, self.past, self.start.latent)
+
+    def velocity(self) -> Tensor:
+        """One forward pass."""
+        return self.model.velocity(
+            self.latents[:, :, :SECTION_LATENTS], sigma=0.9, embedded_scale=10.0, text=self.text,
+            image_tokens=self.start.tokens, history=self.history(self.section),
+        )  # fmt: skip
+
+    def tokens(self) -> int:
+        """Of the joint sequence: video, image, and the part of the prompt that is read."""
+        width, height = self.setup.size
+        video = sum(segment.tokens for segment in packed_segments(self.section.history, height // 8, width // 8))
+        return video + self.setup.image_tokens + self.setup.prompt_tokens[0]
+
+    def forward(self) -> dict[str, float]:
+        """The bare pass, at rest."""
+        took = spread(laps(self.velocity, self.setup.repeats, self.setup.device))
+        if not torch.isfinite(self.velocity()).all():
+            raise ArithmeticError("a pass gives NaN or infinity")
+        flops = pass_flops(self.model.transformer, self.tokens()) / 1e12
+        return {"tokens": self.tokens(), "tflop": flops, **took, "tflops": flops / took["seconds"]}
+
+    def steps(self, name: str) -> dict[str, float]:
+        """A step of a section as it is rendered, with its solver and guidance; and its passes."""
+        section, watch = self.sections[name], Stopwatch(self.setup.device)
+        watch.mark()
+        result = sample_section(
+            self.model, section, sampler=self.plan.sampler, order=self.plan.order, start=self.start, text=self.text,
+            negative=self.text, history=self.history(section), on_step=lambda step: watch.mark(),
+            noise=section_noise(section.seed, self.model.latent_channels, self.setup.size),
+        )  # fmt: skip
+        return {**spread(watch.laps()[1:]), "passes": sum(result.forwards.values()) / len(section.sigmas)}
+
+    def attention(self, backend: str) -> dict[str, Any]:
+        """The joint attention of a block by a backend of diffusers, without and with a bias on its keys.
+
+        `error` is rms against float32, over the rms of that, for some queries. What a backend cannot do it says.
+        """
+        config = self.model.transformer.config
+        shape = (1, self.tokens(), config.num_attention_heads, config.attention_head_dim)
+        query, key, value = torch.randn(3, *shape, device=self.setup.device, dtype=self.setup.dtype)
+        room = torch.zeros(1, 1, 1, -(-shape[1] // 8) * 8, device=self.setup.device, dtype=self.setup.dtype)
+        bias = room[..., : shape[1]]  # xformers wants rows that begin at multiples of 8
+        bias[..., : shape[1] // 4] = -0.7
+        said: dict[str, Any] = {}
+        for name, mask in (("plain", None), ("biased", bias)):
+            call = partial(dispatch_attention_fn, query, key, value, attn_mask=mask)
+            try:
+                with attention_backend(backend):
+                    took = spread(laps(call, self.setup.repeats, self.setup.device))
+                    out = call()[:, :256].float()
+            except (RuntimeError, ValueError, NotImplementedError, ImportError) as error:
+                said[name] = {"refused": f"{type(error).__name__}: {error}".splitlines()[0][:120]}
+                continue
+            exact = [x.float().transpose(1, 2) for x in (query[:, :256], key, value)]
+            whole = None if mask is None else mask.float()
+            wanted = nn.functional.scaled_dot_product_attention(*exact, attn_mask=whole).transpose(1, 2)
+            said[name] = {**took, "error": float((out - wanted).norm() / wanted.norm())}
+        return said
+
+    def preset(self, preset: Preset) -> dict[str, Any]:
+        """A pass and the decode of sections by the stream, with what lies on the GPU; peaks against the estimate."""
+        self.model.preset = preset
+        self.model.place()
+        device = self.setup.device
+        took, pass_peak = with_peak(lambda: laps(self.velocity, 2, device), device)
+        decoder = StreamDecoder(self.model.vae, start=self.start.latent, rest=self.model.rest)
+        pieces = iter(self.latents.split(SECTION_LATENTS, dim=2))  # the first has a frame more and no past: it warms up
+        decoded, decode_peak = with_peak(
+            lambda: laps(lambda: decoder.push(next(pieces)), self.setup.sections - 1, device), device
+        )
+        estimate = peak_bytes(self.model, preset, self.section.history, self.setup.size)
+        passes, decodes = spread(took), spread(decoded)
+        return {"pass": passes, "decode": decodes, "pass_peak": pass_peak, "decode_peak": decode_peak,
+                "estimate": estimate}  # fmt: skip
+
+
+def main(file: str, *options: str) -> int:
+    if "--cpu" in options:
+        torch.set_num_threads(1)  # of so little work two make more
+    setup = rehearsal() if "--cpu" in options else Setup(device=torch.device("cuda"))
+    record = Record(Path(file), setup.device)
+    record.measure("matrix product", lambda: matrix_product(setup))
+    geometry = Geometry(setup)
+    record.put("size", setup.size)
+    record.measure("forward", geometry.forward)
+    record.measure("memory full", partial(geometry.preset, "full"))
+    for name in RELAXED:
+        record.measure(f"step {name}", partial(geometry.steps, name))
+    for backend in BACKENDS:
+        record.measure(f"attention {backend}", partial(geometry.attention, backend))
+    for preset in PRESETS[1:]:  # offloaded weights do not come back, so that is the last
+        record.measure(f"memory {preset}", partial(geometry.preset, preset))
+    return record.finish()
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
