@@ -20,6 +20,7 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+BEST_CRF = 1  # 0 is lossless, in a profile (High 4:4:4 Predictive) that browsers and QuickTime do not play
 THREADS = 1  # more would slice frames by the machine's core count and change the bits
 # no look-ahead: with it one encode in 150 of the same frames gave other packets (LOG.md)
 X264 = "open-gop=0:sync-lookahead=0:rc-lookahead=0:mbtree=0:range=tv:colorprim=bt709:transfer=bt709:colormatrix=bt709"
@@ -30,7 +31,8 @@ class Mp4Writer:
 
     After an exception, and after a kill, the part stays and can be played; the next writer lets it stand until it has
     written as much itself. No frame is kept in memory.
-    `crf` is H.264's quality, 0..51; `metadata` may hold any keys and any text, and the film has it as it is at the end.
+    `crf` is H.264's quality, 1..51 (0 is taken for 1); `metadata` may hold any keys and any text, and the film has it
+    as it is at the end.
     """
 
     def __init__(self, path: Path, *, fps: int, size: tuple[int, int], crf: int, metadata: Mapping[str, str]) -> None:
@@ -48,7 +50,7 @@ class Mp4Writer:
 
     def _options(self) -> dict[str, str]:
         # no B-frames: presentation order is decoding order, so that chunks can be joined
-        return {"crf": str(self.crf), "preset": "medium", "bf": "0", "g": "36", "x264-params": X264}
+        return {"crf": str(max(self.crf, BEST_CRF)), "preset": "medium", "bf": "0", "g": "36", "x264-params": X264}
 
     def _set_up(self, codec: VideoCodecContext) -> None:
         codec.width, codec.height = self.size
