@@ -8,16 +8,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from av import FFmpegError
 from PIL import Image
 
-from ..errors import RenderError
+from ..errors import FilmError, RenderError
 from ..models.video_model import VideoModel
 from ..plan.facts import ModelFacts
 from ..plan.renderplan import RenderPlan
 from ..plan.settings import settle_profile
 from ..storyboard import Storyboard, dump_storyboard, parse_storyboard
-from ..video.writer import read_metadata
+from ..video.reader import read_metadata
 from .folder import RunFolder, difference, made_with
 from .status import STORY
 
@@ -52,12 +51,10 @@ def write_story(
 
 def restore(film: Path, out: Path) -> Path:
     """Writes `out`/story.yaml and its images from the tags of `film`, which is untrusted input; gives the path."""
+    tags = read_metadata(film)
     try:
-        tags = read_metadata(film)
         text = tags[STORYBOARD_TAG]
         images = {str(k): base64.b64decode(v, validate=True) for k, v in json.loads(tags[IMAGES_TAG]).items()}
-    except (OSError, FFmpegError) as error:
-        raise RenderError(f"{film}: cannot be read as a film ({error.strerror or error})") from error
     except (KeyError, ValueError, AttributeError, TypeError, RecursionError) as error:
         raise RenderError(
             f"{film}: holds no storyboard; only films that framepack-relax wrote, and no program has saved anew, do"
@@ -79,7 +76,7 @@ def provenance(film: Path) -> dict[str, Any]:
     try:
         facts = json.loads(read_metadata(film).get(FACTS_TAG, "{}"))
         return {name: facts[name] for name in ("weights", "dtype", "device", "versions") if name in facts}
-    except (OSError, FFmpegError, ValueError, TypeError, RecursionError):
+    except (FilmError, ValueError, TypeError, RecursionError):
         return {}
 
 

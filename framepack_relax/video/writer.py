@@ -116,16 +116,3 @@ def _with_index_in_front(part: Path, path: Path, metadata: Mapping[str, str]) ->
         os.replace(whole, path)
     finally:
         whole.unlink(missing_ok=True)
-
-
-def read_metadata(path: Path) -> dict[str, str]:
-    """The tags of a film."""
-    with av.open(str(path)) as container:
-        return dict(container.metadata)
-
-
-def read_frames(path: Path) -> Iterator[NDArray[np.uint8]]:
-    """The frames of a film, [H, W, 3] uint8 RGB each."""
-    with av.open(str(path)) as container:
-        for frame in container.decode(video=0):
-            yield frame.to_ndarray(format="rgb24")
