@@ -1,14 +1,18 @@
-# make demo: installs into .venv and renders a film on the CPU.  make test: installs and runs the tests.
+# make demo: installs into .venv and renders a film on the CPU.  make test: installs and runs the tests; make test-all:
+# those that train networks too.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check clean
+.PHONY: demo test test-all check clean
 
 demo: .venv/installed
 	$(BIN)/framepack-relax render storyboards/backflip.yaml --out out/backflip
 
 test: .venv/installed-dev
 	$(BIN)/python -m pytest
+
+test-all: .venv/installed-dev
+	$(BIN)/python -m pytest -m 'not soak'
 
 check: .venv/installed-dev
 	$(BIN)/ruff check .
