@@ -1,15 +1,18 @@
-# make demo: installs into .venv and renders a film on the CPU.  make test: installs and runs the tests.
-# make drill: rehearses scripts/gpu/drill.sh on the CPU.
+# make demo: installs into .venv and renders a film on the CPU.  make test: installs and runs the tests; make test-all:
+# those that train networks too; make drill: rehearses scripts/gpu/drill.sh on the CPU.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check drill clean
+.PHONY: demo test test-all check drill clean
 
 demo: .venv/installed
 	$(BIN)/framepack-relax render storyboards/backflip.yaml --out out/backflip
 
 test: .venv/installed-dev
 	$(BIN)/python -m pytest
+
+test-all: .venv/installed-dev
+	$(BIN)/python -m pytest -m 'not soak'
 
 check: .venv/installed-dev
 	$(BIN)/ruff check .

@@ -4,7 +4,8 @@
     ├── StoryboardError     mistakes of a storyboard, all of them at once, each with its place
     ├── ModelError          a model that is not there, is incomplete, or does not fit the storyboard
     ├── RenderError         a render that cannot start or go on (output folder, image, numbers)
-    └── EvaluationError     a film that cannot be measured, or an instrument that is not there
+    ├── EvaluationError     a film that cannot be measured, or an instrument that is not there
+    └── FilmError           both of these: a file that cannot be read as a film
 
 The command line prints them without a traceback and exits with code 2. Anything else is a bug of ours.
 """
@@ -50,3 +51,7 @@ class RenderError(RelaxError):
 
 class EvaluationError(RelaxError):
     """A film that cannot be measured, or an instrument that is not there."""
+
+
+class FilmError(RenderError, EvaluationError):
+    """A file that cannot be read as a film, wherever one is asked for."""

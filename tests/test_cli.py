@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from framepack_relax.video.writer import read_frames
+from framepack_relax.video.reader import read_frames
 
 SCENES = "  - {id: calm, prompt: a red figure stands still, seconds: 2.4}\n"
 

@@ -15,6 +15,7 @@ def said():
     return drawn.measure(4)
 
 
+@pytest.mark.slow
 def test_most_failures_are_called_by_their_name(said):
     assert list(said) == ["sound", "static", "freeze", "snap-back", "chaos", "over-relaxed", "collapse"]
     assert all(row[kind] >= 2 for kind, row in said.items())

@@ -71,6 +71,7 @@ def test_training_learns_resumes_and_its_folders_open_like_the_hubs(pytestconfig
     assert cosines.shape == (40, 2) and np.abs(cosines).max() <= 1
 
 
+@pytest.mark.slow
 def test_the_packaged_action_judge_names_clips_it_has_not_seen():
     pixels, labels, _ = clips(np.random.default_rng(4242), 30, frames=64, span=64, size=96)
     frames = ((pixels.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 1, 3, 4, 2).numpy()

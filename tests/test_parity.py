@@ -94,7 +94,7 @@ def test_latents_at_rest_are_the_pipelines_bit_for_bit(pair, tmp_path, order, se
 
 
 @pytest.mark.parametrize("order", ["forward", "inverted"])
-@pytest.mark.parametrize("sections", [1, 4])
+@pytest.mark.parametrize("sections", [1, pytest.param(4, marks=pytest.mark.slow)])
 def test_frames_are_the_pipelines(pair, tmp_path, order, sections):
     """uint8 frames within half a level of the pipeline's floats."""
     wanted = theirs(pair, order, sections, 1.0, "np")[0]

@@ -14,7 +14,7 @@ from PIL import Image
 import framepack_relax as fr
 from framepack_relax.evaluate.sweep import read_rows
 from framepack_relax.models.catalog import FIGURES, PUPPET, find
-from framepack_relax.video.writer import read_frames
+from framepack_relax.video.reader import read_frames
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +50,7 @@ def test_the_folder_is_small_and_holds_no_pickle():
     assert json.loads((PUPPET / "framepack_relax.json").read_text())["order"] == "forward"
 
 
+@pytest.mark.slow
 def test_a_moving_scene_moves_and_a_calm_one_does_not(pytestconfig, tmp_path):
     """Seen from outside, on a few steps: more change under 'walks' than under 'stands still', same colours."""
     board = pytestconfig.rootpath / "storyboards" / "red-beach.png"

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 import framepack_relax as fr
 from framepack_relax.render.loop import Watcher, render
 from framepack_relax.storyboard import parse_storyboard
-from framepack_relax.video.writer import read_frames, read_metadata
+from framepack_relax.video.reader import read_frames, read_metadata
 
 FILM = """
   - {id: calm, prompt: a red figure stands still, seconds: 2.4}

@@ -20,6 +20,7 @@ def rows():
     return read_rows(results.FILMS)
 
 
+@pytest.mark.slow
 def test_results_are_up_to_date_with_their_films(rows):
     assert (ROOT / "RESULTS.md").read_text(encoding="utf8") == results.text(rows), "run python scripts/results.py"
 

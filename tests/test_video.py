@@ -1,6 +1,7 @@
 """The mp4 on disk, pictures of a film and the measure of motion."""
 
 import shutil
+from itertools import product
 
 import av
 import numpy as np
@@ -10,7 +11,8 @@ from PIL import Image, ImageFont
 from framepack_relax.video.contact import ContactSheet, fit_line
 from framepack_relax.video.curves import save_curves
 from framepack_relax.video.motion import MotionMeter
-from framepack_relax.video.writer import Mp4Writer, read_frames, read_metadata
+from framepack_relax.video.reader import read_frames, read_metadata
+from framepack_relax.video.writer import Mp4Writer
 
 
 def moving_square(frames, step, size=64, side=12):
@@ -78,10 +80,41 @@ def test_colours_are_tagged_and_kept(tmp_path):
         assert (frame.colorspace, frame.color_primaries, frame.color_trc, frame.color_range) == (*[bt709] * 3, limited)
 
 
-def test_the_index_comes_before_the_frames(tmp_path):
-    write(tmp_path / "film.mp4", [moving_square(8, 1)])
-    data = (tmp_path / "film.mp4").read_bytes()
-    assert 0 < data.index(b"moov") < data.index(b"mdat")
+LEVELS = {  # macroblocks a frame and a second, H.264 table A-1
+    level: most
+    for level, *most in (
+        *[(10, 99, 1485), (11, 396, 3000), (12, 396, 6000), (13, 396, 11880), (20, 396, 11880), (21, 792, 19800)],
+        *[(22, 1620, 20250), (30, 1620, 40500), (31, 3600, 108000), (32, 5120, 216000), (40, 8192, 245760)],
+        *[(42, 8704, 522240), (50, 22080, 589824), (51, 36864, 983040), (52, 36864, 2073600)],
+    )
+}
+
+
+@pytest.mark.parametrize("crf", [0, 1, 16, 51])
+def test_every_quality_size_and_rate_is_a_film_that_browsers_and_quicktime_play(tmp_path, crf):
+    for (width, height), fps in product([(16, 16), (96, 96), (640, 608), (1280, 704)], [1, 30, 240]):
+        frames = np.full((3, height, width, 3), 40, np.uint8) + np.arange(width, dtype=np.uint8)[None, None, :, None]
+        with Mp4Writer(tmp_path / "f.mp4", fps=fps, size=(width, height), crf=crf, metadata={}) as writer:
+            writer.write(frames)
+        with av.open(str(tmp_path / "f.mp4")) as container:
+            codec = container.streams.video[0].codec_context
+            _, profile, _, level = codec.extradata[:4]
+            assert codec.name == "h264" and codec.pix_fmt == "yuv420p" and profile in (77, 100), "Main, High"
+            assert sum(1 for _ in container.decode(video=0)) == 3
+        blocks = width * height // 256
+        assert blocks <= LEVELS[level][0] and blocks * fps <= LEVELS[level][1]
+        data = (tmp_path / "f.mp4").read_bytes()
+        assert 0 < data.index(b"moov") < data.index(b"mdat"), "plays before all of it is there"
+
+
+def test_the_best_quality_that_plays_is_close_to_lossless(tmp_path):
+    clip = moving_square(8, 1.0)
+    for crf in (0, 1):
+        with Mp4Writer(tmp_path / f"{crf}.mp4", fps=30, size=(64, 64), crf=crf, metadata={}) as writer:
+            writer.write(clip)
+    back = np.stack(list(read_frames(tmp_path / "0.mp4")))
+    assert np.abs(back.astype(int) - clip).mean() < 1.5, "levels of 255, most of them of the conversion to YUV"
+    assert packets(tmp_path / "0.mp4") == packets(tmp_path / "1.mp4")
 
 
 def test_metadata_survives(tmp_path):

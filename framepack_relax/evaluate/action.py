@@ -15,6 +15,7 @@ from transformers import VideoMAEForVideoClassification, VideoMAEImageProcessorP
 
 from ..errors import EvaluationError
 from ..models.fingerprint import fingerprint
+from .frames import Clip
 from .windows import window_frames
 
 STATIC = "static"
@@ -65,7 +66,7 @@ class ActionJudge:
         raise EvaluationError(f"{label}: the action judge has no such label; {cure}")
 
     @torch.no_grad()
-    def score(self, frames: NDArray[np.uint8], fps: float) -> ActionScores:
+    def score(self, frames: Clip, fps: float) -> ActionScores:
         """Every window of a film, one forward pass each."""
         windows = [self._window(frames[numbers]) for numbers in window_frames(len(frames), fps)]
         return ActionScores(labels=self.labels, windows=np.concatenate(windows))

@@ -7,6 +7,7 @@ as change.
 N frames, P pairs of frames (N - 1), D embedding, h and w the small frames' height and width; uint8 RGB levels 0..255
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -14,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .film import bring_to
+from .frames import Clip, Pixels, bring_to
 
 SIDE = 96  # px that the short side is brought to
 RATE = 30.0  # frames a second that are looked at, at most
@@ -62,26 +63,41 @@ class Signals:
     detail: Floats  # [N] mean Laplacian over the first frame's
 
 
-def measure_signals(frames: NDArray[np.uint8], fps: float, thresholds: Thresholds) -> Signals:
-    small = np.stack([_small(frame) for frame in frames])
-    to_first = np.abs(small - small[0]).max(axis=-1)
-    adjacent = np.abs(np.diff(small, axis=0)).max(axis=-1)
-    detail = np.array([np.abs(cv2.Laplacian(frame, cv2.CV_32F)).mean() for frame in small])
-    cells = np.stack([cv2.resize(change, (CELLS, CELLS), interpolation=cv2.INTER_AREA) for change in to_first])
+def measure_signals(frames: Iterable[Pixels], fps: float, thresholds: Thresholds) -> Signals:
+    """Of two frames or more, of which no more than three are held at a time."""
+    rows: list[tuple[float, float, float, float]] = []  # of each frame
+    pairs: list[tuple[float, float, float]] = []
+    first: Floats | None = None
+    before: Floats | None = None
+    dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    for frame in frames:
+        small = _small(frame)
+        first = small if first is None else first
+        change = np.abs(small - first).max(axis=-1)
+        cells = cv2.resize(change, (CELLS, CELLS), interpolation=cv2.INTER_AREA)
+        shares = float((change > thresholds.seen).mean()), float((cells > thresholds.cell).mean())
+        rows.append((_busiest(change), *shares, float(np.abs(cv2.Laplacian(small, cv2.CV_32F)).mean())))
+        if before is not None:
+            step = np.abs(small - before).max(axis=-1)
+            lost = _unexplained(dis, before, small) > thresholds.seen
+            pairs.append((_busiest(step), float((step > thresholds.seen).mean()), float(lost.mean())))
+        before = small
+    to_first, area, cells_share, detail = np.array(rows, dtype=np.float32).T
+    adjacent, moved, unexplained = np.array(pairs, dtype=np.float32).T
     return Signals(
         fps=fps,
-        adjacent=_busiest(adjacent),
-        to_first=_busiest(to_first),
-        area=_share(to_first > thresholds.seen),
-        moved=_share(adjacent > thresholds.seen),
-        unexplained=_unexplained(small, thresholds.seen),
-        cells=_share(cells > thresholds.cell),
+        adjacent=adjacent,
+        to_first=to_first,
+        area=area,
+        moved=moved,
+        unexplained=unexplained,
+        cells=cells_share,
         detail=np.asarray(detail / max(detail[0], 1e-6), dtype=np.float32),
     )
 
 
 def find_failures(
-    frames: NDArray[np.uint8],
+    frames: Clip,
     fps: float,
     *,
     likeness: float | None = None,
@@ -97,7 +113,7 @@ def find_failures(
     shown = np.arange(0, len(frames), max(1.0, fps / RATE)).astype(int)  # motion per frame must compare
     if len(shown) < 2:
         return {}
-    s = measure_signals(frames[shown], min(fps, RATE), thresholds)
+    s = measure_signals((frames[number] for number in shown), min(fps, RATE), thresholds)
     tests: dict[str, bool | None] = {
         "collapse": _late(s.cells) > thresholds.dissolved or (lpips or 0.0) >= thresholds.lpips,
         "chaos": _wild(s, thresholds),
@@ -149,26 +165,16 @@ def _small(frame: NDArray[np.uint8]) -> Floats:
     return np.asarray(cv2.GaussianBlur(small, (0, 0), 1.0), dtype=np.float32)
 
 
-def _busiest(changes: Floats) -> Floats:
-    """[n, h, w] -> [n]: mean of the largest 1 %."""
-    flat = changes.reshape(len(changes), -1)
-    count = max(1, flat.shape[1] // 100)
-    return np.asarray(np.partition(flat, -count, axis=1)[:, -count:].mean(axis=1), dtype=np.float32)
+def _busiest(change: Floats) -> float:
+    """Mean of the largest 1 % of a change [h, w]."""
+    count = max(1, change.size // 100)
+    return float(np.partition(change.ravel(), -count)[-count:].mean())
 
 
-def _share(true: NDArray[np.bool_]) -> Floats:
-    return np.asarray(true.reshape(len(true), -1).mean(axis=1), dtype=np.float32)
-
-
-def _unexplained(small: Floats, seen: float) -> Floats:
-    """[P]: what differs by more than `seen` levels after each frame was moved along the flow to the next."""
-    dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    greys = [cv2.cvtColor(frame.round().astype(np.uint8), cv2.COLOR_RGB2GRAY) for frame in small]
-    y, x = np.mgrid[: small.shape[1], : small.shape[2]].astype(np.float32)
-    shares = []
-    for number in range(len(small) - 1):
-        flow = dis.calc(greys[number + 1], greys[number], np.zeros((*greys[number].shape, 2), np.float32))
-        there = x + flow[..., 0], y + flow[..., 1]
-        moved = cv2.remap(small[number], *there, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        shares.append(np.abs(moved - small[number + 1]).max(axis=-1) > seen)
-    return _share(np.stack(shares))
+def _unexplained(dis: cv2.DISOpticalFlow, before: Floats, after: Floats) -> Floats:
+    """[h, w] levels: what differs after the frame before was moved along the flow to the one after it."""
+    grey, next_grey = (cv2.cvtColor(f.round().astype(np.uint8), cv2.COLOR_RGB2GRAY) for f in (before, after))
+    y, x = np.mgrid[: before.shape[0], : before.shape[1]].astype(np.float32)
+    flow = dis.calc(next_grey, grey, np.zeros((*grey.shape, 2), np.float32))
+    moved = cv2.remap(before, x + flow[..., 0], y + flow[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(np.abs(moved - after).max(axis=-1), dtype=np.float32)

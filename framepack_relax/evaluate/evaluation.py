@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from ..errors import EvaluationError, ModelError
@@ -18,6 +17,7 @@ from .action import ActionJudge
 from .detectors import find_failures
 from .film import Film
 from .flow import measure_motion
+from .frames import Clip
 from .mistakes import try_all
 from .perceptual import Distance, lpips_distance, measure_stability
 from .text import TextJudge
@@ -101,11 +101,23 @@ def evaluate_scenes(
     if prompt is not None or not film.scenes:
         return [{"scene": None, **evaluate(film, instruments, prompt=prompt, targets=targets, reference=reference)}]
     rows = []
+    opening: Clip = film.frames[:0]
+    begun = -1
     for scene in film.scenes:
         other, shot = reference and reference.cut(scene), film.shot_until(scene)
-        said = evaluate(film.cut(scene), instruments, prompt=scene.prompt, targets=targets, reference=other, shot=shot)
+        first, last = ends(shot)
+        if begun != film.begin_of(scene) or len(opening) < len(first):  # decoded once, however long the shot is
+            begun, opening = film.begin_of(scene), np.asarray(first)
+        said = evaluate(
+            film.cut(scene), instruments, prompt=scene.prompt, targets=targets, reference=other, shot=(opening, last)
+        )
         rows.append({"scene": scene.id, **said, "seconds": round((scene.frames[1] - scene.frames[0]) / film.fps, 3)})
     return rows
+
+
+def ends(shot: Clip) -> tuple[Clip, Clip]:
+    """What drift is told from: a shot's first section, and its last if it has more than one."""
+    return shot[: SECTION_FRAMES + 1], shot[SECTION_FRAMES + 1 :][-SECTION_FRAMES:]
 
 
 def evaluate(
@@ -115,12 +127,13 @@ def evaluate(
     prompt: str | None = None,
     targets: Sequence[str] = (),
     reference: Film | None = None,
-    shot: NDArray[np.uint8] | None = None,
+    shot: tuple[Clip, Clip] | None = None,
 ) -> dict[str, Any]:
     """Every figure of a film, as JSON; those of a missing instrument are absent.
 
     `targets` are the action judge's labels that the film should show. Drift is that of its last section against the
-    first of its `shot`, whose frames end with the film's. Raises EvaluationError for a label that the judge has not.
+    first of its `shot` (the `ends` of one whose frames end with the film's). Raises EvaluationError for a label that
+    the judge has not.
     """
     motion = measure_motion(film.frames, film.fps)
     made: dict[str, Any] = {
@@ -135,12 +148,8 @@ def evaluate(
         },
     }
     meter = MotionMeter()
-    past = film.frames if shot is None else shot
-    meter.add(
-        past
-        if len(past) <= 2 * SECTION_FRAMES + 1
-        else np.concatenate([past[: SECTION_FRAMES + 1], past[-SECTION_FRAMES:]])
-    )
+    for part in shot or ends(film.frames):
+        meter.add(part)
     if sections := meter.figures():
         made["drift"] = {name: asdict(sections[-1])[name] for name in ("exposure", "colour", "drift")}
     if instruments.action:

@@ -1,23 +1,17 @@
-"""A film on disk as frames to be judged.
-
-N frames, H and W height and width
-"""
+"""A film on disk as frames to be judged, and what it says of its scenes."""
 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import cv2
-import numpy as np
-from numpy.typing import NDArray
-
-from ..errors import EvaluationError
-from ..video.writer import decoded, opened
+from ..storyboard.messages import printable
+from ..video.reader import read_header
+from .frames import Clip, Frames, Kept, Source
 from .mistakes import try_all
 
 TAG = "framepack_relax"  # of the mp4
-SIDE = 256  # px of the short side: larger frames are made as small when they are read
+MOST_SCENES = 3000  # as of a storyboard
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +29,7 @@ class Film:
     """`frames` uint8 RGB [N, H, W, 3]; `model` and `scenes` are what framepack-relax wrote into the file, if it did."""
 
     path: Path
-    frames: NDArray[np.uint8]
+    frames: Clip
     fps: float
     model: str | None = None
     scenes: tuple[FilmScene, ...] = ()
@@ -49,56 +43,45 @@ class Film:
         first, end = scene.frames
         return replace(self, frames=self.frames[first - scene.follows : end], scenes=(scene,))
 
-    def shot_until(self, scene: FilmScene) -> NDArray[np.uint8]:
-        """Frames from the beginning of the scene's shot to its end."""
+    def begin_of(self, scene: FilmScene) -> int:
+        """The frame that the scene's shot begins with."""
         begins = [other.frames[0] for other in self.scenes if not other.follows and other.frames[0] <= scene.frames[0]]
-        return self.frames[max(begins, default=0) : scene.frames[1]]
+        return max(begins, default=0)
+
+    def shot_until(self, scene: FilmScene) -> Clip:
+        """Frames from the beginning of the scene's shot to its end."""
+        return self.frames[self.begin_of(scene) : scene.frames[1]]
 
 
-def read_film(path: Path) -> Film:
-    """Any video that FFmpeg reads. Raises EvaluationError."""
-    try:
-        with opened(path) as container:
-            if not container.streams.video:
-                raise EvaluationError(f"{path}: holds no video")
-            tags = dict(container.metadata)
-            rate = container.streams.video[0].average_rate
-            frames = [_small(frame) for frame in decoded(container)]
-    except OSError as error:
-        raise EvaluationError(f"{path}: cannot be read as a film ({error.strerror or error})") from error
-    if not frames or not rate:
-        raise EvaluationError(f"{path}: holds no frames; render it again")
-    model, scenes = _own_tags(tags.get(TAG, "{}"))
-    scenes = tuple(s for s in scenes if 0 <= s.frames[0] < s.frames[1] <= len(frames))  # others are not there yet
-    return Film(path=path, frames=np.stack(frames), fps=float(rate), model=model, scenes=scenes)
+def read_film(path: Path, kept: Kept | None = None) -> Film:
+    """Any film that video/reader.py reads; its frames are decoded once, to see that all can be. Raises FilmError."""
+    header = read_header(path)
+    source = Source(path, kept or Kept())
+    model, scenes = _own_tags(header.tags.get(TAG, "{}"), source.count)
+    frames = Frames(source, range(source.count))
+    return Film(path=path, frames=frames, fps=header.rate, model=model, scenes=scenes)
 
 
 def read_films(paths: Sequence[Path]) -> list[Film]:
     """Raises EvaluationError with every film that cannot be read."""
-    return try_all(read_film, paths)
+    kept = Kept()
+    return try_all(lambda path: read_film(path, kept), paths)
 
 
-def _own_tags(text: str) -> tuple[str | None, tuple[FilmScene, ...]]:
-    """Model and scenes; nothing where somebody else wrote the tag."""
+def _own_tags(text: str, count: int) -> tuple[str | None, tuple[FilmScene, ...]]:
+    """Model, and the scenes that are there in a film of `count` frames; nothing where somebody else wrote the tag."""
+    scenes: list[FilmScene] = []
     try:
         facts = json.loads(text)
-        scenes = []
-        for row in facts.get("scenes", []):
+        model = facts.get("model")
+        for row in facts.get("scenes", [])[:MOST_SCENES]:
             first, end = (int(frame) for frame in row["frames"])
-            follows = first > 0 and bool(row.get("follows", False))
-            scenes.append(FilmScene(id=str(row["id"]), prompt=str(row["prompt"]), frames=(first, end), follows=follows))
-        return facts.get("model"), tuple(scenes)
-    except (ValueError, KeyError, TypeError, AttributeError):
+            if (scenes[-1].frames[1] if scenes else 0) <= first < end <= count:
+                prompt = str(row["prompt"]).encode("utf8", "replace").decode("utf8")
+                follows = first > 0 and bool(row.get("follows", False))
+                scenes.append(
+                    FilmScene(id=printable(str(row["id"])), prompt=prompt, frames=(first, end), follows=follows)
+                )
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
         return None, ()
-
-
-def bring_to(frame: NDArray[np.uint8], side: int, *, larger: int = cv2.INTER_AREA) -> NDArray[np.uint8]:
-    """A frame with a short side of `side` px; `larger` is how it is interpolated where it must grow."""
-    scale = side / min(frame.shape[:2])
-    size = (round(frame.shape[1] * scale), round(frame.shape[0] * scale))
-    way = cv2.INTER_AREA if scale < 1 else larger
-    return np.asarray(cv2.resize(frame, size, interpolation=way), dtype=np.uint8)
-
-
-def _small(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    return bring_to(frame, SIDE) if min(frame.shape[:2]) > SIDE else frame
+    return model if isinstance(model, str) else None, tuple(scenes)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..video.motion import busiest
-from .film import bring_to
+from .frames import Clip, bring_to
 
 SIDE = 256  # px that the short side is brought to
 RATE = 8  # pairs a second
@@ -50,10 +50,10 @@ class Motion:
         return float(self.series[:count].mean()) if len(self.series) else 0.0
 
 
-def measure_motion(frames: NDArray[np.uint8], fps: float) -> Motion:
+def measure_motion(frames: Clip, fps: float) -> Motion:
     """The flow of frames about an eighth of a second apart; a film of one frame has no pairs."""
     every = max(1, round(fps / RATE))
-    greys = [_grey(frame) for frame in frames[::every]]
+    greys = map(_grey, frames[::every])
     rate = fps / every
     series, raw = [], []
     dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)

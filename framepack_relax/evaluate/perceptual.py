@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import EvaluationError
+from .frames import Clip
 
 RATE = 8  # frames a second that are compared
 BATCH = 16  # pairs
@@ -28,33 +28,33 @@ class Stability:
     reference: float | None  # to the same moment of the reference
 
 
-def measure_stability(
-    frames: NDArray[np.uint8], fps: float, distance: Distance, reference: NDArray[np.uint8] | None = None
-) -> Stability:
+def measure_stability(frames: Clip, fps: float, distance: Distance, reference: Clip | None = None) -> Stability:
     """Compared about 8 times a second; `reference` has the frame rate and the size of `frames`."""
     every = max(1, round(fps / RATE))
     seen = frames[::every]
     other = None if reference is None else reference[::every][: len(seen)]
     return Stability(
         adjacent=_mean(seen[:-1], seen[1:], distance),
-        first=_mean(np.broadcast_to(seen[:1], seen[1:].shape), seen[1:], distance),
+        first=_mean(seen[:1], seen[1:], distance),
         reference=None if other is None or not len(other) else _mean(seen[: len(other)], other, distance),
     )
 
 
 @torch.no_grad()
-def _mean(a: NDArray[np.uint8], b: NDArray[np.uint8], distance: Distance) -> float:
+def _mean(a: Clip, b: Clip, distance: Distance) -> float:
+    """Of the distances between each frame of `a`, or its only one, and that of `b`."""
     if a.shape[1:] != b.shape[1:]:
         sizes = [f"{width}x{height}" for height, width in (b.shape[1:3], a.shape[1:3])]
         raise EvaluationError(f"the reference has frames of {sizes[0]}, the film of {sizes[1]}; they must be as large")
-    values = [
-        distance(_pixels(a[first : first + BATCH]), _pixels(b[first : first + BATCH])).flatten()
-        for first in range(0, len(a), BATCH)
-    ]
+    values = []
+    for first in range(0, len(b), BATCH):
+        there = _pixels(b[first : first + BATCH])
+        here = _pixels(a if len(a) == 1 else a[first : first + BATCH])
+        values.append(distance(here.expand_as(there), there).flatten())
     return float(torch.cat(values).mean()) if values else 0.0
 
 
-def _pixels(frames: NDArray[np.uint8]) -> Tensor:
+def _pixels(frames: Clip) -> Tensor:
     return torch.from_numpy(np.array(frames)).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 

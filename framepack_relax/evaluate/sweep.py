@@ -25,7 +25,7 @@ from ..render.folder import SAMPLER_VERSION, writing
 from ..render.loop import Options, RenderedFilm, render
 from ..render.status import hold
 from ..video.motion import MotionMeter
-from .evaluation import Instruments, evaluate
+from .evaluation import Instruments, ends, evaluate
 from .film import read_film
 from .mistakes import told_at, try_all
 from .spec import Job
@@ -116,7 +116,7 @@ def measure(job: Job, film: RenderedFilm, instruments: Instruments) -> Row:
     meter.add(seen.frames)
     borders = [meter.changes[section.frames[0] - 1] for section in sections if section.frames[0]]
     said = evaluate(
-        seen.cut(scene), instruments, prompt=scene.prompt, targets=job.targets(instruments), shot=seen.frames
+        seen.cut(scene), instruments, prompt=scene.prompt, targets=job.targets(instruments), shot=ends(seen.frames)
     )
     row: Row = {"motion": said["motion"]["mean"], "at_once": said["motion"]["at_once"]}
     row |= {"failures": said["failures"], "jump": 255 * max(borders, default=0.0), **said["drift"]}

@@ -14,6 +14,7 @@ from torch.nn.functional import normalize
 from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel
 
 from ..models.fingerprint import fingerprint
+from .frames import Clip
 
 BATCH = 32  # frames
 
@@ -28,7 +29,7 @@ class TextJudge:
         self.tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
 
     @torch.no_grad()
-    def cosines(self, frames: NDArray[np.uint8], prompts: Sequence[str]) -> NDArray[np.float32]:
+    def cosines(self, frames: Clip, prompts: Sequence[str]) -> NDArray[np.float32]:
         """[N, P] float32 in -1..1."""
         words = self.tokenizer(list(prompts), padding=True, truncation=True, return_tensors="pt")
         words = {name: words[name].to(self.model.device) for name in ("input_ids", "attention_mask")}
@@ -37,13 +38,13 @@ class TextJudge:
         return cosines
 
     @torch.no_grad()
-    def embed(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def embed(self, frames: Clip) -> NDArray[np.float32]:
         """Unit vectors [N, D]; their products say how alike frames are."""
         parts = [self._pixels(frames[first : first + BATCH]) for first in range(0, len(frames), BATCH)]
         made = [self.model.visual_projection(self.model.vision_model(pixels).pooler_output) for pixels in parts]
         vectors: NDArray[np.float32] = normalize(torch.cat(made)).float().cpu().numpy()
         return vectors
 
-    def _pixels(self, frames: NDArray[np.uint8]) -> Tensor:
+    def _pixels(self, frames: Clip) -> Tensor:
         pixels: Tensor = self.processor(list(frames), return_tensors="pt")["pixel_values"]
         return pixels.to(self.model.device)

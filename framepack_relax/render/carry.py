@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import Image
 
-from ..errors import RenderError
+from ..errors import FilmError, RenderError
 from ..models.video_model import VideoModel
 from ..plan.facts import ModelFacts
 from ..plan.renderplan import RenderPlan
@@ -50,12 +50,10 @@ def write_story(
 
 def restore(film: Path, out: Path) -> Path:
     """Writes `out`/story.yaml and its images from the tags of `film`, which is untrusted input; gives the path."""
+    tags = _tags(film)
     try:
-        tags = _tags(film)
         text = tags[STORYBOARD_TAG]
         images = {str(k): base64.b64decode(v, validate=True) for k, v in json.loads(tags[IMAGES_TAG]).items()}
-    except OSError as error:
-        raise RenderError(f"{film}: cannot be read as a film ({error.strerror or error})") from error
     except (KeyError, ValueError, AttributeError, TypeError, RecursionError) as error:
         raise RenderError(
             f"{film}: holds no storyboard; only films that framepack-relax wrote, and no program has saved anew, do"
@@ -77,12 +75,12 @@ def provenance(film: Path) -> dict[str, Any]:
     try:
         facts = json.loads(_tags(film).get(FACTS_TAG, "{}"))
         return {name: facts[name] for name in ("weights", "dtype", "device", "versions") if name in facts}
-    except (OSError, ValueError, TypeError, RecursionError):
+    except (FilmError, ValueError, TypeError, RecursionError):
         return {}
 
 
 def _tags(film: Path) -> dict[str, str]:
-    from ..video.writer import read_metadata  # needs PyAV
+    from ..video.reader import read_metadata  # needs PyAV
 
     return read_metadata(film)
 

@@ -180,7 +180,9 @@ class Storyboard(Part):
     negative_prompt: Text = Field("", max_length=20_000, description="for true CFG")
     image: Words | None = Field(None, description="start image, relative to the storyboard")
     profile: ProfileName = Field("auto", description="intensity profile: auto (the model's own), paper, or a file")
-    crf: int = Field(16, ge=0, le=51, description="H.264 quality; lower is better and larger")
+    crf: int = Field(
+        16, ge=0, le=51, description="H.264 quality; lower is better and larger; 0, which few players take, is made 1"
+    )
     scenes: tuple[Scene, ...] = Field(min_length=1, max_length=3000, description="in the order of the film")
 
     _folder: Path | None = PrivateAttr(None)

@@ -3,6 +3,7 @@
 N frames, H and W their height and width; uint8 RGB. Luma is BT.601's, 0..1.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,12 +43,12 @@ class MotionMeter:
         self.drifts: list[float] = []  # of frame i
         self.means: list[NDArray[np.float32]] = []  # RGB of frame i
 
-    def add(self, frames: NDArray[np.uint8]) -> None:
+    def add(self, frames: Iterable[NDArray[np.uint8]]) -> None:
         """Takes the next frames [N, H, W, 3]."""
         for levels in frames:
-            pixels = levels.astype(np.float32) / 255
+            pixels = np.asarray(levels.astype(np.float32) / 255, dtype=np.float32)
             self.first = pixels if self.first is None else self.first
-            luma = pixels @ LUMA
+            luma = np.asarray(pixels @ LUMA, dtype=np.float32)
             if self.luma is not None:
                 self.changes.append(busiest(np.abs(luma - self.luma), BUSIEST))
             self.means.append(pixels.mean((0, 1)))

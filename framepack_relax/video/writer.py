@@ -4,7 +4,7 @@ While it is written the film is a fragmented mp4 beside its final name, playable
 at the end its packets are copied into an ordinary mp4 with the index in front.
 
 Colours are converted to and tagged as BT.709: untagged, players guess the matrix by the height of the film.
-This module alone knows PyAV. It is imported where a film is written or read, and its errors leave it as OSError.
+PyAV's errors leave this module as OSError.
 """
 
 import os
@@ -16,16 +16,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import RenderError
+from .pyav import av
 
-try:
-    import av
-    from av.container import InputContainer, OutputContainer
-    from av.video.codeccontext import VideoCodecContext
-    from av.video.stream import VideoStream
-except ModuleNotFoundError as error:
-    raise RenderError(f"{error.name} is not installed, and films need it: pip install av") from error
-
+BEST_CRF = 1  # 0 is lossless, in a profile (High 4:4:4 Predictive) that browsers and QuickTime do not play
 THREADS = 1  # more would slice frames by the machine's core count and change the bits
 # no look-ahead: with it one encode in 150 of the same frames gave other packets (LOG.md)
 X264 = "open-gop=0:sync-lookahead=0:rc-lookahead=0:mbtree=0:range=tv:colorprim=bt709:transfer=bt709:colormatrix=bt709"
@@ -45,7 +38,8 @@ class Mp4Writer:
 
     After an exception, and after a kill, the part stays and can be played; the next writer lets it stand until it has
     written as much itself. No frame is kept in memory.
-    `crf` is H.264's quality, 0..51; `metadata` may hold any keys and any text, and the film has it as it is at the end.
+    `crf` is H.264's quality, 1..51 (0 is taken for 1); `metadata` may hold any keys and any text, and the film has it
+    as it is at the end.
     """
 
     @_as_os_errors()
@@ -56,17 +50,19 @@ class Mp4Writer:
         self.frames = 0
         # a fragment for every frame, on disk as soon as the next frame comes
         options = {"movflags": "use_metadata_tags+empty_moov+default_base_moof+frag_every_frame", "flush_packets": "1"}
-        self.container: OutputContainer = av.open(str(self.growing), "w", format="mp4", options=options)
+        self.container: av.container.OutputContainer = av.open(str(self.growing), "w", format="mp4", options=options)
         self.metadata = dict(metadata)
         self.container.metadata.update(metadata)
-        self.stream: VideoStream = self.container.add_stream("libx264", rate=fps, options=self._options())
+        self.stream: av.video.stream.VideoStream = self.container.add_stream(
+            "libx264", rate=fps, options=self._options()
+        )
         self._set_up(self.stream.codec_context)
 
     def _options(self) -> dict[str, str]:
         # no B-frames: presentation order is decoding order, so that chunks can be joined
-        return {"crf": str(self.crf), "preset": "medium", "bf": "0", "g": "36", "x264-params": X264}
+        return {"crf": str(max(self.crf, BEST_CRF)), "preset": "medium", "bf": "0", "g": "36", "x264-params": X264}
 
-    def _set_up(self, codec: VideoCodecContext) -> None:
+    def _set_up(self, codec: av.video.codeccontext.VideoCodecContext) -> None:
         codec.width, codec.height = self.size
         codec.pix_fmt = "yuv420p"
         codec.time_base = Fraction(1, self.fps)
@@ -88,7 +84,7 @@ class Mp4Writer:
                 self.growing = self.part
 
     def _encode(self, frames: NDArray[np.uint8]) -> Iterator[av.Packet]:
-        encoder = VideoCodecContext.create("libx264", "w")
+        encoder = av.video.codeccontext.VideoCodecContext.create("libx264", "w")
         self._set_up(encoder)
         encoder.framerate = Fraction(self.fps)
         encoder.options = self._options()
@@ -132,28 +128,3 @@ def _with_index_in_front(part: Path, path: Path, metadata: Mapping[str, str]) ->
         os.replace(whole, path)
     finally:
         whole.unlink(missing_ok=True)
-
-
-@contextmanager
-def opened(path: Path) -> Iterator[InputContainer]:
-    """A film to be read. Raises OSError."""
-    with _as_os_errors(), av.open(str(path)) as container:
-        yield container
-
-
-def read_metadata(path: Path) -> dict[str, str]:
-    """The tags of a film."""
-    with opened(path) as container:
-        return dict(container.metadata)
-
-
-def read_frames(path: Path) -> Iterator[NDArray[np.uint8]]:
-    """The frames of a film, [H, W, 3] uint8 RGB each."""
-    with opened(path) as container:
-        yield from decoded(container)
-
-
-def decoded(container: InputContainer) -> Iterator[NDArray[np.uint8]]:
-    """The frames of an opened film, [H, W, 3] uint8 RGB each."""
-    for frame in container.decode(video=0):
-        yield np.asarray(frame.to_ndarray(format="rgb24"), dtype=np.uint8)

@@ -1,0 +1,139 @@
+"""Films from anywhere, opened so that nothing else is: FFmpeg gets an open file and a list of containers.
+
+It is told no name and no protocol, so a URL, a playlist, a list of pictures and a link inside a film lead nowhere.
+
+H and W height and width
+"""
+
+import os
+import re
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import FilmError
+from .pyav import av
+
+FORMATS = "mov,matroska,avi,mpegts,mpeg,flv,ogg,gif,h264,hevc"  # FFmpeg's words
+KNOWN = "mp4, mov, mkv, webm, avi, ts, mpg, flv, ogv and gif"
+RATES = (1, 1000)  # frames a second
+MOST_PIXELS = 2**26  # 8192 x 8192
+NARROWEST = 16  # a side may be so many times the other
+MOST_FRAMES = 1_000_000  # nine hours at 30 a second
+URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Header:
+    """What a film says of itself: `tags` are its metadata, `rate` frames a second, in the mean."""
+
+    tags: dict[str, str]
+    rate: float
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """The tags of a film; bytes that are not UTF-8 are replaced. Raises FilmError."""
+    with _told(path), _opened(path) as container:
+        return dict(container.metadata)
+
+
+def read_header(path: Path) -> Header:
+    """Raises FilmError also where there is no video to be read, or none that can be measured."""
+    with _told(path), _opened(path) as container:
+        video = _video(container)
+        rate = float(video.average_rate or video.guessed_rate or 0)
+        if not RATES[0] <= rate <= RATES[1]:
+            raise FilmError(f"has {rate:g} frames a second; films of {RATES[0]} to {RATES[1]} are read")
+        return Header(tags=dict(container.metadata), rate=rate)
+
+
+def read_frames(path: Path) -> Iterator[NDArray[np.uint8]]:
+    """The frames of a film, upright, uint8 RGB [H, W, 3] each, at a constant rate: that of its header.
+
+    Where frames do not come at a constant rate, each is shown until the next one's time: some come twice, some not at
+    all. The size is that of the film at that place. Raises FilmError.
+    """
+    rate, given = read_header(path).rate, 0
+    with _told(path, lambda: f" from frame {given} on" if given else ""), _opened(path) as container:
+        shown: NDArray[np.uint8] | None = None
+        for pixels, seconds in _decoded(container, 1 / rate):
+            place = round(seconds * rate)
+            if place > MOST_FRAMES:
+                raise FilmError(f"is longer than {MOST_FRAMES:,} frames; cut it, or write it anew with right times")
+            while shown is not None and given < place:
+                yield shown
+                given += 1
+            shown = pixels
+        if shown is None:
+            raise FilmError("holds no frames; render it again")
+        yield shown
+
+
+def _decoded(container: av.container.InputContainer, usual: float) -> Iterator[tuple[NDArray[np.uint8], float]]:
+    """Frames and the seconds since the first; a time that is missing or runs backwards is `usual` after the last."""
+    video = _video(container)
+    _check_size(video.codec_context.width, video.codec_context.height)
+    video.codec_context.options = {"max_pixels": str(MOST_PIXELS)}
+    seconds, last = -usual, None
+    for frame in container.decode(video):
+        _check_size(frame.width, frame.height)
+        time = frame.time
+        seconds += usual if time is None or last is None or time <= last else time - last
+        last = time
+        pixels = frame.to_ndarray(format="rgb24")
+        yield np.ascontiguousarray(np.rot90(pixels, round(frame.rotation / 90))), seconds
+
+
+def _check_size(width: int, height: int) -> None:
+    if width * height > MOST_PIXELS or max(width, height) > NARROWEST * min(width, height):
+        most = f"of up to {MOST_PIXELS:,} pixels, one side at most {NARROWEST} times the other"
+        raise FilmError(f"has frames of {width}x{height} px; films {most}, are read")
+
+
+def _video(container: av.container.InputContainer) -> av.video.stream.VideoStream:
+    """The first stream that is no picture attached to sound."""
+    for stream in container.streams.video:
+        if not stream.disposition & av.stream.Disposition.attached_pic:
+            return stream
+    raise FilmError("holds no video")
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[av.container.InputContainer]:
+    options = {"format_whitelist": FORMATS, "protocol_whitelist": "none", "max_pixels": str(MOST_PIXELS)}
+    with _regular(path) as file:
+        try:
+            container = av.open(file, "r", options=options, metadata_errors="replace")
+        except av.ArgumentError as error:  # what it says of formats outside the list
+            raise FilmError(f"cannot be read as a film (is none of {KNOWN})") from error
+        with container:
+            yield container
+
+
+def _regular(path: Path) -> BinaryIO:
+    """The open file; a FIFO, which would wait for its writer, and a device are refused."""
+    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0)))
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise FilmError("is no file but a pipe or a device; copy the film into a file")
+    return file
+
+
+@contextmanager
+def _told(path: Path, where: Callable[[], str] = str) -> Iterator[None]:
+    """Whatever goes wrong as one FilmError with the place, the fact and the cure."""
+    try:
+        yield
+    except FilmError as error:
+        raise FilmError(f"{path}: {error}") from error
+    except (OSError, av.FFmpegError, ValueError, ArithmeticError, MemoryError) as error:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        if isinstance(error, FileNotFoundError) and URL.match(str(path)):
+            reason = f"{reason}; films are read from files only: download it"
+        raise FilmError(f"{path}: cannot be read as a film{where()} ({reason})") from error
