@@ -1,6 +1,7 @@
 """The mp4 on disk, pictures of a film and the measure of motion."""
 
 import shutil
+from fractions import Fraction
 
 import av
 import numpy as np
@@ -76,6 +77,17 @@ def test_colours_are_tagged_and_kept(tmp_path):
         frame = next(container.decode(video=0))
         bt709, limited = 1, 1
         assert (frame.colorspace, frame.color_primaries, frame.color_trc, frame.color_range) == (*[bt709] * 3, limited)
+
+
+@pytest.mark.parametrize("rate", [Fraction(30000, 1001), Fraction(24000, 1001), Fraction(60000, 1001)])
+def test_a_broadcasters_frame_rate_is_kept_exactly(tmp_path, rate):
+    with Mp4Writer(tmp_path / "film.mp4", fps=rate, size=(64, 64), crf=16, metadata={}) as writer:
+        for _ in range(3):
+            writer.write(moving_square(36, 1.0))
+    with av.open(str(tmp_path / "film.mp4")) as container:
+        stream = container.streams.video[0]
+        assert stream.average_rate == rate and stream.frames == 108
+        assert [frame.time for frame in container.decode(stream)] == pytest.approx([t / rate for t in range(108)])
 
 
 def test_the_index_comes_before_the_frames(tmp_path):

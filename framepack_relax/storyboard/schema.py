@@ -3,17 +3,21 @@
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, PrivateAttr
 
 from ..errors import Problem
 from .messages import locate, suggest, validated
 
 PRESETS = {"sustained": 0.7, "linear": 1.0, "rapid": 2.1}
 PROFILES = ("auto", "paper")
+BROADCAST = {
+    round(n * 1000 / 1001, 3): Fraction(n * 1000, 1001) for n in (24, 30, 48, 60, 120)
+}  # fps: 23.976, 29.97 ..
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 MARKER = re.compile(r"<\|\w{1,40}\|>")  # of Llama\'s chat template, into which prompts are put
 ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
@@ -53,6 +57,19 @@ def _multiple_of_16(size: tuple[int, int]) -> tuple[int, int]:
     return size
 
 
+def exact_rate(fps: float) -> Fraction:
+    """Frames per second as they are meant: 29.97 is 30000/1001."""
+    return BROADCAST.get(fps, Fraction(fps))
+
+
+def _rate(fps: float) -> float:
+    if fps in BROADCAST or fps == int(fps):
+        return fps if fps in BROADCAST else int(fps)
+    near = min(BROADCAST, key=lambda rate: abs(rate - fps))
+    cure = f"write {near:g}" if abs(near - fps) < 0.05 else "write a whole number"
+    raise ValueError(f"is {fps:g}; {cure} (of others {', '.join(f'{rate:g}' for rate in BROADCAST)} are known)")
+
+
 def _power(value: Any) -> Any:
     if isinstance(value, str) and value not in PRESETS:
         raise ValueError(f"is {value[:60]!r}, neither a number nor a preset; {suggest(value, list(PRESETS))}")
@@ -84,7 +101,12 @@ Power = Annotated[
 ]
 Size = Annotated[tuple[int, int], BeforeValidator(_as_tuple), AfterValidator(_multiple_of_16)]
 Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
-Rate = Annotated[int, Field(ge=1, le=240)]
+Rate = Annotated[
+    float,
+    Field(ge=1, le=240),
+    AfterValidator(_rate),
+    PlainSerializer(lambda rate: rate),  # 30 stays 30 and does not become 30.0
+]
 Steps = Annotated[int, Field(ge=1, le=1000)]
 
 
