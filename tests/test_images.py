@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import framepack_relax as fr
-from framepack_relax.storyboard.images import ImageError, fit_image, read_image
+from framepack_relax.storyboard.images import ImageError, cut_away, fit_image, read_image
 
 RAMP = np.linspace(0, 1, 64)[None, :].repeat(48, 0)  # dark left, bright right
 
@@ -30,6 +30,23 @@ def test_cropped_not_stretched():
     wide[:, 40:80] = 255
     fitted = np.asarray(fit_image(Image.fromarray(wide), (40, 40)))
     assert fitted.shape == (40, 40, 3) and fitted[:, 3:-3].min() > 250
+
+
+@pytest.mark.parametrize(
+    ("image", "film", "share", "sides"),
+    [
+        ((120, 40), (40, 40), 2 / 3, "left and right"),
+        ((1200, 1600), (640, 608), 1 - 1200 * 608 / (640 * 1600), "top and bottom"),
+        ((96, 96), (96, 96), 0, "top and bottom"),
+    ],
+)
+def test_what_the_crop_cuts_away(image, film, share, sides):
+    assert cut_away(image, film) == (pytest.approx(share), sides)
+    marked = np.zeros((image[1], image[0], 3), np.uint8)
+    edge = slice(None), slice(0, image[0] // 8)
+    marked[edge if sides == "left and right" else edge[::-1]] = 255
+    lost = 255 not in np.asarray(fit_image(Image.fromarray(marked), film))
+    assert lost == (share > 0.25), "an eighth goes on each side where a quarter is cut away"
 
 
 def test_16_bits_of_grey_keep_their_shades(tmp_path):

@@ -313,6 +313,23 @@ def test_settings_that_nothing_comes_of_are_warned_of(image, idle, cure):
     assert not plan_of(image, scene("x", intensity=0.9, relax=off | idle | cure)).warnings
 
 
+def test_a_frame_rate_or_size_far_from_the_models_own_is_warned_of(image):
+    (told,) = plan_of(image, scene("a"), fps=24).warnings
+    assert told.startswith("fps 24: framepack-f1") and "30 frames a second" in told and "0.8 times as fast" in told
+    (told,) = plan_of(image, scene("a"), size=(96, 96)).warnings
+    assert told.startswith("size 96x96: ") and "704x544" in told, "its bucket for this image"
+    (told,) = plan_of(image, scene("a"), size=(256, 256), facts=replace(F1, size=(96, 96))).warnings
+    assert "7.1 times the area of 96x96" in told
+    for near in ({"fps": 29.97}, {"fps": 30}, {"size": (640, 480)}, {"size": (832, 480)}):
+        assert not plan_of(image, scene("a"), **near).warnings
+
+
+def test_a_plan_knows_the_size_of_each_start_image(image, tmp_path):
+    Image.new("RGB", (50, 40)).save(tmp_path / "other.png")
+    plan = plan_of(image, scene("a"), scene("b", transition="cut", image=str(tmp_path / "other.png")))
+    assert [shot.image_size for shot in plan.shots] == [(640, 480), (50, 40)]
+
+
 def test_negative_prompts_that_are_not_read_are_warned_of(image):
     guided = {"guidance": {"text": 4.0}}
     (told,) = plan_of(image, scene("x"), scene("y"), negative_prompt="ugly").warnings

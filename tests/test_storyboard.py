@@ -143,6 +143,48 @@ def test_the_commonest_slips_are_told_with_a_cure(monkeypatch, text, cure, loade
     assert len(lines) == 1 and "is not YAML: " in lines[0] and lines[0].endswith(f"; {cure}")
 
 
+@pytest.mark.parametrize("loader", [reader.LOADER, yaml.SafeLoader])
+def test_what_yaml_would_cut_off_a_text_as_a_comment_is_told(monkeypatch, loader):
+    monkeypatch.setattr(reader, "LOADER", loader)
+    text = """\
+# 🎬 a comment in a line of its own
+title: Take #2
+image: red-beach.png   # beside a path it is one too
+style: "no #1"  # and after quotes
+scenes:
+  - id: a
+    prompt: player #7 in red does a backflip on the beach
+    seconds: 1.2  # a number
+  - {id: b, prompt: c#4 and '#', seconds: 1.2}
+"""
+    lines, line_5 = told(text), "#7 in red does a backflip on the beach"
+    cure = "put the whole text in quotes, or the comment in a line of its own"
+    assert lines == [
+        f"story.yaml:2:12: title: YAML cuts off '#2' as a comment; {cure}",
+        f"story.yaml:7:19: scenes[0].prompt: YAML cuts off '{line_5}' as a comment; {cure}",
+    ]
+    mended = text.replace("Take #2", "'Take #2'").replace(": player #7 in red", ": >\n      player #7 in red")
+    story = parse_storyboard(mended)
+    assert story.title == "Take #2" and story.scenes[0].prompt.startswith("player #7 in red")
+
+
+@pytest.mark.parametrize(
+    "block", ["|\n      a red figure waves\n      on the beach", ">-\n      a red figure\n\n      waves on the beach"]
+)
+@pytest.mark.parametrize("style", ["flat colours", "|\n  flat colours", ""])
+def test_block_prompts_read_as_one_line(block, style):
+    text = (
+        SCENE.split("-")[0]
+        + "- id: a\n    seconds: 1.2\n    prompt: {}\n    negative_prompt: |\n      one\n      two\n"
+    )
+    text += "style: {}\n"
+    story = parse_storyboard(text.format(block, style or "''"))
+    line = parse_storyboard(text.format("a red figure waves on the beach", style or "''"))
+    wanted = "a red figure waves on the beach" + (", flat colours" if style else "")
+    assert story.prompt_of(story.scenes[0]) == line.prompt_of(line.scenes[0]) == wanted
+    assert story.negative_of(story.scenes[0]) == "one two"
+
+
 def test_a_number_that_is_no_whole_one_is_shown_as_it_is():
     assert told("steps: 30.0\n" + SCENE) == ["story.yaml:1:8: steps: is 30.0; write a whole number"]
 

@@ -16,7 +16,15 @@ from .history import Order, render_order, slots
 from .renderplan import RenderPlan, SceneTiming, SectionPlan, ShotPlan
 from .schedule import scale_table, sigma_table
 from .seeds import section_seed, shot_seed
-from .settings import base_scales, choose_profile, past_warnings, relax_scene, setting_problems, setting_warnings
+from .settings import (
+    base_scales,
+    choose_profile,
+    past_warnings,
+    relax_scene,
+    setting_problems,
+    setting_warnings,
+    shape_warnings,
+)
 
 MOST_SHOWN = 12  # scenes named in a message
 
@@ -59,18 +67,18 @@ def make_plan(story: Storyboard, facts: ModelFacts) -> RenderPlan:
     rate = exact_rate(fps)
     shots = split_shots(story, rate)
     relaxations = tuple(relax_scene(scene, profile) for scene in story.scenes)
+    image_sizes, image_problems = _image_sizes(story, shots)
     problems = [
         *_timing_problems(shots, rate),
-        *_image_problems(story, shots),
+        *image_problems,
         *_decode_problems(story, order),
         *setting_problems(story, relaxations, facts),
     ]
     if problems:
         located = [story.located(problem) for problem in problems]
         raise StoryboardError(sorted(located, key=lambda p: (p.line or 0, p.column or 0)))
-    size = story.size or facts.size
-    if size is None:  # FramePack's own choice: the 640 bucket nearest to the start image
-        size = nearest_bucket(*read_image(story.resolve(str(story.scenes[0].image or story.image))).size)
+    own_size = facts.size or nearest_bucket(*image_sizes[0])  # FramePack's own choice
+    size = story.size or own_size
     sections = tuple(s for shot in shots for s in _plan_sections(story, facts, shot, relaxations, size, order))
     frames = shots[-1].span(range(shots[-1].sections))[1]
     return RenderPlan(
@@ -84,10 +92,14 @@ def make_plan(story: Storyboard, facts: ModelFacts) -> RenderPlan:
         sampler=story.sampler,
         profile=profile.name,
         frames=frames,
-        shots=tuple(_plan_shot(story, shot, order) for shot in shots),
+        shots=tuple(_plan_shot(story, *each, order) for each in zip(shots, image_sizes, strict=True)),
         scenes=tuple(timing for shot in shots for timing in _time_scenes(shot, rate)),
         sections=sections,
-        warnings=(*setting_warnings(story, relaxations, facts), *past_warnings(sections, order)),
+        warnings=(
+            *shape_warnings(story, facts, own_size),
+            *setting_warnings(story, relaxations, facts),
+            *past_warnings(sections, order),
+        ),
     )
 
 
@@ -112,11 +124,12 @@ def _seconds(runs: Iterable[Sequence[Scene]]) -> list[list[float]]:
     return [[scene.seconds for scene in run] for run in runs]
 
 
-def _plan_shot(story: Storyboard, shot: Shot, order: Order) -> ShotPlan:
+def _plan_shot(story: Storyboard, shot: Shot, image_size: Size, order: Order) -> ShotPlan:
     opening = shot.scenes[0]
     return ShotPlan(
         index=shot.number,
         image=opening.image or story.image,
+        image_size=image_size,
         seed=shot_seed(story.seed if opening.seed is None else opening.seed, opening.id),
         sections=tuple(shot.first_section + place for place in render_order(order, shot.sections)),
         frames=shot.span(range(shot.sections)),
@@ -183,9 +196,10 @@ def _timing_problems(shots: Sequence[Shot], rate: Fraction) -> Iterator[Problem]
         yield Problem(path="scenes", message=message)
 
 
-def _image_problems(story: Storyboard, shots: Sequence[Shot]) -> Iterator[Problem]:
-    """A start image per shot, there and readable; an image that several begin with is read once."""
-    read: set[str] = set()
+def _image_sizes(story: Storyboard, shots: Sequence[Shot]) -> tuple[list[Size], list[Problem]]:
+    """(width, height) px of every shot's start image, and which are not there or cannot be read; each is read once."""
+    read: dict[str, Size] = {}
+    problems: list[Problem] = []
     for shot in shots:
         own = shot.scenes[0].image
         place = f"scenes[{shot.first_scene}]"
@@ -194,17 +208,17 @@ def _image_problems(story: Storyboard, shots: Sequence[Shot]) -> Iterator[Proble
         if image is None:
             cure = "give the scene or the storyboard an `image:`"
             message = f"shot {shot.number + 1} has no start image and the model needs one: {cure}"
-            yield Problem(path=place, message=message)
-            continue
-        if image in read:
-            continue
-        read.add(image)
-        try:
-            read_image(story.resolve(image))
-        except FileNotFoundError:
-            yield Problem(path=path, message=f"{image}: no such file; paths are relative to the storyboard")
-        except ImageError as error:
-            yield Problem(path=path, message=f"{image}: {error}")
+            problems.append(Problem(path=place, message=message))
+        elif image not in read:
+            read[image] = (1, 1)
+            try:
+                read[image] = read_image(story.resolve(image)).size
+            except FileNotFoundError:
+                message = f"{image}: no such file; paths are relative to the storyboard"
+                problems.append(Problem(path=path, message=message))
+            except ImageError as error:
+                problems.append(Problem(path=path, message=f"{image}: {error}"))
+    return [read.get(shot.scenes[0].image or story.image or "", (1, 1)) for shot in shots], problems
 
 
 def _decode_problems(story: Storyboard, order: Order) -> Iterator[Problem]:

@@ -47,6 +47,7 @@ class ShotPlan:
 
     index: int
     image: str | None  # start image, relative to the storyboard's folder
+    image_size: tuple[int, int]  # width, height px, before it is cropped to the film's
     seed: int
     sections: tuple[int, ...]  # film-wide indices in the order in which they are rendered
     frames: tuple[int, int]

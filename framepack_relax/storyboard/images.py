@@ -51,3 +51,9 @@ def fit_image(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     Source: resize_and_center_crop in lllyasviel/FramePack, diffusers_helper/utils.py.
     """
     return ImageOps.fit(image, size, Image.Resampling.LANCZOS)
+
+
+def cut_away(image: tuple[int, int], film: tuple[int, int]) -> tuple[float, str]:
+    """The share of an image that `fit_image` cuts away, 0..1, and from which sides; sizes are (width, height) px."""
+    across, along = image[0] * film[1], image[1] * film[0]
+    return 1 - min(across, along) / max(across, along), "left and right" if across > along else "top and bottom"

@@ -24,6 +24,7 @@ LOADER: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  #
 LARGEST_BYTES = 1 << 19
 DEEPEST = 16
 LONGEST_LIST = 3000
+PROSE = ("title", "style", "prompt", "negative_prompt", "calm", "who", "where")  # fields of text that is read as such
 LONGEST_NUMBER = 300  # characters; every whole number of that length still fits a float
 NUMBER = re.compile(r"[-+]?(?:0|[1-9][0-9]*)(?:\.[0-9]*)?(?:[eE][-+]?[0-9]+)?|[-+]?\.[0-9]+(?:[eE][-+]?[0-9]+)?")
 ODD_NUMBERS = (
@@ -90,7 +91,7 @@ class Reading:
     """One file on its way to plain values: problems found so far, and where every field stands."""
 
     def __init__(self, file: str) -> None:
-        self.file = file
+        self.file, self.text = file, ""
         self.problems: list[Problem] = []
         self.places: dict[str, tuple[int, int]] = {}
 
@@ -102,6 +103,7 @@ class Reading:
         others: Callable[[dict[str, Any]], Iterable[Problem]] = lambda data: (),
     ) -> P:
         """What `build` makes of a YAML text for `model`; raises StoryboardError with its and all `others`' problems."""
+        self.text = text
         node = self._compose(text, model)
         if node is not None:
             data = self._mapping(node, model, "")
@@ -212,6 +214,8 @@ class Reading:
             if kinds:
                 self._refuse("is empty; give a value or remove the line", node.start_mark, path)
             return None
+        if plain and path.rpartition(".")[2] in PROSE:
+            self._refuse_cut_off(node, path)
         if not kinds & {int, float}:
             return text
         if not plain:
@@ -227,6 +231,14 @@ class Reading:
                 cure = re.sub(r"^([-+]?)0+(?=[0-9])", r"\1", text.replace("_", ""))
                 self._refuse(f"{text} {advice.format(cure)}", node.start_mark, path)
         return text
+
+    def _refuse_cut_off(self, node: yaml.ScalarNode, path: str) -> None:
+        """YAML takes ` #` and all after it for a comment; in a text that is meant to be read this is seldom meant."""
+        end = node.end_mark.index
+        rest = "".join(self.text[end : end + 100].splitlines()[:1]).strip()
+        if rest.startswith("#"):
+            cure = "put the whole text in quotes, or the comment in a line of its own"
+            self._refuse(f"YAML cuts off {printable(rest)!r} as a comment; {cure}", node.end_mark, path)
 
 
 def _cure(error: yaml.MarkedYAMLError, text: str) -> str:

@@ -35,6 +35,11 @@ def _plain_text(text: str) -> str:
     return text
 
 
+def _on_one_line(text: str) -> str:
+    """Without the line breaks of block texts, so that `|`, `>` and a single line say the same."""
+    return re.sub(r"\s*\n\s*", " ", text).strip()
+
+
 def only(good: Callable[[Any], Any], otherwise: str) -> AfterValidator:
     """Refuses what is not `good` with these words, in which {} is the value."""
 
@@ -207,11 +212,12 @@ class Storyboard(Part):
         return isinstance(other, Storyboard) and self.model_dump() == other.model_dump()
 
     def prompt_of(self, scene: Scene) -> str:
-        """The scene's prompt with the board's style."""
-        return f"{scene.prompt}, {self.style}" if self.style.strip() else scene.prompt
+        """The scene's prompt with the board's style, on one line: what the model reads."""
+        return ", ".join(filter(None, (_on_one_line(scene.prompt), _on_one_line(self.style))))
 
     def negative_of(self, scene: Scene) -> str:
-        return self.negative_prompt if scene.negative_prompt is None else scene.negative_prompt
+        """The scene's negative prompt, else the board's, on one line."""
+        return _on_one_line(self.negative_prompt if scene.negative_prompt is None else scene.negative_prompt)
 
     @property
     def adain(self) -> float:
