@@ -125,24 +125,6 @@ def test_what_a_storyboard_may_not_be(monkeypatch, text, line, loader):
     assert told(text)[0].startswith(line)
 
 
-@pytest.mark.parametrize(
-    ("text", "cure"),
-    [
-        (SCENE.replace("x", "a figure: waves"), "put text that holds ': ' in quotes"),
-        ("scenes:\n  - id: a\n    prompt: a figure: waves\n", "put text that holds ': ' in quotes"),
-        ("scenes:\n  - id: a\n\tprompt: x\n", "indent with spaces, not tabs"),
-        ("scenes:\n\t- id: a\n", "indent with spaces, not tabs"),
-        ("scenes:\r\n\t- id: a\r\n", "indent with spaces, not tabs"),
-        ("title: @home\n", "put text that begins so in quotes"),
-    ],
-)
-@pytest.mark.parametrize("loader", [reader.LOADER, yaml.SafeLoader])
-def test_the_commonest_slips_are_told_with_a_cure(monkeypatch, text, cure, loader):
-    monkeypatch.setattr(reader, "LOADER", loader)
-    lines = told(text)
-    assert len(lines) == 1 and "is not YAML: " in lines[0] and lines[0].endswith(f"; {cure}")
-
-
 @pytest.mark.parametrize("loader", [reader.LOADER, yaml.SafeLoader])
 def test_what_yaml_would_cut_off_a_text_as_a_comment_is_told(monkeypatch, loader):
     monkeypatch.setattr(reader, "LOADER", loader)

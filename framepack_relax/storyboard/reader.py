@@ -7,6 +7,7 @@ Anchors, aliases, merges and tags are refused: a storyboard is untrusted input a
 import re
 import types
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
@@ -14,6 +15,7 @@ import yaml
 from pydantic import BaseModel
 
 from ..errors import Problem, StoryboardError
+from .cures import PROSE, cure, lookalikes
 from .messages import MOST_PROBLEMS, locate, path_of, printable, validated
 from .profile import ProfileFields
 from .schema import PROFILES, Storyboard, build_storyboard
@@ -24,7 +26,7 @@ LOADER: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  #
 LARGEST_BYTES = 1 << 19
 DEEPEST = 16
 LONGEST_LIST = 3000
-PROSE = ("title", "style", "prompt", "negative_prompt", "calm", "who", "where")  # fields of text that is read as such
+QUOTED = "or put text that begins so in quotes"
 LONGEST_NUMBER = 300  # characters; every whole number of that length still fits a float
 NUMBER = re.compile(r"[-+]?(?:0|[1-9][0-9]*)(?:\.[0-9]*)?(?:[eE][-+]?[0-9]+)?|[-+]?\.[0-9]+(?:[eE][-+]?[0-9]+)?")
 ODD_NUMBERS = (
@@ -136,7 +138,10 @@ class Reading:
         except yaml.MarkedYAMLError as error:
             self.problems = []  # of text that is no YAML nothing else is known
             reason = " ".join(part for part in (error.context, error.problem) if part)
-            self._refuse(f"is not YAML: {reason}{_cure(error, text)}", error.problem_mark or error.context_mark)
+            said = "; ".join(filter(None, (f"is not YAML: {reason}", cure(error, text))))
+            at = error.problem_mark or error.context_mark
+            self._refuse(said, at)
+            self._tell_lookalikes(text, range(at.line, at.line + 2) if at else range(0))
         except yaml.reader.ReaderError as error:
             line = text.count("\n", 0, error.position) + 1
             column = error.position - text.rfind("\n", 0, error.position)
@@ -152,7 +157,14 @@ class Reading:
         else:
             self.places[""] = _spot(node.start_mark)
             return node
+        self._tell_lookalikes(text, range(1, 2 + text.count("\n")))
         return None
+
+    def _tell_lookalikes(self, text: str, lines: range) -> None:
+        """Signs that look like YAML's, where one of them stands in these lines: then they are the mistakes."""
+        found = list(islice(lookalikes(text), MOST_PROBLEMS))
+        if any(line in lines for line, _, _ in found):
+            self.problems = [Problem(file=self.file, line=n, column=at, message=said) for n, at, said in found]
 
     def _look_for_refused(self, text: str) -> None:
         depth = documents = 0
@@ -162,11 +174,11 @@ class Reading:
             if documents > 1 and isinstance(event, yaml.DocumentStartEvent):
                 self._refuse("is a second document; keep one storyboard in a file", mark)
             if isinstance(event, yaml.AliasEvent):
-                self._refuse(f"alias *{event.anchor}; write the value out", mark)
+                self._refuse(f"alias *{event.anchor}; write the value out, {QUOTED}", mark)
             elif anchor := getattr(event, "anchor", None):
-                self._refuse(f"anchor &{anchor}; storyboards have no anchors, remove it", mark)
+                self._refuse(f"anchor &{anchor}; storyboards have no anchors, remove it {QUOTED}", mark)
             if tag := getattr(event, "tag", None):
-                self._refuse(f"tag {printable(tag)}; storyboards have no tags, remove it", mark)
+                self._refuse(f"tag {printable(tag)}; storyboards have no tags, remove it {QUOTED}", mark)
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > DEEPEST:
                 return self._refuse(f"is nested more than {DEEPEST} deep", mark)
@@ -210,12 +222,12 @@ class Reading:
     def _scalar(self, node: yaml.ScalarNode, wanted: Any, path: str) -> Any:
         text, plain = node.value, not node.style
         kinds = _scalar_types(wanted)
+        if plain and path.rpartition(".")[2] in PROSE and self._refuses_cut_off(node, path):
+            return None
         if plain and text in ("", "~", "null", "Null", "NULL"):
             if kinds:
                 self._refuse("is empty; give a value or remove the line", node.start_mark, path)
             return None
-        if plain and path.rpartition(".")[2] in PROSE:
-            self._refuse_cut_off(node, path)
         if not kinds & {int, float}:
             return text
         if not plain:
@@ -232,24 +244,14 @@ class Reading:
                 self._refuse(f"{text} {advice.format(cure)}", node.start_mark, path)
         return text
 
-    def _refuse_cut_off(self, node: yaml.ScalarNode, path: str) -> None:
+    def _refuses_cut_off(self, node: yaml.ScalarNode, path: str) -> bool:
         """YAML takes ` #` and all after it for a comment; in a text that is meant to be read this is seldom meant."""
         end = node.end_mark.index
         rest = "".join(self.text[end : end + 100].splitlines()[:1]).strip()
         if rest.startswith("#"):
-            cure = "put the whole text in quotes, or the comment in a line of its own"
-            self._refuse(f"YAML cuts off {printable(rest)!r} as a comment; {cure}", node.end_mark, path)
-
-
-def _cure(error: yaml.MarkedYAMLError, text: str) -> str:
-    """What to do about the commonest slips."""
-    problem, mark = error.problem or "", error.problem_mark
-    stopped_at = text[mark.index : mark.index + 1] if mark else ""
-    if stopped_at == ":":
-        return "; put text that holds ': ' in quotes"
-    if stopped_at == "\t" or "tab character" in problem:
-        return "; indent with spaces, not tabs"
-    return "; put text that begins so in quotes" if "cannot start any token" in problem else ""
+            advice = "put the whole text in quotes, or the comment in a line of its own"
+            self._refuse(f"YAML cuts off {printable(rest)!r} as a comment; {advice}", node.end_mark, path)
+        return rest.startswith("#")
 
 
 def _spot(mark: yaml.Mark) -> tuple[int, int]:

@@ -11,7 +11,8 @@ import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, PrivateAttr
 
 from ..errors import Problem
-from .messages import locate, suggest, validated
+from .meanings import suggest
+from .messages import locate, validated
 
 PRESETS = {"sustained": 0.7, "linear": 1.0, "rapid": 2.1}
 PROFILES = ("auto", "paper")
@@ -21,7 +22,7 @@ BROADCAST = {
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 MARKER = re.compile(r"<\|\w{1,40}\|>")  # of Llama\'s chat template, into which prompts are put
 ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-BAD_ID = "must be 1 to 64 letters, digits, '_', '-' or '.', and begin with a letter or digit"
+BAD_ID = "is {}; write 1 to 64 of A-Z, a-z, 0-9, '_', '-' and '.', a letter or digit first, such as scene-1"
 DRIFT = re.compile(r"adain (0|1|0?\.[0-9]{1,6})")
 Target = Literal["embedded", "text", "context"]
 Scope = Literal["section", "history", "reference", "all"]
