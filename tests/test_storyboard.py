@@ -1,5 +1,7 @@
 """The reader: every mistake of a file at once and in its place, and nothing but a storyboard or located errors."""
 
+import os
+
 import fuzz
 import pytest
 import yaml
@@ -7,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from framepack_relax.errors import StoryboardError
+from framepack_relax.evaluate.spec import read_sweep
 from framepack_relax.storyboard import (
     Scene,
     Storyboard,
@@ -220,6 +223,7 @@ def test_an_alias_is_refused_beside_its_anchor():
         (b"a: 1\nb: \xe9t\xe9\n", ":2: byte 0xe9 is not UTF-8"),
         ("title: a".encode("utf-16"), ":1: byte 0xff is not UTF-8"),
         (b"#" * (1 << 19) + b"#", ": is larger than 512 KiB"),
+        (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", ": is no text; a storyboard is a text in YAML"),
     ],
 )
 def test_bytes_that_are_no_storyboard(tmp_path, data, fact):
@@ -256,10 +260,35 @@ def test_prompts_that_are_words(prompt):
 def test_a_byte_order_mark_a_folder_and_a_missing_file(tmp_path):
     (tmp_path / "bom.yaml").write_bytes(b"\xef\xbb\xbf" + SCENE.encode())
     assert read_storyboard(tmp_path / "bom.yaml").scenes[0].id == "a"
-    with pytest.raises(StoryboardError, match="is a folder; name the storyboard file in it"):
+    with pytest.raises(StoryboardError, match="is a folder; name a file in it"):
         read_storyboard(tmp_path)
     with pytest.raises(StoryboardError, match=r"gone\.yaml: no such file"):
         read_storyboard(tmp_path / "gone.yaml")
+
+
+def test_where_a_file_is_expected_anything_else_is_named_at_once(tmp_path):
+    """A pipe would be waited for without end, and a device has no end."""
+    os.mkfifo(tmp_path / "pipe.yaml")
+    (tmp_path / "loop.yaml").symlink_to("loop.yaml")
+    (tmp_path / "device.yaml").symlink_to("/dev/zero")
+    for name, fact in {"pipe": "is a pipe", "loop": "cannot be read", "device": "is a device"}.items():
+        file = tmp_path / f"{name}.yaml"
+        with pytest.raises(StoryboardError, match=f"{name}.yaml: {fact}"):
+            read_storyboard(file)
+        assert (
+            "pipe" not in name
+            or "profile: pipe.yaml is a pipe" in told(f"profile: pipe.yaml\n{SCENE}", folder=tmp_path)[0]
+        )
+        with pytest.raises(StoryboardError, match=f"{name}.yaml: {fact}"):
+            read_sweep(str(file))
+
+
+def test_a_home_and_quotes_of_another_shell(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "story.yaml").write_text(SCENE)
+    assert read_storyboard("~/story.yaml").scenes[0].id == "a"
+    with pytest.raises(StoryboardError, match="no such file; write it without these quotes"):
+        read_storyboard("'story.yaml'")
 
 
 def test_files_a_board_names_stay_in_its_folder(tmp_path):
@@ -268,9 +297,14 @@ def test_files_a_board_names_stay_in_its_folder(tmp_path):
     (tmp_path / "secret.png").touch()
     (folder / "link.png").symlink_to(tmp_path / "secret.png")
     (folder / "in.png").touch()
+    (folder / "loop.png").symlink_to("loop.png")
+    os.mkfifo(folder / "pipe.png")
     cases = {
         "in.png": None, "sub/../in.png": None, "../secret.png": "leaves", "/etc/passwd": "leaves",
         "link.png": "leaves", "sub": "is a folder", "gone.png": "no such file", "a" * 5000: "not a usable path",
+        "loop.png": "not a usable path", "pipe.png": "is a pipe; name a file", "C:\\Users\\me\\in.png": "leaves",
+        "~/in.png": "leaves", "\\\\server\\in.png": "leaves", "sub\\..\\in.png": "write folders with /",
+        "'\"in.png\"'": "without these quotes", "“in.png”": "without these quotes", "'\"C:/in.png\"'": "leaves",
     }  # fmt: skip
     for name, fact in cases.items():
         text = f"image: {name}\n{SCENE}"

@@ -16,6 +16,7 @@ from pydantic import BaseModel
 
 from ..errors import Problem, StoryboardError
 from .cures import PROSE, cure, lookalikes
+from .files import OTHER_ROOT, QUOTES, expand, not_a_file, path_cure
 from .messages import MOST_PROBLEMS, locate, path_of, printable, validated
 from .profile import ProfileFields
 from .schema import PROFILES, Storyboard, build_storyboard
@@ -26,6 +27,7 @@ LOADER: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  #
 LARGEST_BYTES = 1 << 19
 DEEPEST = 16
 LONGEST_LIST = 3000
+UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 QUOTED = "or put text that begins so in quotes"
 LONGEST_NUMBER = 300  # characters; every whole number of that length still fits a float
 NUMBER = re.compile(r"[-+]?(?:0|[1-9][0-9]*)(?:\.[0-9]*)?(?:[eE][-+]?[0-9]+)?|[-+]?\.[0-9]+(?:[eE][-+]?[0-9]+)?")
@@ -40,7 +42,7 @@ ODD_NUMBERS = (
 
 def read_storyboard(path: str | Path) -> Storyboard:
     """The storyboard in a YAML file. Raises StoryboardError with every mistake found."""
-    file = Path(path)
+    file = expand(path)
     return parse_storyboard(read_text(file), file=str(path), folder=file.resolve().parent)
 
 
@@ -48,17 +50,19 @@ def read_text(file: Path) -> str:
     """The text of a YAML file of at most 512 KiB. Raises StoryboardError."""
     line = None
     try:
-        if file.is_dir():
-            raise IsADirectoryError
+        if kind := not_a_file(file):
+            cure = "name a file in it" if file.is_dir() else "name a file"
+            raise StoryboardError([Problem(file=str(file), message=f"is {kind}; {cure}")])
         with file.open("rb") as stream:
             data = stream.read(LARGEST_BYTES + 1)
-        if len(data) <= LARGEST_BYTES:
+        if b"\0" in data and not data.startswith(UTF_16):
+            message = "is no text; a storyboard is a text in YAML"
+        elif len(data) <= LARGEST_BYTES:
             return data.decode("utf-8-sig")
-        message = f"is larger than {LARGEST_BYTES >> 10} KiB; make it smaller"
+        else:
+            message = f"is larger than {LARGEST_BYTES >> 10} KiB; make it smaller"
     except FileNotFoundError:
-        message = "no such file"
-    except IsADirectoryError:
-        message = "is a folder; name the storyboard file in it"
+        message = f"no such file{path_cure(str(file))}"
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         message = f"byte 0x{error.object[error.start]:02x} is not UTF-8; save the file as UTF-8"
@@ -313,14 +317,16 @@ def _inside(folder: Path, name: Any, path: str) -> Iterator[Problem]:
     try:
         target = (folder / name).resolve()
         leaves = Path(name).is_absolute() or not target.is_relative_to(folder.resolve())
-        there = target.is_file()
-    except (OSError, ValueError) as error:
-        yield Problem(path=path, message=f"{name[:60]!r} is not a usable path ({error.args[-1]})")
-        return
-    name = printable(name)
-    if leaves:
-        yield Problem(path=path, message=f"{name} leaves the storyboard's folder; copy the file into it")
-    elif target.is_dir():
-        yield Problem(path=path, message=f"{name} is a folder; name a file in it")
-    elif not there:
-        yield Problem(path=path, message=f"{name}: no such file beside the storyboard")
+        leaves = leaves or bool(OTHER_ROOT.match(name.lstrip(QUOTES)))
+        kind = not_a_file(target) if not leaves else ""
+    except FileNotFoundError:
+        yield Problem(path=path, message=f"{printable(name)}: no such file beside the storyboard{path_cure(name)}")
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or error.args[-1]
+        yield Problem(path=path, message=f"{name[:60]!r} is not a usable path ({printable(str(reason))})")
+    else:
+        if leaves:
+            yield Problem(path=path, message=f"{printable(name)} leaves the storyboard's folder; copy the file into it")
+        elif kind:
+            cure = "name a file in it" if target.is_dir() else "name a file"
+            yield Problem(path=path, message=f"{printable(name)} is {kind}; {cure}")
