@@ -17,8 +17,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr
 
 from ..errors import Problem, StoryboardError
 from ..storyboard import Guidance, Relax, Scene, Storyboard, storyboard_from_scenes
-from ..storyboard.files import expand
 from ..storyboard.messages import locate, printable, validated
+from ..storyboard.paths import expand
 from ..storyboard.reader import Reading, read_text
 from ..storyboard.schema import Part, Power, Scope, Seed, Steps, Words
 from .evaluation import Instruments

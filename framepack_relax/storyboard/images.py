@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageCms, ImageOps
 
-from .files import not_a_file
+from .paths import not_a_file
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM")  # none that runs other programs
 MOST_PIXELS = 50_000_000
 MOST_BYTES = 1 << 28
-MOST_SCANS, MOST_SCANNED = 1_000, 10**9  # of a progressive JPEG: its scans, and those times its pixels
+MOST_SCANS, MOST_SCANNED = 1_000, 5 * 10**8  # of a progressive JPEG: its scans, and those times its pixels
 SAVE_ANEW = "save it as PNG or JPEG"
 SPACES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}  # colour space of a profile: mode of an image that it is for
 

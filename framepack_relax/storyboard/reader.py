@@ -16,8 +16,8 @@ from pydantic import BaseModel
 
 from ..errors import Problem, StoryboardError
 from .cures import PROSE, cure, lookalikes
-from .files import OTHER_ROOT, QUOTES, expand, not_a_file, path_cure
 from .messages import MOST_PROBLEMS, locate, path_of, printable, validated
+from .paths import OTHER_ROOT, QUOTES, expand, not_a_file, path_cure
 from .profile import ProfileFields
 from .schema import PROFILES, Storyboard, build_storyboard
 

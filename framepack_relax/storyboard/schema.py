@@ -1,18 +1,35 @@
 """What a storyboard may say. Field descriptions give units; they become the JSON Schema's."""
 
 import math
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
+import numpy as np
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, PrivateAttr
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PrivateAttr,
+    ValidationError,
+    model_validator,
+)
 
-from ..errors import Problem
+from ..errors import Problem, StoryboardError
 from .meanings import suggest
-from .messages import locate, validated
+from .messages import explain, locate, validated
+
+if TYPE_CHECKING:
+    from pydantic._internal._model_construction import ModelMetaclass
+else:
+    ModelMetaclass = type(BaseModel)
 
 PRESETS = {"sustained": 0.7, "linear": 1.0, "rapid": 2.1}
 PROFILES = ("auto", "paper")
@@ -54,6 +71,15 @@ def only(good: Callable[[Any], Any], otherwise: str) -> AfterValidator:
 
 def _names_profile(name: str) -> bool:
     return name in PROFILES or "/" in name or name.endswith((".yaml", ".yml"))
+
+
+def _plain(value: Any) -> Any:
+    """Paths as text, NumPy's numbers and arrays as Python's, also inside lists."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, (np.generic, np.ndarray)):
+        return _plain(value.tolist())
+    return tuple(map(_plain, value)) if isinstance(value, (list, tuple)) else value
 
 
 def _multiple_of_16(size: tuple[int, int]) -> tuple[int, int]:
@@ -116,10 +142,25 @@ Rate = Annotated[
 Steps = Annotated[int, Field(ge=1, le=1000)]
 
 
-class Part(BaseModel):
+class _Told(ModelMetaclass):
+    """Makes `Scene(secnds=2)` raise the StoryboardError that a file with this mistake would."""
+
+    def __call__(cls, **fields: Any) -> Any:
+        try:
+            return super().__call__(**fields)
+        except ValidationError as error:
+            raise StoryboardError(explain(error, cast("type[BaseModel]", cls))) from None
+
+
+class Part(BaseModel, metaclass=_Told):
     """Base of every mapping of a storyboard: frozen, strict types, unknown keys forbidden."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_python(cls, data: Any) -> Any:
+        return {name: _plain(value) for name, value in data.items()} if isinstance(data, Mapping) else data
 
 
 class Guidance(Part):
