@@ -1,20 +1,25 @@
 """The Python API: each call takes a storyboard file, a Storyboard, or a list of scenes."""
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
-from .errors import EvaluationError, ModelError, Problem
+from .errors import EvaluationError, ModelError, Problem, RenderError
 from .models.catalog import model_facts
+from .models.quiet import quietly
 from .plan.planner import make_plan
-from .plan.renderplan import RenderPlan
+from .plan.renderplan import RenderPlan, SectionPlan
 from .storyboard import Scene, Storyboard, read_storyboard, storyboard_from_scenes
+from .storyboard.paths import expand
 
 if TYPE_CHECKING:
+    import torch
+
     from .evaluate.outcome import Outcome
     from .evaluate.perceptual import Distance
     from .models.video_model import VideoModel
-    from .render.loop import FinishedSection, RenderedFilm
+    from .render.loop import FinishedSection, Options, RenderedFilm
     from .render.status import Status
 
 Place = str | Path
@@ -46,8 +51,13 @@ def plan(story: Story, **board: Any) -> RenderPlan:
     return make_plan(checked, facts)
 
 
+@quietly
 def load(
-    model: str = "puppet", *, device: str | None = None, dtype: str | None = None, memory: Memory = "auto"
+    model: str = "puppet",
+    *,
+    device: "str | torch.device | None" = None,
+    dtype: "str | torch.dtype | None" = None,
+    memory: Memory = "auto",
 ) -> "VideoModel":
     """A model to render several storyboards with: a catalogue name, a diffusers folder or a hub id.
 
@@ -56,33 +66,84 @@ def load(
     """
     from .models.loader import load
 
-    return load(model, device=device, dtype=dtype, memory=memory)
+    return load(model, device=_named(device), dtype=_named(dtype), memory=memory)
 
 
+def _named(kind: Any) -> str | None:
+    """A device or a type of numbers as it is called; PyTorch's own objects will do."""
+    return None if kind is None else str(kind).removeprefix("torch.")
+
+
+@quietly
 def render(
-    story: Story, *, out: Place = "out", model: Model = None, fresh: bool = False, on_nan: OnNan = "stop", **board: Any
+    story: Story,
+    *,
+    out: Place = "out",
+    model: Model = None,
+    fresh: bool = False,
+    on_nan: OnNan = "stop",
+    on_step: Callable[[SectionPlan, int], None] = lambda section, step: None,
+    on_section: Callable[[SectionPlan, int], None] = lambda section, seed: None,
+    **board: Any,
 ) -> "RenderedFilm":
     """Renders a film into the folder `out`; `film.path` is the mp4, `film.report` the contents of report.json.
 
     `model` is a name or what `load` gave; default: the storyboard's. What `out` holds already and would come out the
     same is kept, unless `fresh`. `on_nan="retry"` draws another seed for a section whose latents are not finite.
+    `on_step` is called with a section and the number of the step, from 0, that it has behind it, `on_section` with a
+    section that is on disk and its noise's seed. An exception that one of them raises stops the render and comes out
+    of this call; finished sections stay, and the same call goes on from there.
     """
-    from .render.loop import Options, render
+    from .render.loop import Watcher, render
 
+    folder, options = output_folder(out), _options(fresh, on_nan)
     checked, loaded = _prepare(story, model, board)
-    return render(checked, out=out, model=loaded, options=Options(fresh=fresh, on_nan=on_nan))
+    watch = Watcher(on_step=on_step, on_section=on_section)
+    return render(checked, out=folder, model=loaded, options=options, watch=watch)
 
 
 def stream(
     story: Story, *, out: Place = "out", model: Model = None, fresh: bool = False, on_nan: OnNan = "stop", **board: Any
 ) -> "Iterator[FinishedSection]":
-    """Yields sections as they finish, each with its latents and the frames that are final; writes no mp4."""
-    from .render.loop import Options, stream
+    """Yields sections as they finish, each with its latents and the frames that are final; writes no mp4.
 
+    Mistakes are raised at once, not with the first section.
+    """
+    folder, options = output_folder(out), _options(fresh, on_nan)
     checked, loaded = _prepare(story, model, board)
-    yield from stream(checked, out=out, model=loaded, options=Options(fresh=fresh, on_nan=on_nan))
+    return _stream(checked, folder, loaded, options)
 
 
+def _stream(
+    story: Storyboard, folder: Path, model: "VideoModel | None", options: "Options"
+) -> "Iterator[FinishedSection]":
+    from .render.loop import stream
+
+    with quietly:
+        yield from stream(story, out=folder, model=model, options=options)
+
+
+@quietly
+def _options(fresh: bool, on_nan: OnNan) -> "Options":
+    from .render.loop import Options
+
+    if on_nan not in get_args(OnNan):
+        raise RenderError(f"on_nan is {on_nan!r}; write {' or '.join(map(repr, get_args(OnNan)))}")
+    return Options(fresh=fresh, on_nan=on_nan)
+
+
+def output_folder(out: Place) -> Path:
+    """The folder `out`, which need not be there yet. Raises RenderError where it can be none."""
+    folder = expand(out)
+    there = next((place for place in (folder, *folder.absolute().parents) if os.path.lexists(place)), Path("/"))
+    if not there.is_dir():
+        raise RenderError(f"{there}: is no folder; choose another one for the film")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise RenderError(f"{there}: nothing may be written there; choose another folder for the film")
+    return folder
+
+
+@quietly
 def restore(film: Place, out: Place) -> Path:
     """Writes the storyboard and start images that a film carries into the folder `out`; gives the storyboard's path.
 
@@ -90,16 +151,17 @@ def restore(film: Place, out: Place) -> Path:
     """
     from .render.carry import restore
 
-    return restore(Path(film), Path(out))
+    return restore(expand(film), output_folder(out))
 
 
 def status(out: Place) -> "Status":
     """How far the render in the folder `out` has come; needs no weights and no torch. Raises RenderError."""
     from .render.status import read_status
 
-    return read_status(Path(out))
+    return read_status(expand(out))
 
 
+@quietly
 def evaluate(
     films: Place | Sequence[Place],
     *,
@@ -122,8 +184,8 @@ def evaluate(
         from .evaluate.film import read_film, read_films
     except ImportError as error:
         raise EvaluationError(f"{error.name} is not installed: pip install 'framepack-relax[eval]'") from error
-    read = read_films([Path(film) for film in ([films] if isinstance(films, Place) else films)])
-    other = None if reference is None else read_film(Path(reference))
+    read = read_films([expand(film) for film in ([films] if isinstance(films, Place) else films)])
+    other = None if reference is None else read_film(expand(reference))
     names = judges_for({film.model for film in read})
     instruments = gather(action=action or names[0], text=text or names[1], device=device, distance=distance)
     rows = []
@@ -132,6 +194,7 @@ def evaluate(
     return rows, instruments.notes
 
 
+@quietly
 def sweep(
     spec: Place,
     *,
@@ -156,7 +219,8 @@ def sweep(
         from .evaluate.outcome import compare
     except ImportError as error:
         raise EvaluationError(f"{error.name} is not installed: pip install 'framepack-relax[eval]'") from error
-    return compare(str(spec), Path(out), model, quick, calibrate, (action, text), on_film, loading, on_note)
+    folder = output_folder(out)
+    return compare(str(spec), folder, model, quick, calibrate, (action, text), on_film, loading, on_note)
 
 
 def _prepare(story: Story, model: Model, board: dict[str, Any]) -> "tuple[Storyboard, VideoModel | None]":

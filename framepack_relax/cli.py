@@ -1,5 +1,6 @@
 """Render storyboards to FramePack video, plan them, and measure what the films show."""
 
+import io
 import json
 import signal
 import sys
@@ -19,6 +20,7 @@ from . import api, tables
 from ._version import __version__
 from .errors import RelaxError
 from .models.catalog import CATALOG, WEIGHTS_VARIABLE, card, entry_of, what_is_missing
+from .models.quiet import quietly
 from .plan.renderplan import RenderPlan, SectionPlan
 from .storyboard import Storyboard, storyboard_schema
 
@@ -39,7 +41,10 @@ class Terminated(SystemExit):
     """SIGTERM, which stops a render as Ctrl-C does."""
 
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+HELP = {"help_option_names": ["-h", "--help"]}
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__, context_settings=HELP
+)
 # no markup and no emoji: titles, prompts and paths may hold square brackets and colons
 console = Console(markup=False, emoji=False, highlight=False)
 errors = Console(markup=False, emoji=False, highlight=False, stderr=True, soft_wrap=True)
@@ -95,10 +100,12 @@ def rerun(
 ) -> None:
     """Render a film again from the storyboard and start images that it carries."""
     name = film.absolute().parent.name if film.name == "video.mp4" else film.stem
-    folder = out or Path("out") / f"{name}-again"
+    folder = api.output_folder(out or Path("out") / f"{name}-again")
+    with quietly:
+        from .models.loader import pick_device, pick_dtype
+        from .render.carry import provenance
+    pick_dtype(dtype, pick_device(device))  # mistakes of these are told before anything is written
     board = api.read(api.restore(film, folder))
-    from .render.carry import provenance
-
     as_then = {f"torch.{name}": name for name in ("float32", "bfloat16")}.get(str(provenance(film).get("dtype")))
     loading = {"device": device, "dtype": dtype or as_then, "memory": memory.value}
     _render(board, folder, loading, {"fresh": fresh, "on_nan": on_nan.value}, again=film)
@@ -116,14 +123,14 @@ def _render(
     board: Storyboard, folder: Path, loading: dict[str, Any], options: dict[str, Any], again: Path | None = None
 ) -> None:
     """Loads the model, renders with a bar, prints the table; `again`: the film that should come out the same."""
+    folder = api.output_folder(folder)
     plan = api.plan(board)
     for warning in plan.warnings:
         _warn(warning)
-    _quiet()
-    from .render.carry import what_differs
-    from .render.loop import Options
-
-    with console.status("loading the model"):
+    with quietly:
+        from .render.carry import what_differs
+        from .render.loop import Options
+    with console.status("loading the model", spinner="line"):
         loaded = api.load(board.model, **loading)
     for note in loaded.notes:
         _warn(note)
@@ -141,28 +148,20 @@ def _warn(text: str) -> None:
     errors.print(Text.assemble(("warning: ", "yellow"), text))
 
 
-def _quiet() -> None:
-    """Keeps the libraries' own bars and notes out of ours."""
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
-
-    for logging in (diffusers_logging, transformers_logging):
-        logging.disable_progress_bar()
-        logging.set_verbosity_error()
-
-
+@quietly
 def _with_bar(board: Storyboard, folder: Path, model: Any, plan: RenderPlan, options: "Options") -> "RenderedFilm":
+    """Renders with a bar; where nobody sees one, with a line for every section."""
     from .render.loop import Watcher, render
 
     section = TextColumn("section {task.fields[section]} of {task.fields[sections]}")
     step, left = TextColumn("step {task.completed}/{task.total}"), TextColumn("ETA")
     times = TimeElapsedColumn(), left, TimeRemainingColumn()
-    bar = Progress(section, _dim("scene"), BarColumn(), step, *times, console=console)
-    done, total = 0, len(plan.sections)
+    watched = console.is_terminal
+    bar = Progress(section, _dim("scene"), BarColumn(), step, *times, console=console, disable=not watched)
+    done, total, clock = 0, len(plan.sections), time.monotonic()
     try:
         with bar:
             task = bar.add_task("", total=plan.steps, section=1, sections=total, scene="")
-
             begins: dict[int, int] = {}  # step at which each section that is to be rendered begins
 
             def on_unread(unread: dict[str, list[str]]) -> None:
@@ -186,6 +185,9 @@ def _with_bar(board: Storyboard, folder: Path, model: Any, plan: RenderPlan, opt
                 bar.update(task, section=min(done + 1, total))
                 if done == total:
                     bar.update(task, scene="writing the film")
+                if not watched and section.index in begins:
+                    spent = tables.duration(time.monotonic() - clock)
+                    console.print(f"section {done} of {total}: scene {section.scene}, {spent}", soft_wrap=True)
                 if seed != section.seed:
                     bar.console.print(f"section {section.index} took another seed: its latents were not finite")
 
@@ -235,8 +237,7 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="print everything, with the series")] = False,
 ) -> None:
     """Measure what films show: motion, action, fit to the prompt, stability, drift."""
-    _quiet()
-    with errors.status("looking at the films"):
+    with errors.status("looking at the films", spinner="line"):
         judges: dict[str, Any] = {"action": action, "text": text, "device": device}
         rows, notes = api.evaluate(films, prompt=prompt, target_classes=target_class, reference=reference, **judges)
     for line in notes:
@@ -296,13 +297,18 @@ def _dim(field: str) -> TextColumn:
 
 def _compare(spec: str, folder: Path, options: dict[str, Any]) -> "Outcome":
     """A sweep with a bar and its table."""
-    _quiet()
     film = TextColumn("film {task.completed} of {task.total}")
-    bar = Progress(film, _dim("arm"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn(), console=errors)
+    times, watched = (TimeElapsedColumn(), TimeRemainingColumn()), errors.is_terminal
+    bar = Progress(film, _dim("arm"), BarColumn(), *times, console=errors, disable=not watched)
+    count = 0
     with bar:
         task = bar.add_task("", arm="", visible=False)
 
         def on_film(row: dict[str, Any], total: int) -> None:
+            nonlocal count
+            count += 1
+            if not watched:
+                errors.print(f"film {count} of {total}: {row['arm']}")
             bar.update(task, advance=1, total=total, arm=row["arm"], visible=True)
 
         done = api.sweep(spec, out=folder, on_film=on_film, on_note=_warn, **options)
@@ -367,6 +373,9 @@ def _terminate(number: int, frame: Any) -> None:
 def main() -> None:
     """Entry point: what a user can mend is printed without a traceback, exit code 2."""
     signal.signal(signal.SIGTERM, _terminate)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what a console or a log cannot show is shown by its number
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except RelaxError as error:

@@ -98,15 +98,16 @@ def status_text(status: Status, now: float) -> str:
     elif status.done < status.total:
         said.append("nobody is at work; `framepack-relax render` goes on from here")
     if status.seconds_left:
-        said.append(f"about {_duration(status.seconds_left)} left")
+        said.append(f"about {duration(status.seconds_left)} left")
     if status.newest is not None:
-        said.append(f"newest section {_duration(max(0.0, now - status.newest))} ago")
+        said.append(f"newest section {duration(max(0.0, now - status.newest))} ago")
     if status.film:
         said.append(str(status.film))
     return "\n".join(said)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Hours, minutes and seconds as they matter."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

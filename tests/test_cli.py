@@ -17,9 +17,9 @@ from framepack_relax.video.reader import read_frames
 SCENES = "  - {id: calm, prompt: a red figure stands still, seconds: 2.4}\n"
 
 
-def run(*words, **options):
+def run(*words, environment=None, **options):
     command = [Path(sys.executable).parent / "framepack-relax", *map(str, words)]
-    environment = {**os.environ, "COLUMNS": "160"}
+    environment = {**os.environ, "COLUMNS": "160", **(environment or {})}
     return subprocess.run(command, capture_output=True, text=True, env=environment, **options)
 
 
@@ -28,11 +28,73 @@ def test_help_and_version():
     assert run("--version").stdout.startswith("framepack-relax 0.")
 
 
+@pytest.mark.parametrize("words", [(), ("render",), ("plan",), ("eval",), ("status",), ("models",)])
+def test_h_is_help(words):
+    done = run(*words, "-h")
+    assert done.returncode == 0 and "Usage: " in done.stdout and "--help" in done.stdout
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
+def test_what_a_console_cannot_show_ends_nothing(board, tmp_path, encoding):
+    """A Windows console, a redirect or a service: texts that its encoding lacks are shown by their numbers."""
+    file = board("  - {id: a, prompt: 浜辺 — “hello” 🎬, seconds: 1.2}\n", "title: 浜辺")
+    for words in (("plan", file), ("render", file, "--out", tmp_path / "o"), ("status", tmp_path / "o")):
+        done = run(*words, environment={"PYTHONIOENCODING": encoding}, encoding=encoding)
+        assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
+        assert ("浜辺" if encoding == "utf-8" else "\\u6d5c\\u8fba") in done.stdout
+    assert (tmp_path / "o/video.mp4").exists()
+
+
+def test_without_a_terminal_every_section_is_a_line_at_once(board, tmp_path):
+    file = board("  - {id: long, prompt: a red figure walks, seconds: 36}\n")
+    command = [Path(sys.executable).parent / "framepack-relax", "render", str(file), "--out", str(tmp_path / "o")]
+    log = tmp_path / "log.txt"
+    with log.open("w") as opened:
+        process = subprocess.Popen(command, stdout=opened, stderr=opened)
+        deadline = time.time() + 120
+        while "section 3 of 30: scene long" not in log.read_text() and time.time() < deadline:
+            assert process.poll() is None, log.read_text()
+            time.sleep(0.05)
+        running = process.poll() is None
+        process.kill()
+        process.wait()
+    assert running and re.search(r"section 3 of 30: scene long, \d+ s\n", log.read_text())
+
+
+@pytest.mark.parametrize(
+    ("words", "fact"),
+    [
+        (("--out", "story.yaml"), "story.yaml: is no folder; choose another"),
+        (("--out", "story.yaml/deep/er"), "story.yaml: is no folder; choose another"),
+        (("--device", "tpu"), "device tpu: no such device"),
+        (("--dtype", "f8"), "dtype f8: unknown"),
+    ],
+)
+def test_slips_of_the_command_line_are_told_before_a_model_is_loaded(board, tmp_path, words, fact):
+    """A folder whose weights are gone would be told of as soon as it was loaded."""
+    model = tmp_path / "empty"
+    model.mkdir()
+    for name in ("framepack_relax.json", "scheduler"):
+        source = Path(next(line for line in board(SCENES).read_text().splitlines() if "model" in line).split(": ")[1])
+        (shutil.copytree if name == "scheduler" else shutil.copy)(source / name, model / name)
+    done = run("render", board(SCENES), "--model", model, *words, cwd=tmp_path)
+    assert done.returncode == 2 and fact in done.stderr and len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_home_in_quotes_is_the_home_and_a_picture_no_board(board, tmp_path):
+    done = run("render", board(SCENES), "--out", "~/films", cwd=tmp_path, environment={"HOME": str(tmp_path / "me")})
+    assert done.returncode == 0 and (tmp_path / "me/films/video.mp4").exists() and not (tmp_path / "~").exists()
+    done = run("rerun", tmp_path / "me/films/video.mp4", "--out", tmp_path / "again")
+    assert done.returncode == 0 and done.stderr == "", "other libraries' notes stay silent"
+    done = run("render", tmp_path / "hero.png")
+    assert done.returncode == 2 and "hero.png: is no text; a storyboard is a text in YAML" in done.stderr
+
+
 def test_render_shows_progress_a_table_and_the_films_path(board, tmp_path):
     done = run("render", board(SCENES), "--out", tmp_path / "o", "--steps", 2)
     assert done.returncode == 0, done.stderr
     text = " ".join(done.stdout.split())
-    assert "section 2 of 2" in text and "step 4/4" in text and "asked -> real" in text
+    assert "section 1 of 2: scene calm, " in text and "section 2 of 2" in text and "asked -> real" in text
     assert str(tmp_path / "o/video.mp4") in text and (tmp_path / "o/report.json").exists()
 
 

@@ -1,6 +1,7 @@
 """Start images as people have them: every mode, every orientation, damaged, hostile."""
 
 import io
+import os
 import struct
 import zlib
 
@@ -8,10 +9,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageCms
 
 import framepack_relax as fr
-from framepack_relax.storyboard.images import ImageError, fit_image, read_image
+from framepack_relax.storyboard.images import ImageError, cut_away, fit_image, read_image
 
 RAMP = np.linspace(0, 1, 64)[None, :].repeat(48, 0)  # dark left, bright right
 
@@ -37,6 +38,23 @@ def test_a_start_image_is_scaled_to_whole_pixels_and_then_cropped_as_framepack_d
     scaled = grain.resize((85, 48), Image.Resampling.LANCZOS)  # 85.3 wide
     assert fit_image(grain, (80, 48)).tobytes() == scaled.crop((2, 0, 82, 48)).tobytes()  # from 2.5
     assert fit_image(grain, grain.size).tobytes() == grain.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("image", "film", "share", "sides"),
+    [
+        ((120, 40), (40, 40), 2 / 3, "left and right"),
+        ((1200, 1600), (640, 608), 1 - 1200 * 608 / (640 * 1600), "top and bottom"),
+        ((96, 96), (96, 96), 0, "top and bottom"),
+    ],
+)
+def test_what_the_crop_cuts_away(image, film, share, sides):
+    assert cut_away(image, film) == (pytest.approx(share), sides)
+    marked = np.zeros((image[1], image[0], 3), np.uint8)
+    edge = slice(None), slice(0, image[0] // 8)
+    marked[edge if sides == "left and right" else edge[::-1]] = 255
+    lost = 255 not in np.asarray(fit_image(Image.fromarray(marked), film))
+    assert lost == (share > 0.25), "an eighth goes on each side where a quarter is cut away"
 
 
 def test_16_bits_of_grey_keep_their_shades(tmp_path):
@@ -80,6 +98,100 @@ def test_cmyk_palette_alpha_and_animation(tmp_path):
     assert grey(read_image(saved(clear, tmp_path / "clear.png"))).min() == 1
     moving = saved(ramp, tmp_path / "moving.png", save_all=True, append_images=[Image.new("RGB", ramp.size)])
     assert np.abs(grey(read_image(moving)) - RAMP).max() < 0.01, "the first frame"
+
+
+D50_OF = {  # XYZ of red, green and blue, and the exponent
+    "Display P3": ((0.51512, 0.24120, -0.00105), (0.29198, 0.69225, 0.04189), (0.15710, 0.06657, 0.78407), 2.4),
+    "Adobe RGB": ((0.60974, 0.31111, 0.01947), (0.20528, 0.62567, 0.06087), (0.14919, 0.06322, 0.74457), 2.19922),
+}
+
+
+def profile(name):
+    """A colour profile (ICC 4.3) by its primaries; P3's curve is that of sRGB."""
+
+    def fixed(*values):
+        return b"".join(struct.pack(">i", round(value * 65536)) for value in values)
+
+    *primaries, gamma = D50_OF[name]
+    curve = (3, (gamma, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)) if gamma == 2.4 else (0, (gamma,))
+    said = b"desc\0\0\0\0" + struct.pack(">I", len(name) + 1) + name.encode() + b"\0" * 80
+    tags = {b"desc": said, b"cprt": b"text\0\0\0\0none\0", b"wtpt": b"XYZ \0\0\0\0" + fixed(0.9642, 1, 0.8249)}
+    for letter, primary in zip((b"r", b"g", b"b"), primaries, strict=True):
+        tags[letter + b"XYZ"] = b"XYZ \0\0\0\0" + fixed(*primary)
+        tags[letter + b"TRC"] = b"para\0\0\0\0" + struct.pack(">HH", curve[0], 0) + fixed(*curve[1])
+    table, data, offset = struct.pack(">I", len(tags)), b"", 132 + 12 * len(tags)
+    for key, value in tags.items():
+        value += b"\0" * (-len(value) % 4)
+        table, data = table + key + struct.pack(">II", offset + len(data), len(value)), data + value
+    head = struct.pack(
+        ">I4sI4s4s4s12s4s", offset + len(data), b"lcms", 4 << 24, b"mntr", b"RGB ", b"XYZ ", b"", b"acsp"
+    )
+    return (head + b"\0" * 28 + fixed(0.9642, 1, 0.8249)).ljust(128, b"\0") + table + data
+
+
+@pytest.mark.parametrize("name", D50_OF)
+@pytest.mark.parametrize("kind", ["png", "jpg", "transparent.png"])
+def test_colours_are_those_of_the_images_profile(tmp_path, name, kind):
+    """What a phone stores in Display P3, and a camera in Adobe RGB, reads as the same colours in sRGB."""
+    colours = [(220, 40, 60), (40, 160, 80), (60, 80, 200), (240, 220, 60), (128, 128, 128), (200, 150, 120)]
+    meant = Image.fromarray(np.repeat(np.repeat(np.array([colours], np.uint8), 16, 0), 16, 1))
+    icc = profile(name)
+    other = ImageCms.ImageCmsProfile(io.BytesIO(icc))
+    stored = ImageCms.profileToProfile(meant, ImageCms.createProfile("sRGB"), other, outputMode="RGB")
+    assert np.abs(np.asarray(stored, int) - np.asarray(meant, int)).max() > 12, "ignoring the profile would be seen"
+    if kind == "transparent.png":
+        stored.putalpha(255)
+    options = {"quality": 98, "subsampling": 0} if kind == "jpg" else {}
+    back = read_image(saved(stored, tmp_path / f"a.{kind}", icc_profile=icc, **options))
+    assert back.mode == "RGB" and np.abs(np.asarray(back, int) - np.asarray(meant, int)).max() <= 3
+
+
+def test_profiles_of_srgb_and_damaged_ones_change_nothing(tmp_path):
+    noise = Image.effect_noise((64, 48), 90).convert("RGB")
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    for icc in (srgb, srgb[:200], b"nonsense", profile("Display P3")[:-60]):
+        back = read_image(saved(noise, tmp_path / "a.png", icc_profile=icc))
+        assert icc == profile("Display P3")[:-60] or np.array_equal(np.asarray(back), np.asarray(noise))
+
+
+def test_a_profile_of_greys(tmp_path):
+    ramp = Image.fromarray((RAMP * 255).astype(np.uint8))
+    pixels = grey(read_image(saved(ramp, tmp_path / "a.png", icc_profile=profile("Display P3"))))
+    assert np.abs(pixels - RAMP).max() < 1.5 / 255, "greys stay greys under a profile of colours"
+
+
+def test_what_is_no_file_is_told_at_once(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    (tmp_path / "zero.png").symlink_to("/dev/zero")
+    for name, fact in {"pipe": "is a pipe", "loop": "cannot be read", "zero": "is a device"}.items():
+        with pytest.raises(ImageError, match=fact):
+            read_image(tmp_path / f"{name}.png")
+
+
+def progressive(size, scans):
+    """A JPEG whose last scan comes many times: small to send, long to decode."""
+    whole = io.BytesIO()
+    Image.effect_noise(size, 90).convert("RGB").save(whole, "JPEG", progressive=True)
+    data = whole.getvalue()
+    last, end = data.rindex(b"\xff\xda"), data.rindex(b"\xff\xd9")
+    return data[:last] + data[last:end] * scans + data[end:]
+
+
+def test_a_jpeg_of_thousands_of_scans_is_refused_and_an_ordinary_one_read(tmp_path):
+    file = tmp_path / "scans.jpg"
+    for size, scans, good in (
+        ((64, 48), 1, True),
+        ((64, 48), 100, True),
+        ((64, 48), 5_000, False),
+        ((3000, 2000), 200, False),
+    ):
+        file.write_bytes(progressive(size, scans))
+        if good:
+            assert read_image(file).size == size
+        else:
+            with pytest.raises(ImageError, match=r"JPEG of \d+ scans"):
+                read_image(file)
 
 
 def zip_bomb(path, width, height):

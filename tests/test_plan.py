@@ -1,9 +1,12 @@
 """The plan: the grid, seeds that stay, history slots against diffusers' pipeline, sigmas against its scheduler."""
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
+from decimal import ROUND_HALF_UP, Decimal
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -16,11 +19,17 @@ from PIL import Image
 
 from framepack_relax.errors import StoryboardError
 from framepack_relax.models.catalog import CATALOG
-from framepack_relax.plan.grid import nearest_bucket, snap
+from framepack_relax.plan.grid import fitting_seconds, nearest_bucket, snap
 from framepack_relax.plan.history import render_order, slots
 from framepack_relax.plan.planner import make_plan
 from framepack_relax.plan.schedule import FlowShift, sigma_table
-from framepack_relax.storyboard import Scene, read_storyboard, storyboard_from_scenes
+from framepack_relax.storyboard import (
+    Scene,
+    dump_storyboard,
+    parse_storyboard,
+    read_storyboard,
+    storyboard_from_scenes,
+)
 
 F1 = CATALOG["framepack-f1"].facts
 FRAMEPACK = CATALOG["framepack"].facts
@@ -46,13 +55,91 @@ def plan_of(image, *scenes, facts=F1, **board):
     [([2.4, 2.4], [2, 2]), ([3.0], [3]), ([1.7, 1.7], [1, 2]), ([0.6, 0.6], [1, 0]), ([60.0], [50]), ([0.5], [0])],
 )
 def test_scene_ends_snap_half_up(seconds, counts):
-    assert snap(seconds, 30) == counts
+    assert snap([seconds], Fraction(30)) == [counts]
 
 
-@given(st.lists(st.floats(0.01, 500), min_size=1, max_size=40), st.integers(1, 120))
-def test_rounding_never_adds_up(seconds, fps):
-    ends = np.cumsum(snap(seconds, fps)) * 36 / fps
-    assert np.all(np.abs(ends - np.cumsum(seconds)) <= 18 / fps + 1e-6)
+SECONDS = st.floats(0.01, 500) | st.integers(1, 60).map(float) | st.integers(1, 600).map(lambda n: n / 10)
+BOARDS = st.lists(st.lists(SECONDS, min_size=1, max_size=8), min_size=1, max_size=30)
+RATES = st.integers(1, 240).map(Fraction) | st.sampled_from([Fraction(30000, 1001), Fraction(24000, 1001)])
+
+
+def ends(shots, fps):
+    """(number of the last frame, seconds asked for up to there, sections) of every scene."""
+    first, asked = 0, Fraction(0)
+    for shot, counts in zip(shots, snap(shots, fps), strict=True):
+        sections = 0
+        for seconds, count in zip(shot, counts, strict=True):
+            asked, sections = asked + Fraction(repr(seconds)), sections + count
+            yield first + 36 * sections, asked, count
+        first += 36 * sections + 1
+
+
+@given(BOARDS, RATES)
+def test_no_scene_ends_more_than_half_a_section_off(shots, fps):
+    for last, asked, count in ends(shots, fps):
+        if not count:
+            break  # a mistake, after which nothing is promised
+        assert abs(last - asked * fps) <= 18
+
+
+@given(BOARDS, RATES)
+def test_the_seconds_that_are_proposed_give_every_scene_a_section(shots, fps):
+    fitting = fitting_seconds(shots, fps)
+    assert all(count >= 1 for _, _, count in ends(fitting, fps))
+    for shot, fits in zip(shots, fitting, strict=True):
+        assert all(after >= before for before, after in zip(shot, fits, strict=True))
+    if all(count for _, _, count in ends(shots, fps)):
+        assert fitting == shots, "what fits is left alone"
+
+
+@given(st.lists(SECONDS, min_size=1, max_size=20), st.integers(1, 240))
+def test_a_board_of_one_shot_has_its_sections_by_whole_sections_of_time(seconds, fps):
+    total, before, counts = Decimal(0), 0, []
+    for asked in seconds:
+        total += Decimal(repr(asked))
+        end = int((total * fps / 36).quantize(Decimal(1), rounding=ROUND_HALF_UP))
+        counts.append(end - before)
+        before = end
+    assert snap([seconds], Fraction(fps)) == [counts]
+
+
+def test_rounding_is_carried_across_cuts(image):
+    cuts = [scene(f"s{k}", 3.0, transition="cut" if k else "continue") for k in range(10)]
+    plan = plan_of(image, *cuts)
+    assert plan.frames == 910 and plan.seconds == pytest.approx(30.33, abs=0.01), "rather than 874"
+    assert len(plan.shots) == 10 and all(shot.frames[1] - shot.frames[0] in (73, 109) for shot in plan.shots)
+    assert [timing.frames for timing in plan.scenes] == [shot.frames for shot in plan.shots]
+
+
+def test_one_second_scenes_are_told_what_fits_the_whole_board(image):
+    scenes = [scene(f"s{k}", 1.0) for k in range(6)]
+    with pytest.raises(StoryboardError) as caught:
+        plan_of(image, *scenes)
+    (problem,) = caught.value.problems
+    assert problem.path == "scenes[3].seconds" and "grid of 1.2 s" in problem.message
+    proposed = dict(re.findall(r"(s\d) ([\d.]+)", problem.message))
+    assert set(proposed) == {"s3", "s4", "s5"}
+    plan = plan_of(image, *(scene(s.id, float(proposed.get(s.id, s.seconds))) for s in scenes))
+    assert [len(timing.sections) for timing in plan.scenes] == [1] * 6
+
+
+@pytest.mark.parametrize(
+    ("fps", "rate"),
+    [(30, Fraction(30)), (30.0, Fraction(30)), (29.97, Fraction(30000, 1001)), (23.976, Fraction(24000, 1001))],
+)
+def test_frame_rates_of_broadcasters_are_exact(image, fps, rate):
+    plan = plan_of(image, scene("a", 600.0), fps=fps)
+    assert plan.rate == rate and plan.fps == fps and json.loads(json.dumps(plan.to_json()))["fps"] == fps
+    assert plan.seconds == pytest.approx(float(plan.frames / rate), abs=1e-12)
+    assert abs(plan.seconds - 600.0) <= float(19 / rate)
+    again = parse_storyboard(dump_storyboard(storyboard_from_scenes([scene("a")], fps=fps)))
+    assert again.fps == fps and isinstance(again.fps, int) == (fps == 30)
+
+
+@pytest.mark.parametrize(("fps", "cure"), [(24.5, "a whole number"), (29.98, "write 29.97"), (23.98, "write 23.976")])
+def test_other_broken_frame_rates_are_refused_with_a_cure(image, fps, cure):
+    with pytest.raises(StoryboardError, match=rf"fps: is {fps}; .*{cure}"):
+        plan_of(image, scene("a"), fps=fps)
 
 
 def test_sixty_seconds_are_1801_frames(image):
@@ -246,6 +333,23 @@ def test_settings_that_nothing_comes_of_are_warned_of(image, idle, cure):
     (told,) = plan_of(image, scene("x", intensity=0.9, relax=off | idle)).warnings
     assert told.startswith("scene x: ") and all(name in told for name in (*idle, *cure))
     assert not plan_of(image, scene("x", intensity=0.9, relax=off | idle | cure)).warnings
+
+
+def test_a_frame_rate_or_size_far_from_the_models_own_is_warned_of(image):
+    (told,) = plan_of(image, scene("a"), fps=24).warnings
+    assert told.startswith("fps 24: framepack-f1") and "30 frames a second" in told and "0.8 times as fast" in told
+    (told,) = plan_of(image, scene("a"), size=(96, 96)).warnings
+    assert told.startswith("size 96x96: ") and "704x544" in told, "its bucket for this image"
+    (told,) = plan_of(image, scene("a"), size=(256, 256), facts=replace(F1, size=(96, 96))).warnings
+    assert "7.1 times the area of 96x96" in told
+    for near in ({"fps": 29.97}, {"fps": 30}, {"size": (640, 480)}, {"size": (832, 480)}):
+        assert not plan_of(image, scene("a"), **near).warnings
+
+
+def test_a_plan_knows_the_size_of_each_start_image(image, tmp_path):
+    Image.new("RGB", (50, 40)).save(tmp_path / "other.png")
+    plan = plan_of(image, scene("a"), scene("b", transition="cut", image=str(tmp_path / "other.png")))
+    assert [shot.image_size for shot in plan.shots] == [(640, 480), (50, 40)]
 
 
 def test_negative_prompts_that_are_not_read_are_warned_of(image):

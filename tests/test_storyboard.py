@@ -1,5 +1,7 @@
 """The reader: every mistake of a file at once and in its place, and nothing but a storyboard or located errors."""
 
+import os
+
 import fuzz
 import pytest
 import yaml
@@ -7,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from framepack_relax.errors import StoryboardError
+from framepack_relax.evaluate.spec import read_sweep
 from framepack_relax.storyboard import (
     Scene,
     Storyboard,
@@ -125,22 +128,46 @@ def test_what_a_storyboard_may_not_be(monkeypatch, text, line, loader):
     assert told(text)[0].startswith(line)
 
 
-@pytest.mark.parametrize(
-    ("text", "cure"),
-    [
-        (SCENE.replace("x", "a figure: waves"), "put text that holds ': ' in quotes"),
-        ("scenes:\n  - id: a\n    prompt: a figure: waves\n", "put text that holds ': ' in quotes"),
-        ("scenes:\n  - id: a\n\tprompt: x\n", "indent with spaces, not tabs"),
-        ("scenes:\n\t- id: a\n", "indent with spaces, not tabs"),
-        ("scenes:\r\n\t- id: a\r\n", "indent with spaces, not tabs"),
-        ("title: @home\n", "put text that begins so in quotes"),
-    ],
-)
 @pytest.mark.parametrize("loader", [reader.LOADER, yaml.SafeLoader])
-def test_the_commonest_slips_are_told_with_a_cure(monkeypatch, text, cure, loader):
+def test_what_yaml_would_cut_off_a_text_as_a_comment_is_told(monkeypatch, loader):
     monkeypatch.setattr(reader, "LOADER", loader)
-    lines = told(text)
-    assert len(lines) == 1 and "is not YAML: " in lines[0] and lines[0].endswith(f"; {cure}")
+    text = """\
+# 🎬 a comment in a line of its own
+title: Take #2
+image: red-beach.png   # beside a path it is one too
+style: "no #1"  # and after quotes
+scenes:
+  - id: a
+    prompt: player #7 in red does a backflip on the beach
+    seconds: 1.2  # a number
+  - {id: b, prompt: c#4 and '#', seconds: 1.2}
+"""
+    lines, line_5 = told(text), "#7 in red does a backflip on the beach"
+    cure = "put the whole text in quotes, or the comment in a line of its own"
+    assert lines == [
+        f"story.yaml:2:12: title: YAML cuts off '#2' as a comment; {cure}",
+        f"story.yaml:7:19: scenes[0].prompt: YAML cuts off '{line_5}' as a comment; {cure}",
+    ]
+    mended = text.replace("Take #2", "'Take #2'").replace(": player #7 in red", ": >\n      player #7 in red")
+    story = parse_storyboard(mended)
+    assert story.title == "Take #2" and story.scenes[0].prompt.startswith("player #7 in red")
+
+
+@pytest.mark.parametrize(
+    "block", ["|\n      a red figure waves\n      on the beach", ">-\n      a red figure\n\n      waves on the beach"]
+)
+@pytest.mark.parametrize("style", ["flat colours", "|\n  flat colours", ""])
+def test_block_prompts_read_as_one_line(block, style):
+    text = (
+        SCENE.split("-")[0]
+        + "- id: a\n    seconds: 1.2\n    prompt: {}\n    negative_prompt: |\n      one\n      two\n"
+    )
+    text += "style: {}\n"
+    story = parse_storyboard(text.format(block, style or "''"))
+    line = parse_storyboard(text.format("a red figure waves on the beach", style or "''"))
+    wanted = "a red figure waves on the beach" + (", flat colours" if style else "")
+    assert story.prompt_of(story.scenes[0]) == line.prompt_of(line.scenes[0]) == wanted
+    assert story.negative_of(story.scenes[0]) == "one two"
 
 
 def test_a_number_that_is_no_whole_one_is_shown_as_it_is():
@@ -196,6 +223,7 @@ def test_an_alias_is_refused_beside_its_anchor():
         (b"a: 1\nb: \xe9t\xe9\n", ":2: byte 0xe9 is not UTF-8"),
         ("title: a".encode("utf-16"), ":1: byte 0xff is not UTF-8"),
         (b"#" * (1 << 19) + b"#", ": is larger than 512 KiB"),
+        (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", ": is no text; a storyboard is a text in YAML"),
     ],
 )
 def test_bytes_that_are_no_storyboard(tmp_path, data, fact):
@@ -232,10 +260,35 @@ def test_prompts_that_are_words(prompt):
 def test_a_byte_order_mark_a_folder_and_a_missing_file(tmp_path):
     (tmp_path / "bom.yaml").write_bytes(b"\xef\xbb\xbf" + SCENE.encode())
     assert read_storyboard(tmp_path / "bom.yaml").scenes[0].id == "a"
-    with pytest.raises(StoryboardError, match="is a folder; name the storyboard file in it"):
+    with pytest.raises(StoryboardError, match="is a folder; name a file in it"):
         read_storyboard(tmp_path)
     with pytest.raises(StoryboardError, match=r"gone\.yaml: no such file"):
         read_storyboard(tmp_path / "gone.yaml")
+
+
+def test_where_a_file_is_expected_anything_else_is_named_at_once(tmp_path):
+    """A pipe would be waited for without end, and a device has no end."""
+    os.mkfifo(tmp_path / "pipe.yaml")
+    (tmp_path / "loop.yaml").symlink_to("loop.yaml")
+    (tmp_path / "device.yaml").symlink_to("/dev/zero")
+    for name, fact in {"pipe": "is a pipe", "loop": "cannot be read", "device": "is a device"}.items():
+        file = tmp_path / f"{name}.yaml"
+        with pytest.raises(StoryboardError, match=f"{name}.yaml: {fact}"):
+            read_storyboard(file)
+        assert (
+            "pipe" not in name
+            or "profile: pipe.yaml is a pipe" in told(f"profile: pipe.yaml\n{SCENE}", folder=tmp_path)[0]
+        )
+        with pytest.raises(StoryboardError, match=f"{name}.yaml: {fact}"):
+            read_sweep(str(file))
+
+
+def test_a_home_and_quotes_of_another_shell(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "story.yaml").write_text(SCENE)
+    assert read_storyboard("~/story.yaml").scenes[0].id == "a"
+    with pytest.raises(StoryboardError, match="no such file; write it without these quotes"):
+        read_storyboard("'story.yaml'")
 
 
 def test_files_a_board_names_stay_in_its_folder(tmp_path):
@@ -244,9 +297,14 @@ def test_files_a_board_names_stay_in_its_folder(tmp_path):
     (tmp_path / "secret.png").touch()
     (folder / "link.png").symlink_to(tmp_path / "secret.png")
     (folder / "in.png").touch()
+    (folder / "loop.png").symlink_to("loop.png")
+    os.mkfifo(folder / "pipe.png")
     cases = {
         "in.png": None, "sub/../in.png": None, "../secret.png": "leaves", "/etc/passwd": "leaves",
         "link.png": "leaves", "sub": "is a folder", "gone.png": "no such file", "a" * 5000: "not a usable path",
+        "loop.png": "not a usable path", "pipe.png": "is a pipe; name a file", "C:\\Users\\me\\in.png": "leaves",
+        "~/in.png": "leaves", "\\\\server\\in.png": "leaves", "sub\\..\\in.png": "write folders with /",
+        "'\"in.png\"'": "without these quotes", "“in.png”": "without these quotes", "'\"C:/in.png\"'": "leaves",
     }  # fmt: skip
     for name, fact in cases.items():
         text = f"image: {name}\n{SCENE}"

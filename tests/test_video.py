@@ -1,6 +1,7 @@
 """The mp4 on disk, pictures of a film and the measure of motion."""
 
 import shutil
+from fractions import Fraction
 from itertools import product
 
 import av
@@ -115,6 +116,17 @@ def test_the_best_quality_that_plays_is_close_to_lossless(tmp_path):
     back = np.stack(list(read_frames(tmp_path / "0.mp4")))
     assert np.abs(back.astype(int) - clip).mean() < 1.5, "levels of 255, most of them of the conversion to YUV"
     assert packets(tmp_path / "0.mp4") == packets(tmp_path / "1.mp4")
+
+
+@pytest.mark.parametrize("rate", [Fraction(30000, 1001), Fraction(24000, 1001), Fraction(60000, 1001)])
+def test_a_broadcasters_frame_rate_is_kept_exactly(tmp_path, rate):
+    with Mp4Writer(tmp_path / "film.mp4", fps=rate, size=(64, 64), crf=16, metadata={}) as writer:
+        for _ in range(3):
+            writer.write(moving_square(36, 1.0))
+    with av.open(str(tmp_path / "film.mp4")) as container:
+        stream = container.streams.video[0]
+        assert stream.average_rate == rate and stream.frames == 108
+        assert [frame.time for frame in container.decode(stream)] == pytest.approx([t / rate for t in range(108)])
 
 
 def test_metadata_survives(tmp_path):

@@ -4,6 +4,7 @@ A film is a calm scene and then one in which something happens; the arm acts on 
 arm renders every scene from the same noise after the same calm sections.
 """
 
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr
 from ..errors import Problem, StoryboardError
 from ..storyboard import Guidance, Relax, Scene, Storyboard, storyboard_from_scenes
 from ..storyboard.messages import locate, printable, validated
+from ..storyboard.paths import expand
 from ..storyboard.reader import Reading, read_text
 from ..storyboard.schema import Part, Power, Scope, Seed, Steps, Words
 from .evaluation import Instruments
@@ -169,8 +171,8 @@ class Job:
 def read_sweep(name: str) -> tuple[Sweep, Path]:
     """A ready sweep by its name, or a YAML file; and the folder that its images are in. Raises StoryboardError."""
     ready = {file.stem: file for file in sorted(READY.glob("*.yaml"))}
-    file = ready.get(name, Path(name))
-    if name not in ready and not file.exists():
+    file = ready.get(name, expand(name))
+    if not os.path.lexists(file):
         message = f"no such file, and no sweep that comes along; those are {', '.join(ready)}"
         raise StoryboardError([Problem(file=name, message=message)])
     reading = Reading(str(file))

@@ -95,7 +95,9 @@ def entry_of(name: str) -> Entry:
     if name in CATALOG:
         return CATALOG[name]
     # os.path takes names of any length
-    if os.path.isdir(name) or (name.count("/") == 1 and not os.path.exists(name) and name[0] not in "./~"):
+    if os.path.isdir(os.path.expanduser(name)) or (
+        name.count("/") == 1 and not os.path.exists(name) and name[0] not in "./~"
+    ):
         return Entry(name=name, parts={part: (name, part) for part in PARTS})
     known = ", ".join(CATALOG)
     raise ModelError(f"{name}: no such model; known are {known}, a folder in diffusers format, or a hub id owner/name")
@@ -164,7 +166,7 @@ def _folders(name: str, wanted: Wanted, *, download: bool = True, advised: Wante
 
 def _places(repository: str) -> list[Path]:
     """Where a repository may lie as a folder."""
-    return [Path(root, repository) for root in (os.environ.get(WEIGHTS_VARIABLE, ""), "")]
+    return [Path(root, os.path.expanduser(repository)) for root in (os.environ.get(WEIGHTS_VARIABLE, ""), "")]
 
 
 def _check_part(part: str, folder: Path) -> None:

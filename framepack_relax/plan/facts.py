@@ -26,7 +26,7 @@ class ModelFacts:
     name: str
     order: Order
     size: tuple[int, int] | None = None  # width, height px
-    fps: int = 30
+    fps: float = 30
     embedded: float  # base of the embedded guidance scale
     text: float = 1.0  # base of true CFG; 1 is off
     embedded_guidance: bool  # the embedded scale is trained (distilled), so relaxing it means something

@@ -1,7 +1,8 @@
 """FramePack's grid: a section is 9 latent frames, 36 new frames; a shot has one frame more, its start image."""
 
-from collections.abc import Sequence
-from decimal import ROUND_HALF_UP, Decimal
+import math
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
 
 Size = tuple[int, int]  # width, height px
 SECTION_LATENTS = 9  # latent frames of a section
@@ -16,15 +17,37 @@ BUCKETS_640 = (
 )  # fmt: skip
 
 
-def snap(seconds: Sequence[float], fps: int) -> list[int]:
-    """Sections per scene: *ends* snap to the grid, half up, in exact decimals, so rounding never accumulates."""
-    total, before, counts = Decimal(0), 0, []
-    for asked in seconds:
-        total += Decimal(repr(asked))
-        end = int((total * fps / SECTION_FRAMES).quantize(Decimal(1), rounding=ROUND_HALF_UP))
-        counts.append(end - before)
-        before = end
-    return counts
+def snap(shots: Sequence[Sequence[float]], fps: Fraction) -> list[list[int]]:
+    """Sections of each scene, shot by shot, from the seconds that the scenes ask for; exact, half up.
+
+    Every scene's last frame is the one nearest to the scene's end in the film that the grid of its shot reaches: a
+    shot's frames are its start image and 36 a section. Rounding is carried across scenes and cuts, so the end of a
+    scene is never more than half a section off, unless a scene before it gets no section.
+    """
+    return [[count for count, _ in scenes] for scenes in _walk(shots, fps, lengthen=False)]
+
+
+def fitting_seconds(shots: Sequence[Sequence[float]], fps: Fraction) -> list[list[float]]:
+    """The seconds of every scene, those lengthened that would get no section; up to a hundredth of a second."""
+    return [[float(seconds) for _, seconds in scenes] for scenes in _walk(shots, fps, lengthen=True)]
+
+
+def _walk(shots: Sequence[Sequence[float]], fps: Fraction, *, lengthen: bool) -> Iterator[list[tuple[int, Fraction]]]:
+    """(sections, seconds) of the scenes of each shot."""
+    asked, first = Fraction(0), 0  # seconds of film, and frame number, at which the shot begins
+    for shot in shots:
+        scenes, before = [], 0
+        for written in shot:
+            seconds = Fraction(repr(written))
+            if lengthen:  # until its end is half a section behind the last frame that there is
+                needed = (first + (before + Fraction(1, 2)) * SECTION_FRAMES) / fps - asked
+                seconds = max(seconds, Fraction(math.ceil(needed * 100), 100))
+            asked += seconds
+            end = max(before, math.floor((asked * fps - first) / SECTION_FRAMES + Fraction(1, 2)))
+            scenes.append((end - before, seconds))
+            before = end
+        first += SECTION_FRAMES * before + 1
+        yield scenes
 
 
 def nearest_bucket(width: int, height: int) -> Size:

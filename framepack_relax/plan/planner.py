@@ -1,19 +1,32 @@
 """Storyboard -> RenderPlan. Every mistake that shows only beside the model is collected and raised at once."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
+from itertools import chain
 
 from ..errors import Problem, StoryboardError
 from ..relax.profile import Relaxation
 from ..storyboard import Scene, Storyboard
 from ..storyboard.images import ImageError, read_image
+from ..storyboard.schema import exact_rate
 from .facts import ModelFacts
-from .grid import MOST_SECTIONS, SECTION_FRAMES, Size, nearest_bucket, snap
+from .grid import MOST_SECTIONS, SECTION_FRAMES, Size, fitting_seconds, nearest_bucket, snap
 from .history import Order, render_order, slots
 from .renderplan import RenderPlan, SceneTiming, SectionPlan, ShotPlan
 from .schedule import scale_table, sigma_table
 from .seeds import section_seed, shot_seed
-from .settings import base_scales, choose_profile, past_warnings, relax_scene, setting_problems, setting_warnings
+from .settings import (
+    base_scales,
+    choose_profile,
+    past_warnings,
+    relax_scene,
+    setting_problems,
+    setting_warnings,
+    shape_warnings,
+)
+
+MOST_SHOWN = 12  # scenes named in a message
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,11 +64,13 @@ def make_plan(story: Storyboard, facts: ModelFacts) -> RenderPlan:
     """
     profile = choose_profile(story, facts)
     fps, order = story.fps or facts.fps, story.order or facts.order
-    shots = split_shots(story, fps)
+    rate = exact_rate(fps)
+    shots = split_shots(story, rate)
     relaxations = tuple(relax_scene(scene, profile) for scene in story.scenes)
+    image_sizes, image_problems = _image_sizes(story, shots)
     problems = [
-        *_timing_problems(shots, fps),
-        *_image_problems(story, shots),
+        *_timing_problems(shots, rate),
+        *image_problems,
         *_decode_problems(story, order),
         *_noise_problems(story, shots),
         *setting_problems(story, relaxations, facts),
@@ -63,9 +78,8 @@ def make_plan(story: Storyboard, facts: ModelFacts) -> RenderPlan:
     if problems:
         located = [story.located(problem) for problem in problems]
         raise StoryboardError(sorted(located, key=lambda p: (p.line or 0, p.column or 0)))
-    size = story.size or facts.size
-    if size is None:  # FramePack's own choice: the 640 bucket nearest to the start image
-        size = nearest_bucket(*read_image(story.resolve(str(story.scenes[0].image or story.image))).size)
+    own_size = facts.size or nearest_bucket(*image_sizes[0])  # FramePack's own choice
+    size = story.size or own_size
     sections = tuple(s for shot in shots for s in _plan_sections(story, facts, shot, relaxations, size, order))
     frames = shots[-1].span(range(shots[-1].sections))[1]
     return RenderPlan(
@@ -79,10 +93,11 @@ def make_plan(story: Storyboard, facts: ModelFacts) -> RenderPlan:
         sampler=story.sampler,
         profile=profile.name,
         frames=frames,
-        shots=tuple(_plan_shot(story, shot, order) for shot in shots),
-        scenes=tuple(timing for shot in shots for timing in _time_scenes(shot, fps)),
+        shots=tuple(_plan_shot(story, *each, order) for each in zip(shots, image_sizes, strict=True)),
+        scenes=tuple(timing for shot in shots for timing in _time_scenes(shot, rate)),
         sections=sections,
         warnings=(
+            *shape_warnings(story, facts, own_size),
             *setting_warnings(story, relaxations, facts),
             *past_warnings(sections, order),
             *_length_warnings(story, shots),
@@ -90,24 +105,33 @@ def make_plan(story: Storyboard, facts: ModelFacts) -> RenderPlan:
     )
 
 
-def split_shots(story: Storyboard, fps: int) -> list[Shot]:
-    """Scenes grouped by hard cuts and snapped to the grid."""
-    starts = [i for i, scene in enumerate(story.scenes) if i == 0 or scene.transition == "cut"]
+def split_shots(story: Storyboard, rate: Fraction) -> list[Shot]:
+    """Scenes grouped by hard cuts and snapped to the grid, `rate` being frames per second."""
+    runs = _runs(story)
     shots: list[Shot] = []
-    section = 0
-    for number, (first, end) in enumerate(zip(starts, [*starts[1:], len(story.scenes)], strict=True)):
-        scenes = story.scenes[first:end]
-        counts = tuple(snap([scene.seconds for scene in scenes], fps))
-        shots.append(Shot(number=number, scenes=scenes, first_scene=first, counts=counts, first_section=section))
-        section += sum(counts)
+    scene = section = 0
+    for number, (run, counts) in enumerate(zip(runs, snap(_seconds(runs), rate), strict=True)):
+        shots.append(Shot(number=number, scenes=run, first_scene=scene, counts=tuple(counts), first_section=section))
+        scene, section = scene + len(run), section + sum(counts)
     return shots
 
 
-def _plan_shot(story: Storyboard, shot: Shot, order: Order) -> ShotPlan:
+def _runs(story: Storyboard) -> list[tuple[Scene, ...]]:
+    """The scenes of each shot."""
+    starts = [i for i, scene in enumerate(story.scenes) if i == 0 or scene.transition == "cut"]
+    return [story.scenes[first:end] for first, end in zip(starts, [*starts[1:], len(story.scenes)], strict=True)]
+
+
+def _seconds(runs: Iterable[Sequence[Scene]]) -> list[list[float]]:
+    return [[scene.seconds for scene in run] for run in runs]
+
+
+def _plan_shot(story: Storyboard, shot: Shot, image_size: Size, order: Order) -> ShotPlan:
     opening = shot.scenes[0]
     return ShotPlan(
         index=shot.number,
         image=opening.image or story.image,
+        image_size=image_size,
         seed=shot_seed(_seed(story, opening), opening.id),
         sections=tuple(shot.first_section + place for place in render_order(order, shot.sections)),
         frames=shot.span(range(shot.sections)),
@@ -118,14 +142,14 @@ def _seed(story: Storyboard, scene: Scene) -> int:
     return story.seed if scene.seed is None else scene.seed
 
 
-def _time_scenes(shot: Shot, fps: int) -> Iterator[SceneTiming]:
+def _time_scenes(shot: Shot, rate: Fraction) -> Iterator[SceneTiming]:
     for _, scene, places in shot.places():
         frames = shot.span(places)
         yield SceneTiming(
             scene=scene.id,
             shot=shot.number,
             asked_seconds=scene.seconds,
-            real_seconds=(frames[1] - frames[0]) / fps,
+            real_seconds=float((frames[1] - frames[0]) / rate),
             sections=tuple(shot.first_section + place for place in places),
             frames=frames,
         )
@@ -159,22 +183,31 @@ def _plan_sections(
             )
 
 
-def _timing_problems(shots: Sequence[Shot], fps: int) -> Iterator[Problem]:
-    grid = f"scenes end on a grid of {SECTION_FRAMES / fps:g} s; make the scene longer or join it with its neighbour"
-    for shot in shots:
-        for index, scene, places in shot.places():
-            if not places:
-                message = f"{scene.seconds:g} s gets no section: {grid}"
-                yield Problem(path=f"scenes[{index}].seconds", message=message)
+def _timing_problems(shots: Sequence[Shot], rate: Fraction) -> Iterator[Problem]:
+    """Scenes without a section, the first with seconds that give every scene of the board one; too long films."""
+    without = [index for shot in shots for index, _, places in shot.places() if not places]
+    scenes = [scene for shot in shots for scene in shot.scenes]
+    for index in without:
+        cure = f"see scenes[{without[0]}]"
+        if index == without[0]:
+            asked = _seconds(shot.scenes for shot in shots)
+            fitting = chain.from_iterable(fitting_seconds(asked, rate))
+            longer = [f"{s.id} {fits:g}" for s, fits in zip(scenes, fitting, strict=True) if fits != s.seconds]
+            shown = ", ".join([*longer[:MOST_SHOWN], *["and so on"] * (len(longer) > MOST_SHOWN)])
+            cure = f"with these seconds every scene of the board gets one: {shown}"
+        grid = f"scenes end on a grid of {float(SECTION_FRAMES / rate):.4g} s"
+        message = f"{scenes[index].seconds:g} s gets no section: {grid}; {cure}"
+        yield Problem(path=f"scenes[{index}].seconds", message=message)
     total = sum(shot.sections for shot in shots)
     if total > MOST_SECTIONS:
         message = f"the film has {total} sections; at most {MOST_SECTIONS} are planned: split the storyboard"
         yield Problem(path="scenes", message=message)
 
 
-def _image_problems(story: Storyboard, shots: Sequence[Shot]) -> Iterator[Problem]:
-    """A start image per shot, there and readable; an image that several begin with is read once."""
-    read: set[str] = set()
+def _image_sizes(story: Storyboard, shots: Sequence[Shot]) -> tuple[list[Size], list[Problem]]:
+    """(width, height) px of every shot's start image, and which are not there or cannot be read; each is read once."""
+    read: dict[str, Size] = {}
+    problems: list[Problem] = []
     for shot in shots:
         own = shot.scenes[0].image
         place = f"scenes[{shot.first_scene}]"
@@ -183,17 +216,17 @@ def _image_problems(story: Storyboard, shots: Sequence[Shot]) -> Iterator[Proble
         if image is None:
             cure = "give the scene or the storyboard an `image:`"
             message = f"shot {shot.number + 1} has no start image and the model needs one: {cure}"
-            yield Problem(path=place, message=message)
-            continue
-        if image in read:
-            continue
-        read.add(image)
-        try:
-            read_image(story.resolve(image))
-        except FileNotFoundError:
-            yield Problem(path=path, message=f"{image}: no such file; paths are relative to the storyboard")
-        except ImageError as error:
-            yield Problem(path=path, message=f"{image}: {error}")
+            problems.append(Problem(path=place, message=message))
+        elif image not in read:
+            read[image] = (1, 1)
+            try:
+                read[image] = read_image(story.resolve(image)).size
+            except FileNotFoundError:
+                message = f"{image}: no such file; paths are relative to the storyboard"
+                problems.append(Problem(path=path, message=message))
+            except ImageError as error:
+                problems.append(Problem(path=path, message=f"{image}: {error}"))
+    return [read.get(shot.scenes[0].image or story.image or "", (1, 1)) for shot in shots], problems
 
 
 def _decode_problems(story: Storyboard, order: Order) -> Iterator[Problem]:

@@ -1,11 +1,13 @@
 """The plan that every later room works from: frozen, comparable, and written out as plan.json."""
 
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any, Literal
 
 from pydantic_core import to_jsonable_python
 
 from ..relax.profile import Relaxation
+from ..storyboard.schema import exact_rate
 from .history import HistorySlots, Order
 from .schedule import ScaleTable
 
@@ -46,6 +48,7 @@ class ShotPlan:
 
     index: int
     image: str | None  # start image, relative to the storyboard's folder
+    image_size: tuple[int, int]  # width, height px, before it is cropped to the film's
     seed: int
     sections: tuple[int, ...]  # film-wide indices in the order in which they are rendered
     frames: tuple[int, int]
@@ -69,7 +72,7 @@ class RenderPlan:
 
     title: str
     model: str
-    fps: int
+    fps: float  # as written: 29.97 stands for 30000/1001
     size: tuple[int, int]  # width, height px
     order: Order
     decode: Literal["stream", "blend"]
@@ -83,8 +86,13 @@ class RenderPlan:
     warnings: tuple[str, ...]
 
     @property
+    def rate(self) -> Fraction:
+        """Frames per second, exactly."""
+        return exact_rate(self.fps)
+
+    @property
     def seconds(self) -> float:
-        return self.frames / self.fps
+        return float(self.frames / self.rate)
 
     @property
     def steps(self) -> int:

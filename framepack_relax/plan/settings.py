@@ -9,11 +9,15 @@ from ..relax.guidance import StepScales
 from ..relax.profile import Profile, Relaxation, explicit_values, paper_profile, written
 from ..storyboard import Relax, Scene, Storyboard
 from ..storyboard.reader import parse_as, read_text
+from ..storyboard.schema import exact_rate
 from .facts import ModelFacts
+from .grid import Size
 from .history import Order
 from .renderplan import SectionPlan
 
 OVER = 0.95  # the paper finds beta 1 worse than none
+FAR_SIZE = 2.0  # times the area that a model was made for, or one over it
+SAME_SPEED = 0.01  # a difference in speed that nobody sees
 UNGUIDED = "negative_prompt without effect at text scale 1; set guidance: {text: 4} or remove the line"
 NEEDS: tuple[tuple[tuple[str, ...], str, Callable[[Relaxation], bool]], ...] = (
     (("interval",), "schedule: interval", lambda relax: relax.schedule == "interval"),
@@ -67,6 +71,19 @@ def setting_problems(story: Storyboard, relaxations: Sequence[Relaxation], facts
                 allowed = f"it must be between {low:g} and the base scale {base:g}"
                 message = f"is {relax.minimum:g}; for target {target} {allowed}"
                 yield Problem(path=f"scenes[{index}].relax.min", message=message)
+
+
+def shape_warnings(story: Storyboard, facts: ModelFacts, own: Size) -> Iterator[str]:
+    """A size or a frame rate far from the model's own, `own` being its (width, height) px."""
+    speed = float(exact_rate(story.fps or facts.fps) / exact_rate(facts.fps))
+    if abs(speed - 1) > SAME_SPEED:
+        fact = f"{facts.name} makes motion of {facts.fps:g} frames a second, so all moves {speed:.2g} times as fast"
+        yield f"fps {story.fps:g}: {fact}; remove the line for true speed"
+    size = story.size or own
+    area = size[0] * size[1] / (own[0] * own[1])
+    if not 1 / FAR_SIZE <= area <= FAR_SIZE:
+        fact = f"{area:.2g} times the area of {own[0]}x{own[1]}, which {facts.name} was made for"
+        yield f"size {size[0]}x{size[1]}: {fact}; pictures may fall apart"
 
 
 def setting_warnings(story: Storyboard, relaxations: Sequence[Relaxation], facts: ModelFacts) -> Iterator[str]:

@@ -136,7 +136,7 @@ def render(
         sections: list[dict[str, Any]] = []
         seeds = {section.index: section.seed for section in plan.sections}
         tags = {**film_tags(plan, work.model, seeds), **work.tags}
-        with writing(film), Mp4Writer(film, fps=plan.fps, size=plan.size, crf=story.crf, metadata=tags) as writer:
+        with writing(film), Mp4Writer(film, fps=plan.rate, size=plan.size, crf=story.crf, metadata=tags) as writer:
             for done in _sections(work, watch):
                 if len(done.frames):
                     writer.write(done.frames)

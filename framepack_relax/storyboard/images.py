@@ -1,14 +1,20 @@
-"""Start images, which may be anything: read as upright 8-bit RGB, or refused with the reason and the cure."""
+"""Start images, which may be anything: read as upright 8-bit sRGB, or refused with the reason and the cure."""
 
+import io
 import warnings
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageCms, ImageOps
+
+from .paths import not_a_file
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM")  # none that runs other programs
 MOST_PIXELS = 50_000_000
+MOST_BYTES = 1 << 28
+MOST_SCANS, MOST_SCANNED = 1_000, 5 * 10**8  # of a progressive JPEG: its scans, and those times its pixels
 SAVE_ANEW = "save it as PNG or JPEG"
+SPACES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}  # colour space of a profile: mode of an image that it is for
 
 
 class ImageError(ValueError):
@@ -16,33 +22,79 @@ class ImageError(ValueError):
 
 
 def read_image(path: Path) -> Image.Image:
-    """RGB, upright as EXIF says, transparency on white, 16-bit grey scaled, the first frame of an animation.
+    """RGB, upright as EXIF says, in sRGB by its profile, on white, 16-bit grey scaled, an animation's first frame.
 
     Raises ImageError.
     """
     try:
+        if kind := not_a_file(path):
+            raise ImageError(f"is {kind}; name an image file")
+        data = _read_bytes(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns where we refuse
-            with Image.open(path, formats=FORMATS) as image:
-                width, height = image.size
-                if width * height > MOST_PIXELS:
-                    limit = f"at most {MOST_PIXELS // 10**6} million are read: make it smaller"
-                    raise ImageError(f"is {width} x {height} pixels; {limit}")
-                return _to_rgb(ImageOps.exif_transpose(image))
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+                _check_work(image, data)
+                return _on_white(_to_srgb(_to_8_bits(ImageOps.exif_transpose(image))))
     except (ImageError, FileNotFoundError):
         raise
     except Exception as error:  # Pillow's decoders raise what they like on damaged files
         raise ImageError(f"cannot be read as an image ({error or type(error).__name__}); {SAVE_ANEW}") from error
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _read_bytes(path: Path) -> bytes:
+    with path.open("rb") as stream:
+        data = stream.read(MOST_BYTES + 1)
+    if len(data) > MOST_BYTES:
+        raise ImageError(f"is larger than {MOST_BYTES >> 20} MiB; make it smaller")
+    return data
+
+
+def _check_work(image: Image.Image, data: bytes) -> None:
+    """Refuses what would take too much memory or time to decode, by the header and the scans of a JPEG."""
+    pixels = image.width * image.height
+    if pixels > MOST_PIXELS:
+        limit = f"at most {MOST_PIXELS // 10**6} million are read: make it smaller"
+        raise ImageError(f"is {image.width} x {image.height} pixels; {limit}")
+    scans = data.count(b"\xff\xda") if image.format in ("JPEG", "MPO") else 0
+    if scans > MOST_SCANS or scans * pixels > MOST_SCANNED:
+        raise ImageError(f"is a JPEG of {scans} scans, which takes too long to read; {SAVE_ANEW} without `progressive`")
+
+
+def _to_8_bits(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         raise ImageError(f"holds floating-point numbers of unknown range; {SAVE_ANEW}")
     if image.mode.startswith("I"):  # 16 bits; convert() would clip at 255
-        return Image.fromarray((np.asarray(image).clip(0, 65535) / 257).round().astype(np.uint8)).convert("RGB")
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA")).convert("RGB")
-    return image.convert("RGB")
+        scaled = Image.fromarray((np.asarray(image).clip(0, 65535) / 257).round().astype(np.uint8))
+        scaled.info = image.info
+        return scaled
+    return image
+
+
+def _to_srgb(image: Image.Image) -> Image.Image:
+    """RGB or RGBA, converted by the image's colour profile; a profile that is damaged or of sRGB changes nothing."""
+    transparent = image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
+    plain = image.convert("RGBA" if transparent else "RGB")
+    try:
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(image.info["icc_profile"]))
+        if "srgb" in ImageCms.getProfileDescription(profile).casefold():
+            return plain
+        mode = SPACES[profile.profile.xcolor_space.strip()]
+        colours = image if image.mode == mode else plain.convert("RGB").convert(mode)
+        converted = ImageCms.profileToProfile(colours, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    except (KeyError, ImageCms.PyCMSError, OSError, TypeError, ValueError):
+        return plain
+    assert converted is not None, "only a conversion in place gives nothing"
+    if transparent:
+        converted.putalpha(plain.getchannel("A"))
+    return converted
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    return (
+        Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+        if "A" in image.mode
+        else image
+    )
 
 
 def fit_image(image: Image.Image, size: tuple[int, int]) -> Image.Image:
@@ -54,3 +106,9 @@ def fit_image(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     scaled = image.resize([round(side * scale) for side in image.size], Image.Resampling.LANCZOS)
     left, top = ((there - wanted) / 2 for wanted, there in zip(size, scaled.size, strict=True))
     return scaled.crop((left, top, left + size[0], top + size[1]))
+
+
+def cut_away(image: tuple[int, int], film: tuple[int, int]) -> tuple[float, str]:
+    """The share of an image that `fit_image` cuts away, 0..1, and from which sides; sizes are (width, height) px."""
+    across, along = image[0] * film[1], image[1] * film[0]
+    return 1 - min(across, along) / max(across, along), "left and right" if across > along else "top and bottom"

@@ -1,8 +1,7 @@
 """Turns pydantic's errors into our sentences: the fact, then the cure."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from difflib import get_close_matches
 from functools import cache
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
@@ -10,6 +9,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from ..errors import Problem, StoryboardError
+from .meanings import suggest, unknown_field, walk
 
 M = TypeVar("M", bound=BaseModel)
 MOST_PROBLEMS = 200  # told at once
@@ -74,13 +74,6 @@ def printable(text: str) -> str:
     return shown if len(shown) <= 60 else shown[:57] + "..."
 
 
-def suggest(word: str, known: Sequence[str]) -> str:
-    """A cure for a name that does not exist, or not in this place."""
-    known = [name for name in known if name != word]
-    near = get_close_matches(word, known, n=1, cutoff=0.6)
-    return f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
-
-
 def model_at(model: type[BaseModel], loc: Sequence[str | int]) -> type[BaseModel] | None:
     """The mapping's model that a path leads to, None where the path leads to no mapping."""
     current: type[BaseModel] | None = model
@@ -88,16 +81,9 @@ def model_at(model: type[BaseModel], loc: Sequence[str | int]) -> type[BaseModel
         if isinstance(part, int):
             continue
         field = current.model_fields.get(part) if current else None
-        inside = _walk(field.annotation) if field else ()
+        inside = walk(field.annotation) if field else ()
         current = next((kind for kind in inside if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
     return current
-
-
-def _walk(annotation: Any) -> Iterator[Any]:
-    """An annotation and all that it is made of."""
-    yield annotation
-    for inner in get_args(annotation):
-        yield from _walk(inner)
 
 
 def _plain_loc(loc: tuple[int | str, ...], model: type[BaseModel]) -> tuple[int | str, ...]:
@@ -119,7 +105,7 @@ def _sentence(detail: ErrorDetails, loc: Sequence[str | int], model: type[BaseMo
     if kind == "missing":
         return "is missing; add it"
     if kind == "extra_forbidden":
-        return f"unknown field; {suggest(str(loc[-1]), list(owner.model_fields) if owner else [])}"
+        return f"unknown field; {unknown_field(str(loc[-1]), owner, model)}"
     if kind == "value_error":
         return str(context["error"])
     if kind.startswith(("greater", "less")) and owner:
@@ -133,6 +119,8 @@ def _sentence(detail: ErrorDetails, loc: Sequence[str | int], model: type[BaseMo
         return f"holds no {str(loc[-1]).removesuffix('s')}; add one"
     if kind in ("too_long", "string_too_long"):
         return f"is too long: {context.get('actual_length', len(str(value)))} of at most {context.get('max_length')}"
+    if kind == "string_type" and isinstance(value, (dict, list, tuple)):
+        return f"is {_shown(value)}; write text, in quotes if it begins with {'{' if isinstance(value, dict) else '['}"
     wanted = next((text for name, text in WANTED.items() if kind.startswith(name)), "write another value")
     return f"is {value if isinstance(value, float) else _shown(value)}; {wanted}"
 
@@ -141,7 +129,7 @@ def choices(owner: type[BaseModel] | None, loc: Sequence[str | int]) -> list[str
     """The names that a field accepts, if it accepts names."""
     names = [part for part in loc if isinstance(part, str)]
     field = owner.model_fields.get(names[-1]) if owner and names else None
-    kinds = _walk(field.annotation) if field else ()
+    kinds = walk(field.annotation) if field else ()
     return [str(value) for kind in kinds if get_origin(kind) is Literal for value in get_args(kind)]
 
 

@@ -7,6 +7,7 @@ Anchors, aliases, merges and tags are refused: a storyboard is untrusted input a
 import re
 import types
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
@@ -14,7 +15,9 @@ import yaml
 from pydantic import BaseModel
 
 from ..errors import Problem, StoryboardError
+from .cures import PROSE, cure, lookalikes
 from .messages import MOST_PROBLEMS, locate, path_of, printable, validated
+from .paths import OTHER_ROOT, QUOTES, expand, not_a_file, path_cure
 from .profile import ProfileFields
 from .schema import PROFILES, Storyboard, build_storyboard
 
@@ -24,6 +27,8 @@ LOADER: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  #
 LARGEST_BYTES = 1 << 19
 DEEPEST = 16
 LONGEST_LIST = 3000
+UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+QUOTED = "or put text that begins so in quotes"
 LONGEST_NUMBER = 300  # characters; every whole number of that length still fits a float
 NUMBER = re.compile(r"[-+]?(?:0|[1-9][0-9]*)(?:\.[0-9]*)?(?:[eE][-+]?[0-9]+)?|[-+]?\.[0-9]+(?:[eE][-+]?[0-9]+)?")
 ODD_NUMBERS = (
@@ -37,7 +42,7 @@ ODD_NUMBERS = (
 
 def read_storyboard(path: str | Path) -> Storyboard:
     """The storyboard in a YAML file. Raises StoryboardError with every mistake found."""
-    file = Path(path)
+    file = expand(path)
     return parse_storyboard(read_text(file), file=str(path), folder=file.resolve().parent)
 
 
@@ -45,17 +50,19 @@ def read_text(file: Path) -> str:
     """The text of a YAML file of at most 512 KiB. Raises StoryboardError."""
     line = None
     try:
-        if file.is_dir():
-            raise IsADirectoryError
+        if kind := not_a_file(file):
+            cure = "name a file in it" if file.is_dir() else "name a file"
+            raise StoryboardError([Problem(file=str(file), message=f"is {kind}; {cure}")])
         with file.open("rb") as stream:
             data = stream.read(LARGEST_BYTES + 1)
-        if len(data) <= LARGEST_BYTES:
+        if b"\0" in data and not data.startswith(UTF_16):
+            message = "is no text; a storyboard is a text in YAML"
+        elif len(data) <= LARGEST_BYTES:
             return data.decode("utf-8-sig")
-        message = f"is larger than {LARGEST_BYTES >> 10} KiB; make it smaller"
+        else:
+            message = f"is larger than {LARGEST_BYTES >> 10} KiB; make it smaller"
     except FileNotFoundError:
-        message = "no such file"
-    except IsADirectoryError:
-        message = "is a folder; name the storyboard file in it"
+        message = f"no such file{path_cure(str(file))}"
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         message = f"byte 0x{error.object[error.start]:02x} is not UTF-8; save the file as UTF-8"
@@ -90,7 +97,7 @@ class Reading:
     """One file on its way to plain values: problems found so far, and where every field stands."""
 
     def __init__(self, file: str) -> None:
-        self.file = file
+        self.file, self.text = file, ""
         self.problems: list[Problem] = []
         self.places: dict[str, tuple[int, int]] = {}
 
@@ -102,6 +109,7 @@ class Reading:
         others: Callable[[dict[str, Any]], Iterable[Problem]] = lambda data: (),
     ) -> P:
         """What `build` makes of a YAML text for `model`; raises StoryboardError with its and all `others`' problems."""
+        self.text = text
         node = self._compose(text, model)
         if node is not None:
             data = self._mapping(node, model, "")
@@ -134,7 +142,10 @@ class Reading:
         except yaml.MarkedYAMLError as error:
             self.problems = []  # of text that is no YAML nothing else is known
             reason = " ".join(part for part in (error.context, error.problem) if part)
-            self._refuse(f"is not YAML: {reason}{_cure(error, text)}", error.problem_mark or error.context_mark)
+            said = "; ".join(filter(None, (f"is not YAML: {reason}", cure(error, text))))
+            at = error.problem_mark or error.context_mark
+            self._refuse(said, at)
+            self._tell_lookalikes(text, range(at.line, at.line + 2) if at else range(0))
         except yaml.reader.ReaderError as error:
             line = text.count("\n", 0, error.position) + 1
             column = error.position - text.rfind("\n", 0, error.position)
@@ -150,7 +161,14 @@ class Reading:
         else:
             self.places[""] = _spot(node.start_mark)
             return node
+        self._tell_lookalikes(text, range(1, 2 + text.count("\n")))
         return None
+
+    def _tell_lookalikes(self, text: str, lines: range) -> None:
+        """Signs that look like YAML's, where one of them stands in these lines: then they are the mistakes."""
+        found = list(islice(lookalikes(text), MOST_PROBLEMS))
+        if any(line in lines for line, _, _ in found):
+            self.problems = [Problem(file=self.file, line=n, column=at, message=said) for n, at, said in found]
 
     def _look_for_refused(self, text: str) -> None:
         depth = documents = 0
@@ -160,11 +178,11 @@ class Reading:
             if documents > 1 and isinstance(event, yaml.DocumentStartEvent):
                 self._refuse("is a second document; keep one storyboard in a file", mark)
             if isinstance(event, yaml.AliasEvent):
-                self._refuse(f"alias *{event.anchor}; write the value out", mark)
+                self._refuse(f"alias *{event.anchor}; write the value out, {QUOTED}", mark)
             elif anchor := getattr(event, "anchor", None):
-                self._refuse(f"anchor &{anchor}; storyboards have no anchors, remove it", mark)
+                self._refuse(f"anchor &{anchor}; storyboards have no anchors, remove it {QUOTED}", mark)
             if tag := getattr(event, "tag", None):
-                self._refuse(f"tag {printable(tag)}; storyboards have no tags, remove it", mark)
+                self._refuse(f"tag {printable(tag)}; storyboards have no tags, remove it {QUOTED}", mark)
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > DEEPEST:
                 return self._refuse(f"is nested more than {DEEPEST} deep", mark)
@@ -208,6 +226,8 @@ class Reading:
     def _scalar(self, node: yaml.ScalarNode, wanted: Any, path: str) -> Any:
         text, plain = node.value, not node.style
         kinds = _scalar_types(wanted)
+        if plain and path.rpartition(".")[2] in PROSE and self._refuses_cut_off(node, path):
+            return None
         if plain and text in ("", "~", "null", "Null", "NULL"):
             if kinds:
                 self._refuse("is empty; give a value or remove the line", node.start_mark, path)
@@ -228,16 +248,14 @@ class Reading:
                 self._refuse(f"{text} {advice.format(cure)}", node.start_mark, path)
         return text
 
-
-def _cure(error: yaml.MarkedYAMLError, text: str) -> str:
-    """What to do about the commonest slips."""
-    problem, mark = error.problem or "", error.problem_mark
-    stopped_at = text[mark.index : mark.index + 1] if mark else ""
-    if stopped_at == ":":
-        return "; put text that holds ': ' in quotes"
-    if stopped_at == "\t" or "tab character" in problem:
-        return "; indent with spaces, not tabs"
-    return "; put text that begins so in quotes" if "cannot start any token" in problem else ""
+    def _refuses_cut_off(self, node: yaml.ScalarNode, path: str) -> bool:
+        """YAML takes ` #` and all after it for a comment; in a text that is meant to be read this is seldom meant."""
+        end = node.end_mark.index
+        rest = "".join(self.text[end : end + 100].splitlines()[:1]).strip()
+        if rest.startswith("#"):
+            advice = "put the whole text in quotes, or the comment in a line of its own"
+            self._refuse(f"YAML cuts off {printable(rest)!r} as a comment; {advice}", node.end_mark, path)
+        return rest.startswith("#")
 
 
 def _spot(mark: yaml.Mark) -> tuple[int, int]:
@@ -299,14 +317,16 @@ def _inside(folder: Path, name: Any, path: str) -> Iterator[Problem]:
     try:
         target = (folder / name).resolve()
         leaves = Path(name).is_absolute() or not target.is_relative_to(folder.resolve())
-        there = target.is_file()
-    except (OSError, ValueError) as error:
-        yield Problem(path=path, message=f"{name[:60]!r} is not a usable path ({error.args[-1]})")
-        return
-    name = printable(name)
-    if leaves:
-        yield Problem(path=path, message=f"{name} leaves the storyboard's folder; copy the file into it")
-    elif target.is_dir():
-        yield Problem(path=path, message=f"{name} is a folder; name a file in it")
-    elif not there:
-        yield Problem(path=path, message=f"{name}: no such file beside the storyboard")
+        leaves = leaves or bool(OTHER_ROOT.match(name.lstrip(QUOTES)))
+        kind = not_a_file(target) if not leaves else ""
+    except FileNotFoundError:
+        yield Problem(path=path, message=f"{printable(name)}: no such file beside the storyboard{path_cure(name)}")
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or error.args[-1]
+        yield Problem(path=path, message=f"{name[:60]!r} is not a usable path ({printable(str(reason))})")
+    else:
+        if leaves:
+            yield Problem(path=path, message=f"{printable(name)} leaves the storyboard's folder; copy the file into it")
+        elif kind:
+            cure = "name a file in it" if target.is_dir() else "name a file"
+            yield Problem(path=path, message=f"{printable(name)} is {kind}; {cure}")

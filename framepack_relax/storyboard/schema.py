@@ -1,23 +1,45 @@
 """What a storyboard may say. Field descriptions give units; they become the JSON Schema's."""
 
 import math
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
+import numpy as np
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PrivateAttr,
+    ValidationError,
+    model_validator,
+)
 
-from ..errors import Problem
-from .messages import locate, suggest, validated
+from ..errors import Problem, StoryboardError
+from .meanings import suggest
+from .messages import explain, locate, validated
+
+if TYPE_CHECKING:
+    from pydantic._internal._model_construction import ModelMetaclass
+else:
+    ModelMetaclass = type(BaseModel)
 
 PRESETS = {"sustained": 0.7, "linear": 1.0, "rapid": 2.1}
 PROFILES = ("auto", "paper")
+BROADCAST = {
+    round(n * 1000 / 1001, 3): Fraction(n * 1000, 1001) for n in (24, 30, 48, 60, 120)
+}  # fps: 23.976, 29.97 ..
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 MARKER = re.compile(r"<\|\w{1,40}\|>")  # of Llama\'s chat template, into which prompts are put
 ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-BAD_ID = "must be 1 to 64 letters, digits, '_', '-' or '.', and begin with a letter or digit"
+BAD_ID = "is {}; write 1 to 64 of A-Z, a-z, 0-9, '_', '-' and '.', a letter or digit first, such as scene-1"
 DRIFT = re.compile(r"adain (0|1|0?\.[0-9]{1,6})")
 Target = Literal["embedded", "text", "context"]
 Scope = Literal["section", "history", "reference", "all"]
@@ -29,6 +51,11 @@ def _plain_text(text: str) -> str:
     if found := MARKER.search(text):
         raise ValueError(f"holds {found[0]}, which the text encoder takes for a command; remove it")
     return text
+
+
+def _on_one_line(text: str) -> str:
+    """Without the line breaks of block texts, so that `|`, `>` and a single line say the same."""
+    return re.sub(r"\s*\n\s*", " ", text).strip()
 
 
 def only(good: Callable[[Any], Any], otherwise: str) -> AfterValidator:
@@ -46,11 +73,33 @@ def _names_profile(name: str) -> bool:
     return name in PROFILES or "/" in name or name.endswith((".yaml", ".yml"))
 
 
+def _plain(value: Any) -> Any:
+    """Paths as text, NumPy's numbers and arrays as Python's, also inside lists."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, (np.generic, np.ndarray)):
+        return _plain(value.tolist())
+    return tuple(map(_plain, value)) if isinstance(value, (list, tuple)) else value
+
+
 def _multiple_of_16(size: tuple[int, int]) -> tuple[int, int]:
     sides = zip(("width", "height"), size, strict=True)
     if odd := [f"{name} {value}" for name, value in sides if value % 16 or not 16 <= value <= 4096]:
         raise ValueError(f"{' and '.join(odd)} must be a multiple of 16 between 16 and 4096")
     return size
+
+
+def exact_rate(fps: float) -> Fraction:
+    """Frames per second as they are meant: 29.97 is 30000/1001."""
+    return BROADCAST.get(fps, Fraction(fps))
+
+
+def _rate(fps: float) -> float:
+    if fps in BROADCAST or fps == int(fps):
+        return fps if fps in BROADCAST else int(fps)
+    near = min(BROADCAST, key=lambda rate: abs(rate - fps))
+    cure = f"write {near:g}" if abs(near - fps) < 0.05 else "write a whole number"
+    raise ValueError(f"is {fps:g}; {cure} (of others {', '.join(f'{rate:g}' for rate in BROADCAST)} are known)")
 
 
 def _power(value: Any) -> Any:
@@ -84,14 +133,34 @@ Power = Annotated[
 ]
 Size = Annotated[tuple[int, int], BeforeValidator(_as_tuple), AfterValidator(_multiple_of_16)]
 Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
-Rate = Annotated[int, Field(ge=1, le=240)]
+Rate = Annotated[
+    float,
+    Field(ge=1, le=240),
+    AfterValidator(_rate),
+    PlainSerializer(lambda rate: rate),  # 30 stays 30 and does not become 30.0
+]
 Steps = Annotated[int, Field(ge=1, le=1000)]
 
 
-class Part(BaseModel):
+class _Told(ModelMetaclass):
+    """Makes `Scene(secnds=2)` raise the StoryboardError that a file with this mistake would."""
+
+    def __call__(cls, **fields: Any) -> Any:
+        try:
+            return super().__call__(**fields)
+        except ValidationError as error:
+            raise StoryboardError(explain(error, cast("type[BaseModel]", cls))) from None
+
+
+class Part(BaseModel, metaclass=_Told):
     """Base of every mapping of a storyboard: frozen, strict types, unknown keys forbidden."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_python(cls, data: Any) -> Any:
+        return {name: _plain(value) for name, value in data.items()} if isinstance(data, Mapping) else data
 
 
 class Guidance(Part):
@@ -194,11 +263,12 @@ class Storyboard(Part):
         return isinstance(other, Storyboard) and self.model_dump() == other.model_dump()
 
     def prompt_of(self, scene: Scene) -> str:
-        """The scene's prompt with the board's style."""
-        return f"{scene.prompt}, {self.style}" if self.style.strip() else scene.prompt
+        """The scene's prompt with the board's style, on one line: what the model reads."""
+        return ", ".join(filter(None, (_on_one_line(scene.prompt), _on_one_line(self.style))))
 
     def negative_of(self, scene: Scene) -> str:
-        return self.negative_prompt if scene.negative_prompt is None else scene.negative_prompt
+        """The scene's negative prompt, else the board's, on one line."""
+        return _on_one_line(self.negative_prompt if scene.negative_prompt is None else scene.negative_prompt)
 
     @property
     def adain(self) -> float:

@@ -43,7 +43,9 @@ class Mp4Writer:
     """
 
     @_as_os_errors()
-    def __init__(self, path: Path, *, fps: int, size: tuple[int, int], crf: int, metadata: Mapping[str, str]) -> None:
+    def __init__(
+        self, path: Path, *, fps: int | Fraction, size: tuple[int, int], crf: int, metadata: Mapping[str, str]
+    ) -> None:
         self.path, self.part = path, path.with_name(f"{path.stem}.part{path.suffix}")
         self.growing = path.with_name(f"{path.stem}.part-again{path.suffix}") if self.part.exists() else self.part
         self.fps, self.size, self.crf = fps, size, crf

@@ -1,0 +1,118 @@
+"""What to write for an unknown field: other programs' words for ours, fields in the wrong place, slips of spelling."""
+
+import re
+from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
+from typing import Any, get_args
+
+from pydantic import BaseModel
+
+CALLED = {
+    "seconds": "duration length time sec secs second clip_length video_length total_second_length total_seconds "
+    "duration_seconds scene_length frames num_frames frame_count total_frames nframes",
+    "fps": "framerate frame_rate frames_per_second rate",
+    "guidance.text": "cfg true_cfg true_cfg_scale real_cfg text_cfg",
+    "guidance.embedded": "guidance_scale distilled_guidance distilled_guidance_scale distilled_cfg distilled_cfg_scale "
+    "flux_guidance embedded_cfg_scale embedded_guidance embedded_guidance_scale gs cfg_scale",
+    "negative_prompt": "negative neg neg_prompt n_prompt negprompt negativeprompt uncond",
+    "prompt": "text description caption action positive positive_prompt prompts",
+    "image": "start_image first_image first_frame start_frame init_image input_image source_image reference_image img "
+    "picture photo image_path start_image_path",
+    "intensity": "motion motion_strength motion_scale motion_bucket motion_bucket_id motion_amount movement dynamics "
+    "dynamic energy action_strength strength denoise denoising_strength",
+    "crf": "quality mp4_crf bitrate compression",
+    "size": "width height resolution aspect aspect_ratio dimensions w h",
+    "steps": "num_inference_steps inference_steps num_steps sampling_steps sample_steps iterations",
+    "sampler": "scheduler solver sampling_method sampler_name",
+    "model": "checkpoint ckpt base_model model_name model_id model_path",
+    "seed": "noise_seed random_seed manual_seed rng_seed",
+    "id": "name label scene_id",
+    "title": "film_name project project_name",
+    "scenes": "shots clips sections segments parts timeline scene",
+    "transition": "cut continue hard_cut new_shot",
+    "style": "style_prompt suffix prompt_suffix common_prompt global_prompt",
+    "order": "sampling_type render_order direction",
+    "relax.p": "power exponent decay",
+}  # our field, after a dot inside a mapping: others' words for it, in small letters with `_`
+FORMS = {"size": "size: [width, height]", "transition": "transition: cut"}  # where a name alone says too little
+NOT_YET = {
+    "a shot begins with an image, and none can be given for its end": "end_image last_image last_frame end_frame "
+    "final_image final_frame tail_image image_end target_image",
+    "images in mid-shot are not read": "keyframe keyframes key_frames guide_image guide_images",
+    "other weights are not mixed in; merge them into a model folder": "lora loras lora_weights lora_scale adapter "
+    "adapters embedding textual_inversion",
+    "say in the prompt how the camera moves": "camera camera_motion camera_movement camera_move pan zoom tilt dolly",
+    "a film has no sound": "audio sound music voice narration speech soundtrack",
+    "a film has no titles on its pictures": "subtitle subtitles overlay watermark",
+    "films are H.264, `crf` sets the quality": "codec vcodec video_codec encoder format container pix_fmt preset",
+    "shots are joined by cuts": "fade crossfade cross_fade dissolve wipe blend",
+    "pictures come as the model makes them": "upscale upscaler upscaling interpolation interpolate rife deflicker",
+    "nothing but text and start images steers a film": "control controlnet mask pose depth input_video ip_adapter",
+    "every step is computed": "teacache use_teacache cache magcache speedup",
+    "a film is one take; render it again with another `seed`": "batch batch_size takes variations count num_videos",
+}  # what cannot be said: words for it
+FULL_WIDTH_COLON = "\uff1a"
+FULL_WIDTH = f"the colon {FULL_WIDTH_COLON!r} (U+FF1A) is full-width; write ':' and a space"
+WHEN_RENDERING = (
+    "device dtype memory out output output_dir output_folder filename precision gpu_memory_preservation offload"
+)
+
+
+def unknown_field(word: str, owner: type[BaseModel] | None, root: type[BaseModel]) -> str:
+    """What to write instead of a field that the mapping `owner`, somewhere in a file of kind `root`, does not have."""
+    known = list(owner.model_fields) if owner else []
+    if FULL_WIDTH_COLON in word:
+        return FULL_WIDTH
+    name = re.sub(r"(?<=[a-z])(?=[A-Z])|[- ]+", "_", word.strip()).lower()
+    for field, words in CALLED.items():
+        if name in words.split() and (said := _write(field, known, root)):
+            return said
+    for fact, words in NOT_YET.items():
+        if name in words.split():
+            return f"not yet: {fact}"
+    if name in WHEN_RENDERING.split():
+        return "that is said when a film is rendered, not in its storyboard"
+    if name not in known and (place := _place(name, root)):
+        return f"it belongs {place}"
+    return suggest(word, known)
+
+
+def suggest(word: str, known: Sequence[str]) -> str:
+    """A cure for a name that is not among the `known`, or not in this place."""
+    known = [name for name in known if name != word]
+    near = get_close_matches(word, known, n=1, cutoff=0.75)
+    return f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
+
+
+def walk(annotation: Any) -> Iterator[Any]:
+    """An annotation and all that it is made of."""
+    yield annotation
+    for inner in get_args(annotation):
+        yield from walk(inner)
+
+
+def _write(field: str, known: Sequence[str], root: type[BaseModel]) -> str:
+    """The words `write ...`, with the place where it stands elsewhere; empty where a file of this kind has no such."""
+    outer, _, inner = field.partition(".")
+    shown = f"{outer}: {{{inner}: ..}}" if inner else FORMS.get(outer, outer)
+    if outer in known:
+        return f"write `{shown}`"
+    if inner in known:
+        return f"write `{inner}`"
+    place = _place(outer, root)
+    return f"write `{shown}` {place}" if place else ""
+
+
+def _place(field: str, root: type[BaseModel]) -> str:
+    """Where in a file the first mapping stands that has this field; empty if none has."""
+    home = next((home for home, model in _homes("", root) if field in model.model_fields), None)
+    return "" if home is None else f"under `{home}:`" if home else "at the top of the file"
+
+
+def _homes(name: str, model: type[BaseModel]) -> Iterator[tuple[str, type[BaseModel]]]:
+    """Every mapping of a file by the field that it stands under."""
+    yield name, model
+    for field, info in model.model_fields.items():
+        for kind in walk(info.annotation):
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                yield from _homes(field, kind)

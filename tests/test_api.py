@@ -1,0 +1,122 @@
+"""The Python API: plain values of Python are taken, mistakes are RelaxErrors, a render can be watched."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import framepack_relax as fr
+
+
+class Enough(Exception):
+    pass
+
+
+def scene(name="a", **fields):
+    return fr.Scene(**{"id": name, "prompt": "a red figure stands still", "seconds": 1.2, **fields})
+
+
+@pytest.fixture
+def image(tmp_path, board):
+    return board("").parent / "hero.png"
+
+
+def test_paths_and_numpys_numbers_are_values(image):
+    made = scene(seconds=np.float32(2.5), steps=np.int64(3), seed=np.uint8(7), relax={"beta": np.float64(0.5)})
+    assert (made.seconds, made.steps, made.seed, made.relax.beta) == (2.5, 3, 7, 0.5)
+    plan = fr.plan([made], image=image, size=np.array([96, 96]), fps=np.float64(29.97))
+    assert plan.shots[0].image == str(image) and plan.size == (96, 96) and plan.fps == 29.97
+    assert all(isinstance(value, int) for value in plan.size)
+    assert scene(image=Path("a.png")).image == "a.png"
+    for wrong in (np.float32(2.5), np.array([1, 2])):
+        with pytest.raises(fr.StoryboardError, match=r"^steps: is .*; write a whole number$"):
+            scene(steps=wrong)
+
+
+@pytest.mark.parametrize(
+    ("slip", "path", "cure"),
+    [
+        (lambda: scene(secnds=2), "secnds", "did you mean 'seconds'?"),
+        (lambda: scene(duration=2), "duration", "write `seconds`"),
+        (lambda: scene(relax={"bta": 2}), "relax.bta", "did you mean 'beta'?"),
+        (lambda: fr.Relax(beta=2), "beta", "between -1 and 1"),
+        (lambda: fr.Guidance(cfg=2), "cfg", "write `text`"),
+        (lambda: fr.Storyboard(scenes=[{"id": "a", "prompt": "x"}]), "scenes[0].seconds", "add it"),
+        (lambda: fr.plan([scene()], stepz=2), "stepz", "did you mean 'steps'?"),
+    ],
+)
+def test_slips_in_python_are_told_like_those_of_a_file(slip, path, cure):
+    with pytest.raises(fr.StoryboardError) as caught:
+        slip()
+    (problem,) = caught.value.problems
+    assert problem.path == path and cure in problem.message and isinstance(caught.value, fr.RelaxError)
+
+
+def test_all_slips_of_a_scene_are_told_at_once():
+    with pytest.raises(fr.StoryboardError) as caught:
+        scene(secnds=2, intensity=3, relax={"bta": 1, "p": 99})
+    assert [problem.path for problem in caught.value.problems] == ["intensity", "relax.p", "relax.bta", "secnds"]
+
+
+def test_a_model_takes_pytorchs_own_devices_and_types(tiny):
+    model = fr.load(str(tiny), device=torch.device("cpu"), dtype=torch.float32)
+    assert model.device.type == "cpu" and model.dtype == torch.float32
+
+
+def test_what_a_render_cannot_do_is_told_before_anything_is_loaded(image, tmp_path):
+    board = {"image": image, "model": str(tmp_path / "nowhere")}
+    for render in (fr.render, fr.stream):
+        with pytest.raises(fr.RenderError, match=r"on_nan is 'ignore'; write 'stop' or 'retry'"):
+            render([scene()], out=tmp_path / "o", on_nan="ignore", **board)
+        with pytest.raises(fr.RenderError, match=r"hero\.png: is no folder"):
+            render([scene()], out=image, **board)
+    assert not (tmp_path / "o").exists()
+
+
+def test_a_render_is_watched_and_stopped_by_its_callbacks(model, image, tmp_path):
+    """What is finished when a callback stops the render is kept by the next call."""
+    scenes = [scene("a"), scene("b"), scene("c")]
+    steps, sections = [], []
+
+    def stop_at_b(section, seed):
+        sections.append((section.scene, seed == section.seed))
+        if section.scene == "b":
+            raise Enough
+
+    options = {"image": image, "steps": 2, "out": tmp_path / "o", "model": model}
+    with pytest.raises(Enough):
+        fr.render(
+            scenes, on_step=lambda section, step: steps.append((section.scene, step)), on_section=stop_at_b, **options
+        )
+    assert steps == [("a", 0), ("a", 1), ("b", 0), ("b", 1)] and sections == [("a", True), ("b", True)]
+    film = fr.render(scenes, **options)
+    assert [row["reused"] for row in film.report["sections"]] == [True, True, False]
+
+
+def test_a_home_in_a_path_is_read(model, image, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "me"))
+    assert (
+        fr.render([scene()], image=image, steps=1, out="~/films", model=model).path == tmp_path / "me/films/video.mp4"
+    )
+    assert fr.status("~/films").done == 1
+
+
+def test_other_libraries_are_silent_at_work_and_as_before_afterwards(model, image, tmp_path):
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    libraries = (diffusers_logging, transformers_logging)
+    for library in libraries:
+        library.set_verbosity_info()
+        library.enable_progress_bar()
+    seen = []
+
+    def look(*_):
+        seen.extend((library.get_verbosity(), library.is_progress_bar_enabled()) for library in libraries)
+
+    fr.render([scene()], image=image, steps=1, out=tmp_path / "o", model=model, on_section=look)
+    assert seen == [(logging.ERROR, False)] * 2
+    assert [library.get_verbosity() for library in libraries] == [logging.INFO] * 2
+    assert all(library.is_progress_bar_enabled() for library in libraries)

@@ -1,0 +1,133 @@
+"""What people write by mistake is answered with what they meant: slips of YAML, words of other programs."""
+
+import pytest
+import yaml
+from test_storyboard import SCENE, told
+
+from framepack_relax.storyboard import Guidance, Relax, Scene, Storyboard, meanings, parse_storyboard, reader
+
+
+@pytest.mark.parametrize(
+    ("text", "cure"),
+    [
+        (SCENE.replace("x", "a figure: waves"), "put text that holds ': ' in quotes"),
+        ("scenes:\n  - id: a\n    prompt: a figure: waves\n", "put text that holds ': ' in quotes"),
+        ("scenes:\n  - id: a\n\tprompt: x\n", "indent with spaces, not tabs"),
+        ("scenes:\n\t- id: a\n", "indent with spaces, not tabs"),
+        ("scenes:\r\n\t- id: a\r\n", "indent with spaces, not tabs"),
+        ("image: @home\n", "put text that begins so in quotes"),
+        ("scenes:\n  - id: a\n   prompt: x\n", "begin the line where its neighbours begin"),
+        ("scenes:\n  - id: a\n    prompt:x\n    seconds: 1\n", "write a space after ':'"),
+        ("scenes:\n  - id: a\n    prompt: x #7 y\n      more\n", "put text that holds ' #' in quotes"),
+        ('image: "C:\\Users\\me.png"\n', "write / in paths, or take single quotes"),
+    ],
+)
+@pytest.mark.parametrize("loader", [reader.LOADER, yaml.SafeLoader])
+def test_the_commonest_slips_are_told_with_a_cure(monkeypatch, text, cure, loader):
+    monkeypatch.setattr(reader, "LOADER", loader)
+    lines = told(text)
+    assert len(lines) == 1 and "is not YAML: " in lines[0] and lines[0].endswith(cure)
+
+
+BEGINNINGS = [
+    '"Hello" says a red figure on the beach', "[0s: a red figure stands] [2s: it waves]", "*wave* hello", "*jumps high",
+    "& then", "? what", "%100 real", "@home", "`tick` x", "{a} b", "'tis the season", "- a dash", "> loud", "| pipe",
+    ", and then", "[open", '"open',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("prompt", BEGINNINGS)
+@pytest.mark.parametrize("loader", [reader.LOADER, yaml.SafeLoader])
+def test_texts_that_begin_with_yamls_signs_are_told_how_to_write_them(monkeypatch, prompt, loader):
+    """What is proposed reads as the text that was meant."""
+    monkeypatch.setattr(reader, "LOADER", loader)
+    board = "image: a.png\ntitle: 'x'\nscenes:\n  - id: a\n    prompt: {}\n    seconds: 1.2\n"
+    (line,) = told(board.format(prompt))
+    assert f"put text that begins with {prompt[0]} in quotes, as in prompt: " in line
+    proposed = line.partition("as in prompt: ")[2]
+    assert parse_storyboard(board.format(proposed)).scenes[0].prompt == prompt
+
+
+@pytest.mark.parametrize("prompt", ["&co walks", "!wow it jumps", "*jumps"])
+def test_texts_that_read_as_anchors_tags_and_aliases_are_told_so(prompt):
+    lines = told(f"scenes:\n  - id: a\n    seconds: 1.2\n    prompt: {prompt}\n")
+    assert len(lines) == 1 and lines[0].startswith("story.yaml:4:13: ") and "begins so in quotes" in lines[0]
+
+
+def test_an_apostrophe_inside_single_quotes_is_told_how_to_write_it():
+    (line,) = told("title: 'the figure's arm'\n" + SCENE)
+    assert line.endswith("""as in title: "the figure's arm\"""")
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "sign"),
+    [
+        ("scenes:\n  - id: a\n    prompt\uff1a a red figure\n    seconds: 1.2\n", "3:11", "full-width"),
+        ("title\uff1ax\nscenes:\n  - id: a\n", "1:6", "full-width"),
+        ("title\uff1a x", "1:6", "full-width"),
+        ("scenes:\n  - {id: a, prompt: x, seconds\uff1a 1}\n", "2:24", "full-width"),
+        ("scenes:\n\u00a0\u00a0- id: a\n    prompt: x\n", "2:1", "U+00A0 (no-break space)"),
+        ("scenes:\n  - id: a\n    prompt:\u00a0a red figure\n    seconds: 1.2\n", "3:12", "U+00A0 (no-break space)"),
+        ("scenes:\n  - id: a\n\u3000\u3000prompt: a\n    seconds: 1.2\n", "3:1", "U+3000 (ideographic space)"),
+    ],
+)
+@pytest.mark.parametrize("loader", [reader.LOADER, yaml.SafeLoader])
+def test_signs_that_look_like_yamls_are_named_with_their_place(monkeypatch, text, place, sign, loader):
+    monkeypatch.setattr(reader, "LOADER", loader)
+    assert any(line.startswith(f"story.yaml:{place}: ") and sign in line for line in told(text))
+
+
+def test_signs_that_look_like_yamls_may_stand_in_texts():
+    prompt = "|\n      note\uff1a x\n      \u3000y\n      z\n"
+    text = f"title: a\u00a0b\uff1a c\nscenes:\n  - id: a\n    seconds: 1\n    prompt: {prompt}"
+    assert parse_storyboard(text).title == "a\u00a0b\uff1a c"
+    (line,) = told(text + "   seed: 1\n")
+    assert "is not YAML" in line, "another mistake is told as what it is"
+
+
+@pytest.mark.parametrize(
+    ("where", "word", "cure"),
+    [
+        ("board", "cfg: 7", "write `guidance: {text: ..}` under `scenes:`"),
+        ("board", "duration: 7", "write `seconds` under `scenes:`"),
+        ("board", "width: 640", "write `size: [width, height]`"),
+        ("board", "beta: 1", "it belongs under `relax:`"),
+        ("board", "codec: h264", "not yet: "),
+        ("board", "device: cpu", "when a film is rendered"),
+        ("scene", "cfg: 7", "write `guidance: {text: ..}`"),
+        ("scene", "guidance_scale: 7", "write `guidance: {embedded: ..}`"),
+        ("scene", "cfg-scale: 7", "write `guidance: {embedded: ..}`"),
+        ("scene", "duration: 2.4", "write `seconds`"),
+        ("scene", "length: 2.4", "write `seconds`"),
+        ("scene", "numFrames: 36", "write `seconds`"),
+        ("scene", "frames: 36", "write `seconds`"),
+        ("scene", "motion: 1", "write `intensity`"),
+        ("scene", "negative: ugly", "write `negative_prompt`"),
+        ("scene", "end_image: a.png", "not yet: "),
+        ("scene", "lora: a", "not yet: "),
+        ("scene", "camera: pan", "not yet: "),
+        ("scene", "crf: 2", "it belongs at the top of the file"),
+        ("scene", "guidance: {cfg: 2}", "write `text`"),
+        ("scene", "secnds: 2", "did you mean 'seconds'?"),
+        ("scene", "zzz: 2", "known are id, prompt, "),
+    ],
+)
+def test_unknown_fields_are_answered_by_what_is_meant(where, word, cure):
+    text = f"{word}\n{SCENE}" if where == "board" else SCENE.replace("}", f", {word}}}")
+    (line,) = told(text)
+    assert "unknown field; " in line and cure in line
+
+
+def test_every_word_of_other_programs_leads_to_a_field_that_there_is():
+    fields = {name for part in (Storyboard, Scene, Guidance, Relax) for name in part.model_fields}
+    words = [word for group in (*meanings.CALLED.values(), *meanings.NOT_YET.values()) for word in group.split()]
+    assert len(words) == len(set(words)), "no word means two things"
+    assert all(set(field.split(".")) <= fields for field in meanings.CALLED)
+    for part in (Storyboard, Scene):
+        assert all("known are" not in meanings.unknown_field(word, part, Storyboard) for word in words)
+
+
+@pytest.mark.parametrize("name", ["場面1", "fröhlich", "-a", "a b"])
+def test_ids_say_which_letters(name):
+    (line,) = told(SCENE.replace("id: a", f"id: {name}"))
+    assert f"is {name!r}; write 1 to 64 of A-Z, a-z, 0-9" in line
