@@ -15,7 +15,8 @@ from framepack_relax.render.loop import FinishedSection
 pytestmark = pytest.mark.gpu
 
 SCENES = ("a red figure stands still on the beach", "a red figure does a backflip on the beach")
-EDITS = {"plain": {}, "blur": {"blur": 0.6}, "bias": {"bias": 0.3}}
+EDITS = {"plain": {}, "blur": {"blur": 3.0}, "bias": {"bias": 0.3}}
+BF16 = 0.1  # relative rms after three steps
 SMALLEST = 512  # bytes that PyTorch allocates at the least
 
 
@@ -62,9 +63,9 @@ def test_the_gpu_gives_the_cpus_latents(load, tmp_path, exact):
 
 
 def test_bf16_is_near_fp32(load, tmp_path):
-    """To .03: bf16 keeps eight bits; .009 was seen on a CPU."""
+    """To a tenth: bf16 keeps eight bits. On a CPU .009 was seen with PyTorch 2.13 and .044 with 2.11."""
     half, single = load("puppet", dtype="bfloat16"), load("puppet")
-    assert 0 < apart(latents(half, tmp_path / "half"), latents(single, tmp_path / "single")) < 0.03
+    assert 0 < apart(latents(half, tmp_path / "half"), latents(single, tmp_path / "single")) < BF16
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -111,7 +112,7 @@ def test_a_full_gpu_is_one_message_and_what_is_finished_is_kept(device, load, tm
 @pytest.mark.parametrize("edit", EDITS)
 @pytest.mark.parametrize("backend", ["_native_cudnn", "xformers", "_native_math"])
 def test_attention_backends_agree_with_native(device, load, tmp_path, backend, edit):
-    """In bf16 on a GPU, to .03: other kernels round otherwise."""
+    """In bf16 on a GPU, as near as bf16 is to fp32; in a rehearsal in fp32. Other kernels round otherwise."""
     if device == "cpu" and backend != "_native_math":
         pytest.skip("needs a GPU")
     model = load(dtype="bfloat16" if device == "cuda" else "float32")
@@ -121,4 +122,4 @@ def test_attention_backends_agree_with_native(device, load, tmp_path, backend, e
         except RuntimeError as error:
             pytest.skip(str(error))  # not installed
         other = latents(model, tmp_path / backend, **EDITS[edit])
-    assert apart(other, latents(model, tmp_path / "native", **EDITS[edit])) < 0.03
+    assert apart(other, latents(model, tmp_path / "native", **EDITS[edit])) < (BF16 if device == "cuda" else 1e-3)

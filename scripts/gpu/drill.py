@@ -19,7 +19,8 @@ import torch
 HERE = Path(__file__).parent
 TOTAL = 465  # s; installing the wheels and the start come on top
 LIMITS = {"tests": 150, "geometry": 300}  # s
-REHEARSAL = 40  # s of training in a rehearsal
+REHEARSAL = {"tests": 600, "geometry": 600}  # s; two busy cores are slow
+TRAINING = 40  # s in a rehearsal
 LEAST = 60  # s that are worth training for
 
 
@@ -66,23 +67,24 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that its part ends too
     words.folder.mkdir(parents=True, exist_ok=True)
     begun, ended, options = time.monotonic(), {}, ["--cpu"] * words.cpu
+    files = {name: words.folder / f"{name}.json" for name in (*LIMITS, "training")}
+    for file in files.values():
+        file.unlink(missing_ok=True)  # of another run
 
     def run(name: str, limit: float, *more: str) -> None:
         print(f"{name}, at most {limit:.0f} s ...")
-        file = words.folder / f"{name}.json"
-        file.unlink(missing_ok=True)
-        command = [sys.executable, str(HERE / f"drill_{name}.py"), str(file), *more, *options]
-        ended[name] = run_part(command, words.folder / f"{name}.log", limit)
+        command = [sys.executable, str(HERE / f"drill_{name}.py"), str(files[name]), *more, *options]
+        ended[name] = run_part(command, files[name].with_suffix(".log"), limit)
 
-    for name, limit in LIMITS.items():
+    for name, limit in (REHEARSAL if words.cpu else LIMITS).items():
         run(name, limit)
-    left = REHEARSAL if words.cpu else TOTAL - (time.monotonic() - begun)
+    left = TRAINING if words.cpu else TOTAL - (time.monotonic() - begun)
     if words.train and left < LEAST and not words.cpu:
         print(f"training: only {left:.0f} s are left, no time for it")
     elif words.train:
         run("training", left, str(left - 5))
     for name, how in ended.items():
-        print("\n".join(summary(words.folder / f"{name}.json", how)))
+        print("\n".join(summary(files[name], how)))
     well = not any(ended.values())
     print(f"{'all went well' if well else 'NOT all went well'}; results and logs are in {words.folder}")
     return 0 if well else 1

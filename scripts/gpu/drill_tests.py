@@ -27,13 +27,14 @@ class Outcomes:
         why = report.longrepr[2] if isinstance(report.longrepr, tuple) else ""  # (file, line, reason) of a skip
         self.record.put(name, {"outcome": report.outcome, "seconds": round(report.duration, 2), "why": why})
         if report.failed:
-            self.record.fail(name, report.longreprtext.strip().splitlines()[-1])
+            crash = getattr(report.longrepr, "reprcrash", None)
+            self.record.fail(name, str(crash.message if crash else report.longrepr).splitlines()[0])
 
 
 def main(file: str, *options: str) -> int:
     device = "cpu" if "--cpu" in options else "cuda"
     record = Record(Path(file), torch.device(device))
-    words = [str(TESTS), "-m", "gpu", "--device", device, "-v", "-p", "no:cacheprovider"]
+    words = [str(TESTS), "-m", "gpu", "--device", device, "--no-showlocals", "-p", "no:cacheprovider"]
     status = pytest.main(words, plugins=[Outcomes(record)])
     return record.finish() or int(status)
 
