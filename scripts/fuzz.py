@@ -1,18 +1,20 @@
-"""Throws storyboards of every kind at the reader and the planner: each is a plan or located errors, soon.
+"""Throws inputs of every kind at what reads them: each is taken or refused in one message, soon.
 
-python scripts/fuzz.py                  # 100,000 inputs
-python scripts/fuzz.py --inputs 1000
+python scripts/fuzz.py                          # all kinds, as many inputs of each as KINDS says
+python scripts/fuzz.py films --inputs 1000      # one kind
 
-Half are mappings of the schema's own words with values of every kind, half are true storyboards with damage.
+Storyboards are a plan or located errors; half are mappings of the schema's own words with values of every kind, half
+are true storyboards with damage.
 """
 
 import argparse
 import random
 import resource
+import sys
 import tempfile
 import time
-from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ import yaml
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from PIL import Image
+from tally import Tally
 
 import framepack_relax as fr
 from framepack_relax.storyboard.schema import Guidance, Relax, Scene, Storyboard
@@ -96,15 +99,6 @@ damages = st.builds(damaged, st.sampled_from(shipped), st.integers(0, 2**64))
 texts = mappings | damages | st.text(max_size=200)
 
 
-@dataclass
-class Tally:
-    """What came of the inputs."""
-
-    ends: Counter[str] = field(default_factory=Counter)
-    slowest: float = 0.0  # seconds of a processor
-    slowest_text: str = ""
-
-
 def check(text: str, folder: Path, tally: Tally) -> None:
     """One input, as the command line takes it; anything but a plan or located errors is raised."""
     file = folder / "story.yaml"
@@ -119,10 +113,7 @@ def check(text: str, folder: Path, tally: Tally) -> None:
         end = "located errors"
     except fr.ModelError:
         end = "no such model"
-    taken = time.process_time() - begun
-    tally.ends[end] += 1
-    if taken > tally.slowest:
-        tally.slowest, tally.slowest_text = taken, text
+    tally.add(end, time.process_time() - begun, text)
 
 
 def make_folder(folder: Path) -> Path:
@@ -151,19 +142,33 @@ def run(inputs: int, start: int = 0) -> Tally:
                 check(text, folder, tally)
 
             one()
-            print(f"{sum(tally.ends.values()):>7} inputs {dict(tally.ends)} slowest {tally.slowest:.2f} s", flush=True)
     return tally
+
+
+KINDS: dict[str, tuple[Callable[[int, int], Tally], int]] = {  # how inputs of each kind are tried, and how many
+    "boards": (run, 100_000),
+    "films": (lambda inputs, start: import_module("fuzz_films").run(inputs, start), 5_000),
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--inputs", type=int, default=100_000)
+    parser.add_argument("kinds", nargs="*", metavar="KIND", help=f"of {', '.join(KINDS)}; default: all")
+    parser.add_argument("--inputs", type=int, help="default: as many as the kind's own")
     parser.add_argument("--seed", type=int, default=0)
     words = parser.parse_args()
-    tally = run(words.inputs, words.seed)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"inputs {sum(tally.ends.values())}, tracebacks 0, {dict(tally.ends)}")
-    print(f"slowest {tally.slowest:.2f} s ({len(tally.slowest_text)} characters), peak memory {peak:.0f} MiB in all")
+    if unknown := set(words.kinds) - set(KINDS):
+        parser.error(f"{', '.join(sorted(unknown))}: no such kind")
+    wrong = 0
+    for kind in words.kinds or KINDS:
+        attempt, usual = KINDS[kind]
+        tally = attempt(words.inputs or usual, words.seed)
+        users = resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN
+        peak = max(resource.getrusage(user).ru_maxrss for user in users) / 1024
+        print(f"{kind}: {tally.inputs} inputs, {tally.wrong} tracebacks, hangs and their like, {dict(tally.ends)}")
+        print(f"slowest {tally.slowest:.2f} s ({tally.slowest_text[:80]!r}), peak memory {peak:.0f} MiB in all")
+        wrong += tally.wrong
+    sys.exit(wrong > 0)
 
 
 if __name__ == "__main__":

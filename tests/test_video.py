@@ -7,10 +7,13 @@ from itertools import product
 import av
 import numpy as np
 import pytest
-from PIL import Image, ImageFont
+from fontTools.fontBuilder import FontBuilder
+from fontTools.pens.ttGlyphPen import TTGlyphPen
+from PIL import Image
 
-from framepack_relax.video.contact import ContactSheet, fit_line
+from framepack_relax.video.contact import ContactSheet
 from framepack_relax.video.curves import save_curves
+from framepack_relax.video.lettering import DOTS, Lettering
 from framepack_relax.video.motion import MotionMeter
 from framepack_relax.video.reader import read_frames, read_metadata
 from framepack_relax.video.writer import Mp4Writer
@@ -176,17 +179,85 @@ def test_thumbnails_are_reduced_never_enlarged(tmp_path):
         assert image.shape == (shown + 26, 2 * shown + 8, 3) and (image[22:-4, 4:-4] == 77).all()
 
 
-@pytest.mark.parametrize("text", ["word " * 80, "Übergrößenträger " * 20, "日本語" * 90, "x" * 5000])
+@pytest.mark.parametrize("text", ["word " * 80, "Übergrößenträger " * 20, "日本語 " * 90, "x" * 5000])
 def test_long_captions_are_cut_to_their_line(text):
-    font = ImageFont.load_default(size=12)
-    line = fit_line(text, font, 300)
-    assert 270 < font.getlength(line) <= 300 and line.endswith("...") and line.isascii()
+    lettering = Lettering(12, [text])
+    line = lettering.fit(text, 300)
+    assert line.endswith(DOTS) and (270 < lettering.length(line) <= 300 or line == DOTS)
 
 
-def test_short_captions_stay_but_for_letters_that_the_font_lacks():
-    font = ImageFont.load_default(size=12)
-    assert fit_line("a walk\nby the\tsea [at rest]", font, 300) == "a walk by the sea [at rest]"
-    assert fit_line("crème brûlée 日本", font, 300) == "creme brulee ??"
+def font_of(signs, path):
+    """A font with a square for each of the signs and a bar for those it lacks."""
+    names = [".notdef", *(f"u{ord(sign):x}" for sign in signs)]
+    builder = FontBuilder(1000, isTTF=True)
+    builder.setupGlyphOrder(names)
+    builder.setupCharacterMap({ord(sign): name for sign, name in zip(signs, names[1:], strict=True)})
+    glyphs = {}
+    for name in names:
+        pen = TTGlyphPen(None)
+        corners = [(100, 0), (100, 700), (800, 700), (800, 0)] if name != ".notdef" else [(0, 0), (0, 90), (9, 0)]
+        pen.moveTo(corners[0])
+        for corner in corners[1:]:
+            pen.lineTo(corner)
+        pen.closePath()
+        glyphs[name] = pen.glyph()
+    builder.setupGlyf(glyphs)
+    builder.setupHorizontalMetrics(dict.fromkeys(names, (1000, 0)))
+    builder.setupHorizontalHeader(ascent=800, descent=-200)
+    builder.setupNameTable({"familyName": "Test", "styleName": "Regular"})
+    builder.setupPost()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    builder.save(path)
+
+
+ASKED = "赤い人 — “hello” 🎬 crème"
+
+
+def test_signs_are_written_in_a_font_that_has_them(tmp_path):
+    (tmp_path / "broken.ttf").write_bytes(b"no font")
+    font_of("赤い", tmp_path / "deep/a.ttf")
+    font_of("人🎬—è", tmp_path / "deep/b.otf")
+    lettering = Lettering(12, [ASKED], [tmp_path, tmp_path / "missing"])
+    line = lettering.fit(ASKED, 600)
+    assert line == ASKED
+    image = Image.new("RGB", (300, 20), "white")
+    lettering.write(image, (0, 2), line, (0, 0, 0))
+    dark = (np.asarray(image).min(axis=2) < 60).sum(axis=0)
+    assert (dark[:36].reshape(3, 12) >= 5).sum(axis=1).min() >= 6, "three squares of the fonts, not three bars"
+    assert lettering.length(line) > 0 and lettering.fit(ASKED, 30).endswith(DOTS)
+
+
+def test_signs_that_no_font_has_are_written_in_latin_letters_or_left_out():
+    lettering = Lettering(12, [ASKED], [])
+    assert lettering.fit("a walk\nby the\tsea [at rest]", 300) == "a walk by the sea [at rest]"
+    assert lettering.fit("calm: 赤い人が\n浜辺に — 立つ", 300) == "calm: ... - ..."
+    assert lettering.fit("crème brûlée Łódź ½", 300) == "creme brulee Lodz 1/2"
+    assert lettering.fit("नमस्ते", 300) == DOTS, "no marks without their letters"
+    assert "?" not in lettering.fit(ASKED + "\ud800\u200d\ufe0f\0", 600)
+
+
+def test_captions_of_the_system_hold_no_sign_that_its_fonts_lack():
+    lettering = Lettering(12, [ASKED])
+    line = lettering.fit(ASKED, 600)
+    assert "?" not in line and all(sign == " " or any(f.has(sign) for f in lettering.faces) for sign in line)
+
+
+def test_three_thousand_scenes_fit_one_sheet_and_one_page_of_curves(tmp_path):
+    rows = [(f"scene-{number}", 2 * number, 2 * number + 2) for number in range(3000)]
+    sheet = ContactSheet(rows=rows)
+    frames = np.broadcast_to(np.full((1, 160, 320, 3), 90, np.uint8), (500, 160, 320, 3))
+    for first in range(0, 6000, 500):
+        sheet.add(first, frames)
+    assert len(sheet.thumbnails) == 80 * 10
+    sheet.save(tmp_path / "c.png")
+    sigmas = np.linspace(1, 0, 1001)[:-1]
+    curves = [(row[0], sigmas, {"embedded": 1 + sigmas, "text": np.ones(1000)}) for row in rows]
+    save_curves(curves, tmp_path / "s.png")
+    for name, wide, high in (("c.png", 3244, 14_582), ("s.png", 900, 11_420)):
+        with Image.open(tmp_path / name) as image:
+            assert image.width <= wide and image.height <= high
+            top = np.asarray(image.crop((0, 0, 300, 18)).convert("L"))
+            assert (top < 120).sum() > 30, "says how many of how many"
 
 
 def test_curves_differ_when_scales_do(tmp_path):

@@ -1,29 +1,33 @@
-"""A film on one page: a row of thumbnails per scene under its caption."""
+"""A film on one page: a row of thumbnails per scene under its caption; of very many scenes some, evenly chosen."""
 
 import os
-import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
-TALLEST = 160  # px of a thumbnail
-GAP, CAPTION = 4, 18  # px
+from .lettering import Lettering
+
+WIDEST, TALLEST = 320, 160  # px of a thumbnail
+MOST_ROWS = 80  # with ten columns at most 3244 x 14582 px, which every viewer opens
+GAP, CAPTION, LETTERS = 4, 18, 12  # px
 PAPER, INK = (250, 250, 248), (40, 40, 46)
 
-Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+Row = TypeVar("Row")
 
 
 class ContactSheet:
     """Collects thumbnails while frames stream by; `rows` are (caption, first frame, end frame), film-wide."""
 
     def __init__(self, *, rows: Sequence[tuple[str, int, int]], columns: int = 10) -> None:
-        self.captions = [caption for caption, _, _ in rows]
+        shown, self.note = some(rows, MOST_ROWS)
+        self.captions = [caption for caption, _, _ in shown]
         self.columns = columns
         self.wanted: dict[int, list[tuple[int, int]]] = {}  # frame -> (row, column)
-        for row, (_, first, end) in enumerate(rows):
+        for row, (_, first, end) in enumerate(shown):
             for column, frame in enumerate(np.linspace(first, end - 1, columns).round().astype(int)):
                 self.wanted.setdefault(int(frame), []).append((row, column))
         self.thumbnails: dict[tuple[int, int], Image.Image] = {}
@@ -33,34 +37,29 @@ class ContactSheet:
         for number, pixels in enumerate(frames, first):
             for place in self.wanted.get(number, ()):
                 image = Image.fromarray(pixels.copy())  # else it keeps all the frames that came with it
-                if image.height > TALLEST:
-                    width = round(image.width * TALLEST / image.height)
-                    image = image.resize((width, TALLEST), Image.Resampling.LANCZOS)
+                image.thumbnail((WIDEST, TALLEST), Image.Resampling.LANCZOS)
                 self.thumbnails[place] = image
 
     def save(self, path: Path) -> None:
         """Writes the sheet as PNG."""
         first = next(iter(self.thumbnails.values()))
-        width, height = first.width + GAP, first.height + GAP + CAPTION
-        sheet = Image.new("RGB", (self.columns * width + GAP, len(self.captions) * height + GAP), PAPER)
-        pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=12)
+        width, height, top = first.width + GAP, first.height + GAP + CAPTION, CAPTION if self.note else 0
+        sheet = Image.new("RGB", (self.columns * width + GAP, top + len(self.captions) * height + GAP), PAPER)
+        lettering, room = Lettering(LETTERS, self.captions), sheet.width - 2 * GAP
+        lettering.write(sheet, (GAP, GAP), lettering.fit(self.note, room), INK)
         for row, caption in enumerate(self.captions):
-            text = fit_line(caption, font, sheet.width - 2 * GAP)
-            pen.text((GAP, row * height + GAP), text, fill=INK, font=font)
+            lettering.write(sheet, (GAP, top + row * height + GAP), lettering.fit(caption, room), INK)
         for (row, column), image in self.thumbnails.items():
-            sheet.paste(image, (column * width + GAP, row * height + GAP + CAPTION))
+            sheet.paste(image, (column * width + GAP, top + row * height + GAP + CAPTION))
         save_png(sheet, path)
 
 
-def fit_line(text: str, font: Font, width: float) -> str:
-    """One line of at most `width` px, in ASCII: Pillow's built-in font has no other letters, so accents are dropped."""
-    letters = unicodedata.normalize("NFKD", " ".join(text.split())[:400])
-    line = "".join(c for c in letters if not unicodedata.combining(c)).encode("ascii", "replace").decode()
-    if font.getlength(line) <= width:
-        return line
-    while line and font.getlength(line + "...") > width:
-        line = line[:-1]
-    return line.rstrip() + "..."
+def some(rows: Sequence[Row], most: int) -> tuple[list[Row], str]:
+    """At most `most` rows, evenly chosen from the first to the last, and a note; it is empty if all are there."""
+    if len(rows) <= most:
+        return list(rows), ""
+    numbers = np.linspace(0, len(rows) - 1, most).round().astype(int)
+    return [rows[number] for number in numbers], f"{most} of {len(rows)} scenes"
 
 
 def save_png(image: Image.Image, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""s(sigma) of every scene as small plots, drawn with Pillow."""
+"""s(sigma) of every scene as small plots, drawn with Pillow; of very many scenes some, evenly chosen."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -6,11 +6,15 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from .contact import fit_line, save_png
+from .contact import save_png, some
+from .lettering import Lettering
 
 WIDTH, HEIGHT = 300, 190  # px of a panel
 LEFT, TOP, RIGHT, BOTTOM = 34, 26, WIDTH - 14, HEIGHT - 36  # px of its axes
 HEADROOM = 8  # px over the highest tick
+LETTERS, NOTE = 11, 20  # px of a title and of the line above all panels
+MOST_PANELS = 180
+MOST_DOTS = 50  # of a curve; more would hide one another
 SCALE = 2  # drawn larger, then reduced: anti-aliasing
 PAPER, INK, RULE = (255, 255, 255), (40, 40, 46), (224, 224, 228)
 COLOURS = {"embedded": (214, 116, 26), "text": (36, 99, 190), "context": (22, 140, 92)}
@@ -21,16 +25,21 @@ Spot = Callable[[float, float], tuple[float, float]]  # (sigma, scale) -> px
 
 def save_curves(curves: Sequence[Curve], path: Path, columns: int = 3) -> None:
     """A panel per (label, sigmas per step, scales per step by restraint): sigma falls from 1 at the left to 0."""
-    columns = min(columns, len(curves))
-    rows = math.ceil(len(curves) / columns)
-    sheet = Image.new("RGB", (columns * WIDTH, rows * HEIGHT), PAPER)
-    for index, (label, sigmas, scales) in enumerate(curves):
-        panel = _panel(label, sigmas, scales).resize((WIDTH, HEIGHT), Image.Resampling.LANCZOS)
-        sheet.paste(panel, (index % columns * WIDTH, index // columns * HEIGHT))
+    shown, note = some(curves, MOST_PANELS)
+    columns = min(columns, len(shown))
+    top, rows = NOTE if note else 0, math.ceil(len(shown) / columns)
+    sheet = Image.new("RGB", (columns * WIDTH, top + rows * HEIGHT), PAPER)
+    lettering = Lettering(LETTERS * SCALE, [label for label, _, _ in shown])
+    ImageDraw.Draw(sheet).text((LEFT, 4), note, fill=INK, font=ImageFont.load_default(size=LETTERS))
+    for index, (label, sigmas, scales) in enumerate(shown):
+        panel = _panel(label, sigmas, scales, lettering).resize((WIDTH, HEIGHT), Image.Resampling.LANCZOS)
+        sheet.paste(panel, (index % columns * WIDTH, top + index // columns * HEIGHT))
     save_png(sheet, path)
 
 
-def _panel(label: str, sigmas: Sequence[float], scales: Mapping[str, Sequence[float]]) -> Image.Image:
+def _panel(
+    label: str, sigmas: Sequence[float], scales: Mapping[str, Sequence[float]], lettering: Lettering
+) -> Image.Image:
     panel = Image.new("RGB", (WIDTH * SCALE, HEIGHT * SCALE), PAPER)
     pen, font = ImageDraw.Draw(panel), ImageFont.load_default(size=10 * SCALE)
     step, steps = _ticks(max(1.0, *(max(values) for values in scales.values())))
@@ -39,8 +48,8 @@ def _panel(label: str, sigmas: Sequence[float], scales: Mapping[str, Sequence[fl
         x, y = LEFT + (1 - sigma) * (RIGHT - LEFT), BOTTOM - scale / (step * steps) * (BOTTOM - TOP - HEADROOM)
         return x * SCALE, y * SCALE
 
-    title = fit_line(label, ImageFont.load_default(size=11 * SCALE), (RIGHT - LEFT) * SCALE)
-    pen.text((LEFT * SCALE, 6 * SCALE), title, fill=INK, font=ImageFont.load_default(size=11 * SCALE))
+    title = lettering.fit(label, (RIGHT - LEFT) * SCALE)
+    lettering.write(panel, (LEFT * SCALE, 6 * SCALE), title, INK)
     _axes(pen, font, spot, step, steps)
     x = float(LEFT * SCALE)
     for order, (name, values) in enumerate(scales.items()):
@@ -48,7 +57,7 @@ def _panel(label: str, sigmas: Sequence[float], scales: Mapping[str, Sequence[fl
         colour, radius = COLOURS[name], (0.9 * (len(scales) - order) + 0.8) * SCALE
         line = [spot(sigma, scale) for sigma, scale in zip(sigmas, values, strict=True)]
         pen.line(line, fill=colour, width=round(1.5 * SCALE), joint="curve")
-        for dot in line:
+        for dot in line[:: math.ceil(len(line) / MOST_DOTS)]:
             pen.circle(dot, radius, fill=colour)
         pen.circle((x + 3 * SCALE, (HEIGHT - 8) * SCALE), 3 * SCALE, fill=colour)
         pen.text((x + 9 * SCALE, (HEIGHT - 8) * SCALE), name, fill=colour, font=font, anchor="lm")

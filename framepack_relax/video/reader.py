@@ -25,7 +25,7 @@ KNOWN = "mp4, mov, mkv, webm, avi, ts, mpg, flv, ogv and gif"
 RATES = (1, 1000)  # frames a second
 MOST_PIXELS = 2**26  # 8192 x 8192
 NARROWEST = 16  # a side may be so many times the other
-MOST_FRAMES = 1_000_000  # nine hours at 30 a second
+MOST_FRAMES = 200_000  # almost two hours at 30 a second
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
 
 
@@ -46,11 +46,7 @@ def read_metadata(path: Path) -> dict[str, str]:
 def read_header(path: Path) -> Header:
     """Raises FilmError also where there is no video to be read, or none that can be measured."""
     with _told(path), _opened(path) as container:
-        video = _video(container)
-        rate = float(video.average_rate or video.guessed_rate or 0)
-        if not RATES[0] <= rate <= RATES[1]:
-            raise FilmError(f"has {rate:g} frames a second; films of {RATES[0]} to {RATES[1]} are read")
-        return Header(tags=dict(container.metadata), rate=rate)
+        return Header(tags=dict(container.metadata), rate=_rate(_video(container)))
 
 
 def read_frames(path: Path) -> Iterator[NDArray[np.uint8]]:
@@ -59,8 +55,9 @@ def read_frames(path: Path) -> Iterator[NDArray[np.uint8]]:
     Where frames do not come at a constant rate, each is shown until the next one's time: some come twice, some not at
     all. The size is that of the film at that place. Raises FilmError.
     """
-    rate, given = read_header(path).rate, 0
+    given = 0
     with _told(path, lambda: f" from frame {given} on" if given else ""), _opened(path) as container:
+        rate = _rate(_video(container))
         shown: NDArray[np.uint8] | None = None
         for pixels, seconds in _decoded(container, 1 / rate):
             place = round(seconds * rate)
@@ -78,6 +75,8 @@ def read_frames(path: Path) -> Iterator[NDArray[np.uint8]]:
 def _decoded(container: av.container.InputContainer, usual: float) -> Iterator[tuple[NDArray[np.uint8], float]]:
     """Frames and the seconds since the first; a time that is missing or runs backwards is `usual` after the last."""
     video = _video(container)
+    if video.codec_context is None:
+        raise FilmError("holds video of a kind that this FFmpeg does not decode; save it as H.264")
     _check_size(video.codec_context.width, video.codec_context.height)
     video.codec_context.options = {"max_pixels": str(MOST_PIXELS)}
     seconds, last = -usual, None
@@ -102,6 +101,13 @@ def _video(container: av.container.InputContainer) -> av.video.stream.VideoStrea
         if not stream.disposition & av.stream.Disposition.attached_pic:
             return stream
     raise FilmError("holds no video")
+
+
+def _rate(video: av.video.stream.VideoStream) -> float:
+    rate = float(video.average_rate or video.guessed_rate or 0)
+    if not RATES[0] <= rate <= RATES[1]:
+        raise FilmError(f"has {rate:g} frames a second; films of {RATES[0]} to {RATES[1]} are read")
+    return rate
 
 
 @contextmanager
