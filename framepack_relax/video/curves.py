@@ -14,13 +14,18 @@ HEADROOM = 8  # px over the highest tick
 SCALE = 2  # drawn larger, then reduced: anti-aliasing
 PAPER, INK, RULE = (255, 255, 255), (40, 40, 46), (224, 224, 228)
 COLOURS = {"embedded": (214, 116, 26), "text": (36, 99, 190), "context": (22, 140, 92)}
+MOST_PANELS, MOST_NAMED, MOST_DOTS = 60, 20, 100
 
 Curve = tuple[str, Sequence[float], Mapping[str, Sequence[float]]]
 Spot = Callable[[float, float], tuple[float, float]]  # (sigma, scale) -> px
 
 
 def save_curves(curves: Sequence[Curve], path: Path, columns: int = 3) -> None:
-    """A panel per (label, sigmas per step, scales per step by restraint): sigma falls from 1 at the left to 0."""
+    """A panel per (label, sigmas per step, scales per step by restraint): sigma falls from 1 at the left to 0.
+
+    Equal curves share a panel; of very many different ones the first are drawn.
+    """
+    curves = _different(curves)
     columns = min(columns, len(curves))
     rows = math.ceil(len(curves) / columns)
     sheet = Image.new("RGB", (columns * WIDTH, rows * HEIGHT), PAPER)
@@ -28,6 +33,18 @@ def save_curves(curves: Sequence[Curve], path: Path, columns: int = 3) -> None:
         panel = _panel(label, sigmas, scales).resize((WIDTH, HEIGHT), Image.Resampling.LANCZOS)
         sheet.paste(panel, (index % columns * WIDTH, index // columns * HEIGHT))
     save_png(sheet, path)
+
+
+def _different(curves: Sequence[Curve]) -> list[Curve]:
+    """At most as many as are drawn, each labelled with all that it stands for."""
+    groups: dict[tuple[tuple[float, ...], ...], list[Curve]] = {}
+    for curve in curves:
+        groups.setdefault((tuple(curve[1]), *map(tuple, curve[2].values())), []).append(curve)
+    made = [(", ".join(label for label, _, _ in alike[:MOST_NAMED]), *alike[0][1:]) for alike in groups.values()]
+    if len(made) > MOST_PANELS:
+        label, sigmas, scales = made[MOST_PANELS - 1]
+        made[MOST_PANELS - 1 :] = [(f"{label} (and {len(made) - MOST_PANELS} more)", sigmas, scales)]
+    return made
 
 
 def _panel(label: str, sigmas: Sequence[float], scales: Mapping[str, Sequence[float]]) -> Image.Image:
@@ -48,7 +65,7 @@ def _panel(label: str, sigmas: Sequence[float], scales: Mapping[str, Sequence[fl
         colour, radius = COLOURS[name], (0.9 * (len(scales) - order) + 0.8) * SCALE
         line = [spot(sigma, scale) for sigma, scale in zip(sigmas, values, strict=True)]
         pen.line(line, fill=colour, width=round(1.5 * SCALE), joint="curve")
-        for dot in line:
+        for dot in line if len(line) <= MOST_DOTS else ():
             pen.circle(dot, radius, fill=colour)
         pen.circle((x + 3 * SCALE, (HEIGHT - 8) * SCALE), 3 * SCALE, fill=colour)
         pen.text((x + 9 * SCALE, (HEIGHT - 8) * SCALE), name, fill=colour, font=font, anchor="lm")
