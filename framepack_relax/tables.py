@@ -1,5 +1,6 @@
 """What the command line shows, as tables by rich."""
 
+import re
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -43,7 +44,7 @@ class Grid:
         self.rows: list[tuple[str, ...]] = []
 
     def add_row(self, *cells: str) -> None:
-        self.rows.append(cells)
+        self.rows.append(tuple(map(_tidy, cells)))
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         rows, more = self.rows, len(self.rows) - MOST_ROWS
@@ -92,6 +93,11 @@ class Grid:
             yield Padding(Text(_spaced("; ".join(facts)), overflow="fold"), (0, 0, 0, 2))
         if self.caption:
             yield Text(self.caption, style="dim")
+
+
+def _tidy(text: str) -> str:
+    """Lines without spaces around them, and single ones between words, so that lengths are what is seen."""
+    return "\n".join(re.sub(" +", " ", line).strip(" ") for line in text.split("\n"))
 
 
 def _spaced(text: str) -> str:

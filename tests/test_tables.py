@@ -3,7 +3,7 @@
 from io import StringIO
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
@@ -74,6 +74,7 @@ def test_a_wide_console_is_used(pytestconfig):
 @given(
     st.lists(st.lists(st.text("ab \u6d5c\n", max_size=30), min_size=3, max_size=3), max_size=6), st.integers(20, 120)
 )
+@example([["", "", " aaaa"]], 20)
 @settings(max_examples=200, deadline=None)
 def test_no_word_is_broken_at_any_width(rows, width):
     table = tables.Grid("scene, what, more", wraps="what, more")

@@ -235,7 +235,7 @@ def _image_sizes(story: Storyboard, shots: Sequence[Shot]) -> tuple[list[Size], 
             try:
                 read[image] = read_image(story.resolve(image)).size
             except FileNotFoundError:
-                message = f"{image}: no such file; paths are relative to the storyboard"
+                message = f"{image}: no such file; it was looked for as {story.resolve(image).absolute()}"
                 problems.append(Problem(path=path, message=message))
             except ImageError as error:
                 problems.append(Problem(path=path, message=f"{image}: {error}"))
