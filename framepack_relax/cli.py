@@ -220,7 +220,8 @@ def plan(
     if as_json:
         sys.stdout.write(json.dumps(made.to_json(), indent=1) + "\n")
         return
-    console.print(tables.plan_table(made))
+    console.print(tables.plan_table(made), tables.prompts_table(made))
+    console.print(tables.crops_text(made), soft_wrap=True)
     for warning in made.warnings:
         _warn(warning)
 

@@ -1,47 +1,126 @@
-"""What the command line shows, as rich tables."""
+"""What the command line shows, as tables by rich."""
 
+import re
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from rich import box
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, JustifyMethod, RenderResult
+from rich.padding import Padding
 from rich.table import Table
+from rich.text import Text
 
 from .models.catalog import Entry
-from .plan.renderplan import RenderPlan, SectionPlan
+from .plan.renderplan import RenderPlan, SceneTiming, SectionPlan
 from .render.status import NOT_THERE, Status
+from .storyboard.images import cut_away
 
 if TYPE_CHECKING:
     from .evaluate.statistics import Cell
     from .render.loop import Verdict
 
+KEEP = "\u00a0"  # a space at which no line ends
+MOST_ROWS = 200  # of a table
+NARROW, TALL = 1 / 3, 4  # a table that gets less than this share of what it wants, and rows of more lines, is none
+MOST_SINGLE = 40  # scenes that `status` shows one by one
 
-def _compact(columns: str, *, left: str, **look: Any) -> Table:
-    """A table without rules whose columns stand to the right but for those in `left`; names are parted by commas.
 
-    What is too wide goes on in the next line: no figure is cut.
+class Grid:
+    """Rows of texts under named columns, as wide as they need to be and the console is.
+
+    `left` stand to the left; `wraps` do so too and go on in the next line at a space, but not at a no-break space. No
+    word and no figure is broken: where a row does not fit, it is a block of lines under its `keys`. Of very many rows
+    the first and the last are shown.
     """
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, **look)
-    for name in columns.split(", ") if columns else ():
-        table.add_column(name, justify="left" if name in left.split(", ") else "right", overflow="fold")
-    return table
+
+    def __init__(
+        self, columns: str, *, keys: str = "scene", left: str = "", wraps: str = "", title: str = "", caption: str = ""
+    ) -> None:
+        self.columns, self.keys, self.wraps = columns.split(", "), keys.split(", "), wraps.split(", ")
+        self.left = {*left.split(", "), *self.keys, *self.wraps}
+        self.title, self.caption = title or None, caption or None
+        self.rows: list[tuple[str, ...]] = []
+
+    def add_row(self, *cells: str) -> None:
+        self.rows.append(tuple(map(_tidy, cells)))
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        rows, more = self.rows, len(self.rows) - MOST_ROWS
+        if more > 0:
+            gap = tuple(f"{more} more" if name in self.keys else "..." for name in self.columns)
+            rows = [*rows[: MOST_ROWS // 2], gap, *rows[-MOST_ROWS // 2 :]]
+        widths = self._widths(rows, options.max_width)
+        if widths is None:
+            yield from self._blocks(rows)
+            return
+        look: dict[str, Any] = {"box": box.SIMPLE_HEAD, "padding": (0, 1, 0, 0), "pad_edge": False}
+        table = Table(**look, title=self.title, caption=self.caption)
+        for name, width in zip(self.columns, widths, strict=True):
+            justify: JustifyMethod = "left" if name in self.left else "right"
+            table.add_column(_spaced(name), justify=justify, width=width, overflow="fold")
+        for row in rows:
+            table.add_row(*map(_spaced, row))
+        yield table
+
+    def _widths(self, rows: Sequence[tuple[str, ...]], width: int) -> list[int] | None:
+        """What each column needs, or has of too little, shared by need.
+
+        None where the longest words do not fit, or only in ladders of short lines.
+        """
+        least, most = [], []
+        for place, name in enumerate(self.columns):
+            lines = [line for row in rows for line in row[place].split("\n")]
+            words = [word for line in lines for word in line.split(" ")] if name in self.wraps else lines
+            most.append(max(map(cell_len, [name, *lines])))
+            least.append(max(map(cell_len, [*name.split(" "), *words])))
+        wanted, spare = sum(most) - sum(least), width - sum(least) - 2 * len(least) - 1  # rules and padding
+        if spare < 0:
+            return None
+        share = min(1.0, spare / max(wanted, 1))
+        widths = [low + int((high - low) * share) for low, high in zip(least, most, strict=True)]
+        tallest = max(high / width for high, width in zip(most, widths, strict=True))
+        return None if share < NARROW and tallest > TALL else widths
+
+    def _blocks(self, rows: Sequence[tuple[str, ...]]) -> RenderResult:
+        if self.title:
+            yield Text(self.title, style="italic")
+        for row in rows:
+            said = {name: value.replace("\n", ", ") for name, value in zip(self.columns, row, strict=True)}
+            yield Text("  ".join(said.pop(key) for key in self.keys), style="bold", overflow="fold")
+            facts = [f"{name} {value}" for name, value in said.items() if value not in ("", "-", "...")]
+            yield Padding(Text(_spaced("; ".join(facts)), overflow="fold"), (0, 0, 0, 2))
+        if self.caption:
+            yield Text(self.caption, style="dim")
 
 
-def plan_table(plan: RenderPlan) -> Table:
+def _tidy(text: str) -> str:
+    """Lines without spaces around them, and single ones between words, so that lengths are what is seen."""
+    return "\n".join(re.sub(" +", " ", line).strip(" ") for line in text.split("\n"))
+
+
+def _spaced(text: str) -> str:
+    return text.replace(KEEP, " ")
+
+
+def plan_table(plan: RenderPlan) -> Grid:
     """A row per scene with every rounding shown."""
     asked = sum(scene.asked_seconds for scene in plan.scenes)
-    table = _compact(
+    table = Grid(
         "shot, scene, asked -> real, sections, frames, intensity, relaxed, scales",
-        left="scene, asked -> real, frames, relaxed, scales",
+        left="frames",
+        wraps="asked -> real, relaxed, scales",
         title=f"{plan.title or 'untitled'}: {plan.model}, {plan.size[0]}x{plan.size[1]}, {plan.order} order",
         caption=f"asked {asked:g} s -> {plan.seconds:.2f} s, {len(plan.sections)} sections, {plan.frames} frames at "
-        f"{plan.fps} fps, {plan.steps} steps of {plan.sampler}, profile {plan.profile}",
+        f"{plan.fps:g} fps, {plan.steps} steps of {plan.sampler}, profile {plan.profile}",
     )
     for scene in plan.scenes:
         last = plan.sections[scene.sections[-1]]
         table.add_row(
             str(scene.shot + 1),
             scene.scene,
-            f"{scene.asked_seconds:g} s -> {scene.real_seconds:.2f} s",
+            _rounding(scene),
             str(len(scene.sections)),
             f"{scene.frames[0]}..{scene.frames[1] - 1}",
             f"{last.intensity:g}",
@@ -51,16 +130,37 @@ def plan_table(plan: RenderPlan) -> Table:
     return table
 
 
-def report_table(plan: RenderPlan, report: Mapping[str, Any]) -> Table:
+def prompts_table(plan: RenderPlan) -> Grid:
+    """What the model reads of each scene: the prompt with the style, and a negative prompt where it is used."""
+    table = Grid("scene, what the model reads", wraps="what the model reads")
+    for scene in plan.scenes:
+        section = plan.sections[scene.sections[0]]
+        negative = section.negative_prompt if set(section.scales.text) != {1.0} else ""
+        table.add_row(scene.scene, section.prompt + (f"\nnot: {negative}" if negative else ""))
+    return table
+
+
+def crops_text(plan: RenderPlan) -> str:
+    """A line per start image: what the centre crop to the film's size cuts away of it."""
+    said = []
+    for image, size in {str(shot.image): shot.image_size for shot in plan.shots}.items():
+        share, sides = cut_away(size, plan.size)
+        cut = f"{share:.0%} is cut away, {sides}" if share >= 0.005 else "nothing is cut away"
+        said.append(f"{image}, {size[0]}x{size[1]} px: {cut}")
+    more = [f"and {len(said) - MOST_ROWS} more start images"] if len(said) > MOST_ROWS else []
+    return "\n".join([*said[:MOST_ROWS], *more])
+
+
+def report_table(plan: RenderPlan, report: Mapping[str, Any]) -> Grid:
     """A row per scene of a finished film: asked and real seconds, settings, forward passes, seconds spent."""
     columns = "scene, asked -> real, relaxed, passes, motion, seam, seconds"
-    table = _compact(columns, left="scene, asked -> real, relaxed", title=plan.title or None)
+    table = Grid(columns, wraps="asked -> real, relaxed", title=plan.title)
     for scene in plan.scenes:
         rows = [report["sections"][index] for index in scene.sections]
         forwards = sum(sum(row["forwards"].values()) for row in rows)
         table.add_row(
             scene.scene,
-            f"{scene.asked_seconds:g} s -> {scene.real_seconds:.2f} s",
+            _rounding(scene),
             plan.sections[scene.sections[-1]].relaxation.in_words(),
             "kept" if all(row["reused"] for row in rows) else str(forwards),
             f"{sum(row['motion'] for row in rows) / len(rows):.3f}",
@@ -82,12 +182,20 @@ def verdict_line(verdicts: "Sequence[Verdict]") -> str:
     return "; ".join(said) if kept or len(said) > 1 else ""
 
 
-def status_table(status: Status) -> Table:
-    """A row per scene with its sections on disk."""
-    table = _compact("scene, on disk", left="scene", title=status.title or None)
-    for scene, done, total in status.scenes:
-        table.add_row(scene, f"{done} of {total}")
+def status_table(status: Status) -> Grid:
+    """A row per scene with its sections on disk; of very many, a row for all that are done, or not begun, in a row."""
+    table = Grid("scene, on disk", title=status.title)
+    for _, group in groupby(status.scenes, key=_state if len(status.scenes) > MOST_SINGLE else id):
+        names, done, total = zip(*group, strict=True)
+        name = names[0] if len(names) == 1 else f"{names[0]} .. {names[-1]} ({len(names)} scenes)"
+        table.add_row(name, f"{sum(done)} of {sum(total)}")
     return table
+
+
+def _state(scene: tuple[str, int, int]) -> object:
+    """Equal for scenes that are done, and for those that are not begun."""
+    name, done, total = scene
+    return {0: "none", total: "all"}.get(done, name)
 
 
 def status_text(status: Status, now: float) -> str:
@@ -115,7 +223,7 @@ def duration(seconds: float) -> str:
 
 def models_table(entries: Sequence[tuple[Entry, bool]]) -> Table:
     """A row per model, whose facts stand in lines so that repositories can be copied."""
-    table = _compact("name, what", left="name, what")
+    table = Table("name", "what", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for entry, there in entries:
         size = f"{entry.gigabytes:g} GB, {'on disk' if there else 'not on disk'}"
         table.add_row(entry.name, "\n".join([entry.about, size, *_origin(entry), entry.licence]))
@@ -134,11 +242,11 @@ def model_text(entry: Entry, there: bool, card: Mapping[str, Any]) -> Table:
     return table
 
 
-def evaluation_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+def evaluation_table(rows: Sequence[Mapping[str, Any]]) -> Grid:
     """A row per film or scene; figures of missing instruments are dashes."""
-    columns = "film, scene, motion, in 1.2 s, dynamic, action, targets, text, lpips, drift, fails"
+    columns = f"film, scene, motion, in{KEEP}1.2{KEEP}s, dynamic, action, targets, text, lpips, drift, fails"
     caption = "motion in short sides a second, camera taken out; action: its best window"
-    table = _compact(columns, left="film, scene, action, targets, fails", caption=caption)
+    table = Grid(columns, keys="film, scene", left="fails", wraps="action, targets", caption=caption)
     for row in rows:
         motion, action = row["motion"], row.get("action", {})
         targets = [f"{label} {p['best']:.2f} ({p['mean']:.2f})" for label, p in action.get("targets", {}).items()]
@@ -159,11 +267,12 @@ def evaluation_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
-def sweep_table(cells: "Sequence[Cell]") -> Table:
+def sweep_table(cells: "Sequence[Cell]") -> Grid:
     """A row per arm: means; of action and motion the interval too, and the share of pairs won against the first arm."""
     names = [n for n in ("target", "motion", "identity", "jump", "forwards", "seconds") if n in cells[0].figures]
     caption = "means; of the first two a 95 % bootstrap interval and the share of pairs won against the first arm"
-    table = _compact(", ".join(["arm", "films", *names, "fails"]), left="arm, fails", caption=caption)
+    columns = ", ".join(["arm", "films", *names, "fails"])
+    table = Grid(columns, keys="arm", wraps=", ".join(["arm", *names[:2], "fails"]), caption=caption)
     for cell in cells:
         said = []
         for name in names:
@@ -182,6 +291,10 @@ def _origin(entry: Entry) -> list[str]:
 
 def _yes(there: bool) -> str:
     return "yes" if there else "no"
+
+
+def _rounding(scene: SceneTiming) -> str:
+    return f"{scene.asked_seconds:g}{KEEP}s{KEEP}-> {scene.real_seconds:.2f}{KEEP}s"
 
 
 def _scales(section: SectionPlan) -> str:

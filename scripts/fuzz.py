@@ -32,6 +32,7 @@ FIELDS = sorted({name for model in (Storyboard, Scene, Guidance, Relax) for name
 WORDS = ["auto", "cut", "continue", "puppet", "hero.png", "../x.png", "1e-3", "010", "No", "~", ".inf", "paper", "text"]
 
 MARKS = ["&x ", "*x", "!!set ", "{", "[", "- ", ": ", "\t", "'", "|\n", "<<: ", "---\n", "\x85", "9" * 50]
+MARKS += [" #7 ", '"', "\\U", "\uff1a", "\u00a0", "\u3000", "duration: 3\n", "cfg: 7\n", "fps: 29.97\n", "~/", "? "]
 
 scalars = (
     st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from(WORDS) | st.text(max_size=40) | st.dates()

@@ -66,8 +66,8 @@ def test_without_a_terminal_every_section_is_a_line_at_once(board, tmp_path):
     [
         (("--out", "story.yaml"), "story.yaml: is no folder; choose another"),
         (("--out", "story.yaml/deep/er"), "story.yaml: is no folder; choose another"),
-        (("--device", "tpu"), "device tpu: no such device"),
-        (("--dtype", "f8"), "dtype f8: unknown"),
+        (("--device", "tpu"), "device=tpu: no such device"),
+        (("--dtype", "f8"), "dtype=f8: unknown"),
     ],
 )
 def test_slips_of_the_command_line_are_told_before_a_model_is_loaded(board, tmp_path, words, fact):

@@ -103,7 +103,7 @@ def test_a_judge_that_cannot_be_loaded_is_a_note(tmp_path):
 @pytest.mark.parametrize("device", ["gpu", "cuda:99"])
 def test_a_device_that_is_not_there_is_no_matter_of_the_judges(tmp_path, device):
     film = write(tmp_path / "f.mp4", moving_square(8))
-    with pytest.raises(fr.ModelError, match=f"--device {device}: .*(use|the last is)"):
+    with pytest.raises(fr.ModelError, match=f"device={device}: .*(use|the last is)"):
         fr.evaluate([film], device=device)
 
 

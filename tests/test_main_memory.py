@@ -41,7 +41,7 @@ def test_weights_that_become_others_need_room_and_weights_that_stay_need_none(ti
     with pytest.raises(ModelError, match=r"vae: in bfloat16 the vae takes 0\.0 GB of main memory, and 0\.0 are free"):
         load_part(source, "vae", torch.bfloat16)
     load_part(source, "text_encoder", torch.float32)
-    with pytest.raises(ModelError, match="the --dtype in which it is stored"):
+    with pytest.raises(ModelError, match="the dtype in which it is stored"):
         load_part(source, "text_encoder", torch.bfloat16)
 
 

@@ -245,7 +245,7 @@ def test_a_sidecar_may_bring_a_profile(copy):
     [("cuda:99", None), ("tpu9", None), ("mps", None), ("cpu:3", None), ("cpu", "float8"), ("cpu", "float16")],
 )
 def test_devices_and_dtypes_that_are_not_there(tiny, device, dtype):
-    with pytest.raises(ModelError, match=r"--(device|dtype) \S+: "):
+    with pytest.raises(ModelError, match=r"(device|dtype)=\S+: "):
         load(str(tiny), device=device, dtype=dtype)
 
 
@@ -305,12 +305,12 @@ def test_the_fastest_preset_that_fits_is_taken_and_advice_names_what_does(big):
     assert {gb: preset_that_fits(big, slots, size, gb * 10**9) for gb in cards} == cards
     assert choose_preset(big, slots, size) == "full", "no GPU, no presets"
     assert choose_preset(replace(big, memory="tiled"), slots, size) == "tiled"
-    assert "--memory tiled takes about 27.1 GiB" in advice(big, slots, size, 32 * 10**9)
-    assert "--memory offload takes about 3.3 GiB" in advice(big, slots, size, 24 * 10**9)
+    assert "memory=tiled takes about 27.1 GiB" in advice(big, slots, size, 32 * 10**9)
+    assert "memory=offload takes about 3.3 GiB" in advice(big, slots, size, 24 * 10**9)
     assert "close what else uses the GPU" in advice(replace(big, preset="offload"), slots, size, 24 * 10**9)
     said = advice(big, slots, (1280, 720), 4 * 10**9)
     width, height = size_that_fits(big, "offload", slots, (1280, 720), 4 * 10**9)
-    assert f"--memory offload and `size: [{width}, {height}]` fit" in said
+    assert f"memory=offload and `size: [{width}, {height}]` fit" in said
     assert width % 16 == height % 16 == 0 and width / height == pytest.approx(1280 / 720, rel=0.1)
     assert "too little at any size" in advice(big, slots, size, 10**8)
 

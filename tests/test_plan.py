@@ -376,22 +376,6 @@ def test_what_does_not_fit_is_told_in_the_order_of_the_file(tmp_path):
     ]  # fmt: skip
 
 
-def test_no_figure_is_cut_at_80_columns(pytestconfig):
-    from io import StringIO
-
-    from rich.console import Console
-
-    from framepack_relax import tables
-
-    story = read_storyboard(pytestconfig.rootpath / "storyboards/rooftop.yaml")
-    console = Console(width=80, file=StringIO())
-    console.print(tables.plan_table(make_plan(story, F1)))
-    console.print(tables.models_table([(entry, False) for entry in CATALOG.values()]))
-    shown = console.file.getvalue()
-    assert "…" not in shown and all(figure in shown for figure in ("3.25..7.62", "0.25..0.74", "289..360", "0.95"))
-    assert all(repository in shown for entry in (CATALOG["framepack"],) for repository, _ in entry.parts.values())
-
-
 def test_the_plan_is_pure(image):
     scenes = [scene("a", intensity=0.9), scene("b", transition="cut")]
     assert plan_of(image, *scenes) == plan_of(image, *scenes)

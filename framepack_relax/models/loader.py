@@ -23,7 +23,7 @@ def load(
     where = pick_device(device)
     kind = pick_dtype(dtype, where)
     if memory not in (*PRESETS, "auto"):
-        raise ModelError(f"--memory {memory}: unknown; use {', '.join(PRESETS)} or auto")
+        raise ModelError(f"memory={memory}: unknown; use {', '.join(PRESETS)} or auto")
     facts, source = model_facts(name), find(name)
     stamp = source.stamp()
 
@@ -63,12 +63,12 @@ def pick_device(name: str | None) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     kind, _, number = name.partition(":")
     if kind not in ("cpu", "cuda") or not (number.isdecimal() or name == kind):
-        raise ModelError(f"--device {name}: no such device; use cpu, cuda or cuda:1")
+        raise ModelError(f"device={name}: no such device; use cpu, cuda or cuda:1")
     there = torch.cuda.device_count() if kind == "cuda" else 1
     if there == 0:
-        raise ModelError(f"--device {name}: PyTorch sees no CUDA device here; use --device cpu")
+        raise ModelError(f"device={name}: PyTorch sees no CUDA device here; use cpu")
     if int(number or 0) >= there:
-        raise ModelError(f"--device {name}: there is no such one; the last is {kind}:{there - 1}")
+        raise ModelError(f"device={name}: there is no such one; the last is {kind}:{there - 1}")
     return torch.device(kind, int(number)) if number else torch.device(kind)
 
 
@@ -78,9 +78,9 @@ def pick_dtype(name: str | None, device: torch.device) -> torch.dtype:
     if name is None:
         return torch.bfloat16 if device.type == "cuda" else torch.float32
     if name == "float16":
-        raise ModelError(f"--dtype {name}: no FramePack transformer is made for its range (NaN); use bfloat16")
+        raise ModelError(f"dtype={name}: no FramePack transformer is made for its range (NaN); use bfloat16")
     if name not in names:
-        raise ModelError(f"--dtype {name}: unknown; use {' or '.join(names)}")
+        raise ModelError(f"dtype={name}: unknown; use {' or '.join(names)}")
     return names[name]
 
 
@@ -93,6 +93,6 @@ def known_faults(torch_version: str, cudnn: int | None, dtype: torch.dtype) -> I
         return
     here, cure = f"cuDNN {cudnn // 10_000}.{cudnn // 100 % 100}", "install PyTorch 2.10 or newer"
     if torch_version.startswith("2.9.0") or (torch_version.startswith("2.9.") and cudnn < 91500):
-        yield f"PyTorch {torch_version} with {here} decodes in about three times the memory: {cure}, or --memory tiled"
+        yield f"PyTorch {torch_version} with {here} decodes in about three times the memory: {cure}, or memory=tiled"
     elif 90800 <= cudnn < 91100 and dtype == torch.bfloat16:
         yield f"{here} may compute convolutions in bfloat16, and so the pictures, wrongly: {cure}"

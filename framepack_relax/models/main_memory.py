@@ -60,5 +60,5 @@ def check_room(folder: Path, part: str, dtype: torch.dtype) -> None:
         name = str(dtype).removeprefix("torch.")
         raise ModelError(
             f"{folder}: in {name} the {part} takes {taken / GIGABYTE:.1f} GB of main memory, and {room / GIGABYTE:.1f} "
-            "are free; close what else uses it, or choose the --dtype in which it is stored"
+            "are free; close what else uses it, or choose the dtype in which it is stored"
         )

@@ -76,20 +76,20 @@ def enough_memory(what: str, model: VideoModel, slots: HistorySlots, size: Size)
 def advice(model: VideoModel, slots: HistorySlots, size: Size, total: int | None) -> str:
     """What to do on a GPU of `total` bytes (None: not known) that the render as it was placed has filled."""
     now = model.preset
-    said = f"{size[0]}x{size[1]} with --memory {now} takes about {peak_bytes(model, now, slots, size) / GIB:.1f} GiB"
+    said = f"{size[0]}x{size[1]} with memory={now} takes about {peak_bytes(model, now, slots, size) / GIB:.1f} GiB"
     smaller_presets = PRESETS[PRESETS.index(now) + 1 :]
     if total is not None:
         said += f" and the GPU has {total / GIB:.1f}"
     for preset in smaller_presets:
         needed = peak_bytes(model, preset, slots, size)
         if total is None or needed <= USABLE * total:
-            return f"{said}: --memory {preset} takes about {needed / GIB:.1f} GiB"
+            return f"{said}: memory={preset} takes about {needed / GIB:.1f} GiB"
     if total is None or peak_bytes(model, now, slots, size) <= USABLE * total:
         return f"{said}: close what else uses the GPU, and run the same command again"
     smaller = size_that_fits(model, PRESETS[-1], slots, size, total)
     if smaller is None:
-        return f"{said}, too little at any size: choose another --device or model"
-    return f"{said}: --memory {PRESETS[-1]} and `size: [{smaller[0]}, {smaller[1]}]` fit"
+        return f"{said}, too little at any size: choose another device or model"
+    return f"{said}: memory={PRESETS[-1]} and `size: [{smaller[0]}, {smaller[1]}]` fit"
 
 
 def keep_steady() -> None:

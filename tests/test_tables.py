@@ -1,0 +1,121 @@
+"""What is shown fits the width there is: no word broken, every figure there, readable at 3,000 scenes."""
+
+from io import StringIO
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from rich.cells import cell_len
+from rich.console import Console
+
+from framepack_relax import api, tables
+from framepack_relax.models.catalog import CATALOG
+from framepack_relax.render.status import Status
+from framepack_relax.storyboard import Scene, read_storyboard
+
+FIGURES = {
+    "film": "out/backflip/video.mp4",
+    "scene": "calm",
+    "motion": {"mean": 0.123, "at_once": 0.234, "dynamic": True},
+    "action": {
+        "named": "backflip",
+        "top": {"backflip": 0.91},
+        "targets": {"backflip": {"best": 0.92, "mean": 0.53}, "somersaulting": {"best": 0.24, "mean": 0.15}},
+    },
+    "text": {"score": 28.1},
+    "lpips": {"adjacent": 0.021},
+    "drift": {"drift": 0.102},
+    "failures": {"snap-back": True},
+}
+
+
+def shown(table, width):
+    console = Console(width=width, file=StringIO())
+    console.print(table)
+    lines = console.file.getvalue().splitlines()
+    assert all(cell_len(line) <= width for line in lines)
+    return "\n".join(lines)
+
+
+def words(text):
+    return {word.strip(",;") for word in text.split()}
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 160])
+@pytest.mark.parametrize("name", ["day", "rooftop"])
+def test_every_figure_and_word_of_a_plan_is_whole(pytestconfig, width, name):
+    plan = api.plan(read_storyboard(pytestconfig.rootpath / f"storyboards/{name}.yaml"))
+    text = words(shown(tables.plan_table(plan), width))
+    for scene in plan.scenes:
+        last = plan.sections[scene.sections[-1]]
+        figures = {f"{scene.frames[0]}..{scene.frames[1] - 1}", f"{scene.real_seconds:.2f}", scene.scene}
+        assert figures | words(last.relaxation.in_words()) <= text
+    read = words(shown(tables.prompts_table(plan), width))
+    assert all(words(section.prompt) <= read for section in plan.sections)
+
+
+@pytest.mark.parametrize("width", [80, 120, 160])
+def test_every_figure_and_word_of_an_evaluation_is_whole(width):
+    text = shown(
+        tables.evaluation_table([FIGURES, FIGURES | {"scene": None, "text": {}} | {"text": {"score": 9.0}}]), width
+    )
+    figures = "out/backflip/video.mp4 calm 0.123 0.234 yes backflip 0.91 somersaulting 0.92 (0.15) 28.1 0.021 snap-back"
+    assert set(figures.split()) <= words(text)
+
+
+def test_a_wide_console_is_used(pytestconfig):
+    plan = api.plan(read_storyboard(pytestconfig.rootpath / "storyboards/day.yaml"))
+    lines = shown(tables.plan_table(plan), 160).splitlines()
+    assert any("3.6 s -> 3.60 s" in line and "context beta 0.75 p 0.7, bias 0.5 on history" in line for line in lines)
+    narrow = shown(tables.plan_table(plan), 80).splitlines()
+    assert len(lines) < len(narrow)
+
+
+@given(
+    st.lists(st.lists(st.text("ab \u6d5c\n", max_size=30), min_size=3, max_size=3), max_size=6), st.integers(20, 120)
+)
+@example([["", "", " aaaa"]], 20)
+@settings(max_examples=200, deadline=None)
+def test_no_word_is_broken_at_any_width(rows, width):
+    table = tables.Grid("scene, what, more", wraps="what, more")
+    for row in rows:
+        table.add_row(*row)
+    text = words(shown(table, width))
+    fits = {word for row in rows for cell in row for word in words(cell) if cell_len(word) <= width - 2}
+    assert fits - {""} <= text
+
+
+def test_three_thousand_scenes_are_readable(pytestconfig):
+    scenes = [Scene(id=f"s{k}", prompt=f"number {k}", seconds=1.2) for k in range(3000)]
+    plan = api.plan(scenes, image=pytestconfig.rootpath / "storyboards/red-beach.png", steps=2)
+    for table in (tables.plan_table(plan), tables.prompts_table(plan)):
+        text = shown(table, 80)
+        assert len(text.splitlines()) < 1000 and {"s0", "s99", "s2900", "s2999", "2800"} <= words(text)
+        assert "s1500" not in words(text)
+    done = tuple((f"s{k}", 2 if k < 1500 else k == 1500, 2) for k in range(3000))
+    status = Status(title="", scenes=done, film=None, at_work=None, seconds_per_section=None, newest=None)
+    lines = [line.split() for line in shown(tables.status_table(status), 80).splitlines() if " of " in line]
+    assert [line[0] for line in lines] == ["s0", "s1500", "s1501"] and lines[1][1:] == ["1", "of", "2"]
+    assert lines[0][-3:] == ["3000", "of", "3000"] and lines[2][-3:] == ["0", "of", "2998"]
+
+
+def test_what_the_crop_cuts_away_is_shown_of_every_start_image(pytestconfig, tmp_path):
+    from PIL import Image
+
+    Image.new("RGB", (640, 480)).save(tmp_path / "wide.png")
+    file = pytestconfig.rootpath / "storyboards/red-beach.png"
+    scenes = [
+        Scene(id="a", prompt="x", seconds=1.2),
+        Scene(id="b", prompt="x", seconds=1.2, transition="cut", image=str(tmp_path / "wide.png")),
+        Scene(id="c", prompt="x", seconds=1.2, transition="cut"),
+    ]
+    lines = tables.crops_text(api.plan(scenes, image=file)).splitlines()
+    assert lines == [
+        f"{file}, 96x96 px: nothing is cut away",
+        f"{tmp_path / 'wide.png'}, 640x480 px: 25% is cut away, left and right",
+    ]
+
+
+def test_models_show_their_repositories_whole():
+    text = shown(tables.models_table([(entry, False) for entry in CATALOG.values()]), 80)
+    assert all(repository in text for repository, _ in CATALOG["framepack"].parts.values())
