@@ -8,11 +8,11 @@ from rich.table import Table
 
 from .models.catalog import Entry
 from .plan.renderplan import RenderPlan, SectionPlan
-from .render.status import NOT_THERE, Status
+from .render.folder import NOT_THERE, Verdict
+from .render.status import Status
 
 if TYPE_CHECKING:
     from .evaluate.statistics import Cell
-    from .render.loop import Verdict
 
 
 def _compact(columns: str, *, left: str, **look: Any) -> Table:
@@ -70,15 +70,17 @@ def report_table(plan: RenderPlan, report: Mapping[str, Any]) -> Table:
     return table
 
 
-def verdict_line(verdicts: "Sequence[Verdict]") -> str:
+def verdict_line(verdicts: Sequence[Verdict]) -> str:
     """What an existing folder gives, and of every shot from where on and why it is rendered; empty for a new folder."""
-    kept = sum(why is None for _, why in verdicts)
+    kept = sum(why is None for _, why, _ in verdicts)
     said = [f"{kept} of {len(verdicts)} sections are kept"]
-    for shot in dict.fromkeys(section.shot for section, _ in verdicts):
-        anew = [(section, why) for section, why in verdicts if section.shot == shot and why is not None]
+    for shot in dict.fromkeys(section.shot for section, _, _ in verdicts):
+        anew = [(section, why) for section, why, _ in verdicts if section.shot == shot and why is not None]
         if any(why != NOT_THERE for _, why in anew):
             section, why = anew[0]
             said.append(f"from section {section.index} (scene {section.scene}) on rendered anew: {why}")
+    others = [note for _, _, note in verdicts if note]
+    said += [f"{others.count(note)} were made otherwise and are kept: {note}" for note in dict.fromkeys(others)]
     return "; ".join(said) if kept or len(said) > 1 else ""
 
 

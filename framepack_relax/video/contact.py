@@ -1,6 +1,6 @@
 """A film on one page: a row of thumbnails per scene under its caption."""
 
-import os
+import io
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
+
+from ..files import write_file
 
 TALLEST = 160  # px of a thumbnail
 GAP, CAPTION = 4, 18  # px
@@ -65,6 +67,6 @@ def fit_line(text: str, font: Font, width: float) -> str:
 
 def save_png(image: Image.Image, path: Path) -> None:
     """Writes a PNG that appears under its name when it is whole."""
-    part = path.with_name(f"{path.name}.part")
-    image.save(part, format="PNG")
-    os.replace(part, path)
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    write_file(path, buffer.getvalue())

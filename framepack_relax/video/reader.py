@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import FilmError
+from .packets import PacketDigest
 from .pyav import av
 
 FORMATS = "mov,matroska,avi,mpegts,mpeg,flv,ogg,gif,h264,hevc"  # FFmpeg's words
@@ -51,6 +52,16 @@ def read_header(path: Path) -> Header:
         if not RATES[0] <= rate <= RATES[1]:
             raise FilmError(f"has {rate:g} frames a second; films of {RATES[0]} to {RATES[1]} are read")
         return Header(tags=dict(container.metadata), rate=rate)
+
+
+def film_digest(path: Path) -> tuple[str, dict[str, str]]:
+    """A digest of the film's packets, by what of it can be read, and its tags. Raises FilmError."""
+    made = PacketDigest()
+    with _told(path), _opened(path) as container:
+        for packet in container.demux(_video(container)):
+            if packet.size:
+                made.add(bytes(packet))
+        return made.digest, dict(container.metadata)
 
 
 def read_frames(path: Path) -> Iterator[NDArray[np.uint8]]:
