@@ -65,9 +65,7 @@ Dtype = Annotated[str | None, typer.Option(help="float32 or bfloat16; default: b
 Memory = Annotated[
     MemoryChoice, typer.Option(help="full: all on the GPU; tiled: VAE in tiles; offload: weights elsewhere")
 ]
-Anew = Annotated[
-    bool | None, typer.Option("--fresh/--strict", help="keep nothing / only what the same versions and device made")
-]
+Anew = Annotated[bool | None, typer.Option("--fresh/--strict", help="keep nothing / nothing of other versions")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="say what would be kept and why not the rest; write nothing")]
 OnNan = Annotated[NanChoice, typer.Option(help="latents with NaN: stop, or retry with another seed, three times")]
 Quick = Annotated[bool, typer.Option("--quick", help="one seed, two scenes, half the steps: a look")]
@@ -127,7 +125,8 @@ def rerun(
 def status(out: Annotated[Path, typer.Argument(help="folder of a render", show_default=False)]) -> None:
     """Show how far the render in a folder has come, and when it will be done."""
     said = api.status(out)
-    console.print(tables.status_table(said), tables.status_text(said, time.time()), sep="\n", soft_wrap=True)
+    console.print(tables.status_table(said))
+    console.print(tables.status_text(said, time.time()), soft_wrap=True)
 
 
 def _render(
@@ -154,9 +153,8 @@ def _render(
 
 def _preview(board: Storyboard, out: Path | None, **given: Any) -> None:
     """What a render would keep."""
-    verdicts = api.preview(board, out=out, **given)
-    nothing = f"nothing is there yet; {len(verdicts)} sections would be rendered"
-    console.print(f"{out or default_out(board)}: {tables.verdict_line(verdicts) or nothing}", soft_wrap=True)
+    line = tables.verdict_line(api.preview(board, out=out, **given)) or "nothing is there yet"
+    console.print(f"{out or default_out(board)}: {line}", soft_wrap=True)
 
 
 def _warn(text: str) -> None:
@@ -206,13 +204,10 @@ def _with_bar(board: Storyboard, folder: Path, model: Loading, plan: RenderPlan,
                 if seed != section.seed:
                     bar.console.print(f"section {section.index} took another seed: its latents were not finite")
 
-            sections = {
-                "on_unread": on_unread,
-                "on_verdicts": on_verdicts,
-                "on_step": on_step,
-                "on_section": on_section,
-            }
-            return render(board, out=folder, model=model, options=options, watch=Watcher(on_note=_warn, **sections))
+            watch = Watcher(
+                on_note=_warn, on_unread=on_unread, on_verdicts=on_verdicts, on_step=on_step, on_section=on_section
+            )
+            return render(board, out=folder, model=model, options=options, watch=watch)
     except (KeyboardInterrupt, Terminated) as stop:
         errors.print(f"stopped: {_kept(folder)}; the same command goes on from there", soft_wrap=True)
         raise typer.Exit(143 if isinstance(stop, Terminated) else 130) from None
