@@ -4,7 +4,6 @@ import io
 import json
 import signal
 import sys
-import textwrap
 import time
 from enum import Enum
 from itertools import accumulate
@@ -60,6 +59,7 @@ Model = Annotated[str | None, typer.Option(help="model name, folder or hub id, i
 Seed = Annotated[int | None, typer.Option(help="seed, instead of the storyboard's")]
 Steps = Annotated[int | None, typer.Option(help="denoising steps, instead of the storyboard's and its scenes'")]
 Out = Annotated[Path | None, typer.Option(help="folder for the film; default: out/NAME", show_default=False)]
+Into = Annotated[Path | None, typer.Option("--out", help="say too what a render into it keeps", show_default=False)]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; default: cuda where there is one")]
 Dtype = Annotated[str | None, typer.Option(help="float32 or bfloat16; default: bfloat16 on CUDA")]
 Memory = Annotated[
@@ -92,8 +92,7 @@ def render(
     """Render a storyboard; what is on disk already, made by the same settings, is kept and not rendered again."""
     board = _board(story, model, steps, seed, draft)
     if dry_run:
-        _preview(board, out, device=device, dtype=dtype, **KEEPING[anew])
-        return
+        return _preview(board, out, device=device, dtype=dtype, **KEEPING[anew])
     loading = {"device": device, "dtype": dtype, "memory": memory.value}
     _render(board, out or default_out(board), loading, {"on_nan": on_nan.value, **KEEPING[anew]})
 
@@ -177,10 +176,6 @@ def _with_bar(board: Storyboard, folder: Path, model: Loading, plan: RenderPlan,
             task = bar.add_task("", total=plan.steps, section=1, sections=total, scene="loading the model")
             begins: dict[int, int] = {}  # step at which each section that is to be rendered begins
 
-            def on_unread(unread: dict[str, list[str]]) -> None:
-                for prompt, parts in unread.items():
-                    _warn(f"the model {' and '.join(parts)} in {textwrap.shorten(prompt, 60)!r}")
-
             def on_verdicts(verdicts: "list[Verdict]") -> None:
                 if line := tables.verdict_line(verdicts):
                     bar.console.print(line, soft_wrap=True)
@@ -204,9 +199,7 @@ def _with_bar(board: Storyboard, folder: Path, model: Loading, plan: RenderPlan,
                 if seed != section.seed:
                     bar.console.print(f"section {section.index} took another seed: its latents were not finite")
 
-            watch = Watcher(
-                on_note=_warn, on_unread=on_unread, on_verdicts=on_verdicts, on_step=on_step, on_section=on_section
-            )
+            watch = Watcher(on_note=_warn, on_verdicts=on_verdicts, on_step=on_step, on_section=on_section)
             return render(board, out=folder, model=model, options=options, watch=watch)
     except (KeyboardInterrupt, Terminated) as stop:
         errors.print(f"stopped: {_kept(folder)}; the same command goes on from there", soft_wrap=True)
@@ -225,9 +218,7 @@ def _kept(folder: Path) -> str:
 def plan(
     story: Board,
     as_json: Annotated[bool, typer.Option("--json", help="print plan.json")] = False,
-    out: Annotated[
-        Path | None, typer.Option(help="say too what a render into it would keep", show_default=False)
-    ] = None,
+    out: Into = None,
     model: Model = None,
     device: Device = None,
     dtype: Dtype = None,

@@ -70,9 +70,9 @@ def test_the_report_counts_forwards_by_kind_and_sets_motion_beside_seam_and_drif
 
 def test_what_the_model_does_not_read_is_told_before_the_first_step(board, model, tmp_path):
     told = []
-    watch = Watcher(on_unread=told.append, on_step=lambda section, step: told.append(step))
+    watch = Watcher(on_note=told.append, on_step=lambda section, step: told.append(step))
     render(fr.read(board(FILM)), out=tmp_path / "out", model=model, watch=watch)
-    assert told[:2] == [{"a blue figure walks quickly": ["does not know quickly"]}, 0]
+    assert told[:2] == ["the model does not know quickly in 'a blue figure walks quickly'", 0]
 
 
 def latents(folder):

@@ -10,6 +10,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from textwrap import shorten
 from threading import RLock
 from typing import Any, Literal
 
@@ -238,3 +239,8 @@ def unread_parts(tokenizer: Any, prompt: str) -> list[str]:
     if count > PROMPT_TOKENS:
         said.append(f"reads the first {PROMPT_TOKENS} of {count} tokens")
     return said
+
+
+def unread_notes(unread: Mapping[str, list[str]]) -> list[str]:
+    """What is not read of prompts, a line each."""
+    return [f"the model {' and '.join(parts)} in {shorten(prompt, 60)!r}" for prompt, parts in unread.items()]

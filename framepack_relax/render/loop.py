@@ -22,7 +22,7 @@ from ..errors import RenderError
 from ..models.loading import Loading
 from ..models.memory import choose_preset, enough_memory, give_back, keep_steady
 from ..models.parts import Preset
-from ..models.video_model import StartCondition, TextCondition, VideoModel
+from ..models.video_model import StartCondition, TextCondition, VideoModel, unread_notes
 from ..plan.grid import SECTION_LATENTS
 from ..plan.history import HISTORY
 from ..plan.renderplan import RenderPlan, SectionPlan
@@ -49,14 +49,13 @@ Decoder = StreamDecoder | BlendDecoder
 
 @dataclass(frozen=True, kw_only=True)
 class Watcher:
-    """Callbacks: once the verdicts, what is to be known of the model, and what it does not read of each prompt; then
-    every step, and every section that is on disk.
+    """Callbacks: the verdicts; notes on the model, and on what it does not read of each prompt; then every step, and
+    every section that is on disk.
 
     `on_section` hears the seed too, which a retry may have changed. In inverted order frames come later.
     """
 
     on_note: Callable[[str], None] = lambda note: None
-    on_unread: Callable[[dict[str, list[str]]], None] = lambda unread: None
     on_verdicts: Callable[[list[Verdict]], None] = lambda verdicts: None
     on_step: Step = lambda section, step: None
     on_section: Callable[[SectionPlan, int], None] = lambda section, seed: None
@@ -129,9 +128,8 @@ def render(
         if (report := finished_report(folder.path, session.film)) and all(why is None for _, why, _ in verdicts):
             return RenderedFilm(path=film, folder=folder.path, plan=plan, report=report)
         work = _prepare(session, verdicts)
-        for note in work.model.notes:
+        for note in (*work.model.notes, *unread_notes(work.unread)):
             watch.on_note(note)
-        watch.on_unread(work.unread)
         sheet = ContactSheet(rows=[(caption(plan, scene.sections[0]), *scene.frames) for scene in plan.scenes])
         meters = [MotionMeter() for _ in plan.shots]
         sections: list[dict[str, Any]] = []
