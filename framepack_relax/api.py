@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from .errors import EvaluationError, ModelError, Problem, RenderError
 from .models.catalog import model_facts
+from .models.loading import Loading
 from .models.quiet import quietly
 from .plan.planner import make_plan
 from .plan.renderplan import RenderPlan, SectionPlan
+from .render.mark import default_out
 from .storyboard import Scene, Storyboard, read_storyboard, storyboard_from_scenes
 from .storyboard.paths import expand
 
@@ -19,7 +21,9 @@ if TYPE_CHECKING:
     from .evaluate.outcome import Outcome
     from .evaluate.perceptual import Distance
     from .models.video_model import VideoModel
-    from .render.loop import FinishedSection, Options, RenderedFilm
+    from .render.folder import Verdict
+    from .render.loop import FinishedSection, RenderedFilm
+    from .render.session import Options
     from .render.status import Status
 
 Place = str | Path
@@ -78,9 +82,10 @@ def _named(kind: Any) -> str | None:
 def render(
     story: Story,
     *,
-    out: Place = "out",
+    out: Place | None = None,
     model: Model = None,
     fresh: bool = False,
+    strict: bool = False,
     on_nan: OnNan = "stop",
     on_step: Callable[[SectionPlan, int], None] = lambda section, step: None,
     on_section: Callable[[SectionPlan, int], None] = lambda section, seed: None,
@@ -88,30 +93,57 @@ def render(
 ) -> "RenderedFilm":
     """Renders a film into the folder `out`; `film.path` is the mp4, `film.report` the contents of report.json.
 
-    `model` is a name or what `load` gave; default: the storyboard's. What `out` holds already and would come out the
-    same is kept, unless `fresh`. `on_nan="retry"` draws another seed for a section whose latents are not finite.
+    `out` is by default out/<stem of the file>, or out/<title>. `model` is a name or what `load` gave; default: the
+    storyboard's. What `out` holds already and is made from the same is kept, unless `fresh`, or `strict` and made by
+    other versions or on another device. `on_nan="retry"` draws another seed for a section whose latents are not finite.
     `on_step` is called with a section and the number of the step, from 0, that it has behind it, `on_section` with a
     section that is on disk and its noise's seed. An exception that one of them raises stops the render and comes out
-    of this call; finished sections stay, and the same call goes on from there.
+    of this call; finished sections stay, and the same call goes on from there. Threads may share a loaded model.
     """
     from .render.loop import Watcher, render
 
-    folder, options = output_folder(out), _options(fresh, on_nan)
     checked, loaded = _prepare(story, model, board)
-    watch = Watcher(on_step=on_step, on_section=on_section)
-    return render(checked, out=folder, model=loaded, options=options, watch=watch)
+    folder, watch = output_folder(out or default_out(checked)), Watcher(on_step=on_step, on_section=on_section)
+    return render(checked, out=folder, model=loaded, options=_options(on_nan, fresh, strict), watch=watch)
 
 
 def stream(
-    story: Story, *, out: Place = "out", model: Model = None, fresh: bool = False, on_nan: OnNan = "stop", **board: Any
+    story: Story,
+    *,
+    out: Place | None = None,
+    model: Model = None,
+    fresh: bool = False,
+    on_nan: OnNan = "stop",
+    **board: Any,
 ) -> "Iterator[FinishedSection]":
     """Yields sections as they finish, each with its latents and the frames that are final; writes no mp4.
 
     Mistakes are raised at once, not with the first section.
     """
-    folder, options = output_folder(out), _options(fresh, on_nan)
     checked, loaded = _prepare(story, model, board)
-    return _stream(checked, folder, loaded, options)
+    return _stream(checked, output_folder(out or default_out(checked)), loaded, _options(on_nan, fresh))
+
+
+def preview(
+    story: Story,
+    *,
+    out: Place | None = None,
+    model: Model = None,
+    device: "str | torch.device | None" = None,
+    dtype: "str | torch.dtype | None" = None,
+    fresh: bool = False,
+    strict: bool = False,
+    **board: Any,
+) -> "list[Verdict]":
+    """Which sections in `out` a render would keep, and why the others not; loads no weights and writes nothing.
+
+    Torch is asked only for what is not said, `device` and `dtype`. Raises RenderError for a folder of another film.
+    """
+    from .render.session import preview
+
+    checked, loaded = _prepare(story, model, board)
+    choice = loaded or Loading(name=checked.model, device=_named(device), dtype=_named(dtype))
+    return preview(checked, expand(out or default_out(checked)), choice, _options("stop", fresh, strict))
 
 
 def _stream(
@@ -123,13 +155,12 @@ def _stream(
         yield from stream(story, out=folder, model=model, options=options)
 
 
-@quietly
-def _options(fresh: bool, on_nan: OnNan) -> "Options":
-    from .render.loop import Options
+def _options(on_nan: OnNan, fresh: bool, strict: bool = False) -> "Options":
+    from .render.session import Options
 
     if on_nan not in get_args(OnNan):
         raise RenderError(f"on_nan is {on_nan!r}; write {' or '.join(map(repr, get_args(OnNan)))}")
-    return Options(fresh=fresh, on_nan=on_nan)
+    return Options(fresh=fresh, strict=strict, on_nan=on_nan)
 
 
 def output_folder(out: Place) -> Path:

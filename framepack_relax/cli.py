@@ -4,7 +4,6 @@ import io
 import json
 import signal
 import sys
-import textwrap
 import time
 from enum import Enum
 from itertools import accumulate
@@ -20,13 +19,17 @@ from . import api, tables
 from ._version import __version__
 from .errors import RelaxError
 from .models.catalog import CATALOG, WEIGHTS_VARIABLE, card, entry_of, what_is_missing
+from .models.loading import Loading
 from .models.quiet import quietly
 from .plan.renderplan import RenderPlan, SectionPlan
+from .render.mark import default_out
 from .storyboard import Storyboard, storyboard_schema
 
 if TYPE_CHECKING:
     from .evaluate.outcome import Outcome
-    from .render.loop import Options, RenderedFilm, Verdict
+    from .render.folder import Verdict
+    from .render.loop import RenderedFilm
+    from .render.session import Options
 
 
 class NanChoice(str, Enum):
@@ -49,18 +52,21 @@ app = typer.Typer(
 console = Console(markup=False, emoji=False, highlight=False)
 errors = Console(markup=False, emoji=False, highlight=False, stderr=True, soft_wrap=True)
 DRAFT = 3  # a draft takes a third of the steps
+KEEPING: dict[bool | None, dict[str, bool]] = {None: {}, True: {"fresh": True}, False: {"strict": True}}
 
 Board = Annotated[Path, typer.Argument(help="storyboard (YAML)", show_default=False)]
 Model = Annotated[str | None, typer.Option(help="model name, folder or hub id, instead of the storyboard's")]
 Seed = Annotated[int | None, typer.Option(help="seed, instead of the storyboard's")]
 Steps = Annotated[int | None, typer.Option(help="denoising steps, instead of the storyboard's and its scenes'")]
 Out = Annotated[Path | None, typer.Option(help="folder for the film; default: out/NAME", show_default=False)]
+Into = Annotated[Path | None, typer.Option("--out", help="say too what a render into it keeps", show_default=False)]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; default: cuda where there is one")]
 Dtype = Annotated[str | None, typer.Option(help="float32 or bfloat16; default: bfloat16 on CUDA")]
 Memory = Annotated[
     MemoryChoice, typer.Option(help="full: all on the GPU; tiled: VAE in tiles; offload: weights elsewhere")
 ]
-Fresh = Annotated[bool, typer.Option("--fresh", help="forget what the folder holds and start over")]
+Anew = Annotated[bool | None, typer.Option("--fresh/--strict", help="keep nothing / nothing of other versions")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="say what would be kept and why not the rest; write nothing")]
 OnNan = Annotated[NanChoice, typer.Option(help="latents with NaN: stop, or retry with another seed, three times")]
 Quick = Annotated[bool, typer.Option("--quick", help="one seed, two scenes, half the steps: a look")]
 Action = Annotated[str | None, typer.Option(help="action judge: packaged, videomae, folder or hub id")]
@@ -79,13 +85,16 @@ def render(
     steps: Steps = None,
     seed: Seed = None,
     draft: Draft = False,
-    fresh: Fresh = False,
+    anew: Anew = None,
+    dry_run: DryRun = False,
     on_nan: OnNan = NanChoice.stop,
 ) -> None:
     """Render a storyboard; what is on disk already, made by the same settings, is kept and not rendered again."""
     board = _board(story, model, steps, seed, draft)
+    if dry_run:
+        return _preview(board, out, device=device, dtype=dtype, **KEEPING[anew])
     loading = {"device": device, "dtype": dtype, "memory": memory.value}
-    _render(board, out or Path("out") / story.stem, loading, {"fresh": fresh, "on_nan": on_nan.value})
+    _render(board, out or default_out(board), loading, {"on_nan": on_nan.value, **KEEPING[anew]})
 
 
 @app.command()
@@ -95,7 +104,7 @@ def rerun(
     device: Device = None,
     dtype: Dtype = None,
     memory: Memory = MemoryChoice.auto,
-    fresh: Fresh = False,
+    anew: Anew = None,
     on_nan: OnNan = NanChoice.stop,
 ) -> None:
     """Render a film again from the storyboard and start images that it carries."""
@@ -108,7 +117,7 @@ def rerun(
     board = api.read(api.restore(film, folder))
     as_then = {f"torch.{name}": name for name in ("float32", "bfloat16")}.get(str(provenance(film).get("dtype")))
     loading = {"device": device, "dtype": dtype or as_then, "memory": memory.value}
-    _render(board, folder, loading, {"fresh": fresh, "on_nan": on_nan.value}, again=film)
+    _render(board, folder, loading, {"on_nan": on_nan.value, **KEEPING[anew]}, again=film)
 
 
 @app.command()
@@ -129,11 +138,8 @@ def _render(
         _warn(warning)
     with quietly:
         from .render.carry import what_differs
-        from .render.loop import Options
-    with console.status("loading the model", spinner="line"):
-        loaded = api.load(board.model, **loading)
-    for note in loaded.notes:
-        _warn(note)
+        from .render.session import Options
+    loaded = Loading(name=board.model, **loading)
     if again and (line := what_differs(again, loaded)):
         _warn(f"the film was made otherwise and will not come out the same to the bit: {line}")
     film = _with_bar(board, folder, loaded, plan, Options(**options))
@@ -144,12 +150,18 @@ def _render(
     console.print(f"{film.path}  {length}, {cost}", soft_wrap=True)
 
 
+def _preview(board: Storyboard, out: Path | None, **given: Any) -> None:
+    """What a render would keep."""
+    line = tables.verdict_line(api.preview(board, out=out, **given)) or "nothing is there yet"
+    console.print(f"{out or default_out(board)}: {line}", soft_wrap=True)
+
+
 def _warn(text: str) -> None:
     errors.print(Text.assemble(("warning: ", "yellow"), text))
 
 
 @quietly
-def _with_bar(board: Storyboard, folder: Path, model: Any, plan: RenderPlan, options: "Options") -> "RenderedFilm":
+def _with_bar(board: Storyboard, folder: Path, model: Loading, plan: RenderPlan, options: "Options") -> "RenderedFilm":
     """Renders with a bar; where nobody sees one, with a line for every section."""
     from .render.loop import Watcher, render
 
@@ -161,17 +173,13 @@ def _with_bar(board: Storyboard, folder: Path, model: Any, plan: RenderPlan, opt
     done, total, clock = 0, len(plan.sections), time.monotonic()
     try:
         with bar:
-            task = bar.add_task("", total=plan.steps, section=1, sections=total, scene="")
+            task = bar.add_task("", total=plan.steps, section=1, sections=total, scene="loading the model")
             begins: dict[int, int] = {}  # step at which each section that is to be rendered begins
-
-            def on_unread(unread: dict[str, list[str]]) -> None:
-                for prompt, parts in unread.items():
-                    _warn(f"the model {' and '.join(parts)} in {textwrap.shorten(prompt, 60)!r}")
 
             def on_verdicts(verdicts: "list[Verdict]") -> None:
                 if line := tables.verdict_line(verdicts):
                     bar.console.print(line, soft_wrap=True)
-                steps = [(section.index, len(section.sigmas)) for section, why in verdicts if why is not None]
+                steps = [(section.index, len(section.sigmas)) for section, why, _ in verdicts if why is not None]
                 ends = list(accumulate((count for _, count in steps), initial=0))
                 begins.update(zip((index for index, _ in steps), ends, strict=False))
                 bar.update(task, total=ends[-1])
@@ -191,7 +199,7 @@ def _with_bar(board: Storyboard, folder: Path, model: Any, plan: RenderPlan, opt
                 if seed != section.seed:
                     bar.console.print(f"section {section.index} took another seed: its latents were not finite")
 
-            watch = Watcher(on_unread=on_unread, on_verdicts=on_verdicts, on_step=on_step, on_section=on_section)
+            watch = Watcher(on_note=_warn, on_verdicts=on_verdicts, on_step=on_step, on_section=on_section)
             return render(board, out=folder, model=model, options=options, watch=watch)
     except (KeyboardInterrupt, Terminated) as stop:
         errors.print(f"stopped: {_kept(folder)}; the same command goes on from there", soft_wrap=True)
@@ -210,13 +218,17 @@ def _kept(folder: Path) -> str:
 def plan(
     story: Board,
     as_json: Annotated[bool, typer.Option("--json", help="print plan.json")] = False,
+    out: Into = None,
     model: Model = None,
+    device: Device = None,
+    dtype: Dtype = None,
     steps: Steps = None,
     seed: Seed = None,
     draft: Draft = False,
 ) -> None:
     """Show what a render would do: scenes on the grid, every rounding, settings; needs no weights and no torch."""
-    made = api.plan(_board(story, model, steps, seed, draft))
+    board = _board(story, model, steps, seed, draft)
+    made = api.plan(board)
     if as_json:
         sys.stdout.write(json.dumps(made.to_json(), indent=1) + "\n")
         return
@@ -224,6 +236,8 @@ def plan(
     console.print(tables.crops_text(made), soft_wrap=True)
     for warning in made.warnings:
         _warn(warning)
+    if out:
+        _preview(board, out, device=device, dtype=dtype)
 
 
 @app.command("eval")

@@ -14,12 +14,12 @@ from rich.text import Text
 
 from .models.catalog import Entry
 from .plan.renderplan import RenderPlan, SceneTiming, SectionPlan
-from .render.status import NOT_THERE, Status
+from .render.folder import NOT_THERE, Verdict
+from .render.status import Status
 from .storyboard.images import cut_away
 
 if TYPE_CHECKING:
     from .evaluate.statistics import Cell
-    from .render.loop import Verdict
 
 KEEP = "\u00a0"  # a space at which no line ends
 MOST_ROWS = 200  # of a table
@@ -170,15 +170,17 @@ def report_table(plan: RenderPlan, report: Mapping[str, Any]) -> Grid:
     return table
 
 
-def verdict_line(verdicts: "Sequence[Verdict]") -> str:
+def verdict_line(verdicts: Sequence[Verdict]) -> str:
     """What an existing folder gives, and of every shot from where on and why it is rendered; empty for a new folder."""
-    kept = sum(why is None for _, why in verdicts)
+    kept = sum(why is None for _, why, _ in verdicts)
     said = [f"{kept} of {len(verdicts)} sections are kept"]
-    for shot in dict.fromkeys(section.shot for section, _ in verdicts):
-        anew = [(section, why) for section, why in verdicts if section.shot == shot and why is not None]
+    for shot in dict.fromkeys(section.shot for section, _, _ in verdicts):
+        anew = [(section, why) for section, why, _ in verdicts if section.shot == shot and why is not None]
         if any(why != NOT_THERE for _, why in anew):
             section, why = anew[0]
             said.append(f"from section {section.index} (scene {section.scene}) on rendered anew: {why}")
+    others = [note for _, _, note in verdicts if note]
+    said += [f"{others.count(note)} were made otherwise and are kept: {note}" for note in dict.fromkeys(others)]
     return "; ".join(said) if kept or len(said) > 1 else ""
 
 

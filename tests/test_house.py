@@ -10,6 +10,7 @@ import framepack_relax
 PACKAGE = Path(framepack_relax.__file__).parent
 ROOMS = (
     "errors",
+    "files",
     "storyboard",
     "relax",
     "plan",

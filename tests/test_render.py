@@ -33,9 +33,9 @@ def test_a_run_folder_holds_everything(film, tmp_path):
     found = {str(file.relative_to(out)) for file in out.rglob("*") if file.is_file()}
     shots = {"00": ("start", "000", "001", "002"), "01": ("start", "000", "001")}
     sections = {f"shots/{shot}/{name}.safetensors" for shot, names in shots.items() for name in names}
-    files = {"video.mp4", "plan.json", "report.json", "story.yaml", "images/0.png", "contact.png", "curves.png"}
-    sections.add("shots/wanted.json")
-    assert found - {".lock"} == files | sections
+    files = {"video.mp4", "plan.json", "report.json", "story.yaml", "contact.png", "curves.png"}
+    files |= {"framepack-relax.json", *(name for name in found if name.startswith("images/"))}
+    assert found - {".lock"} == files | sections and sum(name.startswith("images/") for name in found) == 1
     assert len(list(read_frames(film.path))) == 182 == film.plan.frames
     latents = load_file(out / "shots/00/001.safetensors")["latents"]
     assert latents.shape == (1, 4, 9, 4, 4) and latents.dtype == torch.float32
@@ -46,7 +46,7 @@ def test_a_run_folder_holds_everything(film, tmp_path):
     assert (resolved.size, resolved.fps, resolved.order) == ((32, 32), 30, "forward")
     assert resolved == parse_storyboard((out / "story.yaml").read_text(encoding="utf8"))
     facts = json.loads(tags["framepack_relax"])
-    assert set(facts) == {"model", "weights", "dtype", "device", "versions", "seeds", "scenes"}
+    assert set(facts) == {"model", "weights", "dtype", "device", "versions", "seeds", "scenes", "film", "packets"}
     assert facts["scenes"][1] == {
         "id": "flip",
         "prompt": "a red figure does a backflip",
@@ -70,9 +70,9 @@ def test_the_report_counts_forwards_by_kind_and_sets_motion_beside_seam_and_drif
 
 def test_what_the_model_does_not_read_is_told_before_the_first_step(board, model, tmp_path):
     told = []
-    watch = Watcher(on_unread=told.append, on_step=lambda section, step: told.append(step))
+    watch = Watcher(on_note=told.append, on_step=lambda section, step: told.append(step))
     render(fr.read(board(FILM)), out=tmp_path / "out", model=model, watch=watch)
-    assert told[:2] == [{"a blue figure walks quickly": ["does not know quickly"]}, 0]
+    assert told[:2] == ["the model does not know quickly in 'a blue figure walks quickly'", 0]
 
 
 def latents(folder):

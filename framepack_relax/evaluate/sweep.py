@@ -21,9 +21,11 @@ from ..plan.facts import ModelFacts
 from ..plan.planner import make_plan
 from ..plan.renderplan import RenderPlan, SectionPlan
 from ..relax.guidance import branches
-from ..render.folder import SAMPLER_VERSION, writing
-from ..render.loop import Options, RenderedFilm, render
-from ..render.status import hold
+from ..render.folder import writing
+from ..render.keys import SAMPLER_VERSION
+from ..render.lock import hold
+from ..render.loop import RenderedFilm, render
+from ..render.session import Options
 from ..video.motion import MotionMeter
 from .evaluation import Instruments, ends, evaluate
 from .film import read_film
@@ -149,7 +151,7 @@ def film_key(job: Job, plan: RenderPlan, model: VideoModel, instruments: Instrum
     said = plan.to_json()
     del said["title"], said["warnings"]
     image = job.story.resolve(str(job.story.image)).read_bytes()
-    film = [said, blake2b(image).hexdigest(), model.weights, str(model.dtype), model.device.type]
+    film = [said, blake2b(image).hexdigest(), model.identity, str(model.dtype), model.device.type]
     facts = [MEASURES, SAMPLER_VERSION, *film, job.event.target, job.calms, *instruments.names]
     return blake2b(json.dumps(facts, sort_keys=True).encode("utf8"), digest_size=16).hexdigest()
 

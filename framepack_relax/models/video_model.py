@@ -9,6 +9,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from hashlib import blake2b
+from textwrap import shorten
+from threading import RLock
 from typing import Any, Literal
 
 import torch
@@ -18,6 +21,7 @@ from torch import Tensor
 
 from ..plan.facts import ModelFacts
 from .catalog import PARTS, Source
+from .identity import checksum, hardware
 from .parts import Preset, load_part, put
 
 PROMPT_TOKENS = 256  # of a prompt; encode_prompt's max_sequence_length
@@ -71,6 +75,15 @@ class VideoModel:
     preset: Preset = "full"  # where weights lie from the next encoding on
     texts: dict[str, TextCondition] = field(default_factory=dict)  # of the film before
     notes: tuple[str, ...] = ()  # what a user should know before rendering
+    lock: RLock = field(default_factory=RLock, repr=False, compare=False)
+    loaded: dict[str, str] = field(default_factory=dict, repr=False)  # checksums of what `load` gave
+
+    def __post_init__(self) -> None:
+        self.loaded = self.loaded or self._checksums()
+
+    def _checksums(self) -> dict[str, str]:
+        parts = {"transformer": self.transformer, "vae": self.vae}
+        return {name: checksum(part) for name, part in parts.items() if part.device.type != "meta"}
 
     @property
     def weights(self) -> str:
@@ -78,13 +91,30 @@ class VideoModel:
         return self.reading.result()
 
     @property
+    def identity(self) -> str:
+        """The fingerprint of its files, or another one if weights in memory are no longer those that were loaded."""
+        changed = {name: now for name, now in self._checksums().items() if now != self.loaded[name]}
+        return blake2b(f"{self.weights} {changed}".encode(), digest_size=16).hexdigest() if changed else self.weights
+
+    @property
+    def precision(self) -> str:
+        return str(self.dtype)
+
+    @property
+    def hardware(self) -> str:
+        return hardware(self.device)
+
+    def load(self) -> "VideoModel":
+        """It is; see Loading."""
+        return self
+
+    @property
     def latent_channels(self) -> int:
         return int(self.transformer.config.in_channels)
 
-    @property
-    def rest(self) -> torch.device:
+    def rest_of(self, preset: Preset) -> torch.device:
         """Where large things lie while they are not needed."""
-        return self.device if self.preset == "full" else torch.device("cpu")
+        return self.device if preset == "full" else torch.device("cpu")
 
     def place(self) -> None:
         """Moves transformer and VAE to the device: once the encoders are gone, so that they need not share it.
@@ -105,6 +135,11 @@ class VideoModel:
         known = self.texts | self._encode_new([prompt for prompt in wanted if prompt not in self.texts])
         self.texts = {prompt: known[prompt] for prompt in wanted}
         return self.texts, {prompt: text.unread for prompt, text in self.texts.items() if text.unread}
+
+    def unread(self, prompts: Iterable[str]) -> dict[str, list[str]]:
+        """What of each prompt is not read (`unread_parts`), without encoding it."""
+        tokenizer = load_part(self.source, "tokenizer", self.dtype)
+        return {prompt: parts for prompt in dict.fromkeys(prompts) if (parts := unread_parts(tokenizer, prompt))}
 
     def _encode_new(self, prompts: list[str]) -> dict[str, TextCondition]:
         made: dict[str, TextCondition] = {}
@@ -204,3 +239,8 @@ def unread_parts(tokenizer: Any, prompt: str) -> list[str]:
     if count > PROMPT_TOKENS:
         said.append(f"reads the first {PROMPT_TOKENS} of {count} tokens")
     return said
+
+
+def unread_notes(unread: Mapping[str, list[str]]) -> list[str]:
+    """What is not read of prompts, a line each."""
+    return [f"the model {' and '.join(parts)} in {shorten(prompt, 60)!r}" for prompt, parts in unread.items()]

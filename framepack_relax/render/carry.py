@@ -4,48 +4,50 @@ import base64
 import io
 import json
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from ..errors import FilmError, RenderError
-from ..models.video_model import VideoModel
 from ..plan.facts import ModelFacts
-from ..plan.renderplan import RenderPlan
 from ..plan.settings import settle_profile
-from ..storyboard import Storyboard, dump_storyboard, parse_storyboard
-from .folder import RunFolder, difference, made_with
-from .status import STORY
+from ..storyboard import dump_storyboard, parse_storyboard
+from .folder import RunFolder
+from .keys import difference
+from .mark import FACTS_TAG, STORY, mark_of
+from .session import AnyModel, Session, made_with
 
-FACTS_TAG = "framepack_relax"
 STORYBOARD_TAG, IMAGES_TAG = "framepack_relax_storyboard", "framepack_relax_images"
-IMAGE_NAME = re.compile(r"images/[0-9]+\.png")
+IMAGE_NAME = re.compile(r"images/[0-9a-f]+\.png")
 
 
-def write_story(
-    folder: RunFolder, story: Storyboard, plan: RenderPlan, facts: ModelFacts, images: Mapping[str, Image.Image]
-) -> dict[str, str]:
-    """Writes a storyboard that renders the same film from this folder alone.
+def write_story(session: Session, facts: ModelFacts) -> None:
+    """Writes a storyboard that renders the same film from this folder alone; the folder's own stays as it is."""
+    if not session.is_own:
+        for path, image in session.images.items():
+            session.folder.write(session.picture_names[path], _png(image))
+        session.folder.write(STORY, _resolved(session, facts).encode("utf8"))
 
-    Gives the tags that let an mp4 do so too: the storyboard's text, and its images as base64 PNG by their path in it.
-    """
-    story = settle_profile(story, facts)
-    names = {path: f"images/{number}.png" for number, path in enumerate(images)}
+
+def story_tags(session: Session) -> dict[str, str]:
+    """What lets an mp4 do so too: the storyboard's text, and its images as base64 PNG by their path in it."""
+    pictures = {session.picture_names[path]: _png(image) for path, image in session.images.items()}
+    coded = {name: base64.b64encode(data).decode("ascii") for name, data in pictures.items()}
+    return {STORYBOARD_TAG: _resolved(session, session.model.facts), IMAGES_TAG: json.dumps(coded)}
+
+
+def _png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _resolved(session: Session, facts: ModelFacts) -> str:
+    story, plan, names = settle_profile(session.story, facts), session.plan, session.picture_names
     scenes = tuple(scene.model_copy(update={"image": names.get(scene.image or "")}) for scene in story.scenes)
-    board_image = names.get(story.image or "")
     settled = {"model": facts.name, "size": plan.size, "fps": plan.fps, "order": plan.order}
-    moved = story.changed(**settled, image=board_image, scenes=scenes)
-    pictures = {}
-    for path, image in images.items():
-        buffer = io.BytesIO()
-        image.save(buffer, "PNG")
-        folder.write_bytes(names[path], buffer.getvalue())
-        pictures[names[path]] = base64.b64encode(buffer.getvalue()).decode("ascii")
-    resolved = dump_storyboard(moved)
-    folder.write_text(STORY, resolved)
-    return {STORYBOARD_TAG: resolved, IMAGES_TAG: json.dumps(pictures)}
+    return dump_storyboard(story.changed(**settled, image=names.get(story.image or ""), scenes=scenes))
 
 
 def restore(film: Path, out: Path) -> Path:
@@ -63,10 +65,11 @@ def restore(film: Path, out: Path) -> Path:
     for path in wanted:
         if path not in images or not IMAGE_NAME.fullmatch(path):
             raise RenderError(f"{film}: its storyboard names the image {path!r}, which the film does not carry")
-    with RunFolder(out).locked() as folder:
+    with RunFolder(out, mark_of(out, story, made_from=film)).held() as folder:
+        folder.begin((*wanted, STORY), {}, "")
         for path in wanted:
-            folder.write_bytes(path, images[path])
-        folder.write_text(STORY, text)
+            folder.write(path, images[path])
+        folder.write(STORY, text.encode("utf8"))
     return out / STORY
 
 
@@ -85,7 +88,7 @@ def _tags(film: Path) -> dict[str, str]:
     return read_metadata(film)
 
 
-def what_differs(film: Path, model: VideoModel) -> str:
+def what_differs(film: Path, model: AnyModel) -> str:
     """How the model that is to render a film again is another than the film's, in words; empty if it is not."""
     said = provenance(film)
-    return difference(said, {name: value for name, value in made_with(model).items() if name in said})
+    return difference(said, {name: value for name, value in made_with(model, model.identity).items() if name in said})

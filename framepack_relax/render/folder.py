@@ -1,233 +1,189 @@
-"""The run folder: latents of finished sections under the hash of all that determines them, texts, pictures, a lock.
+"""The run folder: latents of finished sections under their keys, texts, pictures; a mark, a lock. No torch.
 
-Files appear by write-then-rename. A section is taken up again only if it is whole and everything that determines it is
-the same now; otherwise the folder can say what changed.
+A section is taken up again only if it is whole, bears the key that it would have now, and was rendered after the very
+section that stands before it. Otherwise the folder says what changed.
 """
 
-import json
 import os
-import shutil
-from collections.abc import Iterator, Mapping
+import stat
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
-from hashlib import blake2b
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
-from torch import Tensor
-
-from .._version import __version__
 from ..errors import RenderError
-from ..models.video_model import VideoModel
+from ..files import make_folder, read_file, write_file
 from ..plan.renderplan import RenderPlan, SectionPlan
-from ..storyboard.messages import printable
-from .status import LOCK, NOT_THERE, PLAN, SECTION_FILE, STORY, WANTED, hold
+from .films import is_foreign
+from .keys import SectionKey, difference
+from .lock import hold
+from .mark import FILM, MARK, SECTION_FILE, START_FILE, Mark, free_name, read_mark, settle_owner, unreadable
+from .stored import Latents, Stored, pack, unpack
 
-SAMPLER_VERSION = 2  # part of every section's hash; raised when the same plan would give other latents
-LATENTS = "latents"
 MEND = "what is finished is kept: mend that and run the same command again"
 FOLLOWS = "it follows a section that is rendered anew"
+NOT_THERE = "it is not there yet"  # why a section is rendered that never was
+BROKEN = "its file is broken"
+FRESH = "--fresh was asked for"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Link:
-    """What determines a section: all before it in its shot, as a hash, and its own settings, weights and code."""
+class Verdict(NamedTuple):
+    """Why a section must be rendered, None if it is kept; and how what is kept was made otherwise, if it was."""
 
-    before: str
-    facts: Mapping[str, Any]
-
-    @property
-    def hash(self) -> str:
-        return _hash(json.dumps([self.before, self.facts], sort_keys=True))
-
-
-@dataclass(frozen=True, kw_only=True)
-class StoredSection:
-    """Latents [1, C, 9, h, w] float32 from disk, the seed that drew their noise, and what they were made from."""
-
-    latents: Tensor
-    seed: int
-    hash: str
-    facts: Mapping[str, Any]
-
-
-def section_facts(section: SectionPlan, plan: RenderPlan, model: VideoModel) -> dict[str, Any]:
-    """Everything besides the past that a section's latents depend on; its number, names and place in time do not."""
-    names = ("index", "shot", "frames", "scene", "intensity")
-    facts = {
-        **{name: value for name, value in section.to_json().items() if name not in names},
-        "place": section.place,
-        "history": asdict(section.history),
-        "sampler": [plan.sampler, SAMPLER_VERSION],
-        "order": plan.order,
-        "adain": plan.adain,
-        "size": plan.size,
-        **made_with(model),
-    }
-    return json.loads(json.dumps(facts))  # tuples as the lists that the file will hold
-
-
-def made_with(model: VideoModel) -> dict[str, Any]:
-    """What decides the bits besides the plan."""
-    kind = {"dtype": str(model.dtype), "device": model.device.type}
-    return {"weights": model.weights, **kind, "versions": versions()}
+    section: SectionPlan
+    why: str | None
+    note: str = ""
 
 
 class RunFolder:
-    """Opens or makes `path`; raises RenderError where that cannot be.
+    """The folder `path`, which is made when it is `held`; `mark` is whose it is to be.
 
-    `store` is a folder of sections under their hashes that many renders share: each takes from it and adds to it.
+    `store` is a folder of sections under their keys that many renders share: each takes from it and adds to it.
     """
 
-    def __init__(self, path: Path, *, fresh: bool = False, store: Path | None = None) -> None:
-        self.path, self.store = path, store
-        with writing(path, "cannot be made a folder for the render", "choose another --out"):
-            path.mkdir(parents=True, exist_ok=True)
-        self.fresh = fresh
+    def __init__(self, path: Path, mark: Mark, *, store: Path | None = None) -> None:
+        self.path, self.mark, self.store = path, mark, store
+        self.place: tuple[int, int] | None = None  # device and inode of the folder that is held
 
     @contextmanager
-    def locked(self) -> Iterator["RunFolder"]:
-        """Holds the folder for this process alone; refuses one whose storyboard a render would overwrite."""
-        if (self.path / STORY).exists() and not any((self.path / name).exists() for name in (LOCK, PLAN)):
-            raise RenderError(f"{self.path}: has a {STORY} that is not a render's; choose another --out")
+    def held(self, keys: Iterable[str] = ()) -> Iterator["RunFolder"]:
+        """Holds the folder for this process alone. Raises RenderError for one that is not this storyboard's."""
+        known = set(keys)
+        settle_owner(self.path, self.mark, known)
+        with writing(self.path, "cannot be made a folder for the render", "choose another --out"):
+            make_folder(self.path)
         with hold(self.path):
-            if self.fresh and (self.path / "shots").exists():
-                with writing(self.path / "shots", "cannot be removed"):
-                    shutil.rmtree(self.path / "shots")
+            self.mark = settle_owner(self.path, self.mark, known)
+            self.place = _inode(self.path)
             yield self
 
-    def section_file(self, section: SectionPlan) -> Path:
-        return self.path / SECTION_FILE.format(section.shot, section.place)
-
-    def verdicts(self, plan: RenderPlan, links: Mapping[int, Link]) -> dict[int, str | None]:
-        """Why each section must be rendered; None if it is on disk, whole, and made as it would be made now.
-
-        What follows a section that is rendered anew is rendered anew too: not every device gives the same bits twice.
-        """
-        said: dict[int, str | None] = {}
+    def verdicts(
+        self, plan: RenderPlan, keys: Mapping[int, SectionKey], made: Mapping[str, Any], *, fresh: bool, strict: bool
+    ) -> list[Verdict]:
+        """A verdict per section in rendering order, were it rendered by `made`, whose difference `strict` counts."""
+        said = []
         for shot in plan.shots:
-            anew = False
+            before: Stored | None = None
+            follows = False
             for index in shot.sections:
-                said[index] = self._why_anew(plan.sections[index], links[index]) or (FOLLOWS if anew else None)
-                anew = said[index] is not None
+                section, key = plan.sections[index], keys[index]
+                self._share(section, key)
+                stored, why = self._look(section, key)
+                note = difference(stored.made, made) if stored and why is None else ""
+                if stored and why is None and before and stored.after != before.seal:
+                    why = FOLLOWS
+                why = why or (FRESH if fresh else note if strict and note else FOLLOWS if follows else None)
+                said.append(Verdict(section, why, "" if why else note))
+                before, follows = stored, why is not None
         return said
 
-    def _why_anew(self, section: SectionPlan, link: Link) -> str | None:
-        file = self.section_file(section)
-        if self.store and not file.exists():
-            _same_file(self.store / f"{link.hash}.safetensors", file)
-        if not file.exists():
-            return NOT_THERE
-        stored = _read(file)
+    def _look(self, section: SectionPlan, key: SectionKey) -> tuple[Stored | None, str | None]:
+        """What is there of a section, and why it cannot be kept. Raises RenderError where it cannot be read."""
+        file = self.path / SECTION_FILE.format(section.shot, section.place)
+        try:
+            stored = unpack(read_file(file))
+        except (FileNotFoundError, NotADirectoryError):
+            return None, NOT_THERE
+        except OSError as error:
+            raise unreadable(file, error) from error
         if stored is None:
-            return "its file is broken"
-        if stored.hash == link.hash:
-            return None
-        return difference(stored.facts, link.facts) or FOLLOWS
+            return None, BROKEN
+        return stored, None if stored.key == key.key else difference(stored.inputs, key.inputs) or FOLLOWS
 
-    def begin(self, plan: RenderPlan, links: Mapping[int, Link], why_anew: Mapping[int, str | None]) -> None:
-        """Writes the plan and the hash that each section's file must bear, for `status`; drops what no longer follows.
+    def begin(self, names: Iterable[str], sections: Mapping[str, str], film: str) -> None:
+        """Marks the folder as this film's, and `names` as files that the render may write.
 
-        A section that follows one that is rendered anew may bear its hash all the same: on some devices, and after a
-        retry, the same plan gives other latents.
+        Raises RenderError where one of them is there that no render wrote, or that is no file.
         """
-        for index, why in why_anew.items():
-            section = plan.sections[index]
-            if why == FOLLOWS and self._why_anew(section, links[index]) is None:
-                with writing(self.section_file(section), "cannot be removed"):
-                    self.section_file(section).unlink(missing_ok=True)
-        self.write_text(WANTED, json.dumps({index: link.hash for index, link in links.items()}))
-        self.write_text(PLAN, json.dumps(plan.to_json(), indent=1))
+        names = sorted(names)
+        for name in names:
+            self._check_free(name)
+        files = tuple(sorted({*self.mark.files, *names}))
+        self.mark = self.mark.model_copy(update={"files": files, "sections": dict(sections), "film": film})
+        if self.mark != read_mark(self.path):
+            self.write(MARK, self.mark.model_dump_json(indent=1).encode("utf8"))
 
-    def load_section(self, section: SectionPlan) -> StoredSection:
-        """A section for which `verdicts` found nothing."""
-        file = self.section_file(section)
-        stored = _read(file)
+    def _check_free(self, name: str) -> None:
+        file = self.path / name
+        with writing(file), suppress(FileNotFoundError, NotADirectoryError):
+            if not stat.S_ISREG(os.lstat(file).st_mode):
+                raise OSError(None, "it is a folder, a link or a pipe, and no render makes one there")
+            if name not in self.mark.files or (name == FILM and is_foreign(file)):
+                cure = f"move it away, or choose another --out, for instance {free_name(self.path)}"
+                raise RenderError(f"{file}: no render wrote it, so that it is left as it is; {cure}")
+
+    def load_section(self, section: SectionPlan) -> Stored:
+        """A section that is on disk by its verdict, or was saved."""
+        file = self.path / SECTION_FILE.format(section.shot, section.place)
+        self.check_there()
+        try:
+            stored = unpack(read_file(file))
+        except FileNotFoundError:
+            stored = None
+        except OSError as error:
+            raise unreadable(file, error) from error
         if stored is None:
             raise RenderError(f"{file}: was removed or damaged during the render; run the same command again")
         return stored
 
-    def save_section(self, section: SectionPlan, latents: Tensor, link: Link, seed: int) -> None:
-        file = self.section_file(section)
-        self._save(file, latents, {"hash": link.hash, "facts": json.dumps(link.facts), "seed": str(seed)})
-        if self.store:
-            _same_file(file, self.store / f"{link.hash}.safetensors")
+    def save_section(
+        self, section: SectionPlan, latents: Latents, key: SectionKey, *, seed: int, after: str, made: Mapping[str, Any]
+    ) -> str:
+        """Gives the seal of what was written."""
+        data, seal = pack(latents, key=key.key, seed=seed, after=after, inputs=key.inputs, made=made)
+        self.write(SECTION_FILE.format(section.shot, section.place), data)
+        self._share(section, key)
+        return seal
 
-    def save_start(self, shot: int, latent: Tensor) -> None:
-        self._save(self.path / f"shots/{shot:02d}/start.safetensors", latent, {})
+    def load_start(self, shot: int, key: str) -> Latents | None:
+        """A shot's start latent, if it is there and was made from what it would be made from now."""
+        file = self.path / START_FILE.format(shot)
+        try:
+            stored = unpack(read_file(file))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise unreadable(file, error) from error
+        return stored.latents if stored and stored.key == key else None
 
-    def write_text(self, name: str, text: str) -> None:
-        self.write_bytes(name, text.encode("utf8"))
+    def save_start(self, shot: int, latents: Latents, key: str, made: Mapping[str, Any]) -> None:
+        self.write(START_FILE.format(shot), pack(latents, key=key, made=made)[0])
 
-    def write_bytes(self, name: str, data: bytes) -> None:
+    def write(self, name: str, data: bytes) -> None:
         """Writes a file that appears whole or not at all."""
         file = self.path / name
-        part = file.with_name(file.name + ".part")
+        self.check_there()
         with writing(file):
-            try:
-                file.parent.mkdir(parents=True, exist_ok=True)
-                with open(part, "wb") as opened:
-                    opened.write(data)
-                    opened.flush()
-                    os.fsync(opened.fileno())
-                os.replace(part, file)
-            except OSError:
-                part.unlink(missing_ok=True)
-                raise
+            make_folder(file.parent)
+            write_file(file, data)
 
-    def _save(self, file: Path, latents: Tensor, tags: dict[str, str]) -> None:
-        whole = latents.detach().float().cpu().contiguous()
-        data = save({LATENTS: whole}, metadata={**tags, "seal": _seal(whole, tags)})
-        self.write_bytes(str(file.relative_to(self.path)), data)
+    def check_there(self) -> None:
+        """Raises RenderError if the folder is no longer the one that is held."""
+        if _inode(self.path) != self.place:
+            raise RenderError(
+                f"{self.path}: was moved or removed during the render; what is finished lies where the folder is now: "
+                "give that as --out, or move it back, and run the same command again"
+            )
+
+    def _share(self, section: SectionPlan, key: SectionKey) -> None:
+        """A section that the store has and the folder has not, and the reverse, gets a second name.
+
+        Where the disk cannot, or the name is taken, it goes without.
+        """
+        if self.store and self.place:
+            shared, own = self.store / f"{key.key}.safetensors", SECTION_FILE.format(section.shot, section.place)
+            for there, here in ((shared, self.path / own), (self.path / own, shared)):
+                with suppress(OSError):
+                    here.parent.mkdir(parents=True, exist_ok=True)
+                    os.link(there, here)
 
 
-def _same_file(there: Path, here: Path) -> None:
-    """Gives a file that is there a second name; where the disk cannot, or the name is taken, it goes without."""
-    with suppress(OSError):
-        here.parent.mkdir(parents=True, exist_ok=True)
-        os.link(there, here)
-
-
-def _read(file: Path) -> StoredSection | None:
-    """A section file that is whole, to the last bit."""
+def _inode(path: Path) -> tuple[int, int] | None:
     try:
-        with safe_open(file, framework="pt") as opened:
-            tags: dict[str, str] = opened.metadata() or {}
-            latents = opened.get_tensor(LATENTS)
-        if tags.pop("seal") != _seal(latents, tags):
-            return None
-        facts = json.loads(tags["facts"])
-        return StoredSection(latents=latents, seed=int(tags["seed"]), hash=tags["hash"], facts=facts)
-    except (OSError, SafetensorError, KeyError):
+        about = os.stat(path)
+    except OSError:
         return None
-
-
-def _seal(latents: Tensor, tags: Mapping[str, str]) -> str:
-    """A hash over latents and tags, by which damage is seen."""
-    return _hash(digest(latents) + json.dumps(tags, sort_keys=True))
-
-
-def _hash(text: str) -> str:
-    return blake2b(text.encode("utf8"), digest_size=16).hexdigest()
-
-
-def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    """What of the facts changed, in words that may be shown; empty if nothing did."""
-    said = []
-    for name in sorted(set(old) | set(new)):
-        before, after = old.get(name), new.get(name)
-        if before == after:
-            continue
-        if isinstance(before, dict) and isinstance(after, dict) and name == "versions":
-            said += [f"{k} {printable(str(before.get(k)))} -> {v}" for k, v in after.items() if before.get(k) != v]
-            continue
-        short = all(isinstance(value, (str, int, float, bool)) and len(str(value)) < 60 for value in (before, after))
-        said.append(f"{name}: {printable(str(before))} -> {printable(str(after))}" if short else f"{name} changed")
-    return ", ".join(said)
+    return about.st_dev, about.st_ino
 
 
 @contextmanager
@@ -237,16 +193,3 @@ def writing(place: Path, what: str = "cannot be written", cure: str = MEND) -> I
         yield
     except OSError as error:
         raise RenderError(f"{place}: {what} ({error.strerror or error}); {cure}") from error
-
-
-def digest(*tensors: Tensor) -> str:
-    """blake2b of the bytes of tensors."""
-    state = blake2b(digest_size=16)
-    for tensor in tensors:
-        state.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    return state.hexdigest()
-
-
-def versions() -> dict[str, str]:
-    names = ("torch", "diffusers", "transformers")
-    return {"framepack-relax": __version__, **{name: version(name) for name in names}}

@@ -1,72 +1,61 @@
 """Renders a storyboard: plan, encode, then section after section to latents, frames, film and report.
 
 A run folder holds story.yaml with images/, plan.json, shots/NN/NNN.safetensors, video.mp4, contact.png, curves.png and
-report.json. A section that is on disk, whole and made by the same settings, is not rendered again.
+report.json. A section that is on disk, whole and made from the same, is not rendered again; what is not needed for
+the others is not loaded.
 """
 
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from ..errors import RenderError
-from ..models.loader import load
+from ..models.loading import Loading
 from ..models.memory import choose_preset, enough_memory, give_back, keep_steady
-from ..models.video_model import StartCondition, TextCondition, VideoModel
+from ..models.parts import Preset
+from ..models.video_model import StartCondition, TextCondition, VideoModel, unread_notes
 from ..plan.grid import SECTION_LATENTS
 from ..plan.history import HISTORY
-from ..plan.planner import make_plan
 from ..plan.renderplan import RenderPlan, SectionPlan
 from ..plan.seeds import retry_seed
 from ..relax.latents import match_statistics
 from ..sampling.section import NonFiniteLatents, SectionResult, gather_history, sample_section, section_noise
 from ..storyboard import Storyboard
-from ..storyboard.images import ImageError, fit_image, read_image
 from ..video.contact import ContactSheet
 from ..video.curves import save_curves
-from ..video.decode import BlendDecoder
+from ..video.decode import BlendDecoder, NonFinitePixels
 from ..video.motion import MotionMeter
 from ..video.stream import StreamDecoder
-from .carry import write_story
-from .folder import Link, RunFolder, digest, section_facts, writing
+from .carry import story_tags, write_story
+from .folder import Verdict, writing
+from .mark import FILM, PLAN, REPORT
 from .report import caption, film_report, film_tags, section_report
+from .session import USUAL, AnyModel, Options, Session, made_with, opened, settle
+from .status import PICTURES, finished_report
 
 RETRIES = 3
 Step = Callable[[SectionPlan, int], None]
 Decoder = StreamDecoder | BlendDecoder
-Verdict = tuple[SectionPlan, str | None]  # a section, and why it must be rendered; None: it is on disk
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """How to render, besides what: nothing here changes a section whose latents are finite.
-
-    `fresh` forgets what the folder holds; `on_nan` says what to do when latents are not finite: stop, or retry with
-    another seed, at most three times. `store` is a folder in which renders share their sections.
-    """
-
-    fresh: bool = False
-    store: Path | None = None
-    on_nan: Literal["stop", "retry"] = "stop"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Watcher:
-    """Who is told: once what the model does not read of each prompt, what is on disk and what must be rendered and why;
-    every step; every section on disk.
+    """Callbacks: the verdicts; notes on the model, and on what it does not read of each prompt; then every step, and
+    every section that is on disk.
 
     `on_section` hears the seed too, which a retry may have changed. In inverted order frames come later.
     """
 
-    on_unread: Callable[[dict[str, list[str]]], None] = lambda unread: None
+    on_note: Callable[[str], None] = lambda note: None
     on_verdicts: Callable[[list[Verdict]], None] = lambda verdicts: None
     on_step: Step = lambda section, step: None
     on_section: Callable[[SectionPlan, int], None] = lambda section, seed: None
@@ -98,44 +87,55 @@ class RenderedFilm:
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """A render that has begun: everything is encoded, the folder is locked. Texts by prompt, start images by shot."""
+    """A session whose model is loaded. Encoded are the texts, by prompt, and the start images, by shot, that sections
+    need which are still to be rendered."""
 
-    plan: RenderPlan
+    session: Session
+    why: Mapping[int, str | None]  # verdicts by section
     model: VideoModel
-    options: Options
-    folder: RunFolder
-    tags: dict[str, str]  # by which an mp4 carries the storyboard
-    texts: dict[str, TextCondition]
-    starts: dict[int, StartCondition]
+    preset: Preset
+    texts: Mapping[str, TextCondition]
+    starts: Mapping[int, StartCondition]
+    latents: Mapping[int, Tensor]  # start latents by shot
     unread: dict[str, list[str]]
+
+    @property
+    def plan(self) -> RenderPlan:
+        return self.session.plan
 
 
 def render(
     story: Storyboard,
     *,
     out: str | Path,
-    model: VideoModel | None = None,
-    options: Options = Options(),
+    model: AnyModel | None = None,
+    options: Options = USUAL,
     watch: Watcher = Watcher(),
 ) -> RenderedFilm:
-    """Renders `story` into the folder `out` and returns where the film is.
+    """Renders `story` into the folder `out` and returns where the film is; one that is finished is given as it is.
 
     Raises StoryboardError, ModelError or RenderError before the first section wherever it can be known by then. While
-    it works, `out`/video.part.mp4 is a film that can be played up to the last section.
+    it works, `out`/video.part.mp4 is a film that can be played up to the last section; an older film stays until the
+    new one is whole.
     """
     from ..video.writer import Mp4Writer  # needs PyAV, which `stream` can do without
 
     begun = time.perf_counter()
-    with _begun(story, Path(out), model, options) as work:
-        plan, folder, film = work.plan, work.folder, work.folder.path / "video.mp4"
+    session = settle(story, Path(out), model or Loading(name=story.model), options)
+    plan, folder, film = session.plan, session.folder, session.folder.path / FILM
+    with opened(session, (FILM, REPORT, *PICTURES)) as verdicts:
+        watch.on_verdicts(verdicts)
+        if (report := finished_report(folder.path, session.film)) and all(why is None for _, why, _ in verdicts):
+            return RenderedFilm(path=film, folder=folder.path, plan=plan, report=report)
+        work = _prepare(session, verdicts)
+        for note in (*work.model.notes, *unread_notes(work.unread)):
+            watch.on_note(note)
         sheet = ContactSheet(rows=[(caption(plan, scene.sections[0]), *scene.frames) for scene in plan.scenes])
-        ends = [plan.sections[scene.sections[-1]] for scene in plan.scenes]
-        with writing(folder.path / "curves.png"):
-            save_curves([(end.scene, end.sigmas, vars(end.scales)) for end in ends], folder.path / "curves.png")
         meters = [MotionMeter() for _ in plan.shots]
         sections: list[dict[str, Any]] = []
+        made = {"model": work.model.source.name, **made_with(work.model, session.weights), "film": session.film}
         seeds = {section.index: section.seed for section in plan.sections}
-        tags = {**film_tags(plan, work.model, seeds), **work.tags}
+        tags = {**film_tags(plan, made, seeds), **story_tags(session)}
         with writing(film), Mp4Writer(film, fps=plan.rate, size=plan.size, crf=story.crf, metadata=tags) as writer:
             for done in _sections(work, watch):
                 if len(done.frames):
@@ -144,79 +144,101 @@ def render(
                     meters[done.plan.shot].add(done.frames)
                 sections.append(done.report)
             seeds = {report["index"]: report["seed"] for report in sections}  # a retry has changed some
-            writer.metadata |= film_tags(plan, work.model, seeds)
-        with writing(folder.path / "contact.png"):
-            sheet.save(folder.path / "contact.png")
-        report = film_report(plan, work.model, sections, meters, time.perf_counter() - begun)
+            writer.metadata |= film_tags(plan, {**made, "packets": writer.packets.digest}, seeds)
+            folder.check_there()
+        ends = [plan.sections[scene.sections[-1]] for scene in plan.scenes]
+        with writing(folder.path / PICTURES[0]):
+            sheet.save(folder.path / PICTURES[0])
+        with writing(folder.path / PICTURES[1]):
+            save_curves([(end.scene, end.sigmas, vars(end.scales)) for end in ends], folder.path / PICTURES[1])
+        report = film_report(plan, made, work.model, sections, meters, time.perf_counter() - begun)
         report["unread"] = work.unread
-        folder.write_text("report.json", json.dumps(report, indent=1))
+        folder.write(REPORT, json.dumps(report, indent=1).encode("utf8"))
     return RenderedFilm(path=film, folder=folder.path, plan=plan, report=report)
 
 
 def stream(
-    story: Storyboard, *, out: str | Path, model: VideoModel | None = None, options: Options = Options()
+    story: Storyboard, *, out: str | Path, model: AnyModel | None = None, options: Options = USUAL
 ) -> Iterator[FinishedSection]:
     """Renders `story` and hands over its sections in film order; each is on disk under `out`/shots by then.
 
     In inverted order a shot's sections come when its first, which is rendered last, is done.
     """
-    with _begun(story, Path(out), model, options) as work:
-        yield from _sections(work, Watcher())
+    session = settle(story, Path(out), model or Loading(name=story.model), options)
+    with opened(session, ()) as verdicts:
+        yield from _sections(_prepare(session, verdicts), Watcher())
 
 
-@contextmanager
-def _begun(story: Storyboard, out: Path, model: VideoModel | None, options: Options) -> Iterator[Work]:
-    """Plans, opens the folder and encodes all prompts and start images, each once; holds the folder meanwhile."""
-    model = model or load(story.model)
-    plan = make_plan(story, model.facts)
-    images = start_images(story, plan)
-    with RunFolder(out, fresh=options.fresh, store=options.store).locked() as folder:
-        tags = write_story(folder, story, plan, model.facts, images)
-        history = plan.sections[0].history
-        model.preset = choose_preset(model, history, plan.size)
+def _prepare(session: Session, verdicts: list[Verdict]) -> Work:
+    """Writes plan and storyboard, loads the model, and encodes what the sections need that must be rendered."""
+    plan, folder, model = session.plan, session.folder, session.model.load()
+    if model.identity != session.weights:
+        raise RenderError(f"{plan.model}: its weights changed while the render began; run the same command again")
+    folder.write(PLAN, json.dumps(plan.to_json(), indent=1).encode("utf8"))
+    write_story(session, model.facts)
+    why = {section.index: why for section, why, _ in verdicts}
+    needed = [plan.sections[index] for index, why in why.items() if why is not None]
+    stored = {shot.index: folder.load_start(shot.index, session.starts[shot.index]) for shot in plan.shots}
+    shots = {section.shot for section in needed} | {shot for shot, latent in stored.items() if latent is None}
+    images = {shot: (session.images[plan.shots[shot].image or ""], plan.shots[shot].seed) for shot in sorted(shots)}
+    prompts = [section.prompt for section in needed]
+    history = plan.sections[0].history
+    with model.lock:
+        model.preset = preset = choose_preset(model, history, plan.size)
         with enough_memory("encoding prompts and images", model, history, plan.size):
-            prompts = [section.prompt for section in plan.sections]
-            texts, unread = model.encode_texts([*prompts, *(section.negative_prompt for section in plan.sections)])
-            starts = model.encode_images({shot.index: (images[shot.image or ""], shot.seed) for shot in plan.shots})
+            texts, unread = model.encode_texts([*prompts, *(section.negative_prompt for section in needed)])
+            starts = model.encode_images(images) if images else {}
             model.place()
-        yield Work(
-            plan=plan, model=model, options=options, folder=folder, tags=tags, texts=texts, starts=starts, unread=unread
-        )
+    latents = {shot: _to(model, latent) for shot, latent in stored.items() if latent is not None}
+    for shot in sorted(starts.keys() - latents.keys()):
+        latents[shot] = starts[shot].latent
+        folder.save_start(shot, latents[shot].float().cpu().numpy(), session.starts[shot], session.made)
+    starts = {shot: replace(start, latent=latents[shot]) for shot, start in starts.items()}
+    kept = [section.prompt for section in plan.sections if section.prompt not in texts]
+    unread |= model.unread(kept) if kept else {}
+    return Work(
+        session=session,
+        why=why,
+        model=model,
+        preset=preset,
+        texts=texts,
+        starts=starts,
+        latents=latents,
+        unread=unread,
+    )
+
+
+def _to(model: VideoModel, latents: NDArray[np.float32]) -> Tensor:
+    return torch.from_numpy(latents.copy()).to(model.device)
 
 
 def _sections(work: Work, watch: Watcher) -> Iterator[FinishedSection]:
     """The loop: shot by shot, section by section in rendering order, decoded as soon as they follow in the film."""
     keep_steady()
-    watch.on_unread(work.unread)
-    plan, model, folder = work.plan, work.model, work.folder
-    links = make_links(work)
-    why_anew = folder.verdicts(plan, links)
-    folder.begin(plan, links, why_anew)
-    watch.on_verdicts([(plan.sections[index], why) for index, why in why_anew.items()])
+    plan, model, folder, keys = work.plan, work.model, work.session.folder, work.session.keys
     for shot in plan.shots:
-        start = work.starts[shot.index]
-        folder.save_start(shot.index, start.latent)
-        decoder: Decoder = StreamDecoder(model.vae, start=start.latent, rest=model.rest)
+        start = work.latents[shot.index]
+        decoder: Decoder = StreamDecoder(model.vae, start=start, rest=model.rest_of(work.preset))
         if plan.decode == "blend":
-            decoder = BlendDecoder(model.vae, order=plan.order, start=start.latent, sections=len(shot.sections))
-        latents: dict[int, Tensor] = {0: start.latent}
+            decoder = BlendDecoder(model.vae, order=plan.order, start=start, sections=len(shot.sections))
+        latents: dict[int, Tensor] = {0: start}
         colours: Tensor | None = None  # the first section to be rendered, whose colours stay
         waiting: dict[int, dict[str, Any]] = {}  # reports of sections that are not decoded yet
-        following, next_frame = min(shot.sections), shot.frames[0]
+        following, next_frame, seal = min(shot.sections), shot.frames[0], ""
         for index in shot.sections:
-            section, reused, clock = plan.sections[index], why_anew[index] is None, time.perf_counter()
-            with _memory_for(work, section):
-                if reused:
-                    stored = folder.load_section(section)
-                    result, seed = SectionResult(latents=stored.latents), stored.seed
-                else:
+            section, reused, clock = plan.sections[index], work.why[index] is None, time.perf_counter()
+            if reused:
+                stored = folder.load_section(section)
+                result, seed, seal = SectionResult(latents=_to(model, stored.latents)), stored.seed, stored.seal
+            else:
+                with _turn(work, section):
                     result, seed = _sample(work, section, latents, watch.on_step)
                     if colours is not None:
                         result = replace(result, latents=match_statistics(result.latents, colours, plan.adain))
-                    folder.save_section(section, result.latents, links[index], seed)
-                made = result.latents.to(model.device)
-                colours = made if colours is None else colours
-                latents = _remember(latents, section, made)
+                    whole = result.latents.float().cpu().numpy()
+                seal = folder.save_section(section, whole, keys[index], seed=seed, after=seal, made=work.session.made)
+            colours = result.latents if colours is None else colours
+            latents = _remember(latents, section, result.latents)
             seconds = time.perf_counter() - clock
             waiting[index] = section_report(
                 section, seed=seed, forwards=result.forwards, reused=reused, seconds=seconds
@@ -236,45 +258,38 @@ def _decode(
 ) -> FinishedSection:
     """The section as it lies on disk and what becomes final with it; `report` is told how long that took."""
     clock = time.perf_counter()
-    latents = work.folder.load_section(section).latents
-    with _memory_for(work, section):
-        frames = decoder.push(latents.to(work.model.device))
-    report["seconds"]["decoding"] = round(time.perf_counter() - clock, 3)
-    return FinishedSection(plan=section, latents=latents, frames=frames, first_frame=first_frame, report=report)
-
-
-def _memory_for(work: Work, section: SectionPlan) -> AbstractContextManager[None]:
+    latents = _to(work.model, work.session.folder.load_section(section).latents)
     where = f"scene {section.scene}, section {section.index}"
-    return enough_memory(where, work.model, section.history, work.plan.size)
+    cure = "the latents are kept. Try --dtype float32, or another copy of the VAE"
+    try:
+        with _turn(work, section):
+            frames = decoder.push(latents)
+    except NonFinitePixels as error:
+        raise RenderError(f"{where}: the frames that the VAE makes hold NaN or infinity; {cure}") from error
+    if frames.size and frames.min() == frames.max() and latents.min() != latents.max():
+        raise RenderError(f"{where}: all frames that the VAE makes are of one value, and the latents are not; {cure}")
+    report["seconds"]["decoding"] = round(time.perf_counter() - clock, 3)
+    return FinishedSection(plan=section, latents=latents.cpu(), frames=frames, first_frame=first_frame, report=report)
 
 
-def start_images(story: Storyboard, plan: RenderPlan) -> dict[str, Image.Image]:
-    """The start images of all shots by their path in the storyboard, each of the film's size."""
-    images = {}
-    for path in dict.fromkeys(shot.image for shot in plan.shots):
-        assert path is not None, "the planner refuses shots without a start image"
-        try:
-            images[path] = fit_image(read_image(story.resolve(path)), plan.size)
-        except (OSError, ImageError) as error:
-            raise RenderError(f"{story.resolve(path)}: {error}") from error
-    return images
-
-
-def make_links(work: Work) -> dict[int, Link]:
-    """What determines each section, by its index, in rendering order; known before anything is rendered."""
-    links = {}
-    for shot in work.plan.shots:
-        start = work.starts[shot.index]
-        before = digest(start.latent, start.tokens)
-        for index in shot.sections:
-            link = Link(before=before, facts=section_facts(work.plan.sections[index], work.plan, work.model))
-            links[index], before = link, link.hash
-    return links
+@contextmanager
+def _turn(work: Work, section: SectionPlan) -> Iterator[None]:
+    """The model as this render needs it: others, in other threads or between two sections, may use it too."""
+    model, where = work.model, f"scene {section.scene}, section {section.index}"
+    with model.lock, enough_memory(where, model, section.history, work.plan.size):
+        model.preset = work.preset
+        model.place()
+        yield
 
 
 def _sample(work: Work, section: SectionPlan, latents: dict[int, Tensor], on_step: Step) -> tuple[SectionResult, int]:
     """The section, and the seed that its noise was drawn with."""
     plan, model, start = work.plan, work.model, work.starts[section.shot]
+
+    def stepped(step: int) -> None:
+        work.session.folder.check_there()
+        on_step(section, step)
+
     for attempt in range(RETRIES + 1):
         seed = section.seed if attempt == 0 else retry_seed(section.seed, attempt)
         try:
@@ -288,11 +303,11 @@ def _sample(work: Work, section: SectionPlan, latents: dict[int, Tensor], on_ste
                 text=work.texts[section.prompt],
                 negative=work.texts[section.negative_prompt],
                 history=gather_history(section.history, latents, start.latent),
-                on_step=lambda step: on_step(section, step),
+                on_step=stepped,
             )
             return result, seed
         except NonFiniteLatents as error:
-            if work.options.on_nan != "retry" or attempt == RETRIES:
+            if work.session.options.on_nan != "retry" or attempt == RETRIES:
                 tried = f" {attempt + 1} seeds were tried." if attempt else ""
                 raise RenderError(
                     f"scene {section.scene}, section {section.index}, step {error.step}: the latents hold NaN or "

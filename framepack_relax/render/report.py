@@ -13,7 +13,7 @@ from ..models.video_model import VideoModel
 from ..plan.renderplan import RenderPlan, SectionPlan
 from ..relax.guidance import Branch
 from ..video.motion import MotionMeter
-from .folder import made_with, versions
+from .mark import FACTS_TAG
 
 
 def caption(plan: RenderPlan, index: int) -> str:
@@ -22,15 +22,15 @@ def caption(plan: RenderPlan, index: int) -> str:
     return f"{section.scene}: {section.prompt} [{section.relaxation.in_words()}]"
 
 
-def film_tags(plan: RenderPlan, model: VideoModel, seeds: Mapping[int, int]) -> dict[str, str]:
+def film_tags(plan: RenderPlan, made: Mapping[str, Any], seeds: Mapping[int, int]) -> dict[str, str]:
     """What the mp4 says of itself, besides the storyboard that it carries: what made it, seeds by section, scenes."""
     prompts = {section.scene: section.prompt for section in plan.sections}
     scenes = [
         {"id": s.scene, "prompt": prompts[s.scene], "frames": s.frames, "follows": s.shot == before}
         for s, before in zip(plan.scenes, [None, *(scene.shot for scene in plan.scenes)], strict=False)
     ]
-    facts = {"model": model.source.name, **made_with(model), "seeds": seeds, "scenes": scenes}
-    return {"title": plan.title, "comment": f"framepack-relax {__version__}", "framepack_relax": json.dumps(facts)}
+    facts = {**made, "seeds": seeds, "scenes": scenes}
+    return {"title": plan.title, "comment": f"framepack-relax {__version__}", FACTS_TAG: json.dumps(facts)}
 
 
 def section_report(
@@ -50,7 +50,12 @@ def section_report(
 
 
 def film_report(
-    plan: RenderPlan, model: VideoModel, sections: list[dict[str, Any]], meters: list[MotionMeter], seconds: float
+    plan: RenderPlan,
+    made: Mapping[str, Any],
+    model: VideoModel,
+    sections: list[dict[str, Any]],
+    meters: list[MotionMeter],
+    seconds: float,
 ) -> dict[str, Any]:
     """report.json: settings, forwards, seconds and motion of every section in film order, and totals."""
     motion = [asdict(figures) for meter in meters for figures in meter.figures()]
@@ -58,7 +63,8 @@ def film_report(
     peak = torch.cuda.max_memory_allocated(model.device) if model.device.type == "cuda" else _peak_rss()
     kinds = get_args(Branch)
     return {
-        "model": {"name": plan.model, "weights": model.weights, "dtype": str(model.dtype)},
+        "film": made["film"],
+        "model": {"name": plan.model, "weights": made["weights"], "dtype": made["dtype"]},
         "device": str(model.device),
         "memory": model.preset,
         "sections": [{**section, **figures} for section, figures in zip(ordered, motion, strict=True)],
@@ -72,7 +78,7 @@ def film_report(
             "peak_bytes": peak,
         },
         "warnings": list(plan.warnings),
-        "versions": {**versions(), "python": platform.python_version()},
+        "versions": {**made["versions"], "python": platform.python_version()},
     }
 
 

@@ -1,31 +1,27 @@
-"""Who is at work in a run folder, one render at a time, and how far it has come; no torch, no weights."""
+"""How far a render has come, and whether its film is there; no torch, no weights."""
 
 import json
-import os
-import socket
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-
-from filelock import FileLock, Timeout
+from typing import Any
 
 from ..errors import RenderError
+from ..files import read_file
+from ..storyboard.messages import printable
+from .films import ODD, is_whole
+from .lock import holder
+from .mark import FILM, PLAN, REPORT, SECTION_FILE, read_mark, unreadable
+from .stored import read_tags
 
-LOCK, OWNER, STORY, PLAN = ".lock", ".owner.json", "story.yaml", "plan.json"
-WANTED = "shots/wanted.json"  # the hash that each section's file must bear, by the section's index
-SECTION_FILE = "shots/{:02d}/{:03d}.safetensors"  # of a shot, and a place in it
-LOOKING = 1.0  # seconds
-NOT_THERE = "it is not there yet"  # why a section is rendered that never was
+PICTURES = ("contact.png", "curves.png")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Status:
     """`scenes` are (scene, sections on disk, sections in all); `at_work` says who renders here now.
 
-    A section counts that is what plan.json asks for; a film is there if it is newer than all of them.
+    A section counts that is what the newest plan asks for; a film is there if it is the plan's and whole.
     """
 
     title: str
@@ -51,95 +47,56 @@ class Status:
 
 def read_status(folder: Path) -> Status:
     """Raises RenderError if `folder` is not the folder of a render."""
+    mark = read_mark(folder)
+    if mark is None:
+        raise RenderError(f"{folder}: is not the folder of a render (no mark of one in it); give the --out of one")
     try:
-        plan = json.loads((folder / PLAN).read_text(encoding="utf8"))
+        plan = json.loads(read_file(folder / PLAN))
         files = {
             index: folder / SECTION_FILE.format(shot["index"], place)
             for shot in plan["shots"]
             for place, index in enumerate(sorted(shot["sections"]))
         }
-        wanted = json.loads((folder / WANTED).read_text(encoding="utf8")) if (folder / WANTED).exists() else {}
-        done = {i for i, file in files.items() if (bears := _hash_of(file)) and bears == wanted.get(str(i))}
+        tags = {index: read_tags(file) for index, file in files.items()}
+        done: set[int] = set()
+        for shot in plan["shots"]:
+            after = ""
+            for index in shot["sections"]:  # in rendering order, up to the first that is to be rendered
+                wanted = {"key": mark.sections.get(str(index)), "after": after}
+                if not wanted.items() <= tags[index].items():
+                    break
+                done.add(index)
+                after = tags[index]["seal"]
         scenes = tuple(
-            (scene["scene"], sum(i in done for i in scene["sections"]), len(scene["sections"]))
+            (printable(str(scene["scene"])), sum(i in done for i in scene["sections"]), len(scene["sections"]))
             for scene in plan["scenes"]
         )
-        title = str(plan["title"])
+        title = str(plan["title"]) and printable(str(plan["title"]))
         times = sorted(files[index].stat().st_mtime for index in done)
-    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
-        raise RenderError(
-            f"{folder}: is not the folder of a render (no plan.json that can be read); give the --out of one"
-        ) from error
+    except FileNotFoundError as error:
+        raise RenderError(f"{folder}: the render has only just begun, or lost its {PLAN}; render again") from error
+    except OSError as error:
+        raise unreadable(folder / PLAN, error) from error
+    except ODD as error:
+        raise RenderError(f"{folder / PLAN}: is damaged; render again, which writes it anew") from error
     gaps = sorted(after - before for before, after in pairwise(times))
-    film = folder / "video.mp4"
-    whole = len(done) == len(files) and film.exists() and film.stat().st_mtime >= max(times, default=0)
+    film = folder / FILM
     return Status(
         title=title,
         scenes=scenes,
-        film=film if whole else None,
+        film=film if len(done) == len(files) and is_whole(film, mark.film) else None,
         at_work=holder(folder),
         seconds_per_section=gaps[len(gaps) // 2] if gaps else None,
         newest=times[-1] if times else None,
     )
 
 
-def _hash_of(file: Path) -> str | None:
-    """What a section's file says it is, if it is as long as it says (safetensors: length, JSON header, data)."""
+def finished_report(folder: Path, key: str) -> dict[str, Any] | None:
+    """The report of a film with this key that is whole, with its pictures; all of its sections are called reused."""
     try:
-        with file.open("rb") as stream:
-            length = int.from_bytes(stream.read(8), "little")
-            header = json.loads(stream.read(min(length, 1 << 20)))
-        end = 8 + length + max(row["data_offsets"][1] for name, row in header.items() if name != "__metadata__")
-        return str(header["__metadata__"]["hash"]) if file.stat().st_size == end else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
+        report: dict[str, Any] = json.loads(read_file(folder / REPORT))
+        there = report["film"] == key and all((folder / name).is_file() for name in (PLAN, *PICTURES))
+        report["sections"] = [{**section, "reused": True} for section in report["sections"]]
+    except (OSError, *ODD):
         return None
-
-
-@contextmanager
-def hold(folder: Path) -> Iterator[None]:
-    """Raises RenderError that names the owner if another process holds the folder.
-
-    The lock goes with the process that holds it, however it ends.
-    """
-    lock = FileLock(folder / LOCK)
-    try:
-        lock.acquire(timeout=LOOKING)  # somebody may look whether it is held
-    except Timeout:
-        raise RenderError(
-            f"{folder}: another render is at work in this folder ({_owner(folder)}); wait for it, stop it, or choose "
-            "another --out"
-        ) from None
-    except OSError as error:
-        raise RenderError(f"{folder}: cannot be locked ({error.strerror}); choose another --out") from error
-    who = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.time()}
-    try:
-        try:
-            (folder / OWNER).write_text(json.dumps(who), encoding="utf8")
-        except OSError as error:
-            raise RenderError(
-                f"{folder / OWNER}: cannot be written ({error.strerror}); mend that and run the same command again"
-            ) from error
-        yield
-    finally:
-        (folder / OWNER).unlink(missing_ok=True)
-        lock.release()
-
-
-def holder(folder: Path) -> str | None:
-    """Who renders in the folder now, in words; None if nobody does."""
-    if not (folder / LOCK).exists():
-        return None
-    try:
-        with FileLock(folder / LOCK, timeout=0):
-            return None
-    except OSError:
-        return _owner(folder) if (folder / OWNER).exists() else None
-
-
-def _owner(folder: Path) -> str:
-    try:
-        who = json.loads((folder / OWNER).read_text(encoding="utf8"))
-        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(who["since"]))
-        return f"process {who['pid']} on {who['host']}, since {since}"
-    except (OSError, ValueError, KeyError, TypeError):
-        return "which does not say who it is"
+    return report if there and is_whole(folder / FILM, key) else None

@@ -275,6 +275,11 @@ class Storyboard(Part):
         """Strength of the correction of drift, 0..1; 0 is off."""
         return float(self.drift.removeprefix("adain ")) if self.drift else 0.0
 
+    @property
+    def file(self) -> Path | None:
+        """The file that it was read from; None for one from Python."""
+        return self._folder / Path(self._file).name if self._folder and self._file else None
+
     def resolve(self, path: str) -> Path:
         """A path of the board as a path on disk: relative to its file, or to the current folder without one."""
         return (self._folder or Path()) / path

@@ -1,6 +1,6 @@
 """A film on one page: a row of thumbnails per scene under its caption; of very many scenes some, evenly chosen."""
 
-import os
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ..files import write_file
 from .lettering import Lettering
 
 WIDEST, TALLEST = 320, 160  # px of a thumbnail
@@ -64,6 +65,6 @@ def some(rows: Sequence[Row], most: int) -> tuple[list[Row], str]:
 
 def save_png(image: Image.Image, path: Path) -> None:
     """Writes a PNG that appears under its name when it is whole."""
-    part = path.with_name(f"{path.name}.part")
-    image.save(part, format="PNG")
-    os.replace(part, path)
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    write_file(path, buffer.getvalue())

@@ -69,7 +69,13 @@ def soft_append(before: Tensor, after: Tensor, overlap: int) -> Tensor:
     return torch.cat([before[:, :, :-overlap], shared, after[:, :, overlap:]], dim=2).to(before)
 
 
+class NonFinitePixels(ArithmeticError):
+    """A VAE that makes NaN or infinity of latents; as bytes they would be black."""
+
+
 def to_uint8(pixels: Tensor) -> NDArray[np.uint8]:
-    """[1, 3, N, H, W] in -1..1 -> [N, H, W, 3], rounded as diffusers' VideoProcessor does."""
+    """[1, 3, N, H, W] in -1..1 -> [N, H, W, 3], rounded as diffusers' VideoProcessor does. Raises NonFinitePixels."""
+    if not torch.isfinite(pixels).all():
+        raise NonFinitePixels
     unit = (pixels[0].permute(1, 2, 3, 0) * 0.5 + 0.5).clamp(0, 1)
     return (unit.float().cpu().numpy() * 255).round().astype(np.uint8)

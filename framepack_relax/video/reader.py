@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import FilmError
+from .packets import PacketDigest
 from .pyav import av
 
 FORMATS = "mov,matroska,avi,mpegts,mpeg,flv,ogg,gif,h264,hevc"  # FFmpeg's words
@@ -47,6 +48,16 @@ def read_header(path: Path) -> Header:
     """Raises FilmError also where there is no video to be read, or none that can be measured."""
     with _told(path), _opened(path) as container:
         return Header(tags=dict(container.metadata), rate=_rate(_video(container)))
+
+
+def film_digest(path: Path) -> tuple[str, dict[str, str]]:
+    """A digest of the film's packets, by what of it can be read, and its tags. Raises FilmError."""
+    made = PacketDigest()
+    with _told(path), _opened(path) as container:
+        for packet in container.demux(_video(container)):
+            if packet.size:
+                made.add(bytes(packet))
+        return made.digest, dict(container.metadata)
 
 
 def read_frames(path: Path) -> Iterator[NDArray[np.uint8]]:

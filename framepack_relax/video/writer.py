@@ -16,7 +16,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ..files import settle
+from .packets import PacketDigest
 from .pyav import av
+from .reader import film_digest
 
 BEST_CRF = 1  # 0 is lossless, in a profile (High 4:4:4 Predictive) that browsers and QuickTime do not play
 THREADS = 1  # more would slice frames by the machine's core count and change the bits
@@ -50,6 +53,7 @@ class Mp4Writer:
         self.growing = path.with_name(f"{path.stem}.part-again{path.suffix}") if self.part.exists() else self.part
         self.fps, self.size, self.crf = fps, size, crf
         self.frames = 0
+        self.packets = PacketDigest()
         # a fragment for every frame, on disk as soon as the next frame comes
         options = {"movflags": "use_metadata_tags+empty_moov+default_base_moof+frag_every_frame", "flush_packets": "1"}
         self.container: av.container.OutputContainer = av.open(str(self.growing), "w", format="mp4", options=options)
@@ -75,6 +79,7 @@ class Mp4Writer:
         """Appends frames; the first of them becomes a key frame."""
         for packet in self._encode(frames):
             assert packet.pts is not None
+            self.packets.add_raw(bytes(packet))
             packet.pts = packet.dts = packet.pts + self.frames
             packet.time_base = Fraction(1, self.fps)
             packet.stream = self.stream
@@ -106,7 +111,7 @@ class Mp4Writer:
         """Closes the part; unless there was an exception it becomes the film."""
         if kind is None:
             self.container.close()
-            _with_index_in_front(self.growing, self.path, self.metadata)
+            _with_index_in_front(self.growing, self.path, self.metadata, self.packets.digest)
             for file in {self.growing, self.part}:
                 file.unlink(missing_ok=True)
         else:
@@ -114,8 +119,11 @@ class Mp4Writer:
                 self.container.close()
 
 
-def _with_index_in_front(part: Path, path: Path, metadata: Mapping[str, str]) -> None:
-    """Copies the packets of a fragmented mp4 into an ordinary one."""
+def _with_index_in_front(part: Path, path: Path, metadata: Mapping[str, str], packets: str) -> None:
+    """Copies the packets of a fragmented mp4 into an ordinary one, which must hold those with the digest `packets`.
+
+    A part that was changed under way, a disk that was full on closing: what cannot be read again is no film.
+    """
     whole = path.with_name(f"{path.stem}.whole{path.suffix}")
     options = {"movflags": "use_metadata_tags+faststart"}
     try:
@@ -127,6 +135,9 @@ def _with_index_in_front(part: Path, path: Path, metadata: Mapping[str, str]) ->
                 if packet.size:
                     packet.stream = target
                     new.mux_one(packet)
-        os.replace(whole, path)
+        if film_digest(whole)[0] != packets:
+            raise OSError(None, f"{part.name} does not hold what was written to it; was it changed?", str(part))
+        settle(whole, path)
     finally:
-        whole.unlink(missing_ok=True)
+        with suppress(OSError):
+            whole.unlink(missing_ok=True)

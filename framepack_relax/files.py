@@ -1,0 +1,69 @@
+"""Files that appear whole or not at all, also after a power cut; and reads that never wait for a pipe or a device."""
+
+import errno
+import os
+import stat
+from contextlib import suppress
+from pathlib import Path
+
+LARGEST = 1 << 28  # bytes that are read of a file
+
+
+def read_file(path: Path, first: int = LARGEST + 1) -> bytes:
+    """The contents of a regular file, or its `first` bytes. Raises OSError, also for what is not a regular file."""
+    opened = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    try:
+        if not stat.S_ISREG(os.fstat(opened).st_mode):
+            raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+        stream = open(opened, "rb", closefd=False)
+        data = stream.read(first)
+    finally:
+        os.close(opened)
+    if len(data) > LARGEST:
+        raise OSError(errno.EFBIG, f"it is larger than {LARGEST >> 20} MiB", str(path))
+    return data
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Writes a file that appears whole or not at all; the unfinished one never follows a link. Raises OSError."""
+    part = path.with_name(f"{path.name}.part")
+    with suppress(FileNotFoundError):
+        os.unlink(part)
+    opened = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+    try:
+        with open(opened, "wb") as stream:
+            stream.write(data)
+        settle(part, path)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(part)
+        raise
+
+
+def settle(part: Path, path: Path) -> None:
+    """Gives a finished file its name, for good: bytes and name survive a power cut. Raises OSError."""
+    sync(part)
+    os.replace(part, path)
+    sync(path.parent)
+
+
+def make_folder(path: Path) -> None:
+    """Makes a folder and those above it, for good. Raises OSError."""
+    if not path.is_dir():
+        make_folder(path.parent)
+        path.mkdir(exist_ok=True)
+        sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Waits until a file, or the names in a folder, are on the disk. Raises OSError."""
+    if os.name == "nt" and path.is_dir():
+        return  # Windows opens no folders
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP) or not path.is_dir():  # some network disks sync no folders
+            raise
+    finally:
+        os.close(opened)

@@ -1,0 +1,58 @@
+"""A model by name, which is loaded when something must be rendered; until then no torch, unless for the device."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from ..plan.facts import ModelFacts
+from .catalog import find, model_facts
+
+if TYPE_CHECKING:
+    from .video_model import VideoModel
+
+DTYPES = ("float32", "bfloat16")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loading:
+    """What `load` is to be given. A loaded VideoModel answers to the same names."""
+
+    name: str
+    device: str | None = None
+    dtype: str | None = None
+    memory: Literal["full", "tiled", "offload", "auto"] = "auto"
+
+    @property
+    def facts(self) -> ModelFacts:
+        return model_facts(self.name)
+
+    @property
+    def identity(self) -> str:
+        """The fingerprint of its files. Raises ModelError where they are not on this machine."""
+        return find(self.name).fingerprint()
+
+    @property
+    def precision(self) -> str:
+        """The dtype, as torch calls it."""
+        if self.dtype in DTYPES:
+            return f"torch.{self.dtype}"
+        if self.dtype is None and self.device == "cpu":
+            return "torch.float32"
+        from .loader import pick_device, pick_dtype
+
+        return str(pick_dtype(self.dtype, pick_device(self.device)))
+
+    @property
+    def hardware(self) -> str:
+        """What it runs on."""
+        if self.device == "cpu":
+            return self.device
+        from .identity import hardware
+        from .loader import pick_device
+
+        return hardware(pick_device(self.device))
+
+    def load(self) -> "VideoModel":
+        from .loader import load
+
+        given: dict[str, Any] = {"device": self.device, "dtype": self.dtype, "memory": self.memory}
+        return load(self.name, **given)

@@ -1,0 +1,31 @@
+"""What an mp4 in a run folder is: the film that its plan asks for, whole; or one that no render wrote."""
+
+import json
+from pathlib import Path
+
+from ..errors import FilmError
+from .mark import FACTS_TAG
+
+ODD = (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError)  # JSON of other types
+
+
+def is_whole(film: Path, key: str) -> bool:
+    """Whether a film is the one with this key, to the last packet."""
+    from ..video.reader import film_digest  # needs PyAV
+
+    try:
+        digest, tags = film_digest(film)
+        facts = json.loads(tags[FACTS_TAG])
+        return bool(facts["film"] == key != "" and facts["packets"] == digest)
+    except (FilmError, *ODD):
+        return False
+
+
+def is_foreign(film: Path) -> bool:
+    """Whether it plays and does not say that a render wrote it: one that its maker has worked on, say."""
+    from ..video.reader import read_metadata  # needs PyAV
+
+    try:
+        return not any(name.startswith(FACTS_TAG) for name in read_metadata(film))
+    except FilmError:
+        return False

@@ -1,0 +1,119 @@
+"""What a section is made from, as a key that is known without torch and before anything is rendered.
+
+A key hashes what goes in: the weights, their dtype, the start image's pixels, the plan's row, and the key of the
+section rendered before it. What an encoder gives of these, the device and the packages' versions are *provenance*: it
+stands beside the latents, a difference is told, and undoes nothing unless that is asked for.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from hashlib import blake2b
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from .._version import __version__
+from ..plan.renderplan import RenderPlan, SectionPlan, ShotPlan
+from ..relax.guidance import branches
+from ..storyboard import Storyboard
+from ..storyboard.messages import printable
+
+SAMPLER_VERSION = 2  # part of every section's key; raised when the same plan would give other latents
+NAMES = ("index", "shot", "frames", "scene", "intensity")  # of a plan's row that do not reach the latents
+
+
+@dataclass(frozen=True, kw_only=True)
+class SectionKey:
+    """`inputs` of a section besides its past, which the key of the section rendered before it stands for."""
+
+    parent: str
+    inputs: Mapping[str, Any]
+
+    @property
+    def key(self) -> str:
+        return hash_of([self.parent, self.inputs])
+
+
+def section_keys(plan: RenderPlan, pictures: Mapping[str, str], weights: str, dtype: str) -> dict[int, SectionKey]:
+    """The key of each section by its index, in rendering order; `pictures` are digests of start images by path."""
+    common = {"sampler": [plan.sampler, SAMPLER_VERSION], "order": plan.order, "adain": plan.adain}
+    keys = {}
+    for shot in plan.shots:
+        parent, start = "", start_inputs(shot, plan, pictures, weights, dtype)
+        for index in shot.sections:
+            key = SectionKey(parent=parent, inputs=_plain({**_row(plan.sections[index]), **common, **start}))
+            keys[index], parent = key, key.key
+    return keys
+
+
+def start_inputs(
+    shot: ShotPlan, plan: RenderPlan, pictures: Mapping[str, str], weights: str, dtype: str
+) -> dict[str, Any]:
+    """What a shot's start latent is made from, and so its sections too."""
+    picture = pictures[shot.image or ""]
+    return {"image": picture, "start_seed": shot.seed, "size": plan.size, "weights": weights, "dtype": dtype}
+
+
+def film_key(plan: RenderPlan, story: Storyboard, keys: Mapping[int, SectionKey]) -> str:
+    """What an mp4 is made from."""
+    scenes = [(scene.scene, scene.frames) for scene in plan.scenes]
+    sections = [key.key for _, key in sorted(keys.items())]
+    return hash_of([sections, scenes, plan.title, plan.fps, plan.decode, story.crf])
+
+
+def picture_digest(image: Image.Image) -> str:
+    """A hash of the pixels of a start image, as it is given to the model."""
+    return blake2b(np.asarray(image).tobytes(), digest_size=16).hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Of the packages that have a part in the bits."""
+    return {"framepack-relax": __version__, **{name: version(name) for name in ("torch", "diffusers", "transformers")}}
+
+
+def hash_of(value: Any) -> str:
+    """blake2b of a JSON value."""
+    return blake2b(json.dumps(value, sort_keys=True).encode("utf8"), digest_size=16).hexdigest()
+
+
+def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """What of the inputs or the provenance changed, in words that may be shown; empty if nothing did."""
+    return ", ".join(_differences(old, new))
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterable[str]:
+    for name in sorted(set(old) | set(new)):
+        before, after = old.get(name), new.get(name)
+        if before == after:
+            continue
+        if name == "image":
+            yield "the start image changed"
+        elif name == "versions" and isinstance(before, dict) and isinstance(after, dict):
+            yield from (f"{k} {printable(str(before.get(k)))} -> {v}" for k, v in after.items() if before.get(k) != v)
+        elif all(isinstance(value, (str, int, float, bool)) and len(str(value)) < 60 for value in (before, after)):
+            yield f"{printable(name)}: {printable(str(before))} -> {printable(str(after))}"
+        else:
+            yield f"{printable(name)} changed"
+
+
+def _row(section: SectionPlan) -> dict[str, Any]:
+    """The plan's row, without a negative prompt that no pass reads."""
+    row = {name: value for name, value in section.to_json().items() if name not in NAMES}
+    low = [section.relaxation.low_passed(sigma) for sigma in section.sigmas]
+    passes = {b for step, soft in enumerate(low) for b in branches(section.scales.step(step), low_passed=soft)}
+    if not passes & {"uncond", "sharp"}:
+        del row["negative_prompt"]
+    return {**row, "place": section.place, "history": asdict(section.history)}
+
+
+def _plain(value: Any) -> Any:
+    """As JSON holds it. Numbers keep nine digits, for another C library may differ in the last of its seventeen; what
+    is None is left out, so that a setting that is new, and not used, undoes no film."""
+    if isinstance(value, Mapping):
+        return {name: _plain(item) for name, item in value.items() if item is not None}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return float(f"{value:.9g}") if isinstance(value, float) else value

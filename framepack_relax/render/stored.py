@@ -1,0 +1,88 @@
+"""The files in which latents lie: safetensors, under the key of what they were made from, sealed to the last bit."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from ..files import read_file
+
+LATENTS = "latents"
+HEADER = 1 << 20  # bytes in which the header of such a file ends
+Latents = NDArray[np.float32]
+DAMAGE = (SafetensorError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stored:
+    """Latents from disk, the key and the inputs that they were made from, by whom (`made`), and with which seed.
+
+    `after` is the seal of the section rendered before, whose very latents were its past.
+    """
+
+    latents: Latents
+    key: str
+    after: str
+    inputs: Mapping[str, Any]
+    made: Mapping[str, Any]
+    seed: int
+    seal: str
+
+
+def pack(
+    latents: Latents, *, key: str, seed: int = 0, after: str = "", inputs: Mapping[str, Any] = {}, made: Mapping = {}
+) -> tuple[bytes, str]:
+    """The bytes of such a file, and its seal."""
+    said = {"inputs": json.dumps(inputs), "made": json.dumps(made)}
+    tags = {"key": key, "after": after, "seed": str(seed), **said}
+    seal = _seal(latents, tags)
+    return save({LATENTS: np.ascontiguousarray(latents)}, metadata={**tags, "seal": seal}), seal
+
+
+def unpack(data: bytes) -> Stored | None:
+    """None if anything of it is damaged, or if it is no such file."""
+    try:
+        latents, tags = load(data)[LATENTS], dict(_header(data)["__metadata__"])
+        seal = tags.pop("seal")
+        if latents.dtype != np.float32 or seal != _seal(latents, tags):
+            return None
+        inputs, made = json.loads(tags["inputs"]), json.loads(tags["made"])
+        seed, key, after = int(tags["seed"]), tags["key"], tags["after"]
+    except DAMAGE:
+        return None
+    return Stored(latents=latents, key=key, after=after, inputs=inputs, made=made, seed=seed, seal=seal)
+
+
+def read_tags(path: Path) -> dict[str, str]:
+    """What a file says of itself, without reading its latents; empty if it is not there or not as long as it says."""
+    try:
+        header = _header(read_file(path, first=HEADER))
+        if path.stat().st_size == header.pop("__end__") + max(row["data_offsets"][1] for row in _tensors(header)):
+            return {name: str(value) for name, value in header["__metadata__"].items()}
+    except (OSError, *DAMAGE):
+        pass
+    return {}
+
+
+def _tensors(header: Mapping[str, Any]) -> list[Any]:
+    return [row for name, row in header.items() if name != "__metadata__"]
+
+
+def _header(data: bytes) -> dict[str, Any]:
+    """The JSON header, and where it ends (safetensors: its length in 8 bytes, header, data)."""
+    end = 8 + int.from_bytes(data[:8], "little")
+    return {**json.loads(data[8:end]), "__end__": end}
+
+
+def _seal(latents: Latents, tags: Mapping[str, str]) -> str:
+    """A hash over shape, latents and tags, by which damage is seen."""
+    state = blake2b(np.ascontiguousarray(latents).tobytes(), digest_size=16)
+    state.update(json.dumps([latents.shape, tags], sort_keys=True).encode("utf8"))
+    return state.hexdigest()
