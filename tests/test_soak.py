@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from faults import failing, make_film, nan, on_a_disk_of, out_of_memory, same, sections, start
@@ -159,6 +160,26 @@ def test_power_cuts_lose_no_finished_section(place, whole, disk, tmp_path):
         finally:
             subprocess.run(["umount", str(tmp_path / "copied")], check=True)
     print(f"\npower cuts {len(taken)}, with {len(truth)} sections at the end; finished sections lost 0, bits equal")
+
+
+def test_a_disk_that_turns_read_only_is_one_message(place, whole, disk, model):
+    """ext4 does so by itself when it finds an error; the kernel has a switch that makes it find one."""
+    mounted = disk[1]
+    words = ["findmnt", "-no", "SOURCE", str(mounted)]
+    device = Path(subprocess.run(words, capture_output=True, text=True).stdout.strip()).name
+    subprocess.run(["mount", "-o", "remount,errors=remount-ro", str(mounted)], check=True)
+
+    def fail(section, seed):
+        if section.index == 3:
+            Path(f"/sys/fs/ext4/{device}/trigger_fs_error").write_text("1")
+
+    with pytest.raises(
+        fr.RenderError, match=r"cannot be written \(Read-only file system\).*run the same command again"
+    ):
+        fr.render(place / "story.yaml", out=mounted / "o", model=model, on_section=fail)
+    truth = sections(whole / "out")
+    assert all(truth[name] == bits for name, bits in sections(mounted / "o").items()) and sections(mounted / "o")
+    print(f"\ndisk turned read-only: one message, {len(sections(mounted / 'o'))} sections there, bits equal")
 
 
 GROWING = """
