@@ -44,14 +44,14 @@ def make_film(place: Path, tiny: Path, model, scenes: str, steps: int = 2) -> Pa
     return place
 
 
-def command(place: Path) -> list[str]:
-    return [TOOL, "render", str(place / "story.yaml"), "--out", str(place / "out")]
+def command(place: Path, out: Path | None = None) -> list[str]:
+    return [TOOL, "render", str(place / "story.yaml"), "--out", str(out or place / "out")]
 
 
-def start(place: Path) -> subprocess.Popen[str]:
+def start(place: Path, out: Path | None = None) -> subprocess.Popen[str]:
     """The command in a process that takes Ctrl-C, whatever started the tests."""
     return subprocess.Popen(
-        command(place), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        command(place, out), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )  # fmt: skip
 

@@ -457,12 +457,13 @@ def test_files_and_their_names_are_synced_before_the_next_is_begun(place, model,
 
 
 NAMES = (
-    "video.mp4 plan.json report.json story.yaml contact.png curves.png video.part.mp4 plan.json.part .lock .owner.json "
+    "video.mp4 plan.json report.json story.yaml contact.png curves.png plan.json.part .lock .owner.json "
+    "video.part.mp4 video.part-again.mp4 video.whole.mp4 "
     f"{MARK} shots/00/000.safetensors shots/00/start.safetensors"
 ).split()
 
 
-@pytest.mark.parametrize("kind", ["fifo", "link", "loop", "folder"])
+@pytest.mark.parametrize("kind", ["fifo", "link", "dangling", "loop", "folder"])
 def test_what_is_no_file_neither_hangs_a_render_nor_is_followed(place, model, kind):
     for name in NAMES:
         out = shutil.copytree(place / "out", place / f"{kind} {name.replace('/', ' ')}")
@@ -474,7 +475,7 @@ def test_what_is_no_file_neither_hangs_a_render_nor_is_followed(place, model, ki
         elif kind == "folder":
             file.mkdir()
         else:
-            file.symlink_to(place / "precious" if kind == "link" else file)
+            file.symlink_to({"link": place / "precious", "dangling": place / "nowhere", "loop": file}[kind])
         for act in (
             lambda out=out: fr.status(out),
             lambda out=out: fr.render(place / "story.yaml", out=out, model=model, crf=30),
@@ -483,7 +484,7 @@ def test_what_is_no_file_neither_hangs_a_render_nor_is_followed(place, model, ki
                 act()
             except fr.RenderError as error:
                 assert str(out) in str(error)
-        assert (place / "precious").read_text() == "mine", name
+        assert (place / "precious").read_text() == "mine" and not (place / "nowhere").exists(), name
 
 
 def test_nothing_steers_a_terminal(place, model):

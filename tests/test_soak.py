@@ -1,17 +1,20 @@
 """The faults of test_resume.py in numbers, at random moments; run by scripts/soak."""
 
+import os
 import random
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from faults import failing, make_film, nan, on_a_disk_of, out_of_memory, same, sections, start
 from PIL import Image
 
 import framepack_relax as fr
+from framepack_relax.render.status import PICTURES
 from framepack_relax.video.reader import read_frames
 
 pytestmark = pytest.mark.soak
@@ -116,6 +119,67 @@ def test_damage_to_any_file_of_a_folder(place, whole, model):
         fr.render(place / "story.yaml", out=place / "out", model=model)
         assert same(place / "out", whole / "out")
     print("\ndamaged folders 60, bits equal")
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A disk of its own that can be copied while it is written to: (its image, where it is mounted)."""
+    image, mounted = tmp_path / "disk.img", tmp_path / "mounted"
+    mounted.mkdir()
+    with image.open("wb") as file:
+        file.truncate(64 << 20)
+    made = [["mkfs.ext4", "-q", "-F", str(image)], ["mount", "-o", "loop", str(image), str(mounted)]]
+    if os.geteuid() != 0 or any(subprocess.run(words, capture_output=True).returncode for words in made):
+        pytest.skip("mounting a disk needs root and loop devices")
+    yield image, mounted
+    subprocess.run(["umount", str(mounted)], check=True)
+
+
+def test_power_cuts_lose_no_finished_section(place, whole, disk, tmp_path):
+    """A copy of the disk is what a power cut leaves of it; what was finished before the copy must be there, whole."""
+    image, mounted = disk
+    truth, taken = sections(whole / "out"), []
+    process = start(place, mounted / "o")
+    while process.poll() is None or len(taken) < 3 or taken[-1][2]:
+        over = process.poll() is not None
+        done = set(str(f.relative_to(mounted / "o")) for f in mounted.glob("o/shots/*/0*.safetensors"))
+        copy = tmp_path / f"{len(taken)}.img"
+        subprocess.run(["cp", "--sparse=always", str(image), str(copy)], check=True)
+        taken.append((copy, done, not over))
+        time.sleep(1)
+    assert process.communicate() and process.returncode == 0
+    (tmp_path / "copied").mkdir()
+    for copy, done, under_way in taken:
+        subprocess.run(["fsck.ext4", "-fy", str(copy)], capture_output=True)
+        subprocess.run(["mount", "-o", "loop", str(copy), str(tmp_path / "copied")], check=True)
+        try:
+            there = sections(tmp_path / "copied/o")
+            assert done <= set(there) and all(truth[name] == bits for name, bits in there.items())
+            assert under_way or (fr.status(tmp_path / "copied/o").film and same(tmp_path / "copied/o", whole / "out"))
+            assert under_way or all((tmp_path / f"copied/o/{name}").stat().st_size for name in PICTURES)
+        finally:
+            subprocess.run(["umount", str(tmp_path / "copied")], check=True)
+    print(f"\npower cuts {len(taken)}, with {len(truth)} sections at the end; finished sections lost 0, bits equal")
+
+
+def test_a_disk_that_turns_read_only_is_one_message(place, whole, disk, model):
+    """ext4 does so by itself when it finds an error; the kernel has a switch that makes it find one."""
+    mounted = disk[1]
+    words = ["findmnt", "-no", "SOURCE", str(mounted)]
+    device = Path(subprocess.run(words, capture_output=True, text=True).stdout.strip()).name
+    subprocess.run(["mount", "-o", "remount,errors=remount-ro", str(mounted)], check=True)
+
+    def fail(section, seed):
+        if section.index == 3:
+            Path(f"/sys/fs/ext4/{device}/trigger_fs_error").write_text("1")
+
+    with pytest.raises(
+        fr.RenderError, match=r"cannot be written \(Read-only file system\).*run the same command again"
+    ):
+        fr.render(place / "story.yaml", out=mounted / "o", model=model, on_section=fail)
+    truth = sections(whole / "out")
+    assert all(truth[name] == bits for name, bits in sections(mounted / "o").items()) and sections(mounted / "o")
+    print(f"\ndisk turned read-only: one message, {len(sections(mounted / 'o'))} sections there, bits equal")
 
 
 GROWING = """

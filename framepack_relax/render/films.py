@@ -4,20 +4,24 @@ import json
 from pathlib import Path
 
 from ..errors import FilmError
-from .mark import FACTS_TAG
+from .mark import FACTS_TAG, unreadable
 
 ODD = (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError)  # JSON of other types
 
 
 def is_whole(film: Path, key: str) -> bool:
-    """Whether a film is the one with this key, to the last packet."""
+    """Whether a film is the one with this key, to the last packet. Raises RenderError for an error of the disk."""
     from ..video.reader import film_digest  # needs PyAV
 
     try:
         digest, tags = film_digest(film)
         facts = json.loads(tags[FACTS_TAG])
         return bool(facts["film"] == key != "" and facts["packets"] == digest)
-    except (FilmError, *ODD):
+    except FilmError as error:
+        if isinstance(error.__cause__, OSError) and not isinstance(error.__cause__, FileNotFoundError):
+            raise unreadable(film, error.__cause__) from error
+        return False
+    except ODD:
         return False
 
 

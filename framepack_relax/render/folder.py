@@ -54,7 +54,7 @@ class RunFolder:
             make_folder(self.path)
         with hold(self.path):
             self.mark = settle_owner(self.path, self.mark, known)
-            self.place = _inode(self.path)
+            self.place = self._inode()
             yield self
 
     def verdicts(
@@ -159,11 +159,20 @@ class RunFolder:
 
     def check_there(self) -> None:
         """Raises RenderError if the folder is no longer the one that is held."""
-        if _inode(self.path) != self.place:
+        if self._inode() != self.place:
             raise RenderError(
                 f"{self.path}: was moved or removed during the render; what is finished lies where the folder is now: "
                 "give that as --out, or move it back, and run the same command again"
             )
+
+    def _inode(self) -> tuple[int, int] | None:
+        try:
+            about = os.stat(self.path)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise unreadable(self.path, error) from error
+        return about.st_dev, about.st_ino
 
     def _share(self, section: SectionPlan, key: SectionKey) -> None:
         """A section that the store has and the folder has not, and the reverse, gets a second name.
@@ -176,14 +185,6 @@ class RunFolder:
                 with suppress(OSError):
                     here.parent.mkdir(parents=True, exist_ok=True)
                     os.link(there, here)
-
-
-def _inode(path: Path) -> tuple[int, int] | None:
-    try:
-        about = os.stat(path)
-    except OSError:
-        return None
-    return about.st_dev, about.st_ino
 
 
 @contextmanager

@@ -43,6 +43,7 @@ from .session import USUAL, AnyModel, Options, Session, made_with, opened, settl
 from .status import PICTURES, finished_report
 
 RETRIES = 3
+PARTS = ("video.part.mp4", "video.part-again.mp4", "video.whole.mp4")  # of the film, while it is written
 Step = Callable[[SectionPlan, int], None]
 Decoder = StreamDecoder | BlendDecoder
 
@@ -123,7 +124,7 @@ def render(
     begun = time.perf_counter()
     session = settle(story, Path(out), model or Loading(name=story.model), options)
     plan, folder, film = session.plan, session.folder, session.folder.path / FILM
-    with opened(session, (FILM, REPORT, *PICTURES)) as verdicts:
+    with opened(session, (FILM, REPORT, *PICTURES, *PARTS)) as verdicts:
         watch.on_verdicts(verdicts)
         if (report := finished_report(folder.path, session.film)) and all(why is None for _, why, _ in verdicts):
             return RenderedFilm(path=film, folder=folder.path, plan=plan, report=report)
@@ -172,8 +173,6 @@ def stream(
 def _prepare(session: Session, verdicts: list[Verdict]) -> Work:
     """Writes plan and storyboard, loads the model, and encodes what the sections need that must be rendered."""
     plan, folder, model = session.plan, session.folder, session.model.load()
-    if model.identity != session.weights:
-        raise RenderError(f"{plan.model}: its weights changed while the render began; run the same command again")
     folder.write(PLAN, json.dumps(plan.to_json(), indent=1).encode("utf8"))
     write_story(session, model.facts)
     why = {section.index: why for section, why, _ in verdicts}
@@ -189,6 +188,9 @@ def _prepare(session: Session, verdicts: list[Verdict]) -> Work:
             texts, unread = model.encode_texts([*prompts, *(section.negative_prompt for section in needed)])
             starts = model.encode_images(images) if images else {}
             model.place()
+        if model.identity != session.weights:
+            fact = "its weights changed while the render began, or were edited and given up by --memory tiled"
+            raise RenderError(f"{plan.model}: {fact}; load it again, or use another --memory")
     latents = {shot: _to(model, latent) for shot, latent in stored.items() if latent is not None}
     for shot in sorted(starts.keys() - latents.keys()):
         latents[shot] = starts[shot].latent

@@ -97,6 +97,8 @@ def finished_report(folder: Path, key: str) -> dict[str, Any] | None:
         report: dict[str, Any] = json.loads(read_file(folder / REPORT))
         there = report["film"] == key and all((folder / name).is_file() for name in (PLAN, *PICTURES))
         report["sections"] = [{**section, "reused": True} for section in report["sections"]]
-    except (OSError, *ODD):
+    except (FileNotFoundError, *ODD):
         return None
+    except OSError as error:
+        raise unreadable(folder / REPORT, error) from error
     return report if there and is_whole(folder / FILM, key) else None
