@@ -2,6 +2,7 @@
 
 python scripts/fuzz.py                  # 100,000 inputs
 python scripts/fuzz.py --inputs 1000
+python scripts/fuzz.py models --inputs 20000    # damaged model folders instead (fuzz_models.py)
 
 Half are mappings of the schema's own words with values of every kind, half are true storyboards with damage.
 """
@@ -11,8 +12,6 @@ import random
 import resource
 import tempfile
 import time
-from collections import Counter
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ import yaml
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from PIL import Image
+from tally import Tally
 
 import framepack_relax as fr
 from framepack_relax.storyboard.schema import Guidance, Relax, Scene, Storyboard
@@ -96,15 +96,6 @@ damages = st.builds(damaged, st.sampled_from(shipped), st.integers(0, 2**64))
 texts = mappings | damages | st.text(max_size=200)
 
 
-@dataclass
-class Tally:
-    """What came of the inputs."""
-
-    ends: Counter[str] = field(default_factory=Counter)
-    slowest: float = 0.0  # seconds of a processor
-    slowest_text: str = ""
-
-
 def check(text: str, folder: Path, tally: Tally) -> None:
     """One input, as the command line takes it; anything but a plan or located errors is raised."""
     file = folder / "story.yaml"
@@ -119,10 +110,7 @@ def check(text: str, folder: Path, tally: Tally) -> None:
         end = "located errors"
     except fr.ModelError:
         end = "no such model"
-    taken = time.process_time() - begun
-    tally.ends[end] += 1
-    if taken > tally.slowest:
-        tally.slowest, tally.slowest_text = taken, text
+    tally.add(end, time.process_time() - begun, text)
 
 
 def make_folder(folder: Path) -> Path:
@@ -151,18 +139,23 @@ def run(inputs: int, start: int = 0) -> Tally:
                 check(text, folder, tally)
 
             one()
-            print(f"{sum(tally.ends.values()):>7} inputs {dict(tally.ends)} slowest {tally.slowest:.2f} s", flush=True)
     return tally
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("kind", nargs="?", choices=("boards", "models"), default="boards")
     parser.add_argument("--inputs", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=0)
     words = parser.parse_args()
-    tally = run(words.inputs, words.seed)
+    if words.kind == "models":
+        import fuzz_models
+
+        tally = fuzz_models.run(words.inputs, words.seed)
+    else:
+        tally = run(words.inputs, words.seed)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"inputs {sum(tally.ends.values())}, tracebacks 0, {dict(tally.ends)}")
+    print(f"inputs {tally.inputs}, tracebacks, hangs and their like {tally.wrong}, {dict(tally.ends)}")
     print(f"slowest {tally.slowest:.2f} s ({len(tally.slowest_text)} characters), peak memory {peak:.0f} MiB in all")
 
 
