@@ -6,6 +6,7 @@ variable FRAMEPACK_RELAX_WEIGHTS, if set, is looked into first: it holds reposit
 
 import json
 import os
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +18,8 @@ from ..errors import ModelError
 from ..plan.facts import SIDECAR, ModelFacts, read_facts, read_profile
 from ..plan.history import Order
 from ..plan.schedule import FlowShift
+from ..storyboard.paths import KINDS, not_a_file
+from .configs import check_configs
 from .fingerprint import fingerprint, model_files
 
 WEIGHTS_VARIABLE = "FRAMEPACK_RELAX_WEIGHTS"
@@ -24,6 +27,11 @@ FIGURES = "figures.json"  # of a model folder: what scripts/measure_puppet.py me
 PUPPET = Path(__file__).parent / "puppet"
 PARTS = "transformer vae text_encoder tokenizer text_encoder_2 tokenizer_2 image_encoder feature_extractor".split()
 HUNYUAN, REDUX = "hunyuanvideo-community/HunyuanVideo", "lllyasviel/flux_redux_bfl"
+READ = (".safetensors", ".json", ".txt", ".model")
+LARGEST = 256 << 20  # bytes, of vocabularies and configs
+OTHERS = {
+    "adapter_config.json": "names another model, which an adapter is for; merge the adapter, and remove this file"
+}
 Wanted = Mapping[str, set[str]]  # patterns of files, by repository
 TENCENT = "Tencent Hunyuan Community licence: not for use in the European Union, the United Kingdom and South Korea"
 
@@ -127,6 +135,7 @@ def find(name: str, *, download: bool = True) -> Source:
     parts = {part: folders[repository] / subfolder for part, (repository, subfolder) in entry.parts.items()}
     for part, folder in parts.items():
         _check_part(part, folder)
+    check_configs(parts)
     return Source(name=name, parts=parts)
 
 
@@ -173,6 +182,10 @@ def _check_part(part: str, folder: Path) -> None:
     """A part without weights, or with weights that are pickles, is refused by name."""
     if not folder.is_dir():
         raise ModelError(f"{folder}: is missing; a model folder in diffusers format has a {part} folder")
+    try:
+        _check_files(folder)
+    except OSError as error:
+        raise ModelError(f"{error.filename or folder}: cannot be read ({error.strerror}); mend that") from error
     if part.startswith(("tokenizer", "feature")):
         return
     if not (folder / "config.json").is_file():
@@ -181,6 +194,22 @@ def _check_part(part: str, folder: Path) -> None:
         pickles = [file.name for file in folder.iterdir() if file.suffix in {".bin", ".pt", ".pth", ".ckpt"}]
         fact = f"only {pickles[0]}, a pickle, which is never loaded" if pickles else "no weights (*.safetensors)"
         raise ModelError(f"{folder}: has {fact}; convert or download the {part} as safetensors")
+
+
+def _check_files(folder: Path) -> None:
+    """Only regular files that can be read. Raises ModelError or OSError."""
+    for file in sorted(folder.iterdir()):
+        kind = not_a_file(file)
+        if kind == KINDS[stat.S_IFDIR] and file.suffix not in READ:
+            continue
+        if kind:
+            raise ModelError(f"{file}: is {kind}, where a file is wanted; remove it")
+        if file.name in OTHERS:
+            raise ModelError(f"{file}: {OTHERS[file.name]}")
+        if file.suffix in READ:
+            file.open("rb").close()
+            if file.suffix != ".safetensors" and file.stat().st_size > LARGEST:
+                raise ModelError(f"{file}: is larger than {LARGEST >> 20} MiB; no such file of a model is")
 
 
 def _advice(name: str, wanted: Wanted, reasons: Mapping[str, str]) -> str:

@@ -1,5 +1,8 @@
 """Parts of a model: loaded by the class that the stock pipeline uses, safetensors only; and where their weights lie."""
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -7,11 +10,12 @@ import torch
 import transformers
 from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoFramepackTransformer3DModel
 from diffusers.hooks import apply_group_offloading
-from safetensors import SafetensorError
 from torch import nn
 
-from ..errors import ModelError
+from ..errors import ModelError, RelaxError
+from ..storyboard.messages import printable
 from .catalog import Source
+from .configs import read_config
 from .main_memory import check_room, free_memory, pinned_bytes
 
 # full: everything on the device. tiled: the VAE decodes in tiles, and what it keeps between sections waits in main
@@ -26,41 +30,72 @@ MODULES = {
     "text_encoder_2": transformers.CLIPTextModel,
     "image_encoder": transformers.SiglipVisionModel,
 }
+# weights of the whole network that a text or image encoder is a part of, and buffers of older releases
+OUTSIDE = re.compile(
+    r"^(lm_head|text_projection|visual_projection|logit_scale|logit_bias)\b|\b(position_ids|rotary_emb\.inv_freq)$"
+)
 
 
 def load_part(source: Source, part: str, dtype: torch.dtype) -> Any:
-    """One component; whatever the libraries say against it becomes a ModelError that names the folder.
+    """One component. Raises ModelError, which names the folder, for whatever stands against it.
 
     The transformer's last layer is float32 whatever its `dtype`, as FramePack has it.
     """
     folder = source.parts[part]
-    try:
+    with told_as(f"{folder}: the {part} cannot be loaded", "download it again"):
         if part == "feature_extractor":  # Pillow's: torchvision's resize overshoots
-            return transformers.SiglipImageProcessorPil.from_pretrained(folder, local_files_only=True)
+            return transformers.SiglipImageProcessorPil(**_said(part, folder))
         if part.startswith("tokenizer"):
-            return _tokenizer(folder)
+            return _tokenizer(source, part)
         check_room(folder, part, dtype)
         options = {"use_safetensors": True, "local_files_only": True, "dtype": dtype, "output_loading_info": True}
+        if issubclass(MODULES[part], transformers.PreTrainedModel):
+            config = MODULES[part].config_class(**_said(part, folder))
+            options |= {"config": config, "attn_implementation": "sdpa"}
         module, told = MODULES[part].from_pretrained(folder, **options)
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, ArithmeticError, SafetensorError) as error:
-        reason = str(error).strip().splitlines() or [repr(error)]
-        raise ModelError(f"{folder}: the {part} cannot be loaded: {reason[0]}; download it again") from error
     # the libraries only warn of these and fill them with random numbers
     if wrong := sorted(str(key) for kind in ("missing_keys", "mismatched_keys") for key in told[kind]):
         raise ModelError(
             f"{folder}: {len(wrong)} weights of the {part} are missing or of another shape than its config.json says "
             f"({wrong[0]}); download both again"
         )
+    if left := sorted(key for key in told["unexpected_keys"] if not OUTSIDE.search(key)):
+        fact = f"{len(left)} weights of the {part} have no place in the network that its config.json describes"
+        raise ModelError(f"{folder}: {fact} ({left[0]}); download both again")
     if part == "transformer":
         module.proj_out.float().register_forward_pre_hook(lambda layer, given: (given[0].float(),))
     return module
 
 
-def _tokenizer(folder: Path) -> Any:
+@contextmanager
+def told_as(fact: str, cure: str) -> Iterator[None]:
+    """Whatever the libraries raise against a model's files as a ModelError; Rust's panics are no Exceptions."""
+    try:
+        yield
+    except (RelaxError, torch.OutOfMemoryError, KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:
+        reason = str(error).strip().splitlines() or [repr(error)]
+        raise ModelError(f"{fact}: {printable(reason[0], 200)}; {cure}") from error
+
+
+def _said(part: str, folder: Path) -> dict[str, Any]:
+    """The fields of a part's config that are known, as it says them."""
+    return read_config(part, folder).model_dump(exclude_unset=True, exclude={"quantization_config"})
+
+
+def _tokenizer(source: Source, part: str) -> Any:
     """By its own file where there is one: the fast tokenizer needs no network and no extra package."""
+    folder, encoder = source.parts[part], part.replace("tokenizer", "text_encoder")
     if (folder / "tokenizer.json").is_file():
-        return transformers.PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
-    return transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        made = transformers.PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+    else:
+        made = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    largest, words = max(made.get_vocab().values()), read_config(encoder, source.parts[encoder]).vocab_size
+    if largest >= words:
+        fact = f"knows a token {largest}, and the {encoder} {words} tokens"
+        raise ModelError(f"{folder}: {fact}; these parts are not of one model")
+    return made
 
 
 def put(module: nn.Module, device: torch.device, *, streamed: bool = False) -> None:

@@ -22,7 +22,7 @@ from torch import Tensor
 from ..plan.facts import ModelFacts
 from .catalog import PARTS, Source
 from .identity import checksum, hardware
-from .parts import Preset, load_part, put
+from .parts import Preset, load_part, put, told_as
 
 PROMPT_TOKENS = 256  # of a prompt; encode_prompt's max_sequence_length
 
@@ -210,7 +210,8 @@ class VideoModel:
                 put(part, self.device, streamed=self.preset == "offload" and name != "image_encoder")
         others = {**dict.fromkeys(PARTS), "scheduler": None, "vae": self.vae}
         pipe = HunyuanVideoFramepackPipeline(**{**others, **loaded})
-        with torch.no_grad():
+        names = ", ".join((*parts, "vae"))
+        with torch.no_grad(), told_as(f"{self.source.name}: {names} do not work together", "download them again"):
             yield pipe
         for name in parts:
             setattr(pipe, name, None)

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from ..errors import ModelError, StoryboardError
 from ..relax.profile import Profile
@@ -56,11 +56,18 @@ class Scheduler(Part, extra="ignore"):
     """What a diffusers scheduler config says of the shift; null is absent."""
 
     use_dynamic_shifting: bool | None = None
-    shift: float | None = None
-    base_shift: float | None = None
-    max_shift: float | None = None
-    base_image_seq_len: int | None = None
-    max_image_seq_len: int | None = None
+    shift: Annotated[float, Field(gt=0, le=100)] | None = None
+    base_shift: Annotated[float, Field(ge=-10, le=10)] | None = None
+    max_shift: Annotated[float, Field(ge=-10, le=10)] | None = None
+    base_image_seq_len: Annotated[int, Field(ge=0, le=1 << 24)] | None = None
+    max_image_seq_len: Annotated[int, Field(ge=0, le=1 << 24)] | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> "Scheduler":
+        shift = self.flow_shift()
+        if shift.base_image_seq_len >= shift.max_image_seq_len:
+            raise ValueError("base_image_seq_len must be below max_image_seq_len")
+        return self
 
     def flow_shift(self) -> FlowShift:
         said = {name: value for name, value in self if value is not None}
@@ -78,7 +85,7 @@ def read_facts(folder: Path) -> ModelFacts:
             f'write one, for example {{"order": "forward", "fps": 30, "guidance": {{"embedded": 10.0, "text": 1.0}}, '
             '"embedded_guidance": true}'
         )
-    said = _read_json(WholeSidecar, folder / SIDECAR)
+    said = read_json(WholeSidecar, folder / SIDECAR)
     return ModelFacts(
         name=str(folder),
         order=said.order,
@@ -88,18 +95,18 @@ def read_facts(folder: Path) -> ModelFacts:
         text=said.guidance.text or 1.0,
         embedded_guidance=said.embedded_guidance,
         profile=said.profile,
-        shift=_read_json(Scheduler, folder / "scheduler" / "scheduler_config.json").flow_shift(),
+        shift=read_json(Scheduler, folder / "scheduler" / "scheduler_config.json").flow_shift(),
     )
 
 
 def read_profile(file: Path) -> Profile | None:
     """The calibrated profile that a sidecar holds. Raises ModelError."""
-    return _read_json(Sidecar, file).profile
+    return read_json(Sidecar, file).profile
 
 
-def _read_json(model: type[M], file: Path) -> M:
+def read_json(model: type[M], file: Path) -> M:
     """A file of a model folder. Raises ModelError with every mistake in it."""
-    if not file.is_file():
+    if not file.exists():
         raise ModelError(f"{file}: is missing; the model folder is incomplete")
     try:
         return model.model_validate_json(read_text(file))

@@ -68,10 +68,10 @@ def path_of(loc: Sequence[str | int]) -> str:
     return text
 
 
-def printable(text: str) -> str:
+def printable(text: str, most: int = 60) -> str:
     """A word of an untrusted file on one short line: quoted where it would not show, or would steer a terminal."""
     shown = text if text and text.isprintable() else repr(text)
-    return shown if len(shown) <= 60 else shown[:57] + "..."
+    return shown if len(shown) <= most else shown[: most - 3] + "..."
 
 
 def model_at(model: type[BaseModel], loc: Sequence[str | int]) -> type[BaseModel] | None:

@@ -1,0 +1,242 @@
+"""What the JSON files of a model's parts may say, and whether the parts fit each other; no torch.
+
+Of a text or image encoder's config only these fields reach the libraries: a folder can name no code, no kernel, no
+other file and no repository.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from ..errors import ModelError, Problem
+from ..plan.facts import read_json
+from ..storyboard.schema import Part
+
+Layers = Annotated[int, Field(ge=1, le=512)]
+Width = Annotated[int, Field(ge=1, le=1 << 17)]
+Words = Annotated[int, Field(ge=1, le=1 << 22)]
+Token = Annotated[int, Field(ge=0, le=1 << 22)]
+Level = Annotated[float, Field(ge=-1e3, le=1e3)]
+Small = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0, le=1e12)]
+Activation = Literal["silu", "gelu", "gelu_new", "gelu_pytorch_tanh", "quick_gelu", "relu", "mish", "swish"]
+
+
+def _nothing(value: Any) -> Any:
+    if value is not None:
+        raise ValueError("quantised weights are not read; use the same part in bfloat16, float16 or float32")
+    return value
+
+
+class Config(Part, extra="ignore"):
+    """Base of them all; what a field does not say is the library's default."""
+
+    file: ClassVar[str] = "config.json"
+    quantization_config: Annotated[Any, AfterValidator(_nothing)] = None
+
+    def mistakes(self) -> Iterator[str]:
+        """Of fields that do not go together."""
+        yield from ()
+
+    @model_validator(mode="after")
+    def _check(self) -> "Config":
+        if said := "; ".join(self.mistakes()):
+            raise ValueError(said)
+        return self
+
+
+class TransformerConfig(Config):
+    in_channels: Width = 16
+    out_channels: Width = 16
+    num_attention_heads: Layers = 24
+    attention_head_dim: Width = 128
+    num_layers: Layers = 20
+    num_single_layers: Layers = 40
+    num_refiner_layers: Layers = 2
+    mlp_ratio: Annotated[float, Field(gt=0, le=64)] = 4.0
+    patch_size: Literal[2] = 2
+    patch_size_t: Literal[1] = 1
+    qk_norm: Literal["rms_norm"] = "rms_norm"
+    guidance_embeds: bool = True
+    text_embed_dim: Width = 4096
+    pooled_projection_dim: Width = 768
+    rope_theta: Positive = 256.0
+    rope_axes_dim: tuple[Width, Width, Width] = (16, 56, 56)
+    image_condition_type: None = None
+    has_image_proj: Literal[True]
+    image_proj_dim: Width = 1152
+    has_clean_x_embedder: Literal[True]
+
+    def mistakes(self) -> Iterator[str]:
+        axes = self.rope_axes_dim
+        if sum(axes) != self.attention_head_dim or any(axis % 2 for axis in axes):
+            yield f"rope_axes_dim {list(axes)} must be even and add up to attention_head_dim {self.attention_head_dim}"
+
+
+class VaeConfig(Config):
+    in_channels: Literal[3] = 3
+    out_channels: Literal[3] = 3
+    latent_channels: Width = 16
+    down_block_types: tuple[Literal["HunyuanVideoDownBlock3D"], ...] = ("HunyuanVideoDownBlock3D",) * 4
+    up_block_types: tuple[Literal["HunyuanVideoUpBlock3D"], ...] = ("HunyuanVideoUpBlock3D",) * 4
+    block_out_channels: tuple[Width, Width, Width, Width] = (128, 256, 512, 512)
+    layers_per_block: Layers = 2
+    act_fn: Activation = "silu"
+    norm_num_groups: Width = 32
+    scaling_factor: Annotated[float, Field(ge=1e-3, le=1e3)] = 0.476986
+    spatial_compression_ratio: Literal[8] = 8
+    temporal_compression_ratio: Literal[4] = 4
+    mid_block_add_attention: bool = True
+
+    def mistakes(self) -> Iterator[str]:
+        if any(width % self.norm_num_groups for width in self.block_out_channels):
+            yield f"norm_num_groups {self.norm_num_groups} must divide block_out_channels"
+        if not len(self.down_block_types) == len(self.up_block_types) == 4:
+            yield "down_block_types and up_block_types must name four blocks each"
+
+
+class Encoder(Config):
+    """What Llama, CLIP and Siglip have in common."""
+
+    hidden_size: Width
+    intermediate_size: Width
+    num_hidden_layers: Layers
+    num_attention_heads: Layers
+    hidden_act: Activation
+    attention_dropout: Small = 0.0
+
+    def mistakes(self) -> Iterator[str]:
+        if self.hidden_size % self.num_attention_heads:
+            yield f"num_attention_heads {self.num_attention_heads} must divide hidden_size {self.hidden_size}"
+
+
+class TextConfig(Encoder):
+    vocab_size: Words
+    pad_token_id: Token | None = None
+    bos_token_id: Token | None = None
+    eos_token_id: Token | list[Token] | None = None
+
+    def mistakes(self) -> Iterator[str]:
+        yield from super().mistakes()
+        if self.pad_token_id is not None and self.pad_token_id >= self.vocab_size:
+            yield f"pad_token_id {self.pad_token_id} is none of the {self.vocab_size} tokens of vocab_size"
+
+
+class LlamaFields(TextConfig):
+    vocab_size: Words = 32_000
+    hidden_size: Width = 4096
+    intermediate_size: Width = 11_008
+    num_hidden_layers: Annotated[int, Field(ge=3, le=512)] = 32  # the pipeline reads the third state from the end
+    num_attention_heads: Layers = 32
+    hidden_act: Activation = "silu"
+    num_key_value_heads: Layers | None = None
+    head_dim: Width | None = None
+    max_position_embeddings: Words = 2048
+    rms_norm_eps: Small = 1e-6
+    attention_bias: bool = False
+    mlp_bias: bool = False
+    rope_theta: Positive = 10_000.0
+    rope_scaling: dict[str, Any] | None = None
+    rope_parameters: dict[str, Any] | None = None
+
+    def mistakes(self) -> Iterator[str]:
+        yield from super().mistakes()
+        if self.num_attention_heads % (self.num_key_value_heads or 1):
+            yield f"num_key_value_heads {self.num_key_value_heads} must divide num_attention_heads"
+        if (self.head_dim or self.hidden_size // self.num_attention_heads) % 2:
+            yield "the size of a head must be even"
+
+
+class ClipFields(TextConfig):
+    vocab_size: Words = 49_408
+    hidden_size: Width = 512
+    intermediate_size: Width = 2048
+    num_hidden_layers: Layers = 12
+    num_attention_heads: Layers = 8
+    hidden_act: Activation = "quick_gelu"
+    max_position_embeddings: Annotated[int, Field(ge=77, le=1 << 22)] = 77  # tokens of a prompt
+    layer_norm_eps: Small = 1e-5
+    projection_dim: Width = 512
+
+
+class SiglipFields(Encoder):
+    hidden_size: Width = 768
+    intermediate_size: Width = 3072
+    num_hidden_layers: Layers = 12
+    num_attention_heads: Layers = 12
+    hidden_act: Activation = "gelu_pytorch_tanh"
+    image_size: Annotated[int, Field(ge=1, le=4096)] = 224
+    patch_size: Annotated[int, Field(ge=1, le=4096)] = 16
+    num_channels: Literal[3] = 3
+    layer_norm_eps: Small = 1e-6
+    vision_use_head: bool = True
+
+    def mistakes(self) -> Iterator[str]:
+        yield from super().mistakes()
+        if self.patch_size > self.image_size:
+            yield f"patch_size {self.patch_size} is larger than image_size {self.image_size}"
+
+
+class PictureSize(Part):
+    height: Width
+    width: Width
+
+
+class ProcessorConfig(Config):
+    """How a picture becomes what the image encoder sees."""
+
+    file: ClassVar[str] = "preprocessor_config.json"
+    do_convert_rgb: bool | None = None
+    do_resize: bool = True
+    size: PictureSize = PictureSize(height=224, width=224)
+    resample: Annotated[int, Field(ge=0, le=5)] = 3
+    do_rescale: bool = True
+    rescale_factor: Level = 1 / 255
+    do_normalize: bool = True
+    image_mean: tuple[Level, Level, Level] = (0.5, 0.5, 0.5)
+    image_std: tuple[Positive, Positive, Positive] = (0.5, 0.5, 0.5)
+
+
+KINDS: dict[str, type[Config]] = {
+    "transformer": TransformerConfig,
+    "vae": VaeConfig,
+    "text_encoder": LlamaFields,
+    "text_encoder_2": ClipFields,
+    "image_encoder": SiglipFields,
+    "feature_extractor": ProcessorConfig,
+}
+FIT = (  # numbers that two parts must share
+    ("transformer", "in_channels", "vae", "latent_channels"),
+    ("transformer", "out_channels", "vae", "latent_channels"),
+    ("transformer", "text_embed_dim", "text_encoder", "hidden_size"),
+    ("transformer", "pooled_projection_dim", "text_encoder_2", "hidden_size"),
+    ("transformer", "image_proj_dim", "image_encoder", "hidden_size"),
+    ("feature_extractor", "size", "image_encoder", "image_size"),
+)
+
+
+def read_config(part: str, folder: Path) -> Any:
+    """What a part's JSON file says, checked. Raises ModelError with every mistake in it."""
+    return read_json(KINDS[part], folder / KINDS[part].file)
+
+
+def check_configs(parts: Mapping[str, Path]) -> None:
+    """Raises ModelError with every mistake in a model's configs, or with the numbers that do not fit each other."""
+    configs: dict[str, Config] = {}
+    said: list[str] = []
+    for part in KINDS:
+        try:
+            configs[part] = read_config(part, parts[part])
+        except ModelError as error:
+            said.append(str(error))
+    for part, field, other, same in FIT if not said else ():
+        here, there = getattr(configs[part], field), getattr(configs[other], same)
+        if here != there and here != PictureSize.model_construct(height=there, width=there):
+            place, where = (parts[name] / KINDS[name].file for name in (part, other))
+            shown = f"{here.width}x{here.height}" if isinstance(here, PictureSize) else here
+            fact = f"is {shown}, and {same} in {where} is {there}; these parts are not of one model"
+            said.append(str(Problem(file=str(place), path=field, message=fact)))
+    if said:
+        raise ModelError("\n".join(said))

@@ -1,0 +1,292 @@
+"""A model folder may be wrong in every way: the message names the file and the field, and nothing hangs or is run."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import framepack_relax as fr
+from framepack_relax.errors import ModelError
+from framepack_relax.models.catalog import card, find, find_checkpoint, what_is_missing
+from framepack_relax.models.configs import FIT, KINDS, Config, check_configs, read_config
+from framepack_relax.models.loader import load
+from framepack_relax.models.parts import load_part
+from framepack_relax.plan.facts import read_facts
+
+PUPPET = Path(fr.__file__).parent / "models/puppet"
+
+
+@pytest.fixture
+def copy(tiny, tmp_path):
+    return shutil.copytree(tiny, tmp_path / "copy")
+
+
+def edit(file: Path, **said: object) -> None:
+    file.write_text(json.dumps({**json.loads(file.read_text()), **said}))
+
+
+def fields():
+    for part, kind in KINDS.items():
+        yield from ((part, field) for field in kind.model_fields if field != "quantization_config")
+
+
+NO_VALUE = ("x", "../../etc/passwd", 10**400, -(10**400), [[]], [{}], {"a": float("nan")})
+
+
+@pytest.mark.parametrize(("part", "field"), list(fields()))
+def test_every_field_that_a_network_is_made_of_is_checked_and_named(copy, part, field):
+    file = copy / part / KINDS[part].file
+    whole, refused = file.read_text(), 0
+    for value in NO_VALUE:
+        if isinstance(value, dict) and field in ("rope_parameters", "rope_scaling"):
+            continue  # which the library checks
+        edit(file, **{field: value})
+        with pytest.raises(ModelError, match=rf"^{re.escape(str(file))}: {field}"):
+            read_config(part, copy / part)
+        file.write_text(whole)
+        refused += 1
+    assert refused >= len(NO_VALUE) - 1
+
+
+WRONG = (None, True, 0, 1, -1, 3, 17, 10**9, 10**400, 0.5, 1e999, float("nan"), "", "x", [], [1], {}, {"a": 1})
+
+
+@pytest.mark.parametrize("name", ["transformer/config.json", "vae/config.json", "text_encoder/config.json",
+    "text_encoder_2/config.json", "image_encoder/config.json", "feature_extractor/preprocessor_config.json",
+    "scheduler/scheduler_config.json", "framepack_relax.json"])  # fmt: skip
+def test_any_value_in_any_field_is_read_or_refused_by_file(copy, name):
+    file = copy / name
+    said = json.loads(file.read_text())
+    ends = {True: 0, False: 0}
+    for field in (*said, "quantization_config", "_attn_implementation", "auto_map", "transformers_weights"):
+        for change in [{field: value} for value in WRONG] + [None]:
+            rest = {key: value for key, value in said.items() if key != field}
+            file.write_text(json.dumps(rest if change is None else {**rest, **change}))
+            try:
+                read_facts(copy)
+                find(str(copy))
+                ends[True] += 1
+            except ModelError as error:
+                assert all(str(file) in line for line in str(error).splitlines())
+                ends[False] += 1
+    assert min(ends.values()) > 5
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "said"),
+    [
+        ("transformer/config.json", {"num_layers": 10**9}, "num_layers: is 1000000000; must be between 1 and 512"),
+        ("transformer/config.json", {"has_image_proj": False}, "has_image_proj: is False"),
+        ("transformer/config.json", {"rope_axes_dim": [4, 6, 8]}, "rope_axes_dim [4, 6, 8] must be even and add up"),
+        ("vae/config.json", {"scaling_factor": 0}, "scaling_factor: is 0; must be between 0.001 and 1000"),
+        ("vae/config.json", {"spatial_compression_ratio": 4}, "spatial_compression_ratio: is 4"),
+        ("vae/config.json", {"norm_num_groups": 3}, "norm_num_groups 3 must divide block_out_channels"),
+        ("text_encoder/config.json", {"num_hidden_layers": 1}, "num_hidden_layers: is 1; must be between 3 and 512"),
+        ("text_encoder/config.json", {"num_attention_heads": 3}, "num_attention_heads 3 must divide hidden_size 16"),
+        ("text_encoder/config.json", {"pad_token_id": 40}, "pad_token_id 40 is none of the 40 tokens"),
+        ("text_encoder/config.json", {"quantization_config": {"quant_method": "gptq"}}, "quantised weights are not"),
+        ("vae/config.json", {"quantization_config": {"quant_method": "bitsandbytes"}}, "quantised weights are not"),
+        ("text_encoder_2/config.json", {"max_position_embeddings": 76}, "is 76; must be between 77 and"),
+        ("image_encoder/config.json", {"patch_size": 64}, "patch_size 64 is larger than image_size 32"),
+        ("feature_extractor/preprocessor_config.json", {"size": 32}, "size: is 32; write a mapping of fields"),
+        ("feature_extractor/preprocessor_config.json", {"image_std": [0, 1, 1]}, "image_std[0]: is 0; must be above 0"),
+        ("scheduler/scheduler_config.json", {"base_image_seq_len": 4096}, "must be below max_image_seq_len"),
+        ("scheduler/scheduler_config.json", {"max_image_seq_len": 10**400}, "max_image_seq_len: is 1000"),
+        ("transformer/config.json", {"in_channels": 8}, "in_channels: is 8, and latent_channels in"),
+        ("transformer/config.json", {"text_embed_dim": 32}, "text_embed_dim: is 32, and hidden_size in"),
+        ("image_encoder/config.json", {"image_size": 48}, "size: is 32x32, and image_size in"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_said_before_a_weight_is_read(copy, file, change, said):
+    edit(copy / file, **change)
+    for weights in copy.rglob("*.safetensors"):
+        weights.write_bytes(b"")
+    with pytest.raises(ModelError) as caught:
+        load(str(copy), device="cpu")
+    assert said in str(caught.value) and str(caught.value).startswith(str(copy))
+
+
+def test_all_mistakes_of_all_parts_are_told_at_once(copy):
+    edit(copy / "vae/config.json", layers_per_block=0, latent_channels="4")
+    edit(copy / "image_encoder/config.json", hidden_act="exec")
+    with pytest.raises(ModelError) as caught:
+        find(str(copy))
+    assert len(str(caught.value).splitlines()) == 3
+
+
+def test_every_number_that_parts_share_is_compared(tiny):
+    parts = find(str(tiny)).parts
+    assert len(FIT) == 6
+    for part, field, other, same in FIT:
+        assert field in KINDS[part].model_fields and same in KINDS[other].model_fields
+    check_configs(parts)
+    assert all(isinstance(read_config(part, parts[part]), Config) for part in KINDS)
+
+
+SPECIAL = {
+    "pipe": os.mkfifo,
+    "loop": lambda place: place.symlink_to(place.name),
+    "dangling": lambda place: place.symlink_to("nowhere"),
+    "zeros": lambda place: place.symlink_to("/dev/zero"),
+    "folder": lambda place: place.mkdir(),
+}
+
+
+@pytest.mark.parametrize("name", ["x.json", "config.json", "model.safetensors", "tokenizer.model", "merges.txt"])
+@pytest.mark.parametrize("kind", SPECIAL)
+def test_what_is_no_regular_file_is_never_opened(copy, kind, name):
+    """A pipe would be waited for: the test would not end."""
+    for part in ("transformer", "text_encoder", "tokenizer"):
+        place = copy / part / name
+        before = place.read_bytes() if place.exists() else None
+        place.unlink(missing_ok=True)
+        SPECIAL[kind](place)
+        said = "cannot be read" if kind in ("loop", "dangling") else "is a (pipe|device|folder), where a file is wanted"
+        with pytest.raises(ModelError, match=f"{part}/{name}: {said}"):
+            load(str(copy), device="cpu")
+        assert f"{part}/{name}" in what_is_missing(str(copy))
+        with pytest.raises(ModelError, match=said):
+            find_checkpoint(str(copy / part))
+        place.rmdir() if kind == "folder" else place.unlink()
+        if before is not None:
+            place.write_bytes(before)
+
+
+@pytest.mark.parametrize("kind", SPECIAL)
+@pytest.mark.parametrize("name", ["framepack_relax.json", "scheduler/scheduler_config.json"])
+def test_nor_is_a_sidecar(copy, kind, name):
+    (copy / name).unlink()
+    SPECIAL[kind](copy / name)
+    with pytest.raises(
+        ModelError, match=r"is missing|has no framepack_relax\.json|is a (pipe|device|folder); name a file"
+    ):
+        read_facts(copy)
+    assert isinstance(card(str(copy)), dict)
+
+
+def test_weights_that_a_config_leaves_out_are_refused_and_those_of_other_networks_are_not(copy):
+    source = find(str(copy))
+    edit(copy / "text_encoder/config.json", num_hidden_layers=3)
+    with pytest.raises(ModelError, match=r"text_encoder: 9 weights of the text_encoder have no place in the network"):
+        load_part(source, "text_encoder", torch.float32)
+    edit(copy / "transformer/config.json", guidance_embeds=False)
+    with pytest.raises(ModelError, match=r"transformer: \d+ weights of the transformer have no place"):
+        load_part(source, "transformer", torch.float16)
+    edit(copy / "text_encoder_2/config.json", num_hidden_layers=1)
+    with pytest.raises(ModelError, match="text_encoder_2: 16 weights"):
+        load_part(source, "text_encoder_2", torch.float32)
+    file = copy / "image_encoder/model.safetensors"
+    others = {"logit_scale": torch.zeros(1), "vision_model.embeddings.position_ids": torch.zeros(1, 4).long()}
+    save_file({**load_file(file), **others}, file, metadata={"format": "pt"})
+    load_part(source, "image_encoder", torch.float32)
+
+
+def test_a_config_names_no_kernel_no_code_and_no_other_file(copy):
+    (copy / "evil.safetensors").write_bytes(b"")
+    evil = {"_attn_implementation": "evil/kernel", "attn_implementation": "evil/kernel", "transformers_weights":
+            "../evil.safetensors", "auto_map": {"AutoModel": "evil.Evil"}, "fusion_config": {"evil": 1},
+            "return_dict": False, "output_hidden_states": False}  # fmt: skip
+    for part in ("text_encoder", "text_encoder_2", "image_encoder"):
+        before = load_part(find(str(copy)), part, torch.float32).state_dict()
+        edit(copy / part / "config.json", **evil)
+        made = load_part(find(str(copy)), part, torch.float32)
+        assert made.config._attn_implementation == "sdpa" and made.config.return_dict
+        assert all(torch.equal(value, before[name]) for name, value in made.state_dict().items())
+    (copy / "text_encoder/adapter_config.json").write_text('{"base_model_name_or_path": "evil/base"}')
+    with pytest.raises(ModelError, match=r"adapter_config\.json: names another model"):
+        find(str(copy))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"added_tokens": [{"id": 500, "content": "<far>", "special": True}]}, "tokenizer"),
+        ({"model": {"type": "WordLevel", "vocab": {"<s>": 41}, "unk_token": "<s>"}}, "tokenizer"),
+        ({"model": {"type": "WordLevel", "vocab": {}, "unk_token": "<unk>"}}, "tokenizer"),
+        ({"model": None}, "tokenizer"),
+        ({"post_processor": {"type": "TemplateProcessing", "single": [{"Sequence": {"id": "A", "type_id": 0}}, {
+            "SpecialToken": {"id": "<gone>", "type_id": 0}}], "pair": [], "special_tokens": {}}}, "tokenizer"),
+    ],
+)  # fmt: skip
+def test_a_tokenizer_that_is_broken_or_of_another_model_is_refused(copy, change, said):
+    """Some of them end in a panic of the library, which is no Exception."""
+    edit(copy / "tokenizer/tokenizer.json", **change)
+    loaded = load(str(copy), device="cpu")
+    with pytest.raises(ModelError, match=said) as caught:
+        loaded.encode_texts(["a red figure waves"])
+    assert str(copy) in str(caught.value)
+
+
+def test_the_image_processor_is_the_one_that_its_file_describes(tiny):
+    from transformers import SiglipImageProcessorPil
+
+    for folder in (tiny, PUPPET):
+        made = load_part(find(str(folder)), "feature_extractor", torch.float32)
+        whole = SiglipImageProcessorPil.from_pretrained(folder / "feature_extractor")
+        pixels = torch.randint(0, 256, (3, 40, 56), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+        same = [processor(images=pixels.numpy(), return_tensors="np").pixel_values for processor in (made, whole)]
+        assert (same[0] == same[1]).all() and same[0].shape[-1] == read_config(
+            "image_encoder", folder / "image_encoder"
+        ).image_size
+
+
+def test_encoders_are_the_ones_that_their_files_describe(tiny):
+    from framepack_relax.models.parts import MODULES
+
+    for part in ("text_encoder", "text_encoder_2", "image_encoder"):
+        for folder in (tiny, PUPPET):
+            made = load_part(find(str(folder)), part, torch.float32).config.to_dict()
+            whole = MODULES[part].from_pretrained(folder / part, dtype=torch.float32).config.to_dict()
+            given = {"_name_or_path", "architectures", "transformers_version", "dtype"}
+            assert {key: made[key] for key in made if key not in given} == {
+                key: whole[key] for key in whole if key not in given
+            }
+
+
+OFFLINE = """
+import pathlib, shutil, socket, sys
+def refuse(*words, **named):
+    print("asked", words[:2], flush=True)
+    raise OSError("no network here")
+socket.socket.connect = socket.getaddrinfo = refuse
+from PIL import Image
+from framepack_relax.errors import ModelError
+from framepack_relax.models.loader import load
+whole = pathlib.Path(sys.argv[1])
+for number, missing in enumerate(sys.argv[2:]):
+    folder = pathlib.Path(shutil.copytree(whole, f"{whole}-{number}"))
+    place = folder / missing
+    if missing:
+        shutil.rmtree(place) if place.is_dir() else place.unlink()
+    try:
+        model = load(str(folder), device="cpu")
+        model.encode_texts(["a red figure waves"])
+        model.encode_images({0: (Image.new("RGB", (32, 32), "red"), 7)})
+        print("works", missing)
+    except ModelError as error:
+        print("refused", missing)
+"""
+
+
+def test_the_hub_is_never_asked_about_a_folder(copy):
+    files = ["tokenizer/tokenizer.json", "tokenizer_2/tokenizer.json", "text_encoder/config.json", "text_encoder",
+             "feature_extractor/preprocessor_config.json", "image_encoder/model.safetensors"]  # fmt: skip
+    words = [sys.executable, "-c", OFFLINE, str(copy), "", *files]
+    done = subprocess.run(words, env={**os.environ, "HF_HUB_OFFLINE": "0"}, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["works ", *(f"refused {file}" for file in files)]
+
+
+@pytest.mark.slow
+def test_damaged_folders_of_every_kind_work_or_are_refused(pytestconfig):
+    """See scripts/fuzz_models.py; LOG.md has the counts of a long run."""
+    script = pytestconfig.rootpath / "scripts/fuzz.py"
+    words = [sys.executable, str(script), "models", "--inputs", "60", "--seed", "7"]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert "inputs 60, tracebacks, hangs and their like 0" in done.stdout, done.stdout
