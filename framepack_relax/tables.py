@@ -97,7 +97,7 @@ class Grid:
 
 def _tidy(text: str) -> str:
     """Lines without spaces around them, and single ones between words, so that lengths are what is seen."""
-    return "\n".join(re.sub(" +", " ", line).strip(" ") for line in text.split("\n"))
+    return "\n".join(re.sub("[ \t]+", " ", line).strip(" ") for line in text.split("\n"))
 
 
 def _spaced(text: str) -> str:

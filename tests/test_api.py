@@ -103,6 +103,12 @@ def test_a_home_in_a_path_is_read(model, image, tmp_path, monkeypatch):
     assert fr.status("~/films").done == 1
 
 
+def test_a_models_folder_in_the_home_is_found(tiny, image, monkeypatch):
+    monkeypatch.setenv("HOME", str(tiny.parent))
+    assert fr.plan([scene()], image=image, model=f"~/{tiny.name}").size == (32, 32)
+    assert fr.load(f"~/{tiny.name}", device="cpu").facts.size == (32, 32)
+
+
 def test_other_libraries_are_silent_at_work_and_as_before_afterwards(model, image, tmp_path):
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
 import framepack_relax as fr
-from framepack_relax.storyboard.images import ImageError, cut_away, fit_image, read_image
+from framepack_relax.storyboard.images import MOST_BYTES, ImageError, cut_away, fit_image, read_image
 
 RAMP = np.linspace(0, 1, 64)[None, :].repeat(48, 0)  # dark left, bright right
 
@@ -167,6 +167,13 @@ def test_what_is_no_file_is_told_at_once(tmp_path):
     for name, fact in {"pipe": "is a pipe", "loop": "cannot be read", "zero": "is a device"}.items():
         with pytest.raises(ImageError, match=fact):
             read_image(tmp_path / f"{name}.png")
+
+
+def test_a_file_too_large_to_be_a_picture_is_told(tmp_path):
+    with (tmp_path / "vast.png").open("wb") as file:
+        file.truncate(MOST_BYTES + 1)
+    with pytest.raises(ImageError, match="is larger than 256 MiB"):
+        read_image(tmp_path / "vast.png")
 
 
 def progressive(size, scans):

@@ -72,7 +72,7 @@ def test_a_wide_console_is_used(pytestconfig):
 
 
 @given(
-    st.lists(st.lists(st.text("ab \u6d5c\n", max_size=30), min_size=3, max_size=3), max_size=6), st.integers(20, 120)
+    st.lists(st.lists(st.text("ab \u6d5c\t\n", max_size=30), min_size=3, max_size=3), max_size=6), st.integers(20, 120)
 )
 @example([["", "", " aaaa"]], 20)
 @settings(max_examples=200, deadline=None)
