@@ -96,7 +96,7 @@ def test_a_judge_that_cannot_be_loaded_is_a_note(tmp_path):
     (folder / "preprocessor_config.json").unlink()
     film = write(tmp_path / "f.mp4", moving_square(8))
     rows, notes = fr.evaluate([film], prompt="x", action=str(folder), text="packaged", distance=brightness)
-    assert any(note.startswith(f"{folder}: cannot be loaded (") for note in notes)
+    assert any(note.startswith(f"{folder}: cannot be loaded: ") for note in notes)
     assert "action" not in rows[0] and rows[0]["text"]["checkpoint"].endswith("text") and "lpips" in rows[0]
 
 

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 import framepack_relax as fr
 from framepack_relax.errors import ModelError
+from framepack_relax.evaluate.evaluation import JUDGES, gather
 from framepack_relax.models.catalog import card, find, find_checkpoint, what_is_missing
 from framepack_relax.models.configs import FIT, KINDS, Config, check_configs, read_config
 from framepack_relax.models.loader import load
@@ -82,13 +83,14 @@ def test_any_value_in_any_field_is_read_or_refused_by_file(copy, name):
 @pytest.mark.parametrize(
     ("file", "change", "said"),
     [
-        ("transformer/config.json", {"num_layers": 10**9}, "num_layers: is 1000000000; must be between 1 and 512"),
+        ("transformer/config.json", {"num_layers": 10**9}, "num_layers: is 1000000000; must be between 1 and 256"),
+        ("transformer/config.json", {"num_single_layers": 0}, "num_single_layers: is 0; must be between 1 and 256"),
         ("transformer/config.json", {"has_image_proj": False}, "has_image_proj: is False"),
         ("transformer/config.json", {"rope_axes_dim": [4, 6, 8]}, "rope_axes_dim [4, 6, 8] must be even and add up"),
         ("vae/config.json", {"scaling_factor": 0}, "scaling_factor: is 0; must be between 0.001 and 1000"),
         ("vae/config.json", {"spatial_compression_ratio": 4}, "spatial_compression_ratio: is 4"),
         ("vae/config.json", {"norm_num_groups": 3}, "norm_num_groups 3 must divide block_out_channels"),
-        ("text_encoder/config.json", {"num_hidden_layers": 1}, "num_hidden_layers: is 1; must be between 3 and 512"),
+        ("text_encoder/config.json", {"num_hidden_layers": 1}, "num_hidden_layers: is 1; must be between 3 and 256"),
         ("text_encoder/config.json", {"num_attention_heads": 3}, "num_attention_heads 3 must divide hidden_size 16"),
         ("text_encoder/config.json", {"pad_token_id": 40}, "pad_token_id 40 is none of the 40 tokens"),
         ("text_encoder/config.json", {"quantization_config": {"quant_method": "gptq"}}, "quantised weights are not"),
@@ -281,6 +283,23 @@ def test_the_hub_is_never_asked_about_a_folder(copy):
     words = [sys.executable, "-c", OFFLINE, str(copy), "", *files]
     done = subprocess.run(words, env={**os.environ, "HF_HUB_OFFLINE": "0"}, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == ["works ", *(f"refused {file}" for file in files)]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"num_hidden_layers": 10**9}, "num_hidden_layers: is 1000000000; must be between 1 and 256"),
+        ({"quantization_config": {"quant_method": "gptq"}}, "quantised weights are not read"),
+        ({"hidden_act": 5}, "cannot be loaded"),
+        ({"_attn_implementation": "evil/kernel"}, ""),
+    ],
+)
+def test_a_judge_that_is_wrong_is_said_and_the_others_measure(tmp_path, change, said):
+    folder = shutil.copytree(JUDGES / "action", tmp_path / "action")
+    edit(folder / "config.json", **change)
+    made = gather(action=str(folder), text="packaged", distance=lambda a, b: a.mean())
+    assert made.text is not None and (made.action is None) == bool(said)
+    assert any(said in note and str(folder) in note for note in made.notes) if said else not made.notes
 
 
 @pytest.mark.slow

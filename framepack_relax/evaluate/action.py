@@ -15,6 +15,7 @@ from transformers import VideoMAEForVideoClassification, VideoMAEImageProcessorP
 
 from ..errors import EvaluationError
 from ..models.fingerprint import fingerprint
+from ..models.parts import PLAIN
 from .frames import Clip
 from .windows import window_frames
 
@@ -49,8 +50,9 @@ class ActionJudge:
 
     def __init__(self, folder: Path, *, name: str = "", device: str = "cpu") -> None:
         self.name, self.weights = name or str(folder), fingerprint({"action": folder})
-        self.model = VideoMAEForVideoClassification.from_pretrained(folder, dtype=torch.float32).to(device).eval()
-        self.processor = VideoMAEImageProcessorPil.from_pretrained(folder)
+        made = VideoMAEForVideoClassification.from_pretrained(folder, dtype=torch.float32, **PLAIN)
+        self.model = made.to(device).eval()
+        self.processor = VideoMAEImageProcessorPil.from_pretrained(folder, local_files_only=True)
         names: dict[int, str] = self.model.config.id2label
         self.labels = tuple(names[number] for number in sorted(names))
 

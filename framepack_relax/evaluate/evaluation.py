@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from safetensors import SafetensorError
 
 from ..errors import EvaluationError, ModelError
 from ..models.catalog import find_checkpoint
 from ..models.loader import pick_device
+from ..models.parts import told_as
 from ..plan.grid import SECTION_FRAMES
 from ..video.motion import MotionMeter
 from .action import ActionJudge
@@ -59,12 +59,10 @@ def gather(*, action: str, text: str, device: str | None = None, distance: Dista
 
     def take(name: str, build: Callable[[], T]) -> T | None:
         try:
-            made = build()
+            with told_as(f"{name}: cannot be loaded", "download it again"):
+                made = build()
         except (EvaluationError, ModelError) as error:
             notes.append(str(error))
-        except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-            reason = (str(error).strip().splitlines() or [repr(error)])[0]
-            notes.append(f"{name}: cannot be loaded ({reason}); download it again")
         else:
             notes.extend([f"{name}: {LICENCES[name]}"] if name in LICENCES else [])
             return made

@@ -14,6 +14,7 @@ from torch.nn.functional import normalize
 from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel
 
 from ..models.fingerprint import fingerprint
+from ..models.parts import PLAIN
 from .frames import Clip
 
 BATCH = 32  # frames
@@ -24,9 +25,9 @@ class TextJudge:
 
     def __init__(self, folder: Path, *, name: str = "", device: str = "cpu") -> None:
         self.name, self.weights = name or str(folder), fingerprint({"text": folder})
-        self.model = CLIPModel.from_pretrained(folder, dtype=torch.float32).to(device).eval()
-        self.processor = CLIPImageProcessorPil.from_pretrained(folder)
-        self.tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        self.model = CLIPModel.from_pretrained(folder, dtype=torch.float32, **PLAIN).to(device).eval()
+        self.processor = CLIPImageProcessorPil.from_pretrained(folder, local_files_only=True)
+        self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
     @torch.no_grad()
     def cosines(self, frames: Clip, prompts: Sequence[str]) -> NDArray[np.float32]:

@@ -15,11 +15,11 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
 from ..errors import ModelError
-from ..plan.facts import SIDECAR, ModelFacts, read_facts, read_profile
+from ..plan.facts import SIDECAR, ModelFacts, read_facts, read_json, read_profile
 from ..plan.history import Order
 from ..plan.schedule import FlowShift
 from ..storyboard.paths import KINDS, not_a_file
-from .configs import check_configs
+from .configs import NetworkConfig, check_configs
 from .fingerprint import fingerprint, model_files
 
 WEIGHTS_VARIABLE = "FRAMEPACK_RELAX_WEIGHTS"
@@ -145,6 +145,7 @@ def find_checkpoint(name: str) -> Path:
         raise ModelError(f"{name}: no such folder; name a folder, or a hub id owner/name")
     folder = _folders(name, {name: {"*.json", "*.safetensors", "*.txt"}})[name]
     _check_part("network", folder)
+    read_json(NetworkConfig, folder / NetworkConfig.file)
     return folder
 
 

@@ -14,7 +14,7 @@ from ..errors import ModelError, Problem
 from ..plan.facts import read_json
 from ..storyboard.schema import Part
 
-Layers = Annotated[int, Field(ge=1, le=512)]
+Layers = Annotated[int, Field(ge=1, le=256)]  # and heads; FramePack has 40
 Width = Annotated[int, Field(ge=1, le=1 << 17)]
 Words = Annotated[int, Field(ge=1, le=1 << 22)]
 Token = Annotated[int, Field(ge=0, le=1 << 22)]
@@ -128,7 +128,7 @@ class LlamaFields(TextConfig):
     vocab_size: Words = 32_000
     hidden_size: Width = 4096
     intermediate_size: Width = 11_008
-    num_hidden_layers: Annotated[int, Field(ge=3, le=512)] = 32  # the pipeline reads the third state from the end
+    num_hidden_layers: Annotated[int, Field(ge=3, le=256)] = 32  # the pipeline reads the third state from the end
     num_attention_heads: Layers = 32
     hidden_act: Activation = "silu"
     num_key_value_heads: Layers | None = None
@@ -197,6 +197,23 @@ class ProcessorConfig(Config):
     do_normalize: bool = True
     image_mean: tuple[Level, Level, Level] = (0.5, 0.5, 0.5)
     image_std: tuple[Positive, Positive, Positive] = (0.5, 0.5, 0.5)
+
+
+class Tower(Config):
+    """What bounds the size of a network of any kind."""
+
+    num_hidden_layers: Layers | None = None
+    hidden_size: Width | None = None
+    intermediate_size: Width | None = None
+    vocab_size: Words | None = None
+    max_position_embeddings: Words | None = None
+
+
+class NetworkConfig(Tower):
+    """A network that judges films."""
+
+    text_config: Tower | None = None
+    vision_config: Tower | None = None
 
 
 KINDS: dict[str, type[Config]] = {

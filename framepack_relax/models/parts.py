@@ -30,6 +30,8 @@ MODULES = {
     "text_encoder_2": transformers.CLIPTextModel,
     "image_encoder": transformers.SiglipVisionModel,
 }
+# of transformers: no hub, no pickle, no kernel that a config names
+PLAIN = {"local_files_only": True, "use_safetensors": True, "attn_implementation": "sdpa"}
 # weights of the whole network that a text or image encoder is a part of, and buffers of older releases
 OUTSIDE = re.compile(
     r"^(lm_head|text_projection|visual_projection|logit_scale|logit_bias)\b|\b(position_ids|rotary_emb\.inv_freq)$"
@@ -51,7 +53,7 @@ def load_part(source: Source, part: str, dtype: torch.dtype) -> Any:
         options = {"use_safetensors": True, "local_files_only": True, "dtype": dtype, "output_loading_info": True}
         if issubclass(MODULES[part], transformers.PreTrainedModel):
             config = MODULES[part].config_class(**_said(part, folder))
-            options |= {"config": config, "attn_implementation": "sdpa"}
+            options |= {"config": config, **PLAIN}
         module, told = MODULES[part].from_pretrained(folder, **options)
     # the libraries only warn of these and fill them with random numbers
     if wrong := sorted(str(key) for kind in ("missing_keys", "mismatched_keys") for key in told[kind]):
