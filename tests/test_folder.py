@@ -222,7 +222,7 @@ def test_files_of_the_maker_are_neither_removed_nor_overwritten(place, model):
         (folder / name).parent.mkdir(parents=True)
         (folder / name).write_text("mine")
         for fresh in (False, True):
-            with pytest.raises(fr.RenderError, match=r"no render wrote \((.*)\); .*choose another --out, .*-2$"):
+            with pytest.raises(fr.RenderError, match=r"no render wrote \((.*)\); .*choose another folder, .*-2$"):
                 fr.render(place / "story.yaml", out=folder, model=model, fresh=fresh)
         assert files(folder) == {name: b"mine"} and len(list(folder.rglob("*"))) == len(name.split("/"))
 
@@ -292,7 +292,7 @@ def test_a_folder_of_the_version_before_is_left_alone(place, model):
     (place / "out/shots/wanted.json").write_text("{}")
     change(place, "steps: 2", "steps: 2\nseed: 9")
     before = files(place / "out")
-    with pytest.raises(fr.RenderError, match=r"a render of framepack-relax 0\.1, .*choose another --out, .*out-2"):
+    with pytest.raises(fr.RenderError, match=r"a render of framepack-relax 0\.1, .*choose another folder, .*out-2"):
         fr.render(place / "story.yaml", out=place / "out", model=model, fresh=True)
     assert files(place / "out") == before
 
@@ -310,7 +310,7 @@ def test_films_are_restored_into_folders_of_their_own(place, model):
     film = place / "out/video.mp4"
     fr.restore(film, place / "again")
     shutil.copy(film, place / "second.mp4")
-    with pytest.raises(fr.RenderError, match=r"again: holds the film of another storyboard, .*choose another --out"):
+    with pytest.raises(fr.RenderError, match=r"again: holds the film of another storyboard, .*choose another folder"):
         fr.restore(place / "second.mp4", place / "again")
     assert fr.restore(film, place / "again") == place / "again/story.yaml"
 

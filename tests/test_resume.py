@@ -427,7 +427,7 @@ def test_a_section_that_is_lost_before_its_decode_is_one_message(place, model):
 
 def test_a_users_own_storyboard_is_not_overwritten(place, model):
     before = (place / "story.yaml").read_text()
-    with pytest.raises(fr.RenderError, match=r"holds files that no render wrote \(hero\.png, .*; choose another --out"):
+    with pytest.raises(fr.RenderError, match=r"holds files that no render wrote \(hero\.png, .*; choose another"):
         fr.render(place / "story.yaml", out=place, model=model)
     with pytest.raises(fr.RenderError, match="files that no render wrote"):
         fr.restore(place / "out/video.mp4", place)

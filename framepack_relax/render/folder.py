@@ -24,7 +24,7 @@ MEND = "what is finished is kept: mend that and run the same command again"
 FOLLOWS = "it follows a section that is rendered anew"
 NOT_THERE = "it is not there yet"  # why a section is rendered that never was
 BROKEN = "its file is broken"
-FRESH = "--fresh was asked for"
+FRESH = "fresh was asked for"
 
 
 class Verdict(NamedTuple):
@@ -50,7 +50,7 @@ class RunFolder:
         """Holds the folder for this process alone. Raises RenderError for one that is not this storyboard's."""
         known = set(keys)
         settle_owner(self.path, self.mark, known)
-        with writing(self.path, "cannot be made a folder for the render", "choose another --out"):
+        with writing(self.path, "cannot be made a folder for the render", "choose another folder"):
             make_folder(self.path)
         with hold(self.path):
             self.mark = settle_owner(self.path, self.mark, known)
@@ -109,7 +109,7 @@ class RunFolder:
             if not stat.S_ISREG(os.lstat(file).st_mode):
                 raise OSError(None, "it is a folder, a link or a pipe, and no render makes one there")
             if name not in self.mark.files or (name == FILM and is_foreign(file)):
-                cure = f"move it away, or choose another --out, for instance {free_name(self.path)}"
+                cure = f"move it away, or choose another folder, for instance {free_name(self.path)}"
                 raise RenderError(f"{file}: no render wrote it, so that it is left as it is; {cure}")
 
     def load_section(self, section: SectionPlan) -> Stored:
@@ -162,7 +162,7 @@ class RunFolder:
         if self._inode() != self.place:
             raise RenderError(
                 f"{self.path}: was moved or removed during the render; what is finished lies where the folder is now: "
-                "give that as --out, or move it back, and run the same command again"
+                "give that as `out`, or move it back, and run the same command again"
             )
 
     def _inode(self) -> tuple[int, int] | None:

@@ -32,10 +32,10 @@ def hold(folder: Path) -> Iterator[None]:
     except Timeout:
         raise RenderError(
             f"{folder}: another render is at work in this folder ({_owner(folder)}); wait for it, stop it, or choose "
-            "another --out"
+            "another folder"
         ) from None
     except OSError as error:
-        raise RenderError(f"{folder}: cannot be locked ({error.strerror}); choose another --out") from error
+        raise RenderError(f"{folder}: cannot be locked ({error.strerror}); choose another folder") from error
     who = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.time()}
     try:
         try:

@@ -189,8 +189,8 @@ def _prepare(session: Session, verdicts: list[Verdict]) -> Work:
             starts = model.encode_images(images) if images else {}
             model.place()
         if model.identity != session.weights:
-            fact = "its weights changed while the render began, or were edited and given up by --memory tiled"
-            raise RenderError(f"{plan.model}: {fact}; load it again, or use another --memory")
+            fact = "its weights changed while the render began, or were edited and given up by memory=tiled"
+            raise RenderError(f"{plan.model}: {fact}; load it again, or use another memory preset")
     latents = {shot: _to(model, latent) for shot, latent in stored.items() if latent is not None}
     for shot in sorted(starts.keys() - latents.keys()):
         latents[shot] = starts[shot].latent
@@ -262,7 +262,7 @@ def _decode(
     clock = time.perf_counter()
     latents = _to(work.model, work.session.folder.load_section(section).latents)
     where = f"scene {section.scene}, section {section.index}"
-    cure = "the latents are kept. Try --dtype float32, or another copy of the VAE"
+    cure = "the latents are kept. Try dtype=float32, or another copy of the VAE"
     try:
         with _turn(work, section):
             frames = decoder.push(latents)
@@ -313,7 +313,7 @@ def _sample(work: Work, section: SectionPlan, latents: dict[int, Tensor], on_ste
                 tried = f" {attempt + 1} seeds were tried." if attempt else ""
                 raise RenderError(
                     f"scene {section.scene}, section {section.index}, step {error.step}: the latents hold NaN or "
-                    f"infinity; what is finished is kept.{tried} Try --on-nan retry, --dtype float32 or another seed "
+                    f"infinity; what is finished is kept.{tried} Try on-nan=retry, dtype=float32 or another seed "
                     "for the scene"
                 ) from error
     raise AssertionError("the last attempt returns or raises")

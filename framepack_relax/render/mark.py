@@ -77,7 +77,7 @@ def settle_owner(folder: Path, mine: Mark, keys: Collection[str] = ()) -> Mark:
     mark = read_mark(folder)
     if mark is None and any(read_tags(file).get("key") in keys for file in folder.glob("shots/*/*.safetensors")):
         return mine.model_copy(update={"files": _all_files(folder)})
-    cure = f"it is left as it is; choose another --out, for instance {free_name(folder)}"
+    cure = f"it is left as it is; choose another folder, for instance {free_name(folder)}"
     if mark is not None:
         if not _same_board(folder, mark, mine):
             of = f"{printable(mark.title)} ({printable(mark.board) if mark.board else 'from Python'})"

@@ -49,7 +49,7 @@ def read_status(folder: Path) -> Status:
     """Raises RenderError if `folder` is not the folder of a render."""
     mark = read_mark(folder)
     if mark is None:
-        raise RenderError(f"{folder}: is not the folder of a render (no mark of one in it); give the --out of one")
+        raise RenderError(f"{folder}: is not the folder of a render (no mark of one in it); give one")
     try:
         plan = json.loads(read_file(folder / PLAN))
         files = {
