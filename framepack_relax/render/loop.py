@@ -226,19 +226,19 @@ def _sections(work: Work, watch: Watcher) -> Iterator[FinishedSection]:
         latents: dict[int, Tensor] = {0: start}
         colours: Tensor | None = None  # the first section to be rendered, whose colours stay
         waiting: dict[int, dict[str, Any]] = {}  # reports of sections that are not decoded yet
-        following, next_frame, seal = min(shot.sections), shot.frames[0], ""
+        following, next_frame, after = min(shot.sections), shot.frames[0], ""
         for index in shot.sections:
             section, reused, clock = plan.sections[index], work.why[index] is None, time.perf_counter()
             if reused:
                 stored = folder.load_section(section)
-                result, seed, seal = SectionResult(latents=_to(model, stored.latents)), stored.seed, stored.seal
+                result, seed, after = SectionResult(latents=_to(model, stored.latents)), stored.seed, stored.digest
             else:
                 with _turn(work, section):
                     result, seed = _sample(work, section, latents, watch.on_step)
                     if colours is not None:
                         result = replace(result, latents=match_statistics(result.latents, colours, plan.adain))
                     whole = result.latents.float().cpu().numpy()
-                seal = folder.save_section(section, whole, keys[index], seed=seed, after=seal, made=work.session.made)
+                after = folder.save_section(section, whole, keys[index], seed=seed, after=after, made=work.session.made)
             colours = result.latents if colours is None else colours
             latents = _remember(latents, section, result.latents)
             seconds = time.perf_counter() - clock
