@@ -177,8 +177,9 @@ def _prepare(session: Session, verdicts: list[Verdict]) -> Work:
     write_story(session, model.facts)
     why = {section.index: why for section, why, _ in verdicts}
     needed = [plan.sections[index] for index, why in why.items() if why is not None]
-    stored = {shot.index: folder.load_start(shot.index, session.starts[shot.index]) for shot in plan.shots}
-    shots = {section.shot for section in needed} | {shot for shot, latent in stored.items() if latent is None}
+    begun = {plan.sections[index].shot for index, why in why.items() if why is None}  # they go on from the same start
+    stored = {shot: latent for shot in begun if (latent := folder.load_start(shot, session.starts[shot])) is not None}
+    shots = {section.shot for section in needed} | {shot.index for shot in plan.shots} - stored.keys()
     images = {shot: (session.images[plan.shots[shot].image or ""], plan.shots[shot].seed) for shot in sorted(shots)}
     prompts = [section.prompt for section in needed]
     history = plan.sections[0].history
@@ -191,7 +192,7 @@ def _prepare(session: Session, verdicts: list[Verdict]) -> Work:
         if model.identity != session.weights:
             fact = "its weights changed while the render began, or were edited and given up by --memory tiled"
             raise RenderError(f"{plan.model}: {fact}; load it again, or use another --memory")
-    latents = {shot: _to(model, latent) for shot, latent in stored.items() if latent is not None}
+    latents = {shot: _to(model, latent) for shot, latent in stored.items()}
     for shot in sorted(starts.keys() - latents.keys()):
         latents[shot] = starts[shot].latent
         folder.save_start(shot, latents[shot].float().cpu().numpy(), session.starts[shot], session.made)
