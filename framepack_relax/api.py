@@ -142,7 +142,7 @@ def preview(
     from .render.session import preview
 
     checked, loaded = _prepare(story, model, board)
-    choice = loaded or Loading(name=checked.model, device=_named(device), dtype=_named(dtype))
+    choice = loaded or Loading(name=checked.model, device=_named(device), dtype=_named(dtype), download=False)
     return preview(checked, expand(out or default_out(checked)), choice, _options("stop", fresh, strict))
 
 

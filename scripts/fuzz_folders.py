@@ -47,7 +47,7 @@ def make_story(folder: Path) -> Path:
 
 def bits(out: Path) -> list[bytes | str]:
     """What a film is: its latents and its packets."""
-    latents = [read_tags(file).get("seal", "") for file in sorted(out.glob("shots/*/0*.safetensors"))]
+    latents = [read_tags(file).get("digest", "") for file in sorted(out.glob("shots/*/0*.safetensors"))]
     return [*latents, film_digest(out / "video.mp4")[0]]
 
 
@@ -144,7 +144,9 @@ def run(inputs: int, seed: int, folder: Path) -> Counter[str]:
         shutil.copytree(folder / "out", out)
         (out / ".owner.json").write_text('{"pid": 1, "host": "h", "since": 0}')
         names = sorted(str(file.relative_to(out)) for file in out.rglob("*") if file.is_file())
-        for name in rng.sample([*names, MARK, "plan.json", "shots/00/001.safetensors"], rng.randint(1, 3)):
+        for name in dict.fromkeys(
+            rng.sample([*names, MARK, "plan.json", "shots/00/001.safetensors"], rng.randint(1, 3))
+        ):
             if (out / name).is_file() and not (out / name).is_symlink():
                 rng.choice(CHANGES)(out / name, rng)
         acts: list[Callable[[], Any]] = [

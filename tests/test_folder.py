@@ -187,7 +187,10 @@ def test_a_dry_run_says_what_would_be_kept_without_torch_and_writes_nothing(plac
         "assert not {'torch', 'diffusers', 'transformers'} & set(sys.modules)"
     )
     said = "1 of 2 sections are kept; from section 1 (scene flip) on rendered anew: beta: 0.7 -> 0.5, scales changed"
-    for words in (["render", "--dry-run", "--device", "cpu"], ["plan", "--dtype", "float32", "--device", "cpu"]):
+    for words in (
+        ["render", "--dry-run", "--strict", "--device", "cpu"],
+        ["plan", "--dtype", "float32", "--device", "cpu"],
+    ):
         command = [sys.executable, "-c", code, *words, str(place / "story.yaml"), "--out", str(place / "out")]
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0 and said in done.stdout, done.stdout + done.stderr

@@ -198,7 +198,7 @@ def test_nan_latents_stop_the_render_and_name_the_section(board, model, tmp_path
 
 def test_a_file_where_the_folder_should_be(board, model, tmp_path):
     (tmp_path / "taken").touch()
-    with pytest.raises(fr.RenderError, match="taken: cannot be made a folder"):
+    with pytest.raises(fr.RenderError, match="taken: is no folder"):
         fr.render(board(FILM), out=tmp_path / "taken", model=model)
 
 

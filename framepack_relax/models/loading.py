@@ -20,6 +20,7 @@ class Loading:
     device: str | None = None
     dtype: str | None = None
     memory: Literal["full", "tiled", "offload", "auto"] = "auto"
+    download: bool = True  # what is not on this machine
 
     @property
     def facts(self) -> ModelFacts:
@@ -28,7 +29,7 @@ class Loading:
     @property
     def identity(self) -> str:
         """The fingerprint of its files. Raises ModelError where they are not on this machine."""
-        return find(self.name).fingerprint()
+        return find(self.name, download=self.download).fingerprint()
 
     @property
     def precision(self) -> str:

@@ -93,7 +93,8 @@ class VideoModel:
     @property
     def identity(self) -> str:
         """The fingerprint of its files, or another one if weights in memory are no longer those that were loaded."""
-        changed = {name: now for name, now in self._checksums().items() if now != self.loaded[name]}
+        with self.lock:
+            changed = {name: now for name, now in self._checksums().items() if now != self.loaded[name]}
         return blake2b(f"{self.weights} {changed}".encode(), digest_size=16).hexdigest() if changed else self.weights
 
     @property

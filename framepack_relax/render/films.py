@@ -1,11 +1,13 @@
 """What an mp4 in a run folder is: the film that its plan asks for, whole; or one that no render wrote."""
 
+import errno
 import json
 from pathlib import Path
 
 from ..errors import FilmError
 from .mark import FACTS_TAG, unreadable
 
+DISK = (errno.EIO, errno.EACCES, errno.EPERM, errno.ESTALE, errno.ETIMEDOUT)  # others come of damaged films too
 ODD = (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError)  # JSON of other types
 
 
@@ -18,8 +20,9 @@ def is_whole(film: Path, key: str) -> bool:
         facts = json.loads(tags[FACTS_TAG])
         return bool(facts["film"] == key != "" and facts["packets"] == digest)
     except FilmError as error:
-        if isinstance(error.__cause__, OSError) and not isinstance(error.__cause__, FileNotFoundError):
-            raise unreadable(film, error.__cause__) from error
+        cause = error.__cause__
+        if isinstance(cause, OSError) and cause.errno in DISK:
+            raise unreadable(film, cause) from error
         return False
     except ODD:
         return False

@@ -70,7 +70,7 @@ class RunFolder:
                 self._share(section, key)
                 stored, why = self._look(section, key)
                 note = difference(stored.made, made) if stored and why is None else ""
-                if stored and why is None and before and stored.after != before.seal:
+                if stored and why is None and before and stored.after != before.digest:
                     why = FOLLOWS
                 why = why or (FRESH if fresh else note if strict and note else FOLLOWS if follows else None)
                 said.append(Verdict(section, why, "" if why else note))
@@ -129,11 +129,11 @@ class RunFolder:
     def save_section(
         self, section: SectionPlan, latents: Latents, key: SectionKey, *, seed: int, after: str, made: Mapping[str, Any]
     ) -> str:
-        """Gives the seal of what was written."""
-        data, seal = pack(latents, key=key.key, seed=seed, after=after, inputs=key.inputs, made=made)
+        """Gives the digest of the latents."""
+        data, digest = pack(latents, key=key.key, seed=seed, after=after, inputs=key.inputs, made=made)
         self.write(SECTION_FILE.format(section.shot, section.place), data)
         self._share(section, key)
-        return seal
+        return digest
 
     def load_start(self, shot: int, key: str) -> Latents | None:
         """A shot's start latent, if it is there and was made from what it would be made from now."""

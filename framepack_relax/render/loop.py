@@ -177,8 +177,9 @@ def _prepare(session: Session, verdicts: list[Verdict]) -> Work:
     write_story(session, model.facts)
     why = {section.index: why for section, why, _ in verdicts}
     needed = [plan.sections[index] for index, why in why.items() if why is not None]
-    stored = {shot.index: folder.load_start(shot.index, session.starts[shot.index]) for shot in plan.shots}
-    shots = {section.shot for section in needed} | {shot for shot, latent in stored.items() if latent is None}
+    begun = {plan.sections[index].shot for index, why in why.items() if why is None}  # they go on from the same start
+    stored = {shot: latent for shot in begun if (latent := folder.load_start(shot, session.starts[shot])) is not None}
+    shots = {section.shot for section in needed} | {shot.index for shot in plan.shots} - stored.keys()
     images = {shot: (session.images[plan.shots[shot].image or ""], plan.shots[shot].seed) for shot in sorted(shots)}
     prompts = [section.prompt for section in needed]
     history = plan.sections[0].history
@@ -191,7 +192,7 @@ def _prepare(session: Session, verdicts: list[Verdict]) -> Work:
         if model.identity != session.weights:
             fact = "its weights changed while the render began, or were edited and given up by memory=tiled"
             raise RenderError(f"{plan.model}: {fact}; load it again, or use another memory preset")
-    latents = {shot: _to(model, latent) for shot, latent in stored.items() if latent is not None}
+    latents = {shot: _to(model, latent) for shot, latent in stored.items()}
     for shot in sorted(starts.keys() - latents.keys()):
         latents[shot] = starts[shot].latent
         folder.save_start(shot, latents[shot].float().cpu().numpy(), session.starts[shot], session.made)
@@ -226,19 +227,19 @@ def _sections(work: Work, watch: Watcher) -> Iterator[FinishedSection]:
         latents: dict[int, Tensor] = {0: start}
         colours: Tensor | None = None  # the first section to be rendered, whose colours stay
         waiting: dict[int, dict[str, Any]] = {}  # reports of sections that are not decoded yet
-        following, next_frame, seal = min(shot.sections), shot.frames[0], ""
+        following, next_frame, after = min(shot.sections), shot.frames[0], ""
         for index in shot.sections:
             section, reused, clock = plan.sections[index], work.why[index] is None, time.perf_counter()
             if reused:
                 stored = folder.load_section(section)
-                result, seed, seal = SectionResult(latents=_to(model, stored.latents)), stored.seed, stored.seal
+                result, seed, after = SectionResult(latents=_to(model, stored.latents)), stored.seed, stored.digest
             else:
                 with _turn(work, section):
                     result, seed = _sample(work, section, latents, watch.on_step)
                     if colours is not None:
                         result = replace(result, latents=match_statistics(result.latents, colours, plan.adain))
                     whole = result.latents.float().cpu().numpy()
-                seal = folder.save_section(section, whole, keys[index], seed=seed, after=seal, made=work.session.made)
+                after = folder.save_section(section, whole, keys[index], seed=seed, after=after, made=work.session.made)
             colours = result.latents if colours is None else colours
             latents = _remember(latents, section, result.latents)
             seconds = time.perf_counter() - clock

@@ -66,7 +66,7 @@ def read_status(folder: Path) -> Status:
                 if not wanted.items() <= tags[index].items():
                     break
                 done.add(index)
-                after = tags[index]["seal"]
+                after = tags[index]["digest"]
         scenes = tuple(
             (printable(str(scene["scene"])), sum(i in done for i in scene["sections"]), len(scene["sections"]))
             for scene in plan["scenes"]

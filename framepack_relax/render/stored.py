@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from ..files import read_file
+from .keys import hash_of
 
 LATENTS = "latents"
 HEADER = 1 << 20  # bytes in which the header of such a file ends
@@ -24,7 +25,7 @@ DAMAGE = (SafetensorError, ValueError, KeyError, TypeError, AttributeError, Inde
 class Stored:
     """Latents from disk, the key and the inputs that they were made from, by whom (`made`), and with which seed.
 
-    `after` is the seal of the section rendered before, whose very latents were its past.
+    `digest` is that of the latents; `after` is that of the section rendered before, the past of these.
     """
 
     latents: Latents
@@ -33,31 +34,32 @@ class Stored:
     inputs: Mapping[str, Any]
     made: Mapping[str, Any]
     seed: int
-    seal: str
+    digest: str
 
 
 def pack(
     latents: Latents, *, key: str, seed: int = 0, after: str = "", inputs: Mapping[str, Any] = {}, made: Mapping = {}
 ) -> tuple[bytes, str]:
-    """The bytes of such a file, and its seal."""
-    said = {"inputs": json.dumps(inputs), "made": json.dumps(made)}
+    """The bytes of such a file, and the digest of its latents."""
+    latents = np.ascontiguousarray(latents)
+    said = {"inputs": json.dumps(inputs), "made": json.dumps(made), "digest": _digest(latents)}
     tags = {"key": key, "after": after, "seed": str(seed), **said}
-    seal = _seal(latents, tags)
-    return save({LATENTS: np.ascontiguousarray(latents)}, metadata={**tags, "seal": seal}), seal
+    data = save({LATENTS: latents}, metadata={**tags, "seal": _seal(latents, tags)})
+    return data, tags["digest"]
 
 
 def unpack(data: bytes) -> Stored | None:
     """None if anything of it is damaged, or if it is no such file."""
     try:
         latents, tags = load(data)[LATENTS], dict(_header(data)["__metadata__"])
-        seal = tags.pop("seal")
-        if latents.dtype != np.float32 or seal != _seal(latents, tags):
+        if tags.pop("seal") != _seal(latents, tags) or tags["digest"] != _digest(latents):
             return None
-        inputs, made = json.loads(tags["inputs"]), json.loads(tags["made"])
-        seed, key, after = int(tags["seed"]), tags["key"], tags["after"]
+        inputs, made = json.loads(tags.pop("inputs")), json.loads(tags.pop("made"))
+        if not (isinstance(inputs, dict) and isinstance(made, dict)):
+            return None
+        return Stored(latents=latents, inputs=inputs, made=made, seed=int(tags.pop("seed")), **tags)
     except DAMAGE:
         return None
-    return Stored(latents=latents, key=key, after=after, inputs=inputs, made=made, seed=seed, seal=seal)
 
 
 def read_tags(path: Path) -> dict[str, str]:
@@ -81,8 +83,10 @@ def _header(data: bytes) -> dict[str, Any]:
     return {**json.loads(data[8:end]), "__end__": end}
 
 
+def _digest(latents: Latents) -> str:
+    return blake2b(latents.tobytes(), digest_size=16).hexdigest()
+
+
 def _seal(latents: Latents, tags: Mapping[str, str]) -> str:
-    """A hash over shape, latents and tags, by which damage is seen."""
-    state = blake2b(np.ascontiguousarray(latents).tobytes(), digest_size=16)
-    state.update(json.dumps([latents.shape, tags], sort_keys=True).encode("utf8"))
-    return state.hexdigest()
+    """A hash over all but the latents themselves, whose digest is one of the tags."""
+    return hash_of([str(latents.dtype), latents.shape, tags])
