@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-all check drill clean
+.PHONY: demo test test-all test-versions check drill clean
 
 demo: .venv/installed
 	$(BIN)/framepack-relax render storyboards/backflip.yaml --out out/backflip
@@ -13,6 +13,9 @@ test: .venv/installed-dev
 
 test-all: .venv/installed-dev
 	$(BIN)/python -m pytest -m 'not soak'
+
+test-versions: .venv/installed
+	$(BIN)/python scripts/versions.py
 
 check: .venv/installed-dev
 	$(BIN)/ruff check .

@@ -5,7 +5,7 @@ import json
 import signal
 import sys
 import time
-from enum import Enum
+from enum import StrEnum
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -32,11 +32,11 @@ if TYPE_CHECKING:
     from .render.session import Options
 
 
-class NanChoice(str, Enum):
+class NanChoice(StrEnum):
     stop, retry = "stop", "retry"
 
 
-class MemoryChoice(str, Enum):
+class MemoryChoice(StrEnum):
     auto, full, tiled, offload = "auto", "full", "tiled", "offload"
 
 

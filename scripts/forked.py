@@ -2,13 +2,15 @@
 
 import multiprocessing
 import resource
+import signal
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 
 from tally import Tally
 
-LIMIT = 10.0  # seconds
+LIMIT = 10.0  # seconds of a processor that a case may take
+WAIT = 120.0  # seconds after which one that takes none is given up
 MOST_BYTES = 3 * 2**30  # of a process
 Case = Callable[[int], tuple[str, str]]  # number -> how it ended, what was done
 
@@ -23,13 +25,14 @@ def run_forked(case: Case, inputs: int, start: int = 0) -> Tally:
         tell.close()
         while number < end:
             try:
-                if not told.poll(LIMIT):
+                if not told.poll(WAIT):
                     tally.add(f"hangs: {number}")
                     break
                 ended, done, seconds = told.recv()
             except EOFError:
                 process.join()
-                tally.add(f"ends its process ({process.exitcode}): {number}")
+                end_of = "hangs" if process.exitcode == -signal.SIGPROF else f"ends its process ({process.exitcode})"
+                tally.add(f"{end_of}: {number}")
                 break
             tally.add(ended, seconds, f"{number} {done}")
             number += 1
@@ -45,5 +48,6 @@ def run_forked(case: Case, inputs: int, start: int = 0) -> Tally:
 def _work(case: Case, numbers: range, told: Connection) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (MOST_BYTES, MOST_BYTES))
     for number in numbers:
-        begun = time.perf_counter()
-        told.send((*case(number), time.perf_counter() - begun))
+        signal.setitimer(signal.ITIMER_PROF, LIMIT)
+        begun = time.process_time()
+        told.send((*case(number), time.process_time() - begun))

@@ -7,6 +7,7 @@ import sys
 from fractions import Fraction
 
 import av
+import fuzz_films
 import numpy as np
 import pytest
 from av.stream import Disposition
@@ -245,3 +246,9 @@ def test_a_film_that_is_changed_meanwhile_is_told(tmp_path):
     write(path, moving_square(5))
     with pytest.raises(fr.FilmError, match="changed while it was measured"):
         list(film.frames)
+
+
+@pytest.mark.slow
+def test_damaged_films_are_read_or_told_in_one_message():
+    tally = fuzz_films.run(200)
+    assert tally.inputs == 200 and tally.wrong == 0, tally.ends

@@ -270,17 +270,6 @@ def test_curves_differ_when_scales_do(tmp_path):
     assert made[0].shape == (380, 900, 3) and not np.array_equal(*made)
 
 
-def test_curves_of_thousands_of_scenes_stay_a_picture(tmp_path):
-    """Equal ones share a panel, and of a thousand different ones of a thousand steps the first are drawn."""
-    sigmas = np.linspace(1, 0, 1001)[:-1].tolist()
-    same = [(f"s{k}", sigmas, {"text": [4.0] * 1000}) for k in range(3000)]
-    save_curves(same, tmp_path / "same.png")
-    many = [(f"s{k}", sigmas, {"text": [4.0 + k / 1000] * 1000}) for k in range(1000)]
-    save_curves(many, tmp_path / "many.png")
-    heights = {name: Image.open(tmp_path / f"{name}.png").size for name in ("same", "many")}
-    assert heights["same"] == (300, 190) and heights["many"] == (900, 20 * 190)
-
-
 def test_curves_stay_in_their_panel(tmp_path):
     sigmas = [1.0, 0.5, 0.1]
     for highest in (1.0, 2.6, 5.2, 14.6, 123.0):

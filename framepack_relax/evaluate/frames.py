@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import FilmError
+from ..models.memory import give_back
 from ..video.reader import read_frames
 
 SIDE = 256  # px of the short side: larger frames are made as small when they are read
@@ -107,11 +108,12 @@ class Source:
 
     def _blocks(self) -> Iterator[Pixels]:
         self.next = 0
-        frames = read_frames(self.path)
-        while chunk := [self._small(frame) for frame in islice(frames, BLOCK)]:
+        frames = map(self._small, read_frames(self.path))
+        while chunk := list(islice(frames, BLOCK)):
             block = np.stack(chunk)
             self.kept.put((self.path, self.next), block)
             self.next += 1
+            give_back()  # what came and went between the blocks that stay
             yield block
 
     def _small(self, frame: Pixels) -> Pixels:

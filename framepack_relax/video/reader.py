@@ -5,6 +5,7 @@ It is told no name and no protocol, so a URL, a playlist, a list of pictures and
 H and W height and width
 """
 
+import errno
 import os
 import re
 import stat
@@ -127,7 +128,9 @@ def _opened(path: Path) -> Iterator[av.container.InputContainer]:
     with _regular(path) as file:
         try:
             container = av.open(file, "r", options=options, metadata_errors="replace")
-        except av.ArgumentError as error:  # what it says of formats outside the list
+        except av.FFmpegError as error:
+            if error.errno != errno.EINVAL:  # what it says of formats outside the list
+                raise
             raise FilmError(f"cannot be read as a film (is none of {KNOWN})") from error
         with container:
             yield container

@@ -5,7 +5,7 @@ import os
 import platform
 import time
 from collections.abc import Callable
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
@@ -24,7 +24,7 @@ class Record:
     def __init__(self, file: Path, device: torch.device) -> None:
         self.file, self.begun = file, time.perf_counter()
         self.content: dict[str, Any] = {
-            "machine": machine(device), "date": datetime.now(timezone.utc).date().isoformat(),
+            "machine": machine(device), "date": datetime.now(UTC).date().isoformat(),
             "rehearsal": device.type == "cpu", "finished": False, "seconds": 0.0, "results": {}, "failures": {},
         }  # fmt: skip
         self._save()
