@@ -207,6 +207,25 @@ def test_a_config_names_no_kernel_no_code_and_no_other_file(copy):
 
 
 @pytest.mark.parametrize(
+    ("part", "field", "value"),
+    [
+        ("text_encoder", "num_hidden_layers", 256),
+        ("text_encoder", "vocab_size", 1 << 22),
+        ("text_encoder", "intermediate_size", 1 << 17),
+        ("text_encoder_2", "vocab_size", 41),
+        ("image_encoder", "patch_size", 8),
+        ("image_encoder", "num_hidden_layers", 3),
+    ],
+)
+def test_a_size_that_the_weights_do_not_have_is_named(copy, part, field, value):
+    edit(copy / part / "config.json", **{field: value})
+    with pytest.raises(
+        ModelError, match=rf"{part}/config\.json: {field}: is {value}, and .* in the weights|weights hold"
+    ):
+        load_part(find(str(copy)), part, torch.float32)
+
+
+@pytest.mark.parametrize(
     ("change", "said"),
     [
         ({"added_tokens": [{"id": 500, "content": "<far>", "special": True}]}, "tokenizer"),

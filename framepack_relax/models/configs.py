@@ -4,7 +4,8 @@ Of a text or image encoder's config only these fields reach the libraries: a fol
 other file and no repository.
 """
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -224,6 +225,14 @@ KINDS: dict[str, type[Config]] = {
     "image_encoder": SiglipFields,
     "feature_extractor": ProcessorConfig,
 }
+SHAPES = {  # of an encoder's weights, by how their names end: the field that each size is, or the size
+    "embed_tokens.weight": ("vocab_size", "hidden_size"),
+    "token_embedding.weight": ("vocab_size", "hidden_size"),
+    "mlp.gate_proj.weight": ("intermediate_size", "hidden_size"),
+    "mlp.fc1.weight": ("intermediate_size", "hidden_size"),
+    "patch_embedding.weight": ("hidden_size", "num_channels", "patch_size", "patch_size"),
+}
+LAYER = re.compile(r"\blayers\.(\d+)\.")
 FIT = (  # numbers that two parts must share
     ("transformer", "in_channels", "vae", "latent_channels"),
     ("transformer", "out_channels", "vae", "latent_channels"),
@@ -237,6 +246,21 @@ FIT = (  # numbers that two parts must share
 def read_config(part: str, folder: Path) -> Any:
     """What a part's JSON file says, checked. Raises ModelError with every mistake in it."""
     return read_json(KINDS[part], folder / KINDS[part].file)
+
+
+def check_shapes(part: str, folder: Path, weights: Mapping[str, Sequence[int]]) -> None:
+    """Raises ModelError where an encoder's weights are of other shapes than its config says, or fewer."""
+    config, file = read_config(part, folder), folder / KINDS[part].file
+    layers = 1 + max((int(found[1]) for name in weights if (found := LAYER.search(name))), default=-1)
+    if config.num_hidden_layers > layers:
+        fact = f"is {config.num_hidden_layers}, and the weights hold {layers}; download both again"
+        raise ModelError(str(Problem(file=str(file), path="num_hidden_layers", message=fact)))
+    for name, shape in weights.items():
+        fields = next((fields for end, fields in SHAPES.items() if name.endswith(end)), ())
+        for field, size in zip(fields, shape, strict=False):
+            if getattr(config, field) != size:
+                fact = f"is {getattr(config, field)}, and {name} in the weights has {size}; download both again"
+                raise ModelError(str(Problem(file=str(file), path=field, message=fact)))
 
 
 def check_configs(parts: Mapping[str, Path]) -> None:

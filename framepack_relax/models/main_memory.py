@@ -47,15 +47,20 @@ def pinned_bytes(module: nn.Module) -> int:
     return sum(1 << (p.numel() * p.element_size() - 1).bit_length() for p in module.parameters())
 
 
-def check_room(folder: Path, part: str, dtype: torch.dtype) -> None:
-    """Raises ModelError where the weights of a part become others in `dtype` and these do not fit."""
-    taken = 0
+def stored(folder: Path) -> dict[str, tuple[torch.dtype | None, torch.Size]]:
+    """The weights in a folder's files by name: type and shape, read from the headers alone."""
+    found: dict[str, tuple[torch.dtype | None, torch.Size]] = {}
     for file in folder.glob("*.safetensors"):
         with safe_open(file, framework="pt") as opened:
-            slices = [opened.get_slice(name) for name in opened.keys()]
-        changed = [s for s in slices if STORED.get(s.get_dtype(), dtype) != dtype]
-        taken += sum(torch.Size(s.get_shape()).numel() * dtype.itemsize for s in changed)
-    room = free_memory()
+            slices = {name: opened.get_slice(name) for name in opened.keys()}
+            found |= {name: (STORED.get(s.get_dtype()), torch.Size(s.get_shape())) for name, s in slices.items()}
+    return found
+
+
+def check_room(folder: Path, part: str, dtype: torch.dtype) -> None:
+    """Raises ModelError where the weights of a part become others in `dtype` and these do not fit."""
+    changed = [shape.numel() for kind, shape in stored(folder).values() if kind not in (None, dtype)]
+    taken, room = sum(changed) * dtype.itemsize, free_memory()
     if taken > room:
         name = str(dtype).removeprefix("torch.")
         raise ModelError(

@@ -15,8 +15,8 @@ from torch import nn
 from ..errors import ModelError, RelaxError
 from ..storyboard.messages import printable
 from .catalog import Source
-from .configs import read_config
-from .main_memory import check_room, free_memory, pinned_bytes
+from .configs import check_shapes, read_config
+from .main_memory import check_room, free_memory, pinned_bytes, stored
 
 # full: everything on the device. tiled: the VAE decodes in tiles, and what it keeps between sections waits in main
 # memory. offload: tiled, and the weights of transformer and encoders wait in main memory too.
@@ -52,6 +52,7 @@ def load_part(source: Source, part: str, dtype: torch.dtype) -> Any:
         check_room(folder, part, dtype)
         options = {"use_safetensors": True, "local_files_only": True, "dtype": dtype, "output_loading_info": True}
         if issubclass(MODULES[part], transformers.PreTrainedModel):
+            check_shapes(part, folder, {name: shape for name, (_, shape) in stored(folder).items()})
             config = MODULES[part].config_class(**_said(part, folder))
             options |= {"config": config, **PLAIN}
         module, told = MODULES[part].from_pretrained(folder, **options)
