@@ -28,7 +28,7 @@ from framepack_relax.render.mark import MARK
 from framepack_relax.render.stored import read_tags
 from framepack_relax.video.reader import film_digest
 
-SOON, LATEST = 10, 60  # seconds of a processor, and of a clock: others may be at work
+SOON, LATEST = 10, 300  # seconds of a processor, and of a clock: others may be at work
 SCENES = "[{id: a, prompt: a red figure walks, seconds: 1.2}, {id: b, prompt: a blue figure waves, seconds: 1.2}]"
 FACTS = {"order": "forward", "fps": 30, "size": [32, 32], "guidance": {"embedded": 6.0, "text": 1.0}}
 ODD: list[Any] = [None, True, -1, 0, 2**70, 1e308, "", "x" * 5000, "\x1b[2J", "../..", "\0", [], {}, [[]], {"a": {}}]
