@@ -88,7 +88,8 @@ def settle(story: Storyboard, out: Path, model: AnyModel, options: Options) -> S
     """Plans, reads the start images, makes the keys; nothing is written. Raises StoryboardError or ModelError."""
     plan = make_plan(story, model.facts)
     images = start_images(story, plan)
-    weights, dtype = model.identity, model.precision
+    made, dtype = provenance(model), model.precision  # slips of device and dtype are told before weights are read
+    weights = model.identity
     pictures = {path: picture_digest(image) for path, image in images.items()}
     keys = section_keys(plan, pictures, weights, dtype)
     return Session(
@@ -102,7 +103,7 @@ def settle(story: Storyboard, out: Path, model: AnyModel, options: Options) -> S
         keys=keys,
         starts={shot.index: hash_of(start_inputs(shot, plan, pictures, weights, dtype)) for shot in plan.shots},
         film=film_key(plan, story, keys),
-        made=provenance(model),
+        made=made,
     )
 
 
