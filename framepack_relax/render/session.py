@@ -88,7 +88,7 @@ def settle(story: Storyboard, out: Path, model: AnyModel, options: Options) -> S
     """Plans, reads the start images, makes the keys; nothing is written. Raises StoryboardError or ModelError."""
     plan = make_plan(story, model.facts)
     images = start_images(story, plan)
-    dtype, made = model.precision, provenance(model)  # which say what is wrong with a device before files are read
+    made, dtype = provenance(model), model.precision  # slips of device and dtype are told before weights are read
     weights = model.identity
     pictures = {path: picture_digest(image) for path, image in images.items()}
     keys = section_keys(plan, pictures, weights, dtype)
