@@ -2,7 +2,7 @@
 
 The transformer lies at a repository's root in bfloat16, in three shards, under FramePack's own class name; encoders
 and VAE are float16, the Llama in shards; CLIP and Siglip have the key names of transformers 4, Llama its config; the
-CLIP tokenizer is a vocabulary and merges without a tokenizer.json. Source: the listings and the convert script of
+CLIP tokenizer is a vocabulary and merges without a tokenizer.json. Source: the convert script of
 hunyuanvideo-community/HunyuanVideo, lllyasviel/FramePack_F1_I2V_HY_20250503, lllyasviel/flux_redux_bfl.
 """
 

@@ -179,7 +179,7 @@ def test_a_measured_run_is_in_readme_and_twice_is_once(results, tmp_path):
     (tmp_path / report.file_name(run)).write_text(json.dumps(run))
     (tmp_path / "2020-01-01-old.json").write_text(json.dumps({}))
     assert report.newest(tmp_path) == run
-    before = (ROOT / "README.md").read_text(encoding="utf8")
+    before = report.rewrite((ROOT / "README.md").read_text(encoding="utf8"), None)
     after = report.rewrite(before, run)
     assert f"Measured on NVIDIA Test 80GB, {run['date']}" in after and "By estimate, counted" not in after
     assert [f"{need} GiB (" in after for need in (50, 40, 30, 3)] == [True, True, True, False]

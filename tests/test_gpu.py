@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers.models.attention_dispatch import attention_backend
+from test_solver import FRAMEPACK, solve
 
 import framepack_relax as fr
 from framepack_relax.models.parts import PRESETS
@@ -66,6 +67,20 @@ def test_bf16_is_near_fp32(load, tmp_path):
     """To a tenth: bf16 keeps eight bits. On a CPU .009 was seen with PyTorch 2.13 and .044 with 2.11."""
     half, single = load("puppet", dtype="bfloat16"), load("puppet")
     assert 0 < apart(latents(half, tmp_path / "half"), latents(single, tmp_path / "single")) < BF16
+
+
+@pytest.mark.parametrize(("velocity", "steps", "end"), FRAMEPACK)
+def test_the_solver_gives_framepacks_numbers_there_too(device, velocity, steps, end):
+    x = torch.tensor([1.0, -0.5, 2.0], device=device).view(1, 1, 1, 1, 3)
+    assert solve("unipc", velocity, steps, x).flatten().tolist() == pytest.approx(end, abs=1e-5)
+
+
+def test_tiled_makes_room_for_the_encoders_of_a_second_film(load, tmp_path):
+    model = load(memory="tiled")
+    first = latents(model, tmp_path / "first")
+    with model._pipeline("text_encoder", "tokenizer"):
+        assert model.transformer.device.type == "meta"
+    assert torch.equal(latents(model, tmp_path / "second"), first)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

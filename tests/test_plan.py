@@ -240,7 +240,7 @@ def test_framepacks_noise_takes_no_seed_from_later_scenes(image):
 def test_lengths_that_framepacks_programs_round_otherwise_are_said_beside_its_noise(image):
     three = scene("a", seconds=3.0)  # 2.5 sections
     said = plan_of(image, three, noise="framepack").warnings
-    assert len(said) == 1 and "3 sections here, 2 in FramePack's programs" in said[0]
+    assert len(said) == 1 and "make 2 sections, not 3" in said[0]
     assert not plan_of(image, three).warnings and not plan_of(image, scene("a"), noise="framepack").warnings
 
 

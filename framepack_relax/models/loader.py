@@ -45,7 +45,7 @@ def load(
         dtype=kind,
         encoder_dtype=beside,
         memory=memory,
-        notes=tuple(known_faults(torch.__version__, cudnn, beside)),
+        notes=tuple(known_faults(torch.__version__, cudnn, {kind, beside})),
     )
 
 
@@ -84,15 +84,15 @@ def pick_dtype(name: str | None, device: torch.device) -> torch.dtype:
     return names[name]
 
 
-def known_faults(torch_version: str, cudnn: int | None, dtype: torch.dtype) -> Iterator[str]:
-    """What is wrong with the VAE's convolutions in `dtype` on CUDA with these versions; cuDNN 9.10.2 is 91002.
+def known_faults(torch_version: str, cudnn: int | None, dtypes: set[torch.dtype]) -> Iterator[str]:
+    """What is wrong with 3D convolutions in `dtypes` on CUDA with these versions; cuDNN 9.10.2 is 91002.
 
-    Sources: pytorch issues 166643 and 163539.
+    The VAE convolves, and so does the transformer where it takes up latents. Sources: pytorch issues 166643, 163539.
     """
-    if cudnn is None or dtype == torch.float32:
+    if cudnn is None or dtypes == {torch.float32}:
         return
     here, cure = f"cuDNN {cudnn // 10_000}.{cudnn // 100 % 100}", "install PyTorch 2.10 or newer"
     if torch_version.startswith("2.9.0") or (torch_version.startswith("2.9.") and cudnn < 91500):
         yield f"PyTorch {torch_version} with {here} decodes in about three times the memory: {cure}, or memory=tiled"
-    elif 90800 <= cudnn < 91100 and dtype == torch.bfloat16:
-        yield f"{here} may compute convolutions in bfloat16, and so the pictures, wrongly: {cure}"
+    elif 90800 <= cudnn < 91100 and torch.bfloat16 in dtypes:
+        yield f"{here} may compute convolutions in bfloat16, and so the film, wrongly: {cure}"

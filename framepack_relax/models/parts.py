@@ -65,9 +65,13 @@ def load_part(source: Source, part: str, dtype: torch.dtype) -> Any:
     if left := sorted(key for key in told["unexpected_keys"] if not OUTSIDE.search(key)):
         fact = f"{len(left)} weights of the {part} have no place in the network that its config.json describes"
         raise ModelError(f"{folder}: {fact} ({left[0]}); download both again")
-    if part == "transformer":
-        module.proj_out.float().register_forward_pre_hook(lambda layer, given: (given[0].float(),))
-    return module
+    return float32_last_layer(module) if part == "transformer" else module
+
+
+def float32_last_layer(transformer: Any) -> Any:
+    """Makes the layer that gives the velocity, and what it is given, float32; gives the transformer."""
+    transformer.proj_out.float().register_forward_pre_hook(lambda layer, given: (given[0].float(),))
+    return transformer
 
 
 @contextmanager

@@ -202,7 +202,8 @@ class VideoModel:
     @contextmanager
     def _pipeline(self, *parts: str) -> Iterator[HunyuanVideoFramepackPipeline]:
         """The diffusers pipeline with only these encoders loaded; they are gone when the block ends."""
-        if self.preset == "tiled" and self.transformer.device == self.device:
+        placed = self.transformer.device.type == self.device.type and not hasattr(self.transformer, "_diffusers_hook")
+        if self.preset == "tiled" and placed:
             self.transformer.to("meta")  # there is no room for both, perhaps not in main memory either
         loaded: dict[str, Any] = {part: self._load(part) for part in parts}
         for name, part in loaded.items():
@@ -220,6 +221,7 @@ class VideoModel:
         gc.collect()  # hooks and modules refer to each other
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
+            getattr(torch._C, "_host_emptyCache", lambda: None)()  # pinned memory of streamed encoders
 
     def _load(self, part: str) -> Any:
         made = load_part(self.source, part, self.dtype if part == "transformer" else self.encoder_dtype)

@@ -258,11 +258,11 @@ def _noise_problems(story: Storyboard, shots: Sequence[Shot]) -> Iterator[Proble
 
 
 def _length_warnings(story: Storyboard, shots: Sequence[Shot]) -> Iterator[str]:
-    """Shots that FramePack's programs, which round half to even, would give another length."""
+    """Shots that FramePack's programs, which round half to even at 30 frames a second, would give another length."""
     if story.noise == "framepack":
         for shot in shots:
             asked = sum(scene.seconds for scene in shot.scenes)
             theirs = max(1, round(asked * 30 / SECTION_FRAMES))
             if theirs != shot.sections:
-                said = f"{asked:g} s are {shot.sections} sections here, {theirs} in FramePack's programs"
-                yield f"shot {shot.number + 1}: {said}; {theirs * SECTION_FRAMES / 30:g} s are {theirs} in both"
+                made = f"FramePack's programs make {theirs} sections, not {shot.sections}"
+                yield f"shot {shot.number + 1}: of {asked:g} s {made}"

@@ -10,6 +10,7 @@ from PIL import Image, ImageCms, ImageOps
 from .paths import not_a_file
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM")  # none that runs other programs
+NARROWEST = 32  # a side may be so many times the other: what is scaled to cover the film is scaled whole
 MOST_PIXELS = 50_000_000
 MOST_BYTES = 1 << 28
 MOST_SCANS, MOST_SCANNED = 1_000, 5 * 10**8  # of a progressive JPEG: its scans, and those times its pixels
@@ -55,6 +56,8 @@ def _check_work(image: Image.Image, data: bytes) -> None:
     if pixels > MOST_PIXELS:
         limit = f"at most {MOST_PIXELS // 10**6} million are read: make it smaller"
         raise ImageError(f"is {image.width} x {image.height} pixels; {limit}")
+    if max(image.size) > NARROWEST * min(image.size):
+        raise ImageError(f"is {image.width} x {image.height} pixels, nearly a line; crop it")
     scans = data.count(b"\xff\xda") if image.format in ("JPEG", "MPO") else 0
     if scans > MOST_SCANS or scans * pixels > MOST_SCANNED:
         raise ImageError(f"is a JPEG of {scans} scans, which takes too long to read; {SAVE_ANEW} without `progressive`")

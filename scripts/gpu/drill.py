@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,8 @@ def main() -> int:
     words = parser.parse_args()
     if not words.cpu and not torch.cuda.is_available():
         parser.error("PyTorch sees no CUDA device here; --cpu rehearses without one")
+    if missing := [name for name in ("diffusers", "pydantic", "transformers", "pytest") if find_spec(name) is None]:
+        parser.error(f"{', '.join(missing)}: not here; run scripts/gpu/fetch_wheels.sh where there is a network")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that its part ends too
     words.folder.mkdir(parents=True, exist_ok=True)
     begun, ended, options = time.monotonic(), {}, ["--cpu"] * words.cpu

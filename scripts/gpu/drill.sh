@@ -13,4 +13,7 @@ if [ -d "$wheels" ]; then
   "$python" -m pip install --quiet --no-index --no-deps --no-compile --no-cache-dir --target "$site" "$wheels"/*.whl
 fi
 export PYTHONPATH="$site:$root:$root/scripts${PYTHONPATH:+:$PYTHONPATH}" HF_HUB_OFFLINE=1 PYTHONUNBUFFERED=1
-"$python" "$here/drill.py" "$@"
+"$python" "$here/drill.py" "$@" &
+child=$!
+trap 'kill -TERM "$child" 2>/dev/null; wait "$child" || true; exit 143' TERM INT
+wait "$child"

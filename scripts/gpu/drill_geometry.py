@@ -23,7 +23,7 @@ from framepack_relax.models.catalog import Source, model_facts
 from framepack_relax.models.layout import packed_segments
 from framepack_relax.models.loader import encoder_dtype
 from framepack_relax.models.memory import peak_bytes
-from framepack_relax.models.parts import PRESETS, Preset
+from framepack_relax.models.parts import PRESETS, Preset, float32_last_layer
 from framepack_relax.models.video_model import History, StartCondition, TextCondition, VideoModel
 from framepack_relax.plan.grid import SECTION_LATENTS, Size
 from framepack_relax.plan.history import HISTORY
@@ -119,7 +119,7 @@ def random_model(setup: Setup) -> VideoModel:
         source=Source(name="random weights", parts={}),
         reading=reading,
         stamp=(),
-        transformer=draw_weights(transformer, setup.dtype, setup.device),
+        transformer=float32_last_layer(draw_weights(transformer, setup.dtype, setup.device)),
         vae=draw_weights(vae, beside, setup.device),
         device=setup.device,
         dtype=setup.dtype,
@@ -237,7 +237,7 @@ class Geometry:
         self.model.place()
         device = self.setup.device
         took, pass_peak = with_peak(lambda: laps(self.velocity, 2, device), device)
-        decoder = StreamDecoder(self.model.vae, start=self.start.latent, rest=self.model.rest)
+        decoder = StreamDecoder(self.model.vae, start=self.start.latent, rest=self.model.rest_of(preset))
         pieces = iter(self.latents.split(SECTION_LATENTS, dim=2))  # the first has a frame more and no past: it warms up
         decoded, decode_peak = with_peak(
             lambda: laps(lambda: decoder.push(next(pieces)), self.setup.sections - 1, device), device
