@@ -104,7 +104,7 @@ def change_kind(file: Path, rng: random.Random) -> None:
 
 def change_place(file: Path, rng: random.Random) -> None:
     """A file that is gone, or lies where another should."""
-    others = [other for other in file.parent.iterdir() if other.is_file()]
+    others = [other for other in file.parent.iterdir() if other.is_file() and not other.is_symlink()]
     data = rng.choice(others).read_bytes()
     file.unlink()
     if rng.random() < 0.5:
