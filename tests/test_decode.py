@@ -36,7 +36,7 @@ def stock(vae, start, latents, order):
     """The decode of HunyuanVideoFramepackPipeline.__call__ on whole tensors; returns [1, 3, 36n + 1, 32, 32]."""
 
     def decode(z):
-        return vae.decode(z.to(vae.dtype) / vae.config.scaling_factor, return_dict=False)[0]
+        return vae.decode((z / vae.config.scaling_factor).to(vae.dtype), return_dict=False)[0]
 
     history, video = (start, None) if order == "forward" else (start[:, :, :0], None)
     for place in render_order(order, len(latents)):

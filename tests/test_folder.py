@@ -352,7 +352,10 @@ def test_two_threads_with_one_model_make_the_films_that_each_makes_alone(place, 
 # --- films that are not what was written ------------------------------------------------------------------------------
 
 
-def test_status_names_a_film_only_if_it_is_the_newest_plans_and_plays(place, model):
+def test_status_names_a_film_only_if_it_is_the_newest_plans_and_plays(place, model, monkeypatch):
+    def stop(*given):
+        raise KeyboardInterrupt
+
     film = place / "out/video.mp4"
     assert fr.status(place / "out").film == film
     good = film.read_bytes()
@@ -360,11 +363,9 @@ def test_status_names_a_film_only_if_it_is_the_newest_plans_and_plays(place, mod
         film.write_bytes(bad)
         assert fr.status(place / "out").film is None
     film.write_bytes(good)
-    pid = os.fork()
-    if pid == 0:
-        Mp4Writer.write = lambda *_: os._exit(9)
+    monkeypatch.setattr(Mp4Writer, "write", stop)
+    with pytest.raises(KeyboardInterrupt):
         fr.render(place / "story.yaml", out=place / "out", model=model, crf=40)
-    os.waitpid(pid, 0)
     said = fr.status(place / "out")
     assert (said.done, said.total, said.film) == (2, 2, None) and film.read_bytes() == good
 
