@@ -221,3 +221,21 @@ def test_comparators_change_the_film_with_the_passes_that_they_need(board, model
     made = list(fr.stream(board(calm + scene % relax), out=tmp_path / "made", model=model))[-1]
     assert tuple(made.report["forwards"].values()) == passes
     assert torch.equal(made.latents, plain.latents) == ("above: 1.0" in relax)
+
+
+def test_an_error_of_a_callback_comes_out_as_it_is(board, model, tmp_path):
+    def fail(section, step):
+        raise ConnectionError(111, "my server is down")
+
+    with pytest.raises(ConnectionError, match="my server is down"):
+        fr.render(board(FILM), out=tmp_path / "out", model=model, on_step=fail)
+
+
+def test_a_full_main_memory_is_one_message_and_what_is_finished_is_kept(board, model, tmp_path):
+    def fill(section, step):
+        if section.index == 1:
+            torch.empty(1 << 60, dtype=torch.uint8)
+
+    with pytest.raises(fr.RenderError, match=r"section 1: the main memory is full .* is kept"):
+        fr.render(board(FILM), out=tmp_path / "out", model=model, on_step=fill)
+    assert fr.status(tmp_path / "out").done == 1

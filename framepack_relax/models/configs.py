@@ -13,6 +13,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from ..errors import ModelError, Problem
 from ..plan.facts import read_json
+from ..storyboard.messages import printable
 from ..storyboard.schema import Part
 
 Layers = Annotated[int, Field(ge=1, le=256)]  # and heads; FramePack has 40
@@ -259,8 +260,8 @@ def check_shapes(part: str, folder: Path, weights: Mapping[str, Sequence[int]]) 
         fields = next((fields for end, fields in SHAPES.items() if name.endswith(end)), ())
         for field, size in zip(fields, shape, strict=False):
             if getattr(config, field) != size:
-                fact = f"is {getattr(config, field)}, and {name} in the weights has {size}; download both again"
-                raise ModelError(str(Problem(file=str(file), path=field, message=fact)))
+                fact = f"is {getattr(config, field)}, and {printable(name)} in the weights has {size}"
+                raise ModelError(str(Problem(file=str(file), path=field, message=f"{fact}; download both again")))
 
 
 def check_configs(parts: Mapping[str, Path]) -> None:

@@ -42,6 +42,11 @@ def _rooms(root: Path) -> Iterator[int]:
                     yield int((folder / most).read_text()) - used  # "max" is no number
 
 
+def main_memory_is_full(error: BaseException) -> bool:
+    """Whether that is what an error says; PyTorch has no class of its own for it."""
+    return isinstance(error, MemoryError) or (type(error) is RuntimeError and "DefaultCPUAllocator" in str(error))
+
+
 def pinned_bytes(module: nn.Module) -> int:
     """What a module takes where transfers may read it; CUDA rounds every tensor up to a power of two."""
     return sum(1 << (p.numel() * p.element_size() - 1).bit_length() for p in module.parameters())

@@ -11,6 +11,7 @@ from ..errors import RenderError
 from ..plan.grid import Size
 from ..plan.history import HistorySlots
 from .layout import packed_segments
+from .main_memory import main_memory_is_full
 from .parts import PRESETS, Preset
 from .video_model import VideoModel
 
@@ -65,7 +66,15 @@ def enough_memory(what: str, model: VideoModel, slots: HistorySlots, size: Size)
     """Turns a full GPU into one RenderError with the estimate and what would fit; `what` says what was under way."""
     try:
         yield
-    except torch.OutOfMemoryError as error:
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, torch.OutOfMemoryError):
+            if not main_memory_is_full(error):
+                raise
+            fact = str(error).strip().splitlines()[0] if str(error) else "no more is given"
+            raise RenderError(
+                f"{what}: the main memory is full ({fact}); close what else uses it, or take a smaller size. What is "
+                "finished is kept"
+            ) from error
         fact = str(error).split(". GPU")[0].rstrip(".")
         total = torch.cuda.mem_get_info(model.device)[1] if model.device.type == "cuda" else None
         raise RenderError(

@@ -16,7 +16,7 @@ from ..errors import ModelError, RelaxError
 from ..storyboard.messages import printable
 from .catalog import Source
 from .configs import check_shapes, read_config
-from .main_memory import check_room, free_memory, pinned_bytes, stored
+from .main_memory import check_room, free_memory, main_memory_is_full, pinned_bytes, stored
 
 # full: everything on the device. tiled: the VAE decodes in tiles, and what it keeps between sections waits in main
 # memory. offload: tiled, and the weights of transformer and encoders wait in main memory too.
@@ -60,11 +60,11 @@ def load_part(source: Source, part: str, dtype: torch.dtype) -> Any:
     if wrong := sorted(str(key) for kind in ("missing_keys", "mismatched_keys") for key in told[kind]):
         raise ModelError(
             f"{folder}: {len(wrong)} weights of the {part} are missing or of another shape than its config.json says "
-            f"({wrong[0]}); download both again"
+            f"({printable(wrong[0])}); download both again"
         )
     if left := sorted(key for key in told["unexpected_keys"] if not OUTSIDE.search(key)):
         fact = f"{len(left)} weights of the {part} have no place in the network that its config.json describes"
-        raise ModelError(f"{folder}: {fact} ({left[0]}); download both again")
+        raise ModelError(f"{folder}: {fact} ({printable(left[0])}); download both again")
     return float32_last_layer(module) if part == "transformer" else module
 
 
@@ -82,6 +82,8 @@ def told_as(fact: str, cure: str) -> Iterator[None]:
     except (RelaxError, torch.OutOfMemoryError, KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
     except BaseException as error:
+        if main_memory_is_full(error):
+            raise
         reason = str(error).strip().splitlines() or [repr(error)]
         raise ModelError(f"{fact}: {printable(reason[0], 200)}; {cure}") from error
 

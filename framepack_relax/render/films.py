@@ -34,5 +34,7 @@ def is_foreign(film: Path) -> bool:
 
     try:
         return not any(name.startswith(FACTS_TAG) for name in read_metadata(film))
-    except FilmError:
+    except FilmError as error:
+        if isinstance(error.__cause__, OSError) and error.__cause__.errno in DISK:
+            raise unreadable(film, error.__cause__) from error
         return False

@@ -188,9 +188,11 @@ class RunFolder:
 
 
 @contextmanager
-def writing(place: Path, what: str = "cannot be written", cure: str = MEND) -> Iterator[None]:
+def writing(
+    place: Path, what: str = "cannot be written", cure: str = MEND, kind: type[OSError] = OSError
+) -> Iterator[None]:
     """Turns a full disk and its like into one message."""
     try:
         yield
-    except OSError as error:
+    except kind as error:
         raise RenderError(f"{place}: {what} ({error.strerror or error}); {cure}") from error

@@ -119,7 +119,7 @@ def render(
     it works, `out`/video.part.mp4 is a film that can be played up to the last section; an older film stays until the
     new one is whole.
     """
-    from ..video.writer import Mp4Writer  # needs PyAV, which `stream` can do without
+    from ..video.writer import Mp4Writer, WriteError  # needs PyAV, which `stream` can do without
 
     begun = time.perf_counter()
     session = settle(story, Path(out), model or Loading(name=story.model), options)
@@ -137,7 +137,10 @@ def render(
         made = {"model": work.model.source.name, **made_with(work.model, session.weights), "film": session.film}
         seeds = {section.index: section.seed for section in plan.sections}
         tags = {**film_tags(plan, made, seeds), **story_tags(session)}
-        with writing(film), Mp4Writer(film, fps=plan.rate, size=plan.size, crf=story.crf, metadata=tags) as writer:
+        with (
+            writing(film, kind=WriteError),
+            Mp4Writer(film, fps=plan.rate, size=plan.size, crf=story.crf, metadata=tags) as writer,
+        ):
             for done in _sections(work, watch):
                 if len(done.frames):
                     writer.write(done.frames)

@@ -79,7 +79,8 @@ def settle_owner(folder: Path, mine: Mark, keys: Collection[str] = ()) -> Mark:
         return mine.model_copy(update={"files": _all_files(folder)})
     cure = f"it is left as it is; choose another folder, for instance {free_name(folder)}"
     if mark is not None:
-        if not _same_board(folder, mark, mine):
+        gone = mark.board != "" and not os.path.exists(folder / mark.board)
+        if not _same_board(folder, mark, mine) and not (gone and set(keys) & set(mark.sections.values())):
             of = f"{printable(mark.title)} ({printable(mark.board) if mark.board else 'from Python'})"
             raise RenderError(f"{folder}: holds the film of another storyboard, {of}; {cure}")
         return mark.model_copy(update={"title": mine.title, **({} if mine.board == STORY else {"board": mine.board})})

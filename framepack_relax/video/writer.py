@@ -27,13 +27,17 @@ THREADS = 1  # more would slice frames by the machine's core count and change th
 X264 = "open-gop=0:sync-lookahead=0:rc-lookahead=0:mbtree=0:range=tv:colorprim=bt709:transfer=bt709:colormatrix=bt709"
 
 
+class WriteError(OSError):
+    """The film cannot be written; no error of whoever makes its frames."""
+
+
 @contextmanager
 def _as_os_errors() -> Iterator[None]:
-    """FFmpeg's errors, of which not all are OSErrors, under the same number, with the same words."""
+    """The disk's and FFmpeg's errors, of which not all are OSErrors, under the same number, with the same words."""
     try:
         yield
-    except av.FFmpegError as error:
-        raise OSError(error.errno, error.strerror, error.filename) from error
+    except (av.FFmpegError, OSError) as error:
+        raise WriteError(error.errno, error.strerror or str(error), error.filename) from error
 
 
 class Mp4Writer:
