@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 Place = str | Path
 Story = Place | Storyboard | Sequence[Scene]
-Model: TypeAlias = "str | VideoModel | None"
+Model: TypeAlias = "Place | VideoModel | None"
 Memory = Literal["auto", "full", "tiled", "offload"]
 OnNan = Literal["stop", "retry"]
 
@@ -57,7 +57,7 @@ def plan(story: Story, **board: Any) -> RenderPlan:
 
 @quietly
 def load(
-    model: str = "puppet",
+    model: Place = "puppet",
     *,
     device: "str | torch.device | None" = None,
     dtype: "str | torch.dtype | None" = None,
@@ -70,7 +70,7 @@ def load(
     """
     from .models.loader import load
 
-    return load(model, device=_named(device), dtype=_named(dtype), memory=memory)
+    return load(str(model), device=_named(device), dtype=_named(dtype), memory=memory)
 
 
 def _named(kind: Any) -> str | None:
@@ -149,9 +149,9 @@ def preview(
 def _stream(
     story: Storyboard, folder: Path, model: "VideoModel | None", options: "Options"
 ) -> "Iterator[FinishedSection]":
-    from .render.loop import stream
-
     with quietly:
+        from .render.loop import stream
+
         yield from stream(story, out=folder, model=model, options=options)
 
 
@@ -250,11 +250,11 @@ def sweep(
         from .evaluate.outcome import compare
     except ImportError as error:
         raise EvaluationError(f"{error.name} is not installed: pip install 'framepack-relax[eval]'") from error
-    folder = output_folder(out)
-    return compare(str(spec), folder, model, quick, calibrate, (action, text), on_film, loading, on_note)
+    folder, choice = output_folder(out), str(model) if isinstance(model, Place) else model
+    return compare(str(spec), folder, choice, quick, calibrate, (action, text), on_film, loading, on_note)
 
 
 def _prepare(story: Story, model: Model, board: dict[str, Any]) -> "tuple[Storyboard, VideoModel | None]":
-    if isinstance(model, str):
-        board = {**board, "model": model}
-    return read(story, **board), None if model is None or isinstance(model, str) else model
+    if isinstance(model, Place):
+        return read(story, **{**board, "model": str(model)}), None
+    return read(story, **board), model

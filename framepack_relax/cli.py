@@ -168,7 +168,7 @@ def _with_bar(board: Storyboard, folder: Path, model: Loading, plan: RenderPlan,
     section = TextColumn("section {task.fields[section]} of {task.fields[sections]}")
     step, left = TextColumn("step {task.completed}/{task.total}"), TextColumn("ETA")
     times = TimeElapsedColumn(), left, TimeRemainingColumn()
-    watched = console.is_terminal
+    watched = console.is_interactive and console.file.isatty()  # FORCE_COLOR makes no terminal of a log
     bar = Progress(section, _dim("scene"), BarColumn(), step, *times, console=console, disable=not watched)
     done, total, clock = 0, len(plan.sections), time.monotonic()
     try:

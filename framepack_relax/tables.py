@@ -61,7 +61,7 @@ class Grid:
             justify: JustifyMethod = "left" if name in self.left else "right"
             table.add_column(_spaced(name), justify=justify, width=width, overflow="fold")
         for row in rows:
-            table.add_row(*map(_spaced, row))
+            table.add_row(*(_spaced(_in_lines(cell, width)) for cell, width in zip(row, widths, strict=True)))
         yield table
 
     def _widths(self, rows: Sequence[tuple[str, ...]], width: int) -> list[int] | None:
@@ -98,6 +98,20 @@ class Grid:
 def _tidy(text: str) -> str:
     """Lines without spaces around them, and single ones between words, so that lengths are what is seen."""
     return "\n".join(re.sub("[ \t]+", " ", line).strip(" ") for line in text.split("\n"))
+
+
+def _in_lines(text: str, width: int) -> str:
+    """With line ends at spaces, but at no no-break spaces, so that no line is wider; rich would break at both."""
+    lines: list[str] = []
+    for line in text.split("\n"):
+        lines.append("")
+        for word in line.split(" "):
+            longer = f"{lines[-1]} {word}".lstrip(" ")
+            if lines[-1] and cell_len(longer) > width:
+                lines.append(word)
+            else:
+                lines[-1] = longer
+    return "\n".join(lines)
 
 
 def _spaced(text: str) -> str:

@@ -126,3 +126,28 @@ def test_other_libraries_are_silent_at_work_and_as_before_afterwards(model, imag
     assert seen == [(logging.ERROR, False)] * 2
     assert [library.get_verbosity() for library in libraries] == [logging.INFO] * 2
     assert all(library.is_progress_bar_enabled() for library in libraries)
+
+
+@pytest.mark.parametrize("out", [".", "/"])
+def test_a_folder_without_a_name_is_refused_with_a_free_one(board, tmp_path, monkeypatch, out):
+    story = board("  - {id: a, prompt: a red figure waves, seconds: 1.2}")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(fr.RenderError, match=r"for instance /\S+-2"):
+        fr.preview(story, out=out, device="cpu")
+
+
+def test_a_colon_in_the_output_is_no_protocol(board, model, tmp_path):
+    film = fr.render(
+        board("  - {id: a, prompt: a red figure waves, seconds: 1.2}"), out=tmp_path / "take:2", model=model
+    )
+    assert film.path.is_file()
+
+
+def test_a_model_folder_may_be_a_path(tiny):
+    assert fr.load(tiny, device="cpu").facts.name == str(tiny)
+
+
+@pytest.mark.parametrize(("fps", "read"), [(30000 / 1001, 29.97), (24000 / 1001, 23.976)])
+def test_a_broadcasters_rate_may_be_a_quotient(fps, read):
+    scene = fr.Scene(id="a", prompt="a red figure waves", seconds=1.2)
+    assert fr.read([scene], fps=fps).fps == read

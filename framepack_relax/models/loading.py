@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ..plan.facts import ModelFacts
 from .catalog import find, model_facts
+from .quiet import quietly
 
 if TYPE_CHECKING:
     from .video_model import VideoModel
@@ -38,7 +39,8 @@ class Loading:
             return f"torch.{self.dtype}"
         if self.dtype is None and self.device == "cpu":
             return "torch.float32"
-        from .loader import pick_device, pick_dtype
+        with quietly:
+            from .loader import pick_device, pick_dtype
 
         return str(pick_dtype(self.dtype, pick_device(self.device)))
 
@@ -47,8 +49,9 @@ class Loading:
         """What it runs on."""
         if self.device == "cpu":
             return self.device
-        from .identity import hardware
-        from .loader import pick_device
+        with quietly:
+            from .identity import hardware
+            from .loader import pick_device
 
         return hardware(pick_device(self.device))
 

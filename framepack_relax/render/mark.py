@@ -96,7 +96,8 @@ def settle_owner(folder: Path, mine: Mark, keys: Collection[str] = ()) -> Mark:
 
 def free_name(folder: Path) -> Path:
     """A folder beside this one that is not there."""
-    return next(place for n in count(2) if not (place := folder.with_name(f"{folder.name}-{n}")).exists())
+    folder = folder.resolve() if folder.name in ("", "..") else folder
+    return next(place for n in count(2) if not (place := folder.parent / f"{folder.name or 'film'}-{n}").exists())
 
 
 def unreadable(file: Path, error: OSError) -> RenderError:
@@ -116,7 +117,8 @@ def _same_board(folder: Path, mark: Mark, mine: Mark) -> bool:
 
 def _relative(file: Path, folder: Path) -> str:
     try:
-        return Path(os.path.relpath(os.path.realpath(file), os.path.realpath(folder))).as_posix()
+        path = Path(os.path.relpath(os.path.realpath(file), os.path.realpath(folder))).as_posix()
+        return path.encode("utf8", "backslashreplace").decode("utf8")  # names that are not UTF-8
     except ValueError:  # another drive of Windows
         return str(file)
 

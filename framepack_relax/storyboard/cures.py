@@ -11,7 +11,9 @@ from .meanings import FULL_WIDTH, FULL_WIDTH_COLON
 PROSE = ("title", "style", "prompt", "negative_prompt", "calm", "who", "where")  # fields of text that is read as such
 BEGINS_ODDLY = re.compile(rf"\b(?P<name>{'|'.join(PROSE)})[ ]*:[ ]+(?P<value>[\"'\[\]{{}}*&?%@`!|>,#-].*)")
 WHOLE_LINE = re.compile(r"[ ]*(?:-[ ]+)*")
-ODD_SPACE = re.compile(r"^[ \t]*(?:- +)*(?:\w+:)?([\u00a0\u1680\u2000-\u200b\u202f\u205f\u3000\ufeff])", re.MULTILINE)
+ODD_SPACE = re.compile(
+    r"^[ \t]*(?:-[ ]*)*(?:\w+:[ ]*|\w+(?=\S?\s*:))?([\u00a0\u1680\u2000-\u200b\u202f\u205f\u3000\ufeff])", re.MULTILINE
+)
 ODD_COLON = re.compile(rf"^[^\S\n]*(?:-[^\S\n]+)*[A-Za-z_]+({FULL_WIDTH_COLON})", re.MULTILINE)
 NO_SPACE = re.compile(r"[ ]*(?:-[ ]+)*[a-z_]+:[^\s/]")
 INSIDE = ("quoted", "flow", "alias", "anchor", "block scalar")  # of a value that begins at the error's context
@@ -45,7 +47,7 @@ def cure(error: yaml.MarkedYAMLError, text: str) -> str:
         return "put text that holds ': ' in quotes"
     if "cannot start any token" in problem:
         return "put text that begins so in quotes"
-    if mark and re.search("expected (key|'-' indicator|<block end>)", problem):
+    if mark and re.search("expected (key|'-' indicator|<block end>|',' or)", problem):
         return "put text that holds ' #' in quotes" if " #" in before else "begin the line where its neighbours begin"
     return ""
 

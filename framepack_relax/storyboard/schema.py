@@ -97,6 +97,8 @@ def exact_rate(fps: float) -> Fraction:
 def _rate(fps: float) -> float:
     if fps in BROADCAST or fps == int(fps):
         return fps if fps in BROADCAST else int(fps)
+    if abs(fps - BROADCAST.get(round(fps, 3), 0)) < 1e-3:  # 30000/1001 as Python writes it
+        return round(fps, 3)
     near = min(BROADCAST, key=lambda rate: abs(rate - fps))
     cure = f"write {near:g}" if abs(near - fps) < 0.05 else "write a whole number"
     raise ValueError(f"is {fps:g}; {cure} (of others {', '.join(f'{rate:g}' for rate in BROADCAST)} are known)")

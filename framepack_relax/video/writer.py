@@ -60,7 +60,8 @@ class Mp4Writer:
         self.packets = PacketDigest()
         # a fragment for every frame, on disk as soon as the next frame comes
         options = {"movflags": "use_metadata_tags+empty_moov+default_base_moof+frag_every_frame", "flush_packets": "1"}
-        self.container: av.container.OutputContainer = av.open(str(self.growing), "w", format="mp4", options=options)
+        place = str(self.growing.absolute())  # FFmpeg takes what stands before a colon for a protocol
+        self.container: av.container.OutputContainer = av.open(place, "w", format="mp4", options=options)
         self.metadata = dict(metadata)
         self.container.metadata.update(metadata)
         self.stream: av.video.stream.VideoStream = self.container.add_stream(
@@ -131,7 +132,8 @@ def _with_index_in_front(part: Path, path: Path, metadata: Mapping[str, str], pa
     whole = path.with_name(f"{path.stem}.whole{path.suffix}")
     options = {"movflags": "use_metadata_tags+faststart"}
     try:
-        with av.open(str(part)) as old, av.open(str(whole), "w", format="mp4", options=options) as new:
+        there, here = str(part.absolute()), str(whole.absolute())
+        with av.open(there) as old, av.open(here, "w", format="mp4", options=options) as new:
             new.metadata.update(metadata)
             source = old.streams.video[0]
             target = new.add_stream_from_template(source)
