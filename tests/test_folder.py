@@ -497,7 +497,7 @@ def test_nothing_steers_a_terminal(place, model):
     plan["title"], plan["scenes"][0]["scene"] = evil, evil
     (place / "out/plan.json").write_text(json.dumps(plan))
     mark = json.loads((place / "out" / MARK).read_text())
-    mark["title"], mark["board"] = evil, evil
+    mark["title"], mark["board"], mark["sections"] = evil, evil, {}
     (place / "out" / MARK).write_text(json.dumps(mark))
     (place / "out/.owner.json").write_text(json.dumps({"pid": evil, "host": evil, "since": 0}))
     shown = subprocess.run([TOOL, "status", str(place / "out")], capture_output=True, text=True)
@@ -516,3 +516,10 @@ def test_a_loading_answers_as_the_model_that_it_loads(tiny, model):
 
 def test_the_whole_film_plays(whole):
     assert len(list(read_frames(whole / "out/video.mp4"))) == 73
+
+
+def test_a_folder_whose_board_was_moved_is_known_by_its_sections(place, whole):
+    (place / "boards").mkdir()
+    (place / "story.yaml").rename(place / "boards/story.yaml")
+    (place / "boards/hero.png").write_bytes((place / "hero.png").read_bytes())
+    assert all(why is None for _, why, _ in fr.preview(place / "boards/story.yaml", out=place / "out", device="cpu"))
