@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from .errors import EvaluationError, ModelError, Problem, RenderError
-from .models.catalog import model_facts
-from .models.loading import Loading
-from .models.quiet import quietly
-from .plan.planner import make_plan
-from .plan.renderplan import RenderPlan, SectionPlan
-from .render.mark import default_out
+from .families.catalog import model_facts
+from .families.loading import Loading
+from .families.quiet import quietly
+from .planning.planner import make_plan
+from .planning.renderplan import RenderPlan, SectionPlan
+from .rendering.mark import default_out
 from .storyboard import Scene, Storyboard, read_storyboard, storyboard_from_scenes
 from .storyboard.paths import expand
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
     from .evaluate.outcome import Outcome
     from .evaluate.perceptual import Distance
-    from .models.video_model import VideoModel
-    from .render.folder import Verdict
-    from .render.loop import FinishedSection, RenderedFilm
-    from .render.session import Options
-    from .render.status import Status
+    from .families.framepack.backend import VideoModel
+    from .rendering.folder import Verdict
+    from .rendering.loop import FinishedSection, RenderedFilm
+    from .rendering.session import Options
+    from .rendering.status import Status
 
 Place = str | Path
 Story = Place | Storyboard | Sequence[Scene]
@@ -68,7 +68,7 @@ def load(
     `memory` says what lies on a GPU: `full` everything, `tiled` the weights while the VAE decodes in tiles, `offload`
     neither; `auto` is the first of these that fits, by estimate.
     """
-    from .models.loader import load
+    from .families.loader import load
 
     return load(str(model), device=_named(device), dtype=_named(dtype), memory=memory)
 
@@ -100,7 +100,7 @@ def render(
     section that is on disk and its noise's seed. An exception that one of them raises stops the render and comes out
     of this call; finished sections stay, and the same call goes on from there. Threads may share a loaded model.
     """
-    from .render.loop import Watcher, render
+    from .rendering.loop import Watcher, render
 
     checked, loaded = _prepare(story, model, board)
     folder, watch = output_folder(out or default_out(checked)), Watcher(on_step=on_step, on_section=on_section)
@@ -139,7 +139,7 @@ def preview(
 
     Torch is asked only for what is not said, `device` and `dtype`. Raises RenderError for a folder of another film.
     """
-    from .render.session import preview
+    from .rendering.session import preview
 
     checked, loaded = _prepare(story, model, board)
     choice = loaded or Loading(name=checked.model, device=_named(device), dtype=_named(dtype), download=False)
@@ -150,13 +150,13 @@ def _stream(
     story: Storyboard, folder: Path, model: "VideoModel | None", options: "Options"
 ) -> "Iterator[FinishedSection]":
     with quietly:
-        from .render.loop import stream
+        from .rendering.loop import stream
 
         yield from stream(story, out=folder, model=model, options=options)
 
 
 def _options(on_nan: OnNan, fresh: bool, strict: bool = False) -> "Options":
-    from .render.session import Options
+    from .rendering.session import Options
 
     if on_nan not in get_args(OnNan):
         raise RenderError(f"on_nan is {on_nan!r}; write {' or '.join(map(repr, get_args(OnNan)))}")
@@ -180,14 +180,14 @@ def restore(film: Place, out: Place) -> Path:
 
     Rendering it gives the same film again. Raises RenderError for files that framepack-relax has not written.
     """
-    from .render.carry import restore
+    from .rendering.carry import restore
 
     return restore(expand(film), output_folder(out))
 
 
 def status(out: Place) -> "Status":
     """How far the render in the folder `out` has come; needs no weights and no torch. Raises RenderError."""
-    from .render.status import read_status
+    from .rendering.status import read_status
 
     return read_status(expand(out))
 

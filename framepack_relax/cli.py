@@ -18,18 +18,18 @@ from rich.text import Text
 from . import api, tables
 from ._version import __version__
 from .errors import RelaxError
-from .models.catalog import CATALOG, WEIGHTS_VARIABLE, card, entry_of, what_is_missing
-from .models.loading import Loading
-from .models.quiet import quietly
-from .plan.renderplan import RenderPlan, SectionPlan
-from .render.mark import default_out
+from .families.catalog import CATALOG, WEIGHTS_VARIABLE, card, entry_of, what_is_missing
+from .families.loading import Loading
+from .families.quiet import quietly
+from .planning.renderplan import RenderPlan, SectionPlan
+from .rendering.mark import default_out
 from .storyboard import Storyboard, storyboard_schema
 
 if TYPE_CHECKING:
     from .evaluate.outcome import Outcome
-    from .render.folder import Verdict
-    from .render.loop import RenderedFilm
-    from .render.session import Options
+    from .rendering.folder import Verdict
+    from .rendering.loop import RenderedFilm
+    from .rendering.session import Options
 
 
 class NanChoice(StrEnum):
@@ -111,8 +111,8 @@ def rerun(
     name = film.absolute().parent.name if film.name == "video.mp4" else film.stem
     folder = api.output_folder(out or Path("out") / f"{name}-again")
     with quietly:
-        from .models.loader import pick_device, pick_dtype
-        from .render.carry import provenance
+        from .families.loader import pick_device, pick_dtype
+        from .rendering.carry import provenance
     pick_dtype(dtype, pick_device(device))  # mistakes of these are told before anything is written
     board = api.read(api.restore(film, folder))
     as_then = {f"torch.{name}": name for name in ("float32", "bfloat16")}.get(str(provenance(film).get("dtype")))
@@ -137,8 +137,8 @@ def _render(
     for warning in plan.warnings:
         _warn(warning)
     with quietly:
-        from .render.carry import what_differs
-        from .render.session import Options
+        from .rendering.carry import what_differs
+        from .rendering.session import Options
     loaded = Loading(name=board.model, **loading)
     if again and (line := what_differs(again, loaded)):
         _warn(f"the film was made otherwise and will not come out the same to the bit: {line}")
@@ -163,7 +163,7 @@ def _warn(text: str) -> None:
 @quietly
 def _with_bar(board: Storyboard, folder: Path, model: Loading, plan: RenderPlan, options: "Options") -> "RenderedFilm":
     """Renders with a bar; where nobody sees one, with a line for every section."""
-    from .render.loop import Watcher, render
+    from .rendering.loop import Watcher, render
 
     section = TextColumn("section {task.fields[section]} of {task.fields[sections]}")
     step, left = TextColumn("step {task.completed}/{task.total}"), TextColumn("ETA")

@@ -12,10 +12,10 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from .models.catalog import Entry
-from .plan.renderplan import RenderPlan, SceneTiming, SectionPlan
-from .render.folder import NOT_THERE, Verdict
-from .render.status import Status
+from .families.catalog import Entry
+from .planning.renderplan import RenderPlan, SceneTiming, SectionPlan
+from .rendering.folder import NOT_THERE, Verdict
+from .rendering.status import Status
 from .storyboard.images import cut_away
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ import torch
 from diffusers import AutoencoderKLHunyuanVideo
 from torch import Tensor
 
-from framepack_relax.models.memory import give_back, keep_steady
-from framepack_relax.video.decode import BlendDecoder
-from framepack_relax.video.stream import StreamDecoder
+from framepack_relax.families.memory import give_back, keep_steady
+from framepack_relax.families.framepack.blend import BlendDecoder
+from framepack_relax.families.hunyuan_video.stream import StreamDecoder
 
 ROUNDS = 12
 
@@ -51,7 +51,7 @@ def decode(model: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["decode"])
-    parser.add_argument("--model", default="framepack_relax/models/puppet")
+    parser.add_argument("--model", default="framepack_relax/puppet")
     words = parser.parse_args()
     decode(words.model)
 

@@ -25,8 +25,8 @@ from framepack_relax.evaluate.detectors import find_failures
 from framepack_relax.evaluate.film import read_film
 from framepack_relax.evaluate.flow import measure_motion
 from framepack_relax.evaluate.frames import Kept
-from framepack_relax.render.carry import FACTS_TAG, IMAGES_TAG, STORYBOARD_TAG, provenance
-from framepack_relax.render.folder import difference
+from framepack_relax.rendering.carry import FACTS_TAG, IMAGES_TAG, STORYBOARD_TAG, provenance
+from framepack_relax.rendering.folder import difference
 from framepack_relax.video.reader import read_metadata
 from framepack_relax.video.writer import Mp4Writer
 

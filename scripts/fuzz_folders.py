@@ -24,8 +24,8 @@ from puppet_parts import Sizes, build_pipeline, save_folder
 from safetensors.numpy import save
 
 import framepack_relax as fr
-from framepack_relax.render.mark import MARK
-from framepack_relax.render.stored import read_tags
+from framepack_relax.rendering.mark import MARK
+from framepack_relax.rendering.stored import read_tags
 from framepack_relax.video.reader import film_digest
 
 SOON, LATEST = 10, 300  # seconds of a processor, and of a clock: others may be at work

@@ -25,11 +25,11 @@ from puppet_parts import Sizes, build_pipeline, save_folder
 from tally import Tally
 
 from framepack_relax.errors import ModelError
-from framepack_relax.models.loader import load
-from framepack_relax.models.video_model import TextCondition
-from framepack_relax.plan.history import slots
+from framepack_relax.families.loader import load
+from framepack_relax.families.framepack.backend import TextCondition
+from framepack_relax.families.framepack.history import slots
 from framepack_relax.sampling.section import gather_history
-from framepack_relax.video.stream import StreamDecoder
+from framepack_relax.families.hunyuan_video.stream import StreamDecoder
 
 LIMIT = 10.0  # seconds
 FACTS = {"order": "forward", "fps": 30, "size": [32, 32], "guidance": {"embedded": 6.0}, "embedded_guidance": True}

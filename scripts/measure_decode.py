@@ -1,6 +1,6 @@
 """Streaming decode and FramePack's decode and blend against the whole-shot decode, on films of the puppet world.
 
-python scripts/measure_decode.py --model framepack_relax/models/puppet --out decode.png
+python scripts/measure_decode.py --model framepack_relax/puppet --out decode.png
 
 Films of 12 sections are drawn by the world and encoded by the model's VAE. For each choice of where GroupNorm's
 statistics come from: PSNR to the whole-shot decode, and how far the difference to it jumps from frame to frame, at
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from framepack_relax.video import decode as blend
 from framepack_relax.video import stream
-from framepack_relax.video.decode import BlendDecoder, decode
+from framepack_relax.families.framepack.blend import BlendDecoder, decode
 
 SECTIONS, LATENTS = 12, 9
 BORDERS = list(range(0, SECTION_FRAMES * SECTIONS, SECTION_FRAMES))
@@ -130,7 +130,7 @@ def jumps(a: Frames, b: Frames) -> NDArray[np.float64]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="framepack_relax/models/puppet")
+    parser.add_argument("--model", default="framepack_relax/puppet")
     parser.add_argument("--films", type=int, default=4)
     parser.add_argument("--out", type=Path, help="PNG of the first film")
     words = parser.parse_args()

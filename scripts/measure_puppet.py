@@ -50,9 +50,9 @@ from framepack_relax.evaluate.action import STATIC, ActionJudge
 from framepack_relax.evaluate.detectors import find_failures
 from framepack_relax.evaluate.sweep import read_rows
 from framepack_relax.evaluate.text import TextJudge
-from framepack_relax.models.catalog import FIGURES, find
+from framepack_relax.families.catalog import FIGURES, find
 
-MODEL = Path("framepack_relax/models/puppet")
+MODEL = Path("framepack_relax/puppet")
 JUDGES = Path("framepack_relax/evaluate/judges")
 SECTION = 1.2  # seconds
 SHOWN = 4  # a picture shows every fourth frame

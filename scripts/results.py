@@ -22,8 +22,8 @@ from framepack_relax.evaluate.pages import save_plots
 from framepack_relax.evaluate.spec import jobs, read_sweep
 from framepack_relax.evaluate.statistics import Cell, Row, chance, interval, paired, seed_means, summarise
 from framepack_relax.evaluate.sweep import read_rows
-from framepack_relax.models.catalog import PUPPET
-from framepack_relax.plan.facts import SIDECAR, read_facts
+from framepack_relax.families.catalog import PUPPET
+from framepack_relax.families.sidecar import SIDECAR, read_facts
 
 ROOT = Path(__file__).parents[1]
 MEASURED = ROOT / "scripts" / "measured"

@@ -5,7 +5,7 @@ python scripts/train_puppet.py --out runs/smoke --smoke     # a minute, for the 
 python scripts/train_puppet.py --out runs/large --large     # on a GPU
 python scripts/train_puppet.py --out runs/puppet --stage transformer --stage export
 
---start framepack_relax/models/puppet goes on from shipped weights instead of random ones.
+--start framepack_relax/puppet goes on from shipped weights instead of random ones.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from puppet_run import Training
 from puppet_transformer import Trained, encode_films, load_examples, train_transformer
 from puppet_vae import train_vae
 
-from framepack_relax.plan.facts import read_facts
+from framepack_relax.families.sidecar import read_facts
 
 STAGES = ("vae", "latents", "transformer", "distil", "export", "card")
 FACTS = {

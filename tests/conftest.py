@@ -53,7 +53,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def model(tiny: Path):
-    from framepack_relax.models.loader import load
+    from framepack_relax.families.loader import load
 
     return load(str(tiny), device="cpu")
 

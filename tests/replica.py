@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from framepack_relax.models.catalog import find
-from framepack_relax.models.parts import load_part
+from framepack_relax.families.catalog import find
+from framepack_relax.families.components import load_part
 
 TRANSFORMER = "lllyasviel/FramePack_F1_I2V_HY_20250503"
 HUNYUAN, REDUX = "hunyuanvideo-community/HunyuanVideo", "lllyasviel/flux_redux_bfl"

@@ -6,11 +6,11 @@ import pytest
 import torch
 from diffusers.models.attention_dispatch import dispatch_attention_fn
 
-import framepack_relax.models.attention as attention
-from framepack_relax.models.attention import AttentionEdit, EditedProcessor, edited_attention
-from framepack_relax.models.layout import packed_segments
-from framepack_relax.models.video_model import StartCondition
-from framepack_relax.plan.history import slots
+import framepack_relax.families.hunyuan_video.attention as attention
+from framepack_relax.families.hunyuan_video.attention import AttentionEdit, EditedProcessor, edited_attention
+from framepack_relax.families.framepack.layout import packed_segments
+from framepack_relax.families.framepack.backend import StartCondition
+from framepack_relax.families.framepack.history import slots
 from framepack_relax.relax.profile import paper_profile
 from framepack_relax.relax.unlearning import Blur
 from framepack_relax.sampling.section import attention_edit, gather_history

@@ -16,7 +16,7 @@ from drill_record import Record
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from framepack_relax.models.memory import GIB
+from framepack_relax.families.memory import GIB
 
 ROOT = Path(__file__).parents[1]
 GPU = ROOT / "scripts" / "gpu"

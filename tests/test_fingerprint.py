@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from framepack_relax.errors import ModelError
-from framepack_relax.models import fingerprint as module
-from framepack_relax.models.catalog import find
-from framepack_relax.models.fingerprint import CACHE_VARIABLE, fingerprint, in_background
-from framepack_relax.models.loader import load
+from framepack_relax.families import fingerprint as module
+from framepack_relax.families.catalog import find
+from framepack_relax.families.fingerprint import CACHE_VARIABLE, fingerprint, in_background
+from framepack_relax.families.loader import load
 
 
 @pytest.fixture

@@ -15,13 +15,14 @@ from faults import failing as failing_at
 from PIL import Image
 
 import framepack_relax as fr
-from framepack_relax.models import loader, video_model
-from framepack_relax.models.identity import checksum
-from framepack_relax.models.loading import Loading
-from framepack_relax.render import session as of_session
-from framepack_relax.render.loop import Watcher, render
-from framepack_relax.render.mark import MARK, read_mark
-from framepack_relax.render.session import Options
+from framepack_relax.families import loader
+from framepack_relax.families.framepack import backend as video_model
+from framepack_relax.families.identity import checksum
+from framepack_relax.families.loading import Loading
+from framepack_relax.rendering import session as of_session
+from framepack_relax.rendering.loop import Watcher, render
+from framepack_relax.rendering.mark import MARK, read_mark
+from framepack_relax.rendering.session import Options
 from framepack_relax.video.reader import read_frames
 from framepack_relax.video.writer import Mp4Writer
 

@@ -10,8 +10,8 @@ from diffusers.models.attention_dispatch import attention_backend
 from test_solver import FRAMEPACK, solve
 
 import framepack_relax as fr
-from framepack_relax.models.parts import PRESETS
-from framepack_relax.render.loop import FinishedSection
+from framepack_relax.families.components import PRESETS
+from framepack_relax.rendering.loop import FinishedSection
 
 pytestmark = pytest.mark.gpu
 

@@ -13,11 +13,11 @@ ROOMS = (
     "files",
     "storyboard",
     "relax",
-    "plan",
-    "models",
+    "families",
+    "planning",
     "sampling",
     "video",
-    "render",
+    "rendering",
     "evaluate",
     "api",
     "tables",
@@ -43,7 +43,7 @@ def test_imports_point_left():
             other = name.split(".")[0]
             if room in ROOMS and other in ROOMS and ROOMS.index(other) > ROOMS.index(room):
                 wrong.append(f"{file.name}: {room} imports {other}")
-    assert wrong == [] and any("plan" in name for name in imported(PACKAGE / "models" / "layout.py"))
+    assert wrong == [] and any("families" in name for name in imported(PACKAGE / "planning" / "planner.py"))
 
 
 def test_importing_the_package_loads_nothing_heavy():
@@ -51,7 +51,7 @@ def test_importing_the_package_loads_nothing_heavy():
         "import sys, framepack_relax as fr\n"
         "assert callable(fr.plan) and callable(fr.render), (fr.plan, fr.render)\n"
         "assert not {'torch', 'diffusers', 'av'} & set(sys.modules)\n"
-        "import framepack_relax.render, framepack_relax.plan.grid\n"
+        "import framepack_relax.rendering, framepack_relax.planning.grid\n"
         "assert callable(fr.plan) and callable(fr.render), 'the functions stay the functions'\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from framepack_relax.errors import ModelError
-from framepack_relax.models import main_memory, parts
-from framepack_relax.models.catalog import find
-from framepack_relax.models.loader import load
-from framepack_relax.models.main_memory import free_memory, pinned_bytes
-from framepack_relax.models.parts import load_part
+from framepack_relax.families import components as parts, main_memory
+from framepack_relax.families.catalog import find
+from framepack_relax.families.loader import load
+from framepack_relax.families.main_memory import free_memory, pinned_bytes
+from framepack_relax.families.components import load_part
 
 GROUPS = {  # by version: /proc/self/cgroup, and the files of a group
     1: ("5:cpu:/\n4:memory:/jobs/mine\n0::/\n", "sys/fs/cgroup/memory", "memory.limit_in_bytes",

@@ -15,13 +15,13 @@ from safetensors.torch import load_file, save_file
 import framepack_relax as fr
 from framepack_relax.errors import ModelError
 from framepack_relax.evaluate.evaluation import JUDGES, gather
-from framepack_relax.models.catalog import card, find, find_checkpoint, what_is_missing
-from framepack_relax.models.configs import FIT, KINDS, Config, check_configs, read_config
-from framepack_relax.models.loader import load
-from framepack_relax.models.parts import load_part
-from framepack_relax.plan.facts import read_facts
+from framepack_relax.families.catalog import card, find, find_checkpoint, what_is_missing
+from framepack_relax.families.configs import FIT, KINDS, Config, check_configs, read_config
+from framepack_relax.families.loader import load
+from framepack_relax.families.components import load_part
+from framepack_relax.families.sidecar import read_facts
 
-PUPPET = Path(fr.__file__).parent / "models/puppet"
+PUPPET = Path(fr.__file__).parent / "puppet"
 
 
 @pytest.fixture
@@ -259,7 +259,7 @@ def test_the_image_processor_is_the_one_that_its_file_describes(tiny):
 
 
 def test_encoders_are_the_ones_that_their_files_describe(tiny):
-    from framepack_relax.models.parts import MODULES
+    from framepack_relax.families.components import MODULES
 
     for part in ("text_encoder", "text_encoder_2", "image_encoder"):
         for folder in (tiny, PUPPET):
@@ -279,7 +279,7 @@ def refuse(*words, **named):
 socket.socket.connect = socket.getaddrinfo = refuse
 from PIL import Image
 from framepack_relax.errors import ModelError
-from framepack_relax.models.loader import load
+from framepack_relax.families.loader import load
 whole = pathlib.Path(sys.argv[1])
 for number, missing in enumerate(sys.argv[2:]):
     folder = pathlib.Path(shutil.copytree(whole, f"{whole}-{number}"))

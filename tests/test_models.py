@@ -18,13 +18,13 @@ from safetensors.torch import load_file, save_file
 
 import framepack_relax as fr
 from framepack_relax.errors import ModelError
-from framepack_relax.models import catalog
-from framepack_relax.models.catalog import CATALOG, find, model_facts, what_is_missing
-from framepack_relax.models.loader import known_faults, load
-from framepack_relax.models.memory import advice, choose_preset, peak_bytes, preset_that_fits, size_that_fits
-from framepack_relax.models.parts import PRESETS, load_part
-from framepack_relax.plan.facts import read_facts
-from framepack_relax.plan.history import forward_slots
+from framepack_relax.families import catalog
+from framepack_relax.families.catalog import CATALOG, find, model_facts, what_is_missing
+from framepack_relax.families.loader import known_faults, load
+from framepack_relax.families.memory import advice, choose_preset, peak_bytes, preset_that_fits, size_that_fits
+from framepack_relax.families.components import PRESETS, load_part
+from framepack_relax.families.sidecar import read_facts
+from framepack_relax.families.framepack.history import forward_slots
 
 
 @pytest.fixture

@@ -8,14 +8,14 @@ from diffusers import HunyuanVideoFramepackPipeline
 from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
 
-from framepack_relax.models.catalog import PUPPET
-from framepack_relax.models.loader import load
-from framepack_relax.models.video_model import StartCondition, VideoModel
-from framepack_relax.plan.history import render_order, slots
-from framepack_relax.plan.planner import make_plan
+from framepack_relax.families.catalog import PUPPET
+from framepack_relax.families.loader import load
+from framepack_relax.families.framepack.backend import StartCondition, VideoModel
+from framepack_relax.families.framepack.history import render_order, slots
+from framepack_relax.planning.planner import make_plan
 from framepack_relax.sampling.section import gather_history, sample_section
 from framepack_relax.storyboard import Scene, storyboard_from_scenes
-from framepack_relax.video.decode import BlendDecoder
+from framepack_relax.families.framepack.blend import BlendDecoder
 
 PROMPT = "a red figure waves on the beach"
 TYPES = {"forward": "vanilla", "inverted": "inverted_anti_drifting"}

@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from framepack_relax.errors import StoryboardError
-from framepack_relax.models.catalog import CATALOG
-from framepack_relax.plan.grid import fitting_seconds, nearest_bucket, snap
-from framepack_relax.plan.history import render_order, slots
-from framepack_relax.plan.planner import make_plan
-from framepack_relax.plan.schedule import FlowShift, sigma_table
+from framepack_relax.families.catalog import CATALOG
+from framepack_relax.planning.grid import fitting_seconds, nearest_bucket, snap
+from framepack_relax.families.framepack.history import render_order, slots
+from framepack_relax.planning.planner import make_plan
+from framepack_relax.planning.schedule import FlowShift, sigma_table
 from framepack_relax.storyboard import (
     Scene,
     dump_storyboard,
@@ -402,7 +402,7 @@ def test_frames_cannot_be_streamed_from_the_films_end(tmp_path):
 def test_every_shipped_storyboard_is_planned(pytestconfig):
     files = sorted((pytestconfig.rootpath / "storyboards").glob("*.yaml"))
     assert [file.stem for file in files] == ["backflip", "day", "rooftop"]
-    from framepack_relax.models.catalog import model_facts
+    from framepack_relax.families.catalog import model_facts
 
     plans = {}
     for file in files:

@@ -13,7 +13,7 @@ from PIL import Image
 
 import framepack_relax as fr
 from framepack_relax.evaluate.sweep import read_rows
-from framepack_relax.models.catalog import FIGURES, PUPPET, find
+from framepack_relax.families.catalog import FIGURES, PUPPET, find
 from framepack_relax.video.reader import read_frames
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from framepack_relax.models.layout import packed_segments
-from framepack_relax.plan.history import slots
+from framepack_relax.families.framepack.layout import packed_segments
+from framepack_relax.families.framepack.history import slots
 from framepack_relax.relax.guidance import StepScales, branches, guide, relaxed_scale, step_weights
 from framepack_relax.relax.latents import low_pass
 from framepack_relax.relax.profile import Profile, Relaxation, explicit_values, paper_profile, written

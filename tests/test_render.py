@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 import framepack_relax as fr
-from framepack_relax.render.loop import Watcher, render
+from framepack_relax.rendering.loop import Watcher, render
 from framepack_relax.storyboard import parse_storyboard
 from framepack_relax.video.reader import read_frames, read_metadata
 

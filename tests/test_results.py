@@ -9,8 +9,8 @@ import results
 
 from framepack_relax.evaluate.spec import jobs, read_sweep
 from framepack_relax.evaluate.sweep import read_rows
-from framepack_relax.models.catalog import PUPPET, find
-from framepack_relax.plan.facts import SIDECAR
+from framepack_relax.families.catalog import PUPPET, find
+from framepack_relax.families.sidecar import SIDECAR
 
 ROOT = Path(__file__).parents[1]
 

@@ -19,12 +19,12 @@ from safetensors.torch import load_file
 
 import framepack_relax as fr
 from framepack_relax.files import read_file
-from framepack_relax.render import folder as run_folder
-from framepack_relax.render import keys
-from framepack_relax.render.loop import Watcher, render
-from framepack_relax.render.mark import MARK
-from framepack_relax.render.session import Options
-from framepack_relax.render.stored import unpack
+from framepack_relax.rendering import folder as run_folder
+from framepack_relax.rendering import keys
+from framepack_relax.rendering.loop import Watcher, render
+from framepack_relax.rendering.mark import MARK
+from framepack_relax.rendering.session import Options
+from framepack_relax.rendering.stored import unpack
 from framepack_relax.tables import verdict_line
 from framepack_relax.video.reader import read_frames, read_metadata
 from framepack_relax.video.writer import Mp4Writer

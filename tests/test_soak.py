@@ -14,7 +14,7 @@ from faults import failing, make_film, nan, on_a_disk_of, out_of_memory, same, s
 from PIL import Image
 
 import framepack_relax as fr
-from framepack_relax.render.status import PICTURES
+from framepack_relax.rendering.status import PICTURES
 from framepack_relax.video.reader import read_frames
 
 pytestmark = pytest.mark.soak
@@ -185,7 +185,7 @@ def test_a_disk_that_turns_read_only_is_one_message(place, whole, disk, model):
 GROWING = """
 import resource, sys
 import framepack_relax as fr
-from framepack_relax.render.loop import Watcher, render
+from framepack_relax.rendering.loop import Watcher, render
 
 peaks = []
 watch = Watcher(on_section=lambda section, seed: peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))

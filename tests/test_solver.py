@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from framepack_relax.plan.schedule import FlowShift, sigma_table
-from framepack_relax.sampling.solver import make_solver
+from framepack_relax.planning.schedule import FlowShift, sigma_table
+from framepack_relax.families.framepack.solver import make_solver
 
 SHIFT_7 = FlowShift(dynamic=False, shift=7.0)
 

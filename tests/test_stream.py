@@ -8,8 +8,8 @@ from measure_decode import busy_films, film_latents, overall
 from torch import nn
 
 from framepack_relax.video import stream
-from framepack_relax.video.decode import decode, to_uint8
-from framepack_relax.video.stream import StreamDecoder, streaming
+from framepack_relax.families.framepack.blend import decode, to_uint8
+from framepack_relax.families.hunyuan_video.stream import StreamDecoder, streaming
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -126,7 +126,7 @@ def test_the_vae_is_as_it_was_after_every_section_and_after_an_error():
 
 @pytest.mark.slow
 def test_on_the_packaged_model_it_is_the_whole_decode_to_50_db(pytestconfig):
-    folder = pytestconfig.rootpath / "framepack_relax/models/puppet"
+    folder = pytestconfig.rootpath / "framepack_relax/puppet"
     vae = AutoencoderKLHunyuanVideo.from_pretrained(folder, subfolder="vae").float().eval()
     vae.use_framewise_encoding = vae.use_framewise_decoding = False
     with torch.no_grad():

@@ -18,7 +18,7 @@ from framepack_relax.evaluate.spec import READY, jobs, read_sweep
 from framepack_relax.evaluate.statistics import chance, interval, summarise
 from framepack_relax.evaluate.sweep import FILMS, plan_films, seldom_meant
 from framepack_relax.relax.profile import Profile
-from framepack_relax.render.lock import hold
+from framepack_relax.rendering.lock import hold
 from framepack_relax.storyboard.reader import parse_as
 
 SPEC = """

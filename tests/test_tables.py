@@ -9,8 +9,8 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from framepack_relax import api, tables
-from framepack_relax.models.catalog import CATALOG
-from framepack_relax.render.status import Status
+from framepack_relax.families.catalog import CATALOG
+from framepack_relax.rendering.status import Status
 from framepack_relax.storyboard import Scene, read_storyboard
 
 FIGURES = {

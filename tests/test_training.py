@@ -16,7 +16,7 @@ from puppet_run import VaeTraining
 from puppet_vae import clips_batch, pixel_loss, weighted
 from puppet_world import ACTIONS, COLOURS, HELD_OUT, PLACES, SECTION_FRAMES, Film, Mix, act, caption, draw, sample_film
 
-from framepack_relax.plan.facts import read_facts
+from framepack_relax.families.sidecar import read_facts
 
 
 def losses(folder):

@@ -13,12 +13,12 @@ from diffusers import HunyuanVideoFramepackTransformer3DModel
 from PIL import Image
 from transformers import SiglipImageProcessorPil
 
-from framepack_relax.models.catalog import CATALOG
-from framepack_relax.models.loader import encoder_dtype, load
-from framepack_relax.models.parts import load_part
-from framepack_relax.models.video_model import StartCondition, TextCondition
-from framepack_relax.plan.history import slots
-from framepack_relax.plan.planner import make_plan
+from framepack_relax.families.catalog import CATALOG
+from framepack_relax.families.loader import encoder_dtype, load
+from framepack_relax.families.components import load_part
+from framepack_relax.families.framepack.backend import StartCondition, TextCondition
+from framepack_relax.families.framepack.history import slots
+from framepack_relax.planning.planner import make_plan
 from framepack_relax.sampling.section import gather_history, sample_section, section_noise
 from framepack_relax.storyboard import Scene, storyboard_from_scenes
 

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from transformers import VideoMAEForVideoClassification, VideoMAEImageProcessorPil
 
 from ..errors import EvaluationError
-from ..models.fingerprint import fingerprint
-from ..models.parts import PLAIN
+from ..families.fingerprint import fingerprint
+from ..families.components import PLAIN
 from .frames import Clip
 from .windows import window_frames
 

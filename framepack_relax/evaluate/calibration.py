@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import EvaluationError
-from ..plan.facts import ModelFacts
-from ..plan.settings import choose_profile, relax_scene
+from ..families.sidecar import ModelFacts
+from ..planning.settings import choose_profile, relax_scene
 from ..relax.profile import Relaxation, paper_profile, written
 from ..storyboard import Guidance
 from .spec import Job

@@ -8,10 +8,10 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ..errors import EvaluationError, ModelError
-from ..models.catalog import find_checkpoint
-from ..models.loader import pick_device
-from ..models.parts import told_as
-from ..plan.grid import SECTION_FRAMES
+from ..families.catalog import find_checkpoint
+from ..families.loader import pick_device
+from ..families.components import told_as
+from ..planning.grid import SECTION_FRAMES
 from ..video.motion import MotionMeter
 from .action import ActionJudge
 from .detectors import find_failures

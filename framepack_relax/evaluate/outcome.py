@@ -8,10 +8,10 @@ from typing import Any
 import yaml
 
 from ..errors import EvaluationError
-from ..models.catalog import model_facts
-from ..models.loader import load
-from ..models.video_model import VideoModel
-from ..render.folder import writing
+from ..families.catalog import model_facts
+from ..families.loader import load
+from ..families.framepack.backend import VideoModel
+from ..rendering.folder import writing
 from .calibration import calibrated_profile, candidates
 from .evaluation import gather, judges_for
 from .mistakes import try_all

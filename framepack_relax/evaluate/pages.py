@@ -6,7 +6,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from ..render.folder import writing
+from ..rendering.folder import writing
 from .statistics import FIGURES, Cell, Row
 
 PLOTTED = ("target", "motion", "identity", "jump")

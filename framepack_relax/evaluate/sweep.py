@@ -15,17 +15,17 @@ from textwrap import shorten
 import numpy as np
 
 from ..errors import EvaluationError
-from ..models.parts import load_part
-from ..models.video_model import VideoModel, unread_parts
-from ..plan.facts import ModelFacts
-from ..plan.planner import make_plan
-from ..plan.renderplan import RenderPlan, SectionPlan
+from ..families.components import load_part
+from ..families.framepack.backend import VideoModel, unread_parts
+from ..families.sidecar import ModelFacts
+from ..planning.planner import make_plan
+from ..planning.renderplan import RenderPlan, SectionPlan
 from ..relax.guidance import branches
-from ..render.folder import writing
-from ..render.keys import SAMPLER_VERSION
-from ..render.lock import hold
-from ..render.loop import RenderedFilm, render
-from ..render.session import Options
+from ..rendering.folder import writing
+from ..rendering.keys import SAMPLER_VERSION
+from ..rendering.lock import hold
+from ..rendering.loop import RenderedFilm, render
+from ..rendering.session import Options
 from ..video.motion import MotionMeter
 from .evaluation import Instruments, ends, evaluate
 from .film import read_film

@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel
 
-from ..models.fingerprint import fingerprint
-from ..models.parts import PLAIN
+from ..families.fingerprint import fingerprint
+from ..families.components import PLAIN
 from .frames import Clip
 
 BATCH = 32  # frames

@@ -11,17 +11,17 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from ..models.attention import AttentionEdit, edited_attention
-from ..models.layout import packed_segments
-from ..models.video_model import History, StartCondition, TextCondition, VideoModel
-from ..plan.grid import SECTION_LATENTS
-from ..plan.history import HistorySlots, Order
-from ..plan.renderplan import SectionPlan
+from ..families.hunyuan_video.attention import AttentionEdit, edited_attention
+from ..families.framepack.layout import packed_segments
+from ..families.framepack.backend import History, StartCondition, TextCondition, VideoModel
+from ..planning.grid import SECTION_LATENTS
+from ..families.framepack.history import HistorySlots, Order
+from ..planning.renderplan import SectionPlan
 from ..relax.guidance import Branch, branches, guide
 from ..relax.latents import low_pass
 from ..relax.profile import Relaxation
 from ..relax.unlearning import Blur, KeyBias, Segment
-from .solver import make_solver
+from ..families.framepack.solver import make_solver
 
 
 @dataclass(frozen=True, kw_only=True)

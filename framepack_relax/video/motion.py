@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..plan.grid import SECTION_FRAMES
+from ..planning.grid import SECTION_FRAMES
 
 BUSIEST = 0.05  # share of the pixels that counts, as in VBench's dynamic degree
 LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)

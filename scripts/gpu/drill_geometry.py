@@ -19,19 +19,19 @@ from diffusers.models.attention_dispatch import attention_backend, dispatch_atte
 from drill_record import Record, Stopwatch, laps, spread, with_peak
 from torch import Tensor, nn
 
-from framepack_relax.models.catalog import Source, model_facts
-from framepack_relax.models.layout import packed_segments
-from framepack_relax.models.loader import encoder_dtype
-from framepack_relax.models.memory import peak_bytes
-from framepack_relax.models.parts import PRESETS, Preset, float32_last_layer
-from framepack_relax.models.video_model import History, StartCondition, TextCondition, VideoModel
-from framepack_relax.plan.grid import SECTION_LATENTS, Size
-from framepack_relax.plan.history import HISTORY
-from framepack_relax.plan.planner import make_plan
-from framepack_relax.plan.renderplan import SectionPlan
+from framepack_relax.families.catalog import Source, model_facts
+from framepack_relax.families.framepack.layout import packed_segments
+from framepack_relax.families.loader import encoder_dtype
+from framepack_relax.families.memory import peak_bytes
+from framepack_relax.families.components import PRESETS, Preset, float32_last_layer
+from framepack_relax.families.framepack.backend import History, StartCondition, TextCondition, VideoModel
+from framepack_relax.planning.grid import SECTION_LATENTS, Size
+from framepack_relax.families.framepack.history import HISTORY
+from framepack_relax.planning.planner import make_plan
+from framepack_relax.planning.renderplan import SectionPlan
 from framepack_relax.sampling.section import gather_history, sample_section, section_noise
 from framepack_relax.storyboard import Relax, Scene, storyboard_from_scenes
-from framepack_relax.video.stream import StreamDecoder
+from framepack_relax.families.hunyuan_video.stream import StreamDecoder
 
 Networks = tuple[HunyuanVideoFramepackTransformer3DModel, AutoencoderKLHunyuanVideo]
 IMAGE = Path(__file__).parents[2] / "storyboards" / "rooftop.png"

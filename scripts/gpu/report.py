@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from drill_geometry import IMAGE, RELAXED, Setup, random_model
 
-from framepack_relax.models.memory import GIB, peak_bytes
-from framepack_relax.models.parts import PRESETS
-from framepack_relax.plan.history import forward_slots
+from framepack_relax.families.memory import GIB, peak_bytes
+from framepack_relax.families.components import PRESETS
+from framepack_relax.families.framepack.history import forward_slots
 
 ROOT = IMAGE.parents[1]
 README = ROOT / "README.md"

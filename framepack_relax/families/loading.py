@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..plan.facts import ModelFacts
+from .sidecar import ModelFacts
 from .catalog import find, model_facts
 from .quiet import quietly
 
 if TYPE_CHECKING:
-    from .video_model import VideoModel
+    from .framepack.backend import VideoModel
 
 DTYPES = ("float32", "bfloat16")
 

@@ -9,8 +9,8 @@ from typing import Any, get_args
 import torch
 
 from .._version import __version__
-from ..models.video_model import VideoModel
-from ..plan.renderplan import RenderPlan, SectionPlan
+from ..families.framepack.backend import VideoModel
+from ..planning.renderplan import RenderPlan, SectionPlan
 from ..relax.guidance import Branch
 from ..video.motion import MotionMeter
 from .mark import FACTS_TAG

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from .._version import __version__
-from ..plan.renderplan import RenderPlan, SectionPlan, ShotPlan
+from ..planning.renderplan import RenderPlan, SectionPlan, ShotPlan
 from ..relax.guidance import branches
 from ..storyboard import Storyboard
 from ..storyboard.messages import printable

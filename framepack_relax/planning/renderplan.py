@@ -8,7 +8,7 @@ from pydantic_core import to_jsonable_python
 
 from ..relax.profile import Relaxation
 from ..storyboard.schema import exact_rate
-from .history import HistorySlots, Order
+from ..families.framepack.history import HistorySlots, Order
 from .schedule import ScaleTable
 
 

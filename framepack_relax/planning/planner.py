@@ -12,9 +12,9 @@ from ..relax.profile import Relaxation
 from ..storyboard import Scene, Storyboard
 from ..storyboard.images import ImageError, read_image
 from ..storyboard.schema import exact_rate
-from .facts import ModelFacts
+from ..families.sidecar import ModelFacts
 from .grid import MOST_SECTIONS, SECTION_FRAMES, Size, fitting_seconds, nearest_bucket, snap
-from .history import Order, render_order, slots
+from ..families.framepack.history import Order, render_order, slots
 from .renderplan import RenderPlan, SceneTiming, SectionPlan, ShotPlan
 from .schedule import FlowShift, ScaleTable, scale_table, sigma_table
 from .seeds import section_seed, shot_seed

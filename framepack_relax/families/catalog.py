@@ -15,16 +15,16 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
 from ..errors import ModelError
-from ..plan.facts import SIDECAR, ModelFacts, read_facts, read_json, read_profile
-from ..plan.history import Order
-from ..plan.schedule import FlowShift
+from .sidecar import SIDECAR, ModelFacts, read_facts, read_json, read_profile
+from .framepack.history import Order
+from ..planning.schedule import FlowShift
 from ..storyboard.paths import KINDS, not_a_file
 from .configs import NetworkConfig, check_configs
 from .fingerprint import fingerprint, model_files
 
 WEIGHTS_VARIABLE = "FRAMEPACK_RELAX_WEIGHTS"
 FIGURES = "figures.json"  # of a model folder: what scripts/measure_puppet.py measured
-PUPPET = Path(__file__).parent / "puppet"
+PUPPET = Path(__file__).parents[1] / "puppet"
 PARTS = "transformer vae text_encoder tokenizer text_encoder_2 tokenizer_2 image_encoder feature_extractor".split()
 HUNYUAN, REDUX = "hunyuanvideo-community/HunyuanVideo", "lllyasviel/flux_redux_bfl"
 READ = (".safetensors", ".json", ".txt", ".model")

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal, Union
 from PIL import Image
 
 from ..errors import RenderError
-from ..models.loading import Loading
-from ..plan.planner import make_plan
-from ..plan.renderplan import RenderPlan
+from ..families.loading import Loading
+from ..planning.planner import make_plan
+from ..planning.renderplan import RenderPlan
 from ..storyboard import Storyboard
 from ..storyboard.images import ImageError, fit_image, read_image
 from .folder import RunFolder, Verdict
@@ -19,7 +19,7 @@ from .keys import SectionKey, film_key, hash_of, picture_digest, section_keys, s
 from .mark import PLAN, SECTION_FILE, START_FILE, STORY, mark_of, settle_owner
 
 if TYPE_CHECKING:
-    from ..models.video_model import VideoModel
+    from ..families.framepack.backend import VideoModel
 
 AnyModel = Union[Loading, "VideoModel"]
 

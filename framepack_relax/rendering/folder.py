@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from ..errors import RenderError
 from ..files import make_folder, read_file, write_file
-from ..plan.renderplan import RenderPlan, SectionPlan
+from ..planning.renderplan import RenderPlan, SectionPlan
 from .films import is_foreign
 from .keys import SectionKey, difference
 from .lock import hold

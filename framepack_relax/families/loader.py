@@ -8,8 +8,8 @@ import torch
 from ..errors import ModelError
 from .catalog import find, model_facts
 from .fingerprint import in_background
-from .parts import PRESETS, Preset, load_part
-from .video_model import VideoModel
+from .components import PRESETS, Preset, load_part
+from .framepack.backend import VideoModel
 
 
 def load(

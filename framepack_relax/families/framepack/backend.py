@@ -19,10 +19,10 @@ from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoFramepackPipeline, 
 from PIL import Image
 from torch import Tensor
 
-from ..plan.facts import ModelFacts
-from .catalog import PARTS, Source
-from .identity import checksum, hardware
-from .parts import Preset, load_part, put, told_as
+from ..sidecar import ModelFacts
+from ..catalog import PARTS, Source
+from ..identity import checksum, hardware
+from ..components import Preset, load_part, put, told_as
 
 PROMPT_TOKENS = 256  # of a prompt; encode_prompt's max_sequence_length
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from ..errors import ModelError, Problem
-from ..plan.facts import read_json
+from .sidecar import read_json
 from ..storyboard.messages import printable
 from ..storyboard.schema import Part
 

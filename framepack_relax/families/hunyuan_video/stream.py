@@ -27,7 +27,7 @@ from diffusers.models.autoencoders.autoencoder_kl_hunyuan_video import (
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from .decode import decode, to_uint8
+from ..framepack.blend import decode, to_uint8
 
 PIECE = 3  # latent frames decoded at once: a third of the memory of whole sections in the same time (LOG.md)
 COPIED = 1 << 25  # elements of half precision that are copied to float32 at once, 128 MiB

@@ -12,8 +12,8 @@ from ..storyboard import Guidance
 from ..storyboard.messages import explain
 from ..storyboard.reader import read_text
 from ..storyboard.schema import Part, Rate, Size
-from .history import Order
-from .schedule import FlowShift
+from .framepack.history import Order
+from ..planning.schedule import FlowShift
 
 SIDECAR = "framepack_relax.json"
 M = TypeVar("M", bound=BaseModel)

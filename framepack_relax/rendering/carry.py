@@ -10,8 +10,8 @@ from typing import Any
 from PIL import Image
 
 from ..errors import FilmError, RenderError
-from ..plan.facts import ModelFacts
-from ..plan.settings import settle_profile
+from ..families.sidecar import ModelFacts
+from ..planning.settings import settle_profile
 from ..storyboard import dump_storyboard, parse_storyboard
 from .folder import RunFolder
 from .keys import difference

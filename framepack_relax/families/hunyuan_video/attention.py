@@ -16,7 +16,7 @@ from diffusers.models.embeddings import apply_rotary_emb
 from diffusers.models.transformers.transformer_hunyuan_video import HunyuanVideoAttnProcessor2_0
 from torch import Tensor
 
-from ..relax.unlearning import Blur, KeyBias
+from ...relax.unlearning import Blur, KeyBias
 
 ALIGNED = 8  # elements: xformers takes a bias only if its strides are multiples of this
 

@@ -10,9 +10,9 @@ from ..relax.profile import Profile, Relaxation, explicit_values, paper_profile,
 from ..storyboard import Relax, Scene, Storyboard
 from ..storyboard.reader import parse_as, read_text
 from ..storyboard.schema import exact_rate
-from .facts import ModelFacts
+from ..families.sidecar import ModelFacts
 from .grid import Size
-from .history import Order
+from ..families.framepack.history import Order
 from .renderplan import SectionPlan
 
 OVER = 0.95  # the paper finds beta 1 worse than none

@@ -13,8 +13,8 @@ from diffusers import AutoencoderKLHunyuanVideo
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..plan.grid import LATENT_FRAMES, SECTION_LATENTS
-from ..plan.history import Order
+from ...planning.grid import LATENT_FRAMES, SECTION_LATENTS
+from .history import Order
 
 OVERLAP = LATENT_FRAMES * (SECTION_LATENTS - 1) + 1  # frames
 

@@ -8,12 +8,12 @@ from contextlib import contextmanager, suppress
 import torch
 
 from ..errors import RenderError
-from ..plan.grid import Size
-from ..plan.history import HistorySlots
-from .layout import packed_segments
+from ..planning.grid import Size
+from .framepack.history import HistorySlots
+from .framepack.layout import packed_segments
 from .main_memory import main_memory_is_full
-from .parts import PRESETS, Preset
-from .video_model import VideoModel
+from .components import PRESETS, Preset
+from .framepack.backend import VideoModel
 
 # Peaks of live tensors of the real configurations on torch's meta device: a forward pass holds 18 vectors of the
 # model's width per token, the streaming decoder 6.2 times the input of its last block for the 13 frames of a piece.

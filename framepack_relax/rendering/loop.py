@@ -19,22 +19,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import RenderError
-from ..models.loading import Loading
-from ..models.memory import choose_preset, enough_memory, give_back, keep_steady
-from ..models.parts import Preset
-from ..models.video_model import StartCondition, TextCondition, VideoModel, unread_notes
-from ..plan.grid import SECTION_LATENTS
-from ..plan.history import HISTORY
-from ..plan.renderplan import RenderPlan, SectionPlan
-from ..plan.seeds import retry_seed
+from ..families.loading import Loading
+from ..families.memory import choose_preset, enough_memory, give_back, keep_steady
+from ..families.components import Preset
+from ..families.framepack.backend import StartCondition, TextCondition, VideoModel, unread_notes
+from ..planning.grid import SECTION_LATENTS
+from ..families.framepack.history import HISTORY
+from ..planning.renderplan import RenderPlan, SectionPlan
+from ..planning.seeds import retry_seed
 from ..relax.latents import match_statistics
 from ..sampling.section import NonFiniteLatents, SectionResult, gather_history, sample_section, section_noise
 from ..storyboard import Storyboard
 from ..video.contact import ContactSheet
 from ..video.curves import save_curves
-from ..video.decode import BlendDecoder, NonFinitePixels
+from ..families.framepack.blend import BlendDecoder, NonFinitePixels
 from ..video.motion import MotionMeter
-from ..video.stream import StreamDecoder
+from ..families.hunyuan_video.stream import StreamDecoder
 from .carry import story_tags, write_story
 from .folder import Verdict, writing
 from .mark import FILM, PLAN, REPORT
