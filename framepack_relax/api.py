@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from .errors import EvaluationError, ModelError, Problem, RenderError
-from .families.catalog import model_facts
+from .families.catalog import find_family
 from .families.loading import Loading
 from .families.quiet import quietly
 from .planning.planner import make_plan
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from .evaluate.outcome import Outcome
     from .evaluate.perceptual import Distance
-    from .families.framepack.backend import VideoModel
+    from .families.backend import Backend
     from .rendering.folder import Verdict
     from .rendering.loop import FinishedSection, RenderedFilm
     from .rendering.session import Options
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 Place = str | Path
 Story = Place | Storyboard | Sequence[Scene]
-Model: TypeAlias = "Place | VideoModel | None"
+Model: TypeAlias = "Place | Backend | None"
 Memory = Literal["auto", "full", "tiled", "offload"]
 OnNan = Literal["stop", "retry"]
 
@@ -49,10 +49,10 @@ def plan(story: Story, **board: Any) -> RenderPlan:
     """What a render will do, section by section; no weights are loaded and torch is not imported."""
     checked = read(story, **board)
     try:
-        facts = model_facts(checked.model)
+        family = find_family(checked.model)
     except ModelError as error:
         raise ModelError(str(checked.located(Problem(path="model", message=str(error))))) from error
-    return make_plan(checked, facts)
+    return make_plan(checked, family)
 
 
 @quietly
@@ -62,7 +62,7 @@ def load(
     device: "str | torch.device | None" = None,
     dtype: "str | torch.dtype | None" = None,
     memory: Memory = "auto",
-) -> "VideoModel":
+) -> "Backend":
     """A model to render several storyboards with: a catalogue name, a diffusers folder or a hub id.
 
     `memory` says what lies on a GPU: `full` everything, `tiled` the weights while the VAE decodes in tiles, `offload`
@@ -147,7 +147,7 @@ def preview(
 
 
 def _stream(
-    story: Storyboard, folder: Path, model: "VideoModel | None", options: "Options"
+    story: Storyboard, folder: Path, model: "Backend | None", options: "Options"
 ) -> "Iterator[FinishedSection]":
     with quietly:
         from .rendering.loop import stream
@@ -254,7 +254,7 @@ def sweep(
     return compare(str(spec), folder, choice, quick, calibrate, (action, text), on_film, loading, on_note)
 
 
-def _prepare(story: Story, model: Model, board: dict[str, Any]) -> "tuple[Storyboard, VideoModel | None]":
+def _prepare(story: Story, model: Model, board: dict[str, Any]) -> "tuple[Storyboard, Backend | None]":
     if isinstance(model, Place):
         return read(story, **{**board, "model": str(model)}), None
     return read(story, **board), model

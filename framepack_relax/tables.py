@@ -121,11 +121,12 @@ def _spaced(text: str) -> str:
 def plan_table(plan: RenderPlan) -> Grid:
     """A row per scene with every rounding shown."""
     asked = sum(scene.asked_seconds for scene in plan.scenes)
+    order = f", {plan.options['order']} order" if "order" in plan.options else ""
     table = Grid(
         "shot, scene, asked -> real, sections, frames, intensity, relaxed, scales",
         left="frames",
         wraps="asked -> real, relaxed, scales",
-        title=f"{plan.title or 'untitled'}: {plan.model}, {plan.size[0]}x{plan.size[1]}, {plan.order} order",
+        title=f"{plan.title or 'untitled'}: {plan.model}, {plan.size[0]}x{plan.size[1]}{order}",
         caption=f"asked {asked:g} s -> {plan.seconds:.2f} s, {len(plan.sections)} sections, {plan.frames} frames at "
         f"{plan.fps:g} fps, {plan.steps} steps of {plan.sampler}, profile {plan.profile}",
     )
@@ -149,7 +150,7 @@ def prompts_table(plan: RenderPlan) -> Grid:
     table = Grid("scene, what the model reads", wraps="what the model reads")
     for scene in plan.scenes:
         section = plan.sections[scene.sections[0]]
-        negative = section.negative_prompt if set(section.scales.text) != {1.0} else ""
+        negative = section.negative_prompt if set(section.scales.get("text", ())) - {1.0} else ""
         table.add_row(scene.scene, section.prompt + (f"\nnot: {negative}" if negative else ""))
     return table
 

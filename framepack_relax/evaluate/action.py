@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from transformers import VideoMAEForVideoClassification, VideoMAEImageProcessorPil
 
 from ..errors import EvaluationError
-from ..families.fingerprint import fingerprint
 from ..families.components import PLAIN
+from ..families.fingerprint import fingerprint
 from .frames import Clip
 from .windows import window_frames
 

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from ..errors import EvaluationError
-from ..families.sidecar import ModelFacts
-from ..planning.settings import choose_profile, relax_scene
-from ..relax.profile import Relaxation, paper_profile, written
+from ..families.base import Family
+from ..planning.settings import choose_profile, paper_of, relax_scene
+from ..relax.profile import Relaxation, written
 from ..storyboard import Guidance
 from .spec import Job
 from .statistics import Cell, Row, chance, interval, paired, seed_means, summarise
@@ -95,21 +95,21 @@ def choose(rows: Sequence[Row], level: Level) -> Choice:
     return Choice(arm=rows[0]["arm"], gain=0.0, low=0.0, high=0.0)
 
 
-def candidates(jobs: Sequence[Job], facts: ModelFacts) -> dict[str, Relaxation]:
+def candidates(jobs: Sequence[Job], family: Family) -> dict[str, Relaxation]:
     """What each arm comes to, less those with base scales of their own, which are the model's and not a profile's.
 
     Raises EvaluationError unless the first is plain FramePack and there is another.
     """
     stories = {job.arm.id: job.story for job in jobs if job.arm.guidance == Guidance()}
-    made = {arm: relax_scene(story.scenes[-1], choose_profile(story, facts)) for arm, story in stories.items()}
+    made = {arm: relax_scene(story.scenes[-1], choose_profile(story, family)) for arm, story in stories.items()}
     if len(made) < 2 or not next(iter(made.values())).at_rest:
         raise EvaluationError("to calibrate, the first arm must be at rest (intensity 0), and others stand beside it")
     return made
 
 
-def calibrated_profile(rows: Sequence[Row], jobs: Sequence[Job], facts: ModelFacts) -> dict[str, Any]:
+def calibrated_profile(rows: Sequence[Row], jobs: Sequence[Job], family: Family) -> dict[str, Any]:
     """A profile file's mapping, with the figures that justify it."""
-    arms = candidates(jobs, facts)
+    arms = candidates(jobs, family)
     rows = [row for row in rows if row["arm"] in arms]
     cells = {cell.arm: cell for cell in summarise(rows)}
     levels, figures = [], []
@@ -123,7 +123,7 @@ def calibrated_profile(rows: Sequence[Row], jobs: Sequence[Job], facts: ModelFac
     return {
         "name": "calibrated",
         "threshold": THRESHOLD,
-        "target": list((facts.profile or paper_profile(embedded=facts.embedded_guidance)).target),
+        "target": list((family.profile or paper_of(family)).target),
         "levels": levels,
         "figures": {"films": plain.films, "at rest": _means(plain), "levels": figures},
     }

@@ -9,9 +9,8 @@ import numpy as np
 
 from ..errors import EvaluationError, ModelError
 from ..families.catalog import find_checkpoint
-from ..families.loader import pick_device
 from ..families.components import told_as
-from ..planning.grid import SECTION_FRAMES
+from ..families.loader import pick_device
 from ..video.motion import MotionMeter
 from .action import ActionJudge
 from .detectors import find_failures
@@ -29,6 +28,7 @@ LICENCES = {ACTION["videomae"]: "CC BY-NC 4.0: not for commercial use"}
 TOP = 5  # labels
 AT_ONCE = 1.2  # seconds in which an action should have started
 PROMPTED = 16  # frames of a film that are compared with its prompt
+WINDOW = 1.2  # seconds at either end of a shot of which drift is told
 
 T = TypeVar("T")
 
@@ -103,7 +103,7 @@ def evaluate_scenes(
     begun = -1
     for scene in film.scenes:
         other, shot = reference and reference.cut(scene), film.shot_until(scene)
-        first, last = ends(shot)
+        first, last = ends(shot, film.fps)
         if begun != film.begin_of(scene) or len(opening) < len(first):  # decoded once, however long the shot is
             begun, opening = film.begin_of(scene), np.asarray(first)
         said = evaluate(
@@ -113,9 +113,10 @@ def evaluate_scenes(
     return rows
 
 
-def ends(shot: Clip) -> tuple[Clip, Clip]:
-    """What drift is told from: a shot's first section, and its last if it has more than one."""
-    return shot[: SECTION_FRAMES + 1], shot[SECTION_FRAMES + 1 :][-SECTION_FRAMES:]
+def ends(shot: Clip, fps: float) -> tuple[Clip, Clip]:
+    """What drift is told from: a shot's first 1.2 s after its first frame, and its last if it has more."""
+    window = round(WINDOW * fps)
+    return shot[: window + 1], shot[window + 1 :][-window:]
 
 
 def evaluate(
@@ -145,11 +146,12 @@ def evaluate(
             "series": motion.series.round(4).tolist(),
         },
     }
-    meter = MotionMeter()
-    for part in shot or ends(film.frames):
+    meter, window = MotionMeter(), round(WINDOW * film.fps)
+    for part in shot or ends(film.frames, film.fps):
         meter.add(part)
-    if sections := meter.figures():
-        made["drift"] = {name: asdict(sections[-1])[name] for name in ("exposure", "colour", "drift")}
+    whole = [(first, first + window) for first in range(1, len(meter.means) - window + 1, window)]
+    if figures := meter.figures(whole):
+        made["drift"] = {name: asdict(figures[-1])[name] for name in ("exposure", "colour", "drift")}
     if instruments.action:
         labels = try_all(instruments.action.known, targets)
         scores = instruments.action.score(film.frames, film.fps)

@@ -8,9 +8,9 @@ from typing import Any
 import yaml
 
 from ..errors import EvaluationError
-from ..families.catalog import model_facts
+from ..families.backend import Backend
+from ..families.catalog import find_family
 from ..families.loader import load
-from ..families.framepack.backend import VideoModel
 from ..rendering.folder import writing
 from .calibration import calibrated_profile, candidates
 from .evaluation import gather, judges_for
@@ -35,7 +35,7 @@ class Outcome:
 def compare(
     spec: str,
     out: Path,
-    model: str | VideoModel | None,
+    model: str | Backend | None,
     quick: bool,
     calibrating: bool,
     judges: tuple[str | None, str | None],
@@ -49,12 +49,12 @@ def compare(
     if isinstance(model, str):
         sweep = sweep.model_copy(update={"model": model})
     planned = jobs(sweep, folder)
-    facts = model.facts if isinstance(model, VideoModel) else model_facts(sweep.model)
-    plans = plan_films(planned, facts)
+    family = find_family(sweep.model) if model is None or isinstance(model, str) else model.family
+    plans = plan_films(planned, family)
     if calibrating:
-        candidates(planned, facts)
-    loaded = model if isinstance(model, VideoModel) else load(sweep.model, **loading)
-    fitting = judges_for({facts.name})
+        candidates(planned, family)
+    loaded = load(sweep.model, **loading) if model is None or isinstance(model, str) else model
+    fitting = judges_for({family.name})
     instruments = gather(action=judges[0] or fitting[0], text=judges[1] or fitting[1], device=str(loaded.device))
     try_all(lambda job: job.targets(instruments), planned)  # labels that the judge does not have
     if calibrating and not (instruments.action and all(job.event.target for job in planned)):
@@ -71,7 +71,7 @@ def compare(
     page = save_page(sweep.title, rows, cells, out)
     profile = out / "profile.yaml" if calibrating else None
     if profile:
-        said = yaml.safe_dump(calibrated_profile(rows, planned, facts), sort_keys=False, width=110)
+        said = yaml.safe_dump(calibrated_profile(rows, planned, family), sort_keys=False, width=110)
         with writing(profile):
             profile.write_text(said, encoding="utf8")
     return Outcome(rows=rows, cells=cells, page=page, profile=profile, notes=notes)

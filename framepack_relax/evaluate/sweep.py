@@ -15,12 +15,10 @@ from textwrap import shorten
 import numpy as np
 
 from ..errors import EvaluationError
-from ..families.components import load_part
-from ..families.framepack.backend import VideoModel, unread_parts
-from ..families.sidecar import ModelFacts
+from ..families.backend import Backend
+from ..families.base import Family
 from ..planning.planner import make_plan
 from ..planning.renderplan import RenderPlan, SectionPlan
-from ..relax.guidance import branches
 from ..rendering.folder import writing
 from ..rendering.keys import SAMPLER_VERSION
 from ..rendering.lock import hold
@@ -38,20 +36,19 @@ EVERY = 4  # frames, of those that are asked who and where
 MEASURES = 3  # raised when the same film would get other figures
 
 
-def plan_films(jobs: Sequence[Job], facts: ModelFacts) -> list[RenderPlan]:
+def plan_films(jobs: Sequence[Job], family: Family) -> list[RenderPlan]:
     """The plan of each job. Raises StoryboardError with the mistakes of all of them, at their places in the sweep."""
-    return try_all(lambda job: told_at(job.located, partial(make_plan, job.story, facts)), jobs)
+    return try_all(lambda job: told_at(job.located, partial(make_plan, job.story, family)), jobs)
 
 
-def seldom_meant(jobs: Sequence[Job], plans: Sequence[RenderPlan], model: VideoModel) -> Iterator[str]:
+def seldom_meant(jobs: Sequence[Job], plans: Sequence[RenderPlan], model: Backend) -> Iterator[str]:
     """What is known of the model here, an arm's settings that are allowed all the same, what is not read of prompts."""
     yield from model.notes
     pairs = zip(jobs, plans, strict=True)
     yield from dict.fromkeys(f"{job.arm.id}, {warning}" for job, plan in pairs for warning in plan.warnings)
-    tokenizer = load_part(model.source, "tokenizer", model.dtype)
-    prompts = {section.prompt: None for plan in plans for section in plan.sections}
-    unread = {" and ".join(unread_parts(tokenizer, prompt)): prompt for prompt in prompts}
-    yield from (f"the model {parts} in {shorten(prompt, 60)!r}" for parts, prompt in unread.items() if parts)
+    unread = model.unread(section.prompt for plan in plans for section in plan.sections)
+    shown = {" and ".join(parts): prompt for prompt, parts in unread.items()}
+    yield from (f"the model {parts} in {shorten(prompt, 60)!r}" for parts, prompt in shown.items())
 
 
 def run(
@@ -59,7 +56,7 @@ def run(
     plans: Sequence[RenderPlan],
     *,
     out: Path,
-    model: VideoModel,
+    model: Backend,
     instruments: Instruments,
     on_film: Callable[[Row], None] = lambda row: None,
 ) -> list[Row]:
@@ -99,7 +96,7 @@ def columns(job: Job) -> Row:
     return {"arm": job.arm.id, "scene": job.event.id, "seed": job.seed}
 
 
-def made_by(model: VideoModel) -> Row:
+def made_by(model: Backend) -> Row:
     """The columns that say with what."""
     dtype = str(model.dtype).removeprefix("torch.")
     return {"weights": model.weights[:12], "dtype": dtype, "sampler_version": SAMPLER_VERSION}
@@ -117,8 +114,13 @@ def measure(job: Job, film: RenderedFilm, instruments: Instruments) -> Row:
     meter = MotionMeter()
     meter.add(seen.frames)
     borders = [meter.changes[section.frames[0] - 1] for section in sections if section.frames[0]]
+    targets, shot = job.targets(instruments), ends(seen.frames, seen.fps)
     said = evaluate(
-        seen.cut(scene), instruments, prompt=scene.prompt, targets=job.targets(instruments), shot=ends(seen.frames)
+        seen.cut(scene),
+        instruments,
+        prompt=scene.prompt,
+        targets=targets,
+        shot=shot,
     )
     row: Row = {"motion": said["motion"]["mean"], "at_once": said["motion"]["at_once"]}
     row |= {"failures": said["failures"], "jump": 255 * max(borders, default=0.0), **said["drift"]}
@@ -142,11 +144,10 @@ def measure(job: Job, film: RenderedFilm, instruments: Instruments) -> Row:
 
 def forwards(section: SectionPlan) -> int:
     """Forward passes that a section takes, by its plan."""
-    low = [section.relaxation.low_passed(sigma) for sigma in section.sigmas]
-    return sum(len(branches(section.scales.step(step), low_passed=soft)) for step, soft in enumerate(low))
+    return sum(len(step.branches) for step in section.steps)
 
 
-def film_key(job: Job, plan: RenderPlan, model: VideoModel, instruments: Instruments) -> str:
+def film_key(job: Job, plan: RenderPlan, model: Backend, instruments: Instruments) -> str:
     """A hash of the plan, the start image, the weights, the instruments and the way of measuring."""
     said = plan.to_json()
     del said["title"], said["warnings"]

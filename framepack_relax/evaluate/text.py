@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel
 
-from ..families.fingerprint import fingerprint
 from ..families.components import PLAIN
+from ..families.fingerprint import fingerprint
 from .frames import Clip
 
 BATCH = 32  # frames

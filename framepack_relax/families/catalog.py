@@ -8,24 +8,26 @@ import json
 import os
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+from typing import Literal
 
 from ..errors import ModelError
-from .sidecar import SIDECAR, ModelFacts, read_facts, read_json, read_profile
-from .framepack.history import Order
-from ..planning.schedule import FlowShift
+from ..storyboard.meanings import suggest
+from ..storyboard.messages import printable
 from ..storyboard.paths import KINDS, not_a_file
-from .configs import NetworkConfig, check_configs
+from .base import Family
+from .configs import NetworkConfig, NetworkName, PartKinds, check_configs
 from .fingerprint import fingerprint, model_files
+from .framepack.family import FramePack
+from .hunyuan_video.family import HunyuanVideo
+from .sidecar import SIDECAR, Sidecar, read_json, read_profile, read_shift
 
 WEIGHTS_VARIABLE = "FRAMEPACK_RELAX_WEIGHTS"
 FIGURES = "figures.json"  # of a model folder: what scripts/measure_puppet.py measured
 PUPPET = Path(__file__).parents[1] / "puppet"
-PARTS = "transformer vae text_encoder tokenizer text_encoder_2 tokenizer_2 image_encoder feature_extractor".split()
+FAMILIES = {family.kind: family for family in (FramePack, HunyuanVideo)}
+NETWORKS = {"HunyuanVideoTransformer3DModel": HunyuanVideo}  # that need no sidecar: nothing is left open
 HUNYUAN, REDUX = "hunyuanvideo-community/HunyuanVideo", "lllyasviel/flux_redux_bfl"
 READ = (".safetensors", ".json", ".txt", ".model")
 LARGEST = 256 << 20  # bytes, of vocabularies and configs
@@ -44,15 +46,20 @@ class Entry:
     about: str = ""
     gigabytes: float = 0.0
     licence: str = "see its model card"
-    parts: Mapping[str, tuple[str, str]]
-    facts: ModelFacts | None = None  # None: in the folder's sidecar
+    repository: str  # of what `parts` does not name, each in a subfolder of its name
+    parts: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    family: FramePack | HunyuanVideo | None = None  # None: as the folder says
+
+    def place(self, part: str) -> tuple[str, str]:
+        return self.parts.get(part, (self.repository, part))
 
 
-def _framepack(name: str, repository: str, order: Order, about: str) -> Entry:
-    parts = {"transformer": (repository, "")}
-    parts |= {part: (HUNYUAN, part) for part in PARTS[1:6]} | {part: (REDUX, part) for part in PARTS[6:]}
-    facts = ModelFacts(name=name, order=order, embedded=10.0, embedded_guidance=True, shift=FlowShift())
-    return Entry(name=name, about=about, gigabytes=43.0, licence=TENCENT, parts=parts, facts=facts)
+def _framepack(name: str, repository: str, order: Literal["forward", "inverted"], about: str) -> Entry:
+    parts = {"transformer": (repository, ""), **{p: (REDUX, p) for p in ("image_encoder", "feature_extractor")}}
+    return Entry(
+        name=name, about=about, gigabytes=43.0, licence=TENCENT, repository=HUNYUAN, parts=parts,
+        family=FramePack(name=name, order=order),
+    )  # fmt: skip
 
 
 CATALOG = {
@@ -63,7 +70,7 @@ CATALOG = {
             about="the packaged paper-doll model: 96x96, runs on two CPU cores",
             gigabytes=0.03,
             licence="Apache-2.0",
-            parts={part: (str(PUPPET), part) for part in PARTS},
+            repository=str(PUPPET),
         ),
         _framepack(
             "framepack-f1", "lllyasviel/FramePack_F1_I2V_HY_20250503", "forward",
@@ -72,6 +79,14 @@ CATALOG = {
         _framepack(
             "framepack", "lllyasviel/FramePackI2V_HY", "inverted",
             "the original FramePack, 13B: renders the last section first",
+        ),
+        Entry(
+            name="hunyuanvideo",
+            about="HunyuanVideo, 13B, text to one clip a scene: the model of the paper's experiments",
+            gigabytes=42.0,
+            licence=TENCENT,
+            repository=HUNYUAN,
+            family=HunyuanVideo(name="hunyuanvideo"),
         ),
     )
 }  # fmt: skip
@@ -83,6 +98,7 @@ class Source:
 
     name: str
     parts: Mapping[str, Path]
+    kinds: PartKinds
 
     def fingerprint(self) -> str:
         return fingerprint(self.parts)
@@ -106,37 +122,58 @@ def entry_of(name: str) -> Entry:
     if os.path.isdir(os.path.expanduser(name)) or (
         name.count("/") == 1 and not os.path.exists(name) and name[0] not in "./~"
     ):
-        return Entry(name=name, parts={part: (name, part) for part in PARTS})
+        return Entry(name=name, repository=name)
     known = ", ".join(CATALOG)
     raise ModelError(f"{name}: no such model; known are {known}, a folder in diffusers format, or a hub id owner/name")
 
 
-def model_facts(name: str) -> ModelFacts:
-    """Facts for the plan; for a hub id its sidecar and scheduler config are fetched, weights are not.
+def find_family(name: str) -> Family:
+    """What a plan must know; for a hub id its sidecar and scheduler config are fetched, weights are not.
 
     A model of the catalogue takes its calibrated profile from a sidecar in WEIGHTS/<owner>/<name of the transformer>.
     """
     entry = entry_of(name)
-    repository = entry.parts["transformer"][0]
-    if entry.facts is not None:
+    repository = entry.place("transformer")[0]
+    if entry.family is not None:
         calibrated = [read_profile(place / SIDECAR) for place in _places(repository) if (place / SIDECAR).is_file()]
-        return replace(entry.facts, profile=calibrated[0]) if calibrated else entry.facts
-    folders = _folders(name, {repository: {SIDECAR, "scheduler/*"}}, advised={repository: {"*"}})
-    return replace(read_facts(folders[repository]), name=name)
+        return replace(entry.family, profile=calibrated[0]) if calibrated else entry.family
+    wanted = {repository: {SIDECAR, "scheduler/*", "transformer/config.json"}}
+    return replace(read_family(_folders(name, wanted, advised={repository: {"*"}})[repository]), name=name)
+
+
+def read_family(folder: Path) -> FramePack | HunyuanVideo:
+    """Of a diffusers folder: from its sidecar, or from its transformer where that says all. Raises ModelError."""
+    file = folder / SIDECAR
+    if file.is_file():
+        kind = read_json(Sidecar, file).family or FramePack.kind
+        if kind not in FAMILIES:
+            raise ModelError(f"{file}: family: {printable(kind)} is unknown; {suggest(kind, list(FAMILIES))}")
+        family = FAMILIES[kind]
+        return family.read(str(folder), read_json(family.sidecar, file), read_shift(folder))
+    config = folder / "transformer" / "config.json"
+    network = read_json(NetworkName, config).network if config.is_file() else None
+    if network in NETWORKS:
+        return NETWORKS[network].read(str(folder), Sidecar(), read_shift(folder))
+    raise ModelError(
+        f"{folder}: has no {SIDECAR}, so it is unknown whether the model renders forward or inverted; "
+        f'write one, for example {{"order": "forward", "fps": 30, "guidance": {{"embedded": 10.0, "text": 1.0}}, '
+        '"embedded_guidance": true}'
+    )
 
 
 def find(name: str, *, download: bool = True) -> Source:
     """Every part of a model as a local folder; ModelError lists exactly what is missing and how to get it."""
     entry = entry_of(name)
+    kinds = (entry.family or find_family(name)).parts
     wanted: dict[str, set[str]] = {}
-    for repository, subfolder in entry.parts.values():
+    for repository, subfolder in map(entry.place, kinds):
         wanted.setdefault(repository, set()).add(f"{subfolder}/*" if subfolder else "*")
     folders = _folders(name, wanted, download=download)
-    parts = {part: folders[repository] / subfolder for part, (repository, subfolder) in entry.parts.items()}
+    parts = {part: folders[repository] / subfolder for part in kinds for repository, subfolder in [entry.place(part)]}
     for part, folder in parts.items():
         _check_part(part, folder)
-    check_configs(parts)
-    return Source(name=name, parts=parts)
+    check_configs(parts, kinds)
+    return Source(name=name, parts=parts, kinds=kinds)
 
 
 def find_checkpoint(name: str) -> Path:
@@ -160,6 +197,9 @@ def what_is_missing(name: str) -> str:
 
 def _folders(name: str, wanted: Wanted, *, download: bool = True, advised: Wanted | None = None) -> dict[str, Path]:
     """Local folders of repositories, what is missing downloaded first; ModelError where that cannot be."""
+    from huggingface_hub import snapshot_download  # takes longer than all else of a plan
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+
     folders, reasons = {}, {}
     for repository, files in wanted.items():
         try:
@@ -231,7 +271,7 @@ def _advice(name: str, wanted: Wanted, reasons: Mapping[str, str]) -> str:
 
 def card(name: str) -> dict[str, object]:
     """What `framepack-relax models NAME` prints of a model with a sidecar: its contents, and the figures measured."""
-    folder = Path(entry_of(name).parts["transformer"][0])
+    folder = Path(entry_of(name).place("transformer")[0])
     files = [folder / name for name in (SIDECAR, FIGURES)]
     try:
         parts = [json.loads(file.read_text(encoding="utf8")) for file in files if file.is_file()]

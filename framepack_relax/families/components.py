@@ -3,32 +3,34 @@
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 import transformers
-from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoFramepackTransformer3DModel
-from diffusers.hooks import apply_group_offloading
+from diffusers import (
+    AutoencoderKLHunyuanVideo,
+    HunyuanVideoFramepackTransformer3DModel,
+    HunyuanVideoTransformer3DModel,
+)
+from diffusers.hooks import HookRegistry, apply_group_offloading
 from torch import nn
 
 from ..errors import ModelError, RelaxError
 from ..storyboard.messages import printable
+from . import configs
+from .backend import Preset
 from .catalog import Source
-from .configs import check_shapes, read_config
 from .main_memory import check_room, free_memory, main_memory_is_full, pinned_bytes, stored
 
-# full: everything on the device. tiled: the VAE decodes in tiles, and what it keeps between sections waits in main
-# memory. offload: tiled, and the weights of transformer and encoders wait in main memory too.
-Preset = Literal["full", "tiled", "offload"]
 PRESETS: tuple[Preset, ...] = get_args(Preset)
 
-MODULES = {
-    "transformer": HunyuanVideoFramepackTransformer3DModel,
-    "vae": AutoencoderKLHunyuanVideo,
-    "text_encoder": transformers.LlamaModel,
-    "text_encoder_2": transformers.CLIPTextModel,
-    "image_encoder": transformers.SiglipVisionModel,
+CLASSES = {  # by what a config is read as
+    configs.FramePackTransformer: HunyuanVideoFramepackTransformer3DModel,
+    configs.HunyuanVideoTransformer: HunyuanVideoTransformer3DModel,
+    configs.HunyuanVideoVae: AutoencoderKLHunyuanVideo,
+    configs.LlamaFields: transformers.LlamaModel,
+    configs.ClipFields: transformers.CLIPTextModel,
+    configs.SiglipFields: transformers.SiglipVisionModel,
 }
 # of transformers: no hub, no pickle, no kernel that a config names
 PLAIN = {"local_files_only": True, "use_safetensors": True, "attn_implementation": "sdpa"}
@@ -46,16 +48,17 @@ def load_part(source: Source, part: str, dtype: torch.dtype) -> Any:
     folder = source.parts[part]
     with told_as(f"{folder}: the {part} cannot be loaded", "download it again"):
         if part == "feature_extractor":  # Pillow's: torchvision's resize overshoots
-            return transformers.SiglipImageProcessorPil(**_said(part, folder))
+            return transformers.SiglipImageProcessorPil(**_said(source, part))
         if part.startswith("tokenizer"):
             return _tokenizer(source, part)
         check_room(folder, part, dtype)
+        network = CLASSES[source.kinds[part]]
         options = {"use_safetensors": True, "local_files_only": True, "dtype": dtype, "output_loading_info": True}
-        if issubclass(MODULES[part], transformers.PreTrainedModel):
-            check_shapes(part, folder, {name: shape for name, (_, shape) in stored(folder).items()})
-            config = MODULES[part].config_class(**_said(part, folder))
-            options |= {"config": config, **PLAIN}
-        module, told = MODULES[part].from_pretrained(folder, **options)
+        if issubclass(network, transformers.PreTrainedModel):
+            shapes = {name: shape for name, (_, shape) in stored(folder).items()}
+            configs.check_shapes(source.kinds[part], folder, shapes)
+            options |= {"config": network.config_class(**_said(source, part)), **PLAIN}
+        module, told = network.from_pretrained(folder, **options)
     # the libraries only warn of these and fill them with random numbers
     if wrong := sorted(str(key) for kind in ("missing_keys", "mismatched_keys") for key in told[kind]):
         raise ModelError(
@@ -88,9 +91,10 @@ def told_as(fact: str, cure: str) -> Iterator[None]:
         raise ModelError(f"{fact}: {printable(reason[0], 200)}; {cure}") from error
 
 
-def _said(part: str, folder: Path) -> dict[str, Any]:
+def _said(source: Source, part: str) -> dict[str, Any]:
     """The fields of a part's config that are known, as it says them."""
-    return read_config(part, folder).model_dump(exclude_unset=True, exclude={"quantization_config"})
+    config = configs.read_config(source.kinds[part], source.parts[part])
+    return config.model_dump(exclude_unset=True, exclude={"quantization_config"})
 
 
 def _tokenizer(source: Source, part: str) -> Any:
@@ -100,26 +104,32 @@ def _tokenizer(source: Source, part: str) -> Any:
         made = transformers.PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
     else:
         made = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    largest, words = max(made.get_vocab().values()), read_config(encoder, source.parts[encoder]).vocab_size
+    largest, words = (
+        max(made.get_vocab().values()),
+        configs.read_config(source.kinds[encoder], source.parts[encoder]).vocab_size,
+    )
     if largest >= words:
         fact = f"knows a token {largest}, and the {encoder} {words} tokens"
         raise ModelError(f"{folder}: {fact}; these parts are not of one model")
     return made
 
 
-def put(module: nn.Module, device: torch.device, *, streamed: bool = False) -> None:
-    """Moves a module to the device as a whole; or, `streamed`, each layer's weights for its turn, the next meanwhile.
+def stream(module: nn.Module, device: torch.device) -> None:
+    """Brings each layer's weights to the device for its turn, the next meanwhile: diffusers' group offloading.
 
-    Streaming gives the same bits and stays: there is no way back. It is diffusers' group offloading at leaf level.
+    The same bits, at leaf level.
     """
-    if any(hasattr(part, "_diffusers_hook") for part in module.modules()):
-        return  # its weights already come by themselves
-    if streamed:
-        stream = device.type == "cuda"
-        apply_group_offloading(
-            module, onload_device=device, offload_device=torch.device("cpu"), offload_type="leaf_level",
-            use_stream=stream, record_stream=stream,  # else every layer waits for the device
-            low_cpu_mem_usage=pinned_bytes(module) > free_memory(),  # then each layer is pinned in its turn: slower
-        )  # fmt: skip
-    else:
-        module.to(device)
+    cuda = device.type == "cuda"
+    apply_group_offloading(
+        module, onload_device=device, offload_device=torch.device("cpu"), offload_type="leaf_level",
+        use_stream=cuda, record_stream=cuda,  # else every layer waits for the device
+        low_cpu_mem_usage=pinned_bytes(module) > free_memory(),  # then each layer is pinned in its turn: slower
+    )  # fmt: skip
+
+
+def stop_streaming(module: nn.Module) -> None:
+    """Takes that off again; the weights lie in main memory."""
+    registry = HookRegistry.check_if_exists_or_initialize(module)
+    for hook in ("group_offloading", "layer_execution_tracker", "lazy_prefetch_group_offloading"):
+        registry.remove_hook(hook, recurse=True)
+    module.to("cpu")

@@ -12,9 +12,9 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from ..errors import ModelError, Problem
-from .sidecar import read_json
 from ..storyboard.messages import printable
 from ..storyboard.schema import Part
+from .sidecar import read_json
 
 Layers = Annotated[int, Field(ge=1, le=256)]  # and heads; FramePack has 40
 Width = Annotated[int, Field(ge=1, le=1 << 17)]
@@ -33,7 +33,7 @@ def _nothing(value: Any) -> Any:
 
 
 class Config(Part, extra="ignore"):
-    """Base of them all; what a field does not say is the library's default."""
+    """Base of them all, itself for what is not checked; what a field does not say is the library's default."""
 
     file: ClassVar[str] = "config.json"
     quantization_config: Annotated[Any, AfterValidator(_nothing)] = None
@@ -49,7 +49,7 @@ class Config(Part, extra="ignore"):
         return self
 
 
-class TransformerConfig(Config):
+class HunyuanVideoTransformer(Config):
     in_channels: Width = 16
     out_channels: Width = 16
     num_attention_heads: Layers = 24
@@ -67,9 +67,6 @@ class TransformerConfig(Config):
     rope_theta: Positive = 256.0
     rope_axes_dim: tuple[Width, Width, Width] = (16, 56, 56)
     image_condition_type: None = None
-    has_image_proj: Literal[True]
-    image_proj_dim: Width = 1152
-    has_clean_x_embedder: Literal[True]
 
     def mistakes(self) -> Iterator[str]:
         axes = self.rope_axes_dim
@@ -77,7 +74,13 @@ class TransformerConfig(Config):
             yield f"rope_axes_dim {list(axes)} must be even and add up to attention_head_dim {self.attention_head_dim}"
 
 
-class VaeConfig(Config):
+class FramePackTransformer(HunyuanVideoTransformer):
+    has_image_proj: Literal[True]
+    image_proj_dim: Width = 1152
+    has_clean_x_embedder: Literal[True]
+
+
+class HunyuanVideoVae(Config):
     in_channels: Literal[3] = 3
     out_channels: Literal[3] = 3
     latent_channels: Width = 16
@@ -201,6 +204,12 @@ class ProcessorConfig(Config):
     image_std: tuple[Positive, Positive, Positive] = (0.5, 0.5, 0.5)
 
 
+class NetworkName(Config):
+    """Which class a network is of."""
+
+    network: str | None = Field(None, alias="_class_name")
+
+
 class Tower(Config):
     """What bounds the size of a network of any kind."""
 
@@ -218,14 +227,7 @@ class NetworkConfig(Tower):
     vision_config: Tower | None = None
 
 
-KINDS: dict[str, type[Config]] = {
-    "transformer": TransformerConfig,
-    "vae": VaeConfig,
-    "text_encoder": LlamaFields,
-    "text_encoder_2": ClipFields,
-    "image_encoder": SiglipFields,
-    "feature_extractor": ProcessorConfig,
-}
+PartKinds = Mapping[str, type[Config]]  # how the JSON file of each part is read
 SHAPES = {  # of an encoder's weights, by how their names end: the field that each size is, or the size
     "embed_tokens.weight": ("vocab_size", "hidden_size"),
     "token_embedding.weight": ("vocab_size", "hidden_size"),
@@ -244,14 +246,14 @@ FIT = (  # numbers that two parts must share
 )
 
 
-def read_config(part: str, folder: Path) -> Any:
+def read_config(kind: type[Config], folder: Path) -> Any:
     """What a part's JSON file says, checked. Raises ModelError with every mistake in it."""
-    return read_json(KINDS[part], folder / KINDS[part].file)
+    return read_json(kind, folder / kind.file)
 
 
-def check_shapes(part: str, folder: Path, weights: Mapping[str, Sequence[int]]) -> None:
+def check_shapes(kind: type[Config], folder: Path, weights: Mapping[str, Sequence[int]]) -> None:
     """Raises ModelError where an encoder's weights are of other shapes than its config says, or fewer."""
-    config, file = read_config(part, folder), folder / KINDS[part].file
+    config, file = read_config(kind, folder), folder / kind.file
     layers = 1 + max((int(found[1]) for name in weights if (found := LAYER.search(name))), default=-1)
     if config.num_hidden_layers > layers:
         fact = f"is {config.num_hidden_layers}, and the weights hold {layers}; download both again"
@@ -264,19 +266,22 @@ def check_shapes(part: str, folder: Path, weights: Mapping[str, Sequence[int]]) 
                 raise ModelError(str(Problem(file=str(file), path=field, message=f"{fact}; download both again")))
 
 
-def check_configs(parts: Mapping[str, Path]) -> None:
+def check_configs(parts: Mapping[str, Path], kinds: PartKinds) -> None:
     """Raises ModelError with every mistake in a model's configs, or with the numbers that do not fit each other."""
     configs: dict[str, Config] = {}
     said: list[str] = []
-    for part in KINDS:
+    read = {part: kind for part, kind in kinds.items() if kind is not Config}
+    for part, kind in read.items():
         try:
-            configs[part] = read_config(part, parts[part])
+            configs[part] = read_config(kind, parts[part])
         except ModelError as error:
             said.append(str(error))
     for part, field, other, same in FIT if not said else ():
+        if not {part, other} <= read.keys():
+            continue
         here, there = getattr(configs[part], field), getattr(configs[other], same)
         if here != there and here != PictureSize.model_construct(height=there, width=there):
-            place, where = (parts[name] / KINDS[name].file for name in (part, other))
+            place, where = (parts[name] / read[name].file for name in (part, other))
             shown = f"{here.width}x{here.height}" if isinstance(here, PictureSize) else here
             fact = f"is {shown}, and {same} in {where} is {there}; these parts are not of one model"
             said.append(str(Problem(file=str(place), path=field, message=fact)))

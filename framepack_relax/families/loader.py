@@ -1,20 +1,20 @@
-"""Name -> VideoModel."""
+"""Name -> loaded model."""
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
 from ..errors import ModelError
-from .catalog import find, model_facts
+from .backend import Backend, Preset
+from .catalog import find, find_family
+from .components import PRESETS, load_part
 from .fingerprint import in_background
-from .components import PRESETS, Preset, load_part
-from .framepack.backend import VideoModel
 
 
 def load(
     name: str, *, device: str | None = None, dtype: str | None = None, memory: Preset | Literal["auto"] = "auto"
-) -> VideoModel:
+) -> Backend:
     """A model by catalogue name, folder or hub id.
 
     `device` is cuda where there is one, else cpu; `dtype` bfloat16 on CUDA, else float32; `memory` the fastest preset
@@ -24,7 +24,7 @@ def load(
     kind = pick_dtype(dtype, where)
     if memory not in (*PRESETS, "auto"):
         raise ModelError(f"memory={memory}: unknown; use {', '.join(PRESETS)} or auto")
-    facts, source = model_facts(name), find(name)
+    family, source = find_family(name), find(name)
     stamp = source.stamp()
 
     def read_all() -> str:
@@ -34,8 +34,9 @@ def load(
 
     reading, beside = in_background(read_all), encoder_dtype(kind, where)
     cudnn = torch.backends.cudnn.version() if where.type == "cuda" else None
-    return VideoModel(
-        facts=facts,
+    made: Any = family.backend()  # of the classes that hold what LoadedModel has
+    return made(
+        family=family,
         source=source,
         reading=reading,
         stamp=stamp,
@@ -78,7 +79,7 @@ def pick_dtype(name: str | None, device: torch.device) -> torch.dtype:
     if name is None:
         return torch.bfloat16 if device.type == "cuda" else torch.float32
     if name == "float16":
-        raise ModelError(f"dtype={name}: no FramePack transformer is made for its range (NaN); use bfloat16")
+        raise ModelError(f"dtype={name}: no transformer here is made for its range (NaN); use bfloat16")
     if name not in names:
         raise ModelError(f"dtype={name}: unknown; use {' or '.join(names)}")
     return names[name]

@@ -3,19 +3,19 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from .sidecar import ModelFacts
-from .catalog import find, model_facts
+from .base import Family
+from .catalog import find, find_family
 from .quiet import quietly
 
 if TYPE_CHECKING:
-    from .framepack.backend import VideoModel
+    from .backend import Backend
 
 DTYPES = ("float32", "bfloat16")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Loading:
-    """What `load` is to be given. A loaded VideoModel answers to the same names."""
+    """What `load` is to be given. A loaded model answers to the same names."""
 
     name: str
     device: str | None = None
@@ -24,8 +24,8 @@ class Loading:
     download: bool = True  # what is not on this machine
 
     @property
-    def facts(self) -> ModelFacts:
-        return model_facts(self.name)
+    def family(self) -> Family:
+        return find_family(self.name)
 
     @property
     def identity(self) -> str:
@@ -55,7 +55,7 @@ class Loading:
 
         return hardware(pick_device(self.device))
 
-    def load(self) -> "VideoModel":
+    def load(self) -> "Backend":
         from .loader import load
 
         given: dict[str, Any] = {"device": self.device, "dtype": self.dtype, "memory": self.memory}

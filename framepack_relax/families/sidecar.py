@@ -1,8 +1,8 @@
-"""What a plan must know of a model, read from its folder without loading it."""
+"""The JSON files that say what a plan must know of a model; read from its folder without loading it."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
@@ -12,44 +12,22 @@ from ..storyboard import Guidance
 from ..storyboard.messages import explain
 from ..storyboard.reader import read_text
 from ..storyboard.schema import Part, Rate, Size
-from .framepack.history import Order
-from ..planning.schedule import FlowShift
+from .flow import FlowShift
 
 SIDECAR = "framepack_relax.json"
 M = TypeVar("M", bound=BaseModel)
 
 
-@dataclass(frozen=True, kw_only=True)
-class ModelFacts:
-    """Facts of one model; `size` None means the 640 bucket nearest to the start image, `profile` None the paper's."""
-
-    name: str
-    order: Order
-    size: tuple[int, int] | None = None  # width, height px
-    fps: float = 30
-    embedded: float  # base of the embedded guidance scale
-    text: float = 1.0  # base of true CFG; 1 is off
-    embedded_guidance: bool  # the embedded scale is trained (distilled), so relaxing it means something
-    profile: Profile | None = None
-    shift: FlowShift
-
-
 class Sidecar(Part):
     """What framepack_relax.json may say; of a model of the catalogue only its profile is used."""
 
-    order: Order | None = None
+    family: str | None = None
+    order: Literal["forward", "inverted"] | None = None
     size: Size | None = None
-    fps: Rate = 30
+    fps: Rate | None = None
     guidance: Guidance = Guidance()
     embedded_guidance: bool | None = None
     profile: Profile | None = None
-
-
-class WholeSidecar(Sidecar):
-    """What it must say in a folder that the catalogue does not know."""
-
-    order: Order
-    embedded_guidance: bool
 
 
 class Scheduler(Part, extra="ignore"):
@@ -74,29 +52,9 @@ class Scheduler(Part, extra="ignore"):
         return FlowShift(dynamic=said.pop("use_dynamic_shifting", False), **said)
 
 
-def read_facts(folder: Path) -> ModelFacts:
-    """Facts of a diffusers folder from its sidecar and its scheduler config.
-
-    Raises ModelError when the sidecar is missing: an F1 and an original checkpoint cannot be told apart without it.
-    """
-    if not (folder / SIDECAR).is_file():
-        raise ModelError(
-            f"{folder}: has no {SIDECAR}, so it is unknown whether the model renders forward or inverted; "
-            f'write one, for example {{"order": "forward", "fps": 30, "guidance": {{"embedded": 10.0, "text": 1.0}}, '
-            '"embedded_guidance": true}'
-        )
-    said = read_json(WholeSidecar, folder / SIDECAR)
-    return ModelFacts(
-        name=str(folder),
-        order=said.order,
-        size=said.size,
-        fps=said.fps,
-        embedded=said.guidance.embedded or 6.0,
-        text=said.guidance.text or 1.0,
-        embedded_guidance=said.embedded_guidance,
-        profile=said.profile,
-        shift=read_json(Scheduler, folder / "scheduler" / "scheduler_config.json").flow_shift(),
-    )
+def read_shift(folder: Path) -> FlowShift:
+    """Of a diffusers folder. Raises ModelError."""
+    return read_json(Scheduler, folder / "scheduler" / "scheduler_config.json").flow_shift()
 
 
 def read_profile(file: Path) -> Profile | None:

@@ -1,22 +1,21 @@
 """Storyboard -> RenderPlan. Every mistake that shows only beside the model is collected and raised at once."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import lru_cache
-from itertools import chain
+from functools import cached_property, lru_cache, partial
+from itertools import accumulate, chain
 
 from ..errors import Problem, StoryboardError
-from ..relax.guidance import StepScales
+from ..families.base import Family, Size, Step, TimeGrid
 from ..relax.profile import Relaxation
 from ..storyboard import Scene, Storyboard
 from ..storyboard.images import ImageError, read_image
 from ..storyboard.schema import exact_rate
-from ..families.sidecar import ModelFacts
-from .grid import MOST_SECTIONS, SECTION_FRAMES, Size, fitting_seconds, nearest_bucket, snap
-from ..families.framepack.history import Order, render_order, slots
+from .abilities import ability_problems, image_problem
+from .grid import MOST_SECTIONS, fitting_seconds, snap, split
 from .renderplan import RenderPlan, SceneTiming, SectionPlan, ShotPlan
-from .schedule import FlowShift, ScaleTable, scale_table, sigma_table
+from .schedule import plan_steps
 from .seeds import section_seed, shot_seed
 from .settings import (
     base_scales,
@@ -28,6 +27,7 @@ from .settings import (
     shape_warnings,
 )
 
+Rows = tuple[Step, ...]
 MOST_SHOWN = 12  # scenes named in a message
 
 
@@ -38,83 +38,110 @@ class Shot:
     number: int
     scenes: tuple[Scene, ...]
     first_scene: int  # on the board
-    counts: tuple[int, ...]  # sections of each scene
+    units: tuple[tuple[int, ...], ...]  # of each section of each scene
     first_section: int
+    first_frame: int
+    grid: TimeGrid
 
     @property
     def sections(self) -> int:
-        return sum(self.counts)
+        return sum(map(len, self.units))
 
     def places(self) -> Iterator[tuple[int, Scene, range]]:
         """(scene's index on the board, scene, its sections counted within the shot)."""
         place = 0
-        for nth, (scene, count) in enumerate(zip(self.scenes, self.counts, strict=True)):
-            yield self.first_scene + nth, scene, range(place, place + count)
-            place += count
+        for nth, (scene, units) in enumerate(zip(self.scenes, self.units, strict=True)):
+            yield self.first_scene + nth, scene, range(place, place + len(units))
+            place += len(units)
+
+    @cached_property
+    def lengths(self) -> tuple[int, ...]:
+        """Units of each section."""
+        return tuple(chain.from_iterable(self.units))
+
+    @cached_property
+    def edges(self) -> tuple[int, ...]:
+        """Film-wide frames at which sections begin, and the shot's end; the first section owns the lead frames."""
+        ends, grid = accumulate(self.lengths), self.grid
+        return self.first_frame, *(self.first_frame + end * grid.unit_frames + grid.lead_frames for end in ends)
 
     def span(self, places: range) -> tuple[int, int]:
-        """Film-wide frames [first, end) of these sections; a shot's first section owns its extra frame."""
-        before = SECTION_FRAMES * self.first_section + self.number
-        return before + SECTION_FRAMES * places[0] + (places[0] > 0), before + SECTION_FRAMES * (places[-1] + 1) + 1
+        """Film-wide frames [first, end) of these sections."""
+        return self.edges[places[0]], self.edges[places[-1] + 1]
+
+    def latents(self, place: int) -> int:
+        """Latent frames that the section at this place samples."""
+        return self.grid.latents(self.lengths[place], first=place == 0)
 
 
-def make_plan(story: Storyboard, facts: ModelFacts) -> RenderPlan:
-    """The film that `story` asks of a model with these facts.
+def make_plan(story: Storyboard, model: Family) -> RenderPlan:
+    """The film that `story` asks of a model.
 
     Raises StoryboardError with every mistake: scenes too short for a section, missing start images, settings that
     contradict one another, films of over 3,000 sections.
     """
-    profile = choose_profile(story, facts)
-    fps, order = story.fps or facts.fps, story.order or facts.order
+    family = model.configured(story)
+    profile = choose_profile(story, family)
+    fps = story.fps or family.fps
     rate = exact_rate(fps)
-    shots = split_shots(story, rate)
+    shots = split_shots(story, rate, family.grid)
     relaxations = tuple(relax_scene(scene, profile) for scene in story.scenes)
-    image_sizes, image_problems = _image_sizes(story, shots)
+    image_sizes, image_problems = _image_sizes(story, shots, family)
     problems = [
-        *_timing_problems(shots, rate),
+        *_timing_problems(shots, rate, family.grid),
         *image_problems,
-        *_decode_problems(story, order),
+        *family.problems(story),
+        *ability_problems(story, relaxations, family),
         *_noise_problems(story, shots),
-        *setting_problems(story, relaxations, facts),
+        *setting_problems(story, relaxations, family),
     ]
     if problems:
         located = [story.located(problem) for problem in problems]
         raise StoryboardError(sorted(located, key=lambda p: (p.line or 0, p.column or 0)))
-    own_size = facts.size or nearest_bucket(*image_sizes[0])  # FramePack's own choice
+    own_size = family.own_size(image_sizes[0])
     size = story.size or own_size
-    sections = tuple(s for shot in shots for s in _plan_sections(story, facts, shot, relaxations, size, order))
-    frames = shots[-1].span(range(shots[-1].sections))[1]
+    sampler = story.sampler or family.samplers[0]
+    # scenes share what is equal: 3,000 of 1,000 steps are 12 million figures otherwise
+    rows = lru_cache(maxsize=64)(partial(_rows, family, size, sampler))
+    sections = tuple(s for shot in shots for s in _plan_sections(story, family, shot, relaxations, rows))
     return RenderPlan(
         title=story.title,
-        model=facts.name,
+        model=family.name,
+        kind=family.kind,
         fps=fps,
         size=size,
-        order=order,
-        decode=story.decode or ("stream" if order == "forward" else "blend"),
-        adain=story.adain,
-        sampler=story.sampler,
+        options=family.options,
+        decode=family.decode,
+        sampler=sampler,
         profile=profile.name,
-        frames=frames,
-        shots=tuple(_plan_shot(story, *each, order) for each in zip(shots, image_sizes, strict=True)),
+        frames=shots[-1].span(range(shots[-1].sections))[1],
+        shots=tuple(_plan_shot(story, *each, family) for each in zip(shots, image_sizes, strict=True)),
         scenes=tuple(timing for shot in shots for timing in _time_scenes(shot, rate)),
         sections=sections,
         warnings=(
-            *shape_warnings(story, facts, own_size),
-            *setting_warnings(story, relaxations, facts),
-            *past_warnings(sections, order),
-            *_length_warnings(story, shots),
+            *shape_warnings(story, family, own_size),
+            *setting_warnings(story, relaxations, family),
+            *past_warnings(sections, family),
+            *family.notes(story, [(sum(scene.seconds for scene in shot.scenes), shot.sections) for shot in shots]),
         ),
     )
 
 
-def split_shots(story: Storyboard, rate: Fraction) -> list[Shot]:
+def split_shots(story: Storyboard, rate: Fraction, grid: TimeGrid) -> list[Shot]:
     """Scenes grouped by hard cuts and snapped to the grid, `rate` being frames per second."""
     runs = _runs(story)
     shots: list[Shot] = []
-    scene = section = 0
-    for number, (run, counts) in enumerate(zip(runs, snap(_seconds(runs), rate), strict=True)):
-        shots.append(Shot(number=number, scenes=run, first_scene=scene, counts=tuple(counts), first_section=section))
-        scene, section = scene + len(run), section + sum(counts)
+    scene = section = frame = 0
+    for number, (run, counts) in enumerate(zip(runs, snap(_seconds(runs), rate, grid), strict=True)):
+        units = tuple(split(count, grid.most_units) for count in counts)
+        shots.append(
+            Shot(
+                number=number, scenes=run, first_scene=scene, units=units, first_section=section, first_frame=frame,
+                grid=grid,
+            )
+        )  # fmt: skip
+        scene, section = scene + len(run), section + shots[-1].sections
+        frame += grid.unit_frames * sum(counts) + grid.lead_frames
     return shots
 
 
@@ -128,14 +155,14 @@ def _seconds(runs: Iterable[Sequence[Scene]]) -> list[list[float]]:
     return [[scene.seconds for scene in run] for run in runs]
 
 
-def _plan_shot(story: Storyboard, shot: Shot, image_size: Size, order: Order) -> ShotPlan:
+def _plan_shot(story: Storyboard, shot: Shot, image_size: Size, family: Family) -> ShotPlan:
     opening = shot.scenes[0]
     return ShotPlan(
         index=shot.number,
         image=opening.image or story.image,
         image_size=image_size,
         seed=shot_seed(_seed(story, opening), opening.id),
-        sections=tuple(shot.first_section + place for place in render_order(order, shot.sections)),
+        sections=tuple(shot.first_section + place for place in family.render_order(shot.sections)),
         frames=shot.span(range(shot.sections)),
     )
 
@@ -158,14 +185,14 @@ def _time_scenes(shot: Shot, rate: Fraction) -> Iterator[SceneTiming]:
 
 
 def _plan_sections(
-    story: Storyboard, facts: ModelFacts, shot: Shot, relaxations: Sequence[Relaxation], size: Size, order: Order
+    story: Storyboard, family: Family, shot: Shot, relaxations: Sequence[Relaxation], rows: Callable[..., Rows]
 ) -> Iterator[SectionPlan]:
-    seed, rendered = _seed(story, shot.scenes[0]), render_order(order, shot.sections)
+    seed, rendered = _seed(story, shot.scenes[0]), list(family.render_order(shot.sections))
     for index, scene, places in shot.places():
-        relaxation = relaxations[index]
-        noise = (scene.steps or story.steps, facts.shift, size, story.sampler)
+        relaxation, base = relaxations[index], tuple(base_scales(scene, family).items())
+        steps = scene.steps or story.steps
         for nth, place in enumerate(places):
-            history = slots(order, place, shot.sections)
+            context = family.context(place, shot.sections)
             yield SectionPlan(
                 index=shot.first_section + place,
                 shot=shot.number,
@@ -178,38 +205,45 @@ def _plan_sections(
                 frames=shot.span(range(place, place + 1)),
                 intensity=scene.intensity,
                 relaxation=relaxation,
-                sigmas=_sigmas(*noise),
-                scales=_scales(*noise, relaxation, base_scales(scene, facts), history.fresh),
-                history=history,
+                latents=shot.latents(place),
+                steps=rows(steps, relaxation, base, context.initial),
+                context=context,
             )
 
 
-@lru_cache(maxsize=64)  # scenes share what is equal: 3,000 of 1,000 steps are 12 million figures otherwise
-def _sigmas(steps: int, shift: FlowShift, size: Size, sampler: str) -> tuple[float, ...]:
-    return tuple(sigma_table(steps, shift, *size, sampler=sampler).tolist())
+def _rows(
+    family: Family,
+    size: Size,
+    sampler: str,
+    steps: int,
+    relaxation: Relaxation,
+    base: tuple[tuple[str, float], ...],
+    initial: bool,
+) -> Rows:
+    levels = family.levels(steps, size, sampler)
+    return plan_steps(relaxation, levels, family.terms, dict(base), initial=initial)
 
 
-@lru_cache(maxsize=64)
-def _scales(
-    steps: int, shift: FlowShift, size: Size, sampler: str, relaxation: Relaxation, base: StepScales, fresh: bool
-) -> ScaleTable:
-    return scale_table(relaxation, sigma_table(steps, shift, *size, sampler=sampler), base=base, fresh=fresh)
-
-
-def _timing_problems(shots: Sequence[Shot], rate: Fraction) -> Iterator[Problem]:
+def _timing_problems(shots: Sequence[Shot], rate: Fraction, grid: TimeGrid) -> Iterator[Problem]:
     """Scenes without a section, the first with seconds that give every scene of the board one; too long films."""
+    for shot in shots:
+        for index, scene, places in shot.places():
+            if len(places) > 1 and not grid.past:
+                most = float((grid.most_units * grid.unit_frames + grid.lead_frames) / rate)
+                message = f"is {scene.seconds:g} s; a scene of this model has {most:.4g} s at most: split it"
+                yield Problem(path=f"scenes[{index}].seconds", message=message)
     without = [index for shot in shots for index, _, places in shot.places() if not places]
     scenes = [scene for shot in shots for scene in shot.scenes]
     for index in without:
         cure = f"see scenes[{without[0]}]"
         if index == without[0]:
             asked = _seconds(shot.scenes for shot in shots)
-            fitting = chain.from_iterable(fitting_seconds(asked, rate))
+            fitting = chain.from_iterable(fitting_seconds(asked, rate, grid))
             longer = [f"{s.id} {fits:g}" for s, fits in zip(scenes, fitting, strict=True) if fits != s.seconds]
             shown = ", ".join([*longer[:MOST_SHOWN], *["and so on"] * (len(longer) > MOST_SHOWN)])
             cure = f"with these seconds every scene of the board gets one: {shown}"
-        grid = f"scenes end on a grid of {float(SECTION_FRAMES / rate):.4g} s"
-        message = f"{scenes[index].seconds:g} s gets no section: {grid}; {cure}"
+        step = f"scenes end on a grid of {float(grid.unit_frames / rate):.4g} s"
+        message = f"{scenes[index].seconds:g} s gets no section: {step}; {cure}"
         yield Problem(path=f"scenes[{index}].seconds", message=message)
     total = sum(shot.sections for shot in shots)
     if total > MOST_SECTIONS:
@@ -217,7 +251,7 @@ def _timing_problems(shots: Sequence[Shot], rate: Fraction) -> Iterator[Problem]
         yield Problem(path="scenes", message=message)
 
 
-def _image_sizes(story: Storyboard, shots: Sequence[Shot]) -> tuple[list[Size], list[Problem]]:
+def _image_sizes(story: Storyboard, shots: Sequence[Shot], family: Family) -> tuple[list[Size], list[Problem]]:
     """(width, height) px of every shot's start image, and which are not there or cannot be read; each is read once."""
     read: dict[str, Size] = {}
     problems: list[Problem] = []
@@ -226,11 +260,9 @@ def _image_sizes(story: Storyboard, shots: Sequence[Shot]) -> tuple[list[Size], 
         place = f"scenes[{shot.first_scene}]"
         path = f"{place}.image" if own or shot.number else "image"
         image = own or story.image
-        if image is None:
-            cure = "give the scene or the storyboard an `image:`"
-            message = f"shot {shot.number + 1} has no start image and the model needs one: {cure}"
-            problems.append(Problem(path=place, message=message))
-        elif image not in read:
+        if wrong := image_problem(family, shot.number, image):
+            problems.append(Problem(path=path if image else place, message=wrong))
+        elif image and image not in read:
             read[image] = (1, 1)
             try:
                 read[image] = read_image(story.resolve(image)).size
@@ -242,12 +274,6 @@ def _image_sizes(story: Storyboard, shots: Sequence[Shot]) -> tuple[list[Size], 
     return [read.get(shot.scenes[0].image or story.image or "", (1, 1)) for shot in shots], problems
 
 
-def _decode_problems(story: Storyboard, order: Order) -> Iterator[Problem]:
-    if story.decode == "stream" and order == "inverted":
-        message = "stream needs forward order, and this film is rendered from its end; remove the line"
-        yield Problem(path="decode", message=message)
-
-
 def _noise_problems(story: Storyboard, shots: Sequence[Shot]) -> Iterator[Problem]:
     if story.noise == "framepack":
         for shot in shots:
@@ -255,14 +281,3 @@ def _noise_problems(story: Storyboard, shots: Sequence[Shot]) -> Iterator[Proble
                 if scene.seed is not None:
                     message = "noise: framepack draws a shot's noise from the seed of its first scene; remove the line"
                     yield Problem(path=f"scenes[{index}].seed", message=message)
-
-
-def _length_warnings(story: Storyboard, shots: Sequence[Shot]) -> Iterator[str]:
-    """Shots that FramePack's programs, which round half to even at 30 frames a second, would give another length."""
-    if story.noise == "framepack":
-        for shot in shots:
-            asked = sum(scene.seconds for scene in shot.scenes)
-            theirs = max(1, round(asked * 30 / SECTION_FRAMES))
-            if theirs != shot.sections:
-                made = f"FramePack's programs make {theirs} sections, not {shot.sections}"
-                yield f"shot {shot.number + 1}: of {asked:g} s {made}"

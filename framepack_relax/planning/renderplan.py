@@ -1,20 +1,20 @@
 """The plan that every later room works from: frozen, comparable, and written out as plan.json."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, Literal
+from typing import Any
 
 from pydantic_core import to_jsonable_python
 
+from ..families.base import Context, Step
 from ..relax.profile import Relaxation
 from ..storyboard.schema import exact_rate
-from ..families.framepack.history import HistorySlots, Order
-from .schedule import ScaleTable
 
 
 @dataclass(frozen=True, kw_only=True)
 class SectionPlan:
-    """One section: 9 latent frames, 36 new frames, 37 in a shot's first."""
+    """One section: what a model samples at once."""
 
     index: int  # in the film
     shot: int
@@ -27,9 +27,19 @@ class SectionPlan:
     frames: tuple[int, int]  # first, end; film-wide
     intensity: float
     relaxation: Relaxation
-    sigmas: tuple[float, ...]  # per step, 1 first; after the last comes 0
-    scales: ScaleTable
-    history: HistorySlots
+    latents: int  # frames that it samples
+    steps: tuple[Step, ...]
+    context: Context
+
+    @property
+    def sigmas(self) -> tuple[float, ...]:
+        """Per step, the highest first; after the last comes 0."""
+        return tuple(step.sigma for step in self.steps)
+
+    @property
+    def scales(self) -> dict[str, tuple[float, ...]]:
+        """s(sigma) of each restraint, a value per step."""
+        return {name: tuple(step.scales[name] for step in self.steps) for name in self.steps[0].scales}
 
     def to_json(self) -> dict[str, Any]:
         """A row of plan.json, in which the relaxation's settings stand beside the section's own."""
@@ -37,9 +47,9 @@ class SectionPlan:
         for name, value in vars(self).items():
             if name == "relaxation":
                 row |= {**vars(value), "at_rest": value.at_rest}
-            elif name not in ("place", "history"):
+            elif name not in ("place", "context"):
                 row[name] = value
-        return to_jsonable_python(row)
+        return to_jsonable_python({**row, "sigmas": self.sigmas, "scales": self.scales})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +57,8 @@ class ShotPlan:
     """A run of scenes up to a hard cut; `seed` draws its start latent."""
 
     index: int
-    image: str | None  # start image, relative to the storyboard's folder
-    image_size: tuple[int, int]  # width, height px, before it is cropped to the film's
+    image: str | None  # that it begins with, relative to the storyboard's folder
+    image_size: tuple[int, int]  # width, height px, before it is cropped to the film's; (1, 1) without one
     seed: int
     sections: tuple[int, ...]  # film-wide indices in the order in which they are rendered
     frames: tuple[int, int]
@@ -74,9 +84,9 @@ class RenderPlan:
     model: str
     fps: float  # as written: 29.97 stands for 30000/1001
     size: tuple[int, int]  # width, height px
-    order: Order
-    decode: Literal["stream", "blend"]
-    adain: float  # strength of the correction of drift, 0..1
+    kind: str  # the model's family
+    options: Mapping[str, Any]  # settings of that family, part of every key
+    decode: str
     sampler: str
     profile: str
     frames: int
@@ -96,8 +106,9 @@ class RenderPlan:
 
     @property
     def steps(self) -> int:
-        return sum(len(section.sigmas) for section in self.sections)
+        return sum(len(section.steps) for section in self.sections)
 
     def to_json(self) -> dict[str, Any]:
         """The contents of plan.json."""
-        return to_jsonable_python({**vars(self), "sections": [section.to_json() for section in self.sections]})
+        said = {name: value for name, value in vars(self).items() if name != "options"}
+        return to_jsonable_python({**said, **self.options, "sections": [each.to_json() for each in self.sections]})

@@ -5,14 +5,11 @@ from dataclasses import replace
 from itertools import groupby
 
 from ..errors import Problem
-from ..relax.guidance import StepScales
+from ..families.base import Family, Size
 from ..relax.profile import Profile, Relaxation, explicit_values, paper_profile, written
 from ..storyboard import Relax, Scene, Storyboard
 from ..storyboard.reader import parse_as, read_text
 from ..storyboard.schema import exact_rate
-from ..families.sidecar import ModelFacts
-from .grid import Size
-from ..families.framepack.history import Order
 from .renderplan import SectionPlan
 
 OVER = 0.95  # the paper finds beta 1 worse than none
@@ -27,22 +24,26 @@ NEEDS: tuple[tuple[tuple[str, ...], str, Callable[[Relaxation], bool]], ...] = (
 )  # fields of `relax` that say how something is done, and what must be done for them
 
 
-def choose_profile(story: Storyboard, facts: ModelFacts) -> Profile:
+def choose_profile(story: Storyboard, family: Family) -> Profile:
     """`auto` is the model's own profile if it has one, else the paper's; anything else is a file beside the board."""
-    paper = paper_profile(embedded=facts.embedded_guidance)
     if story.profile == "paper":
-        return paper
+        return paper_of(family)
     if story.profile == "auto":
-        return facts.profile or paper
+        return family.profile or paper_of(family)
     file = story.resolve(story.profile)
     return parse_as(Profile, read_text(file), file=str(file))
 
 
-def settle_profile(story: Storyboard, facts: ModelFacts) -> Storyboard:
+def paper_of(family: Family) -> Profile:
+    """The paper's profile on this model."""
+    return paper_profile(embedded=any(term.name == "embedded" and term.trained for term in family.terms))
+
+
+def settle_profile(story: Storyboard, family: Family) -> Storyboard:
     """The same film without its profile: what that says of a scene stands in the scene."""
     if story.profile == "paper":
         return story
-    profile = choose_profile(story, facts)
+    profile = choose_profile(story, family)
     settled = [Relax(**written(relax_scene(scene, profile))) for scene in story.scenes]
     scenes = [s.model_copy(update={"relax": relax}) for s, relax in zip(story.scenes, settled, strict=True)]
     return story.changed(profile="paper", scenes=tuple(scenes))
@@ -53,61 +54,61 @@ def relax_scene(scene: Scene, profile: Profile) -> Relaxation:
     return replace(profile.relaxation(scene.intensity), **explicit_values(scene.relax))
 
 
-def base_scales(scene: Scene, facts: ModelFacts) -> StepScales:
+def base_scales(scene: Scene, family: Family) -> dict[str, float]:
     """The scales at rest: the scene's `guidance`, else the model's."""
-    own = scene.guidance
-    return StepScales(embedded=own.embedded or facts.embedded, text=own.text or facts.text, context=1.0)
+    own = scene.guidance.model_dump(exclude_none=True)
+    return {term.name: own.get(term.name, term.base) for term in family.terms}
 
 
-def setting_problems(story: Storyboard, relaxations: Sequence[Relaxation], facts: ModelFacts) -> Iterator[Problem]:
+def setting_problems(story: Storyboard, relaxations: Sequence[Relaxation], family: Family) -> Iterator[Problem]:
     """s_min above the base, or below what its target allows."""
     for index, (scene, relax) in enumerate(zip(story.scenes, relaxations, strict=True)):
         if relax.minimum is None:
             continue
-        bases = vars(base_scales(scene, facts))
+        bases, terms = base_scales(scene, family), {term.name: term for term in family.terms}
         for target in relax.target:
-            low, base = 1.0 if target == "text" else 0.0, bases[target]
+            low, base = terms[target].lowest, bases[target]
             if not low <= relax.minimum <= base:
                 allowed = f"it must be between {low:g} and the base scale {base:g}"
                 message = f"is {relax.minimum:g}; for target {target} {allowed}"
                 yield Problem(path=f"scenes[{index}].relax.min", message=message)
 
 
-def shape_warnings(story: Storyboard, facts: ModelFacts, own: Size) -> Iterator[str]:
+def shape_warnings(story: Storyboard, family: Family, own: Size) -> Iterator[str]:
     """A size or a frame rate far from the model's own, `own` being its (width, height) px."""
-    speed = float(exact_rate(story.fps or facts.fps) / exact_rate(facts.fps))
+    speed = float(exact_rate(story.fps or family.fps) / exact_rate(family.fps))
     if abs(speed - 1) > SAME_SPEED:
-        fact = f"{facts.name} makes motion of {facts.fps:g} frames a second, so all moves {speed:.2g} times as fast"
+        fact = f"{family.name} makes motion of {family.fps:g} frames a second, so all moves {speed:.2g} times as fast"
         yield f"fps {story.fps:g}: {fact}; remove the line for true speed"
     size = story.size or own
     area = size[0] * size[1] / (own[0] * own[1])
     if not 1 / FAR_SIZE <= area <= FAR_SIZE:
-        fact = f"{area:.2g} times the area of {own[0]}x{own[1]}, which {facts.name} was made for"
+        fact = f"{area:.2g} times the area of {own[0]}x{own[1]}, which {family.name} was made for"
         yield f"size {size[0]}x{size[1]}: {fact}; pictures may fall apart"
 
 
-def setting_warnings(story: Storyboard, relaxations: Sequence[Relaxation], facts: ModelFacts) -> Iterator[str]:
+def setting_warnings(story: Storyboard, relaxations: Sequence[Relaxation], family: Family) -> Iterator[str]:
     """Settings that are allowed and seldom meant, or that nothing comes of."""
-    if story.negative_prompt.strip() and all(base_scales(scene, facts).text == 1 for scene in story.scenes):
+    if story.negative_prompt.strip() and all(base_scales(scene, family).get("text", 1) == 1 for scene in story.scenes):
         yield UNGUIDED
     for scene, relax in zip(story.scenes, relaxations, strict=True):
-        for told in (*_odd(scene, relax, facts), *_idle(scene, relax, facts)):
+        for told in (*_odd(scene, relax, family), *_idle(scene, relax, family)):
             yield f"scene {scene.id}: {told}"
 
 
-def past_warnings(sections: Sequence[SectionPlan], order: Order) -> Iterator[str]:
+def past_warnings(sections: Sequence[SectionPlan], family: Family) -> Iterator[str]:
     """Scenes that loosen nothing but the grip of a past, and have none."""
-    where = "before" if order == "forward" else "after"
+    where = "before" if family.render_order(2)[0] == 0 else "after"
     cure = f"put a calm scene {where} it, or relax embedded or text as well"
     for scene, group in groupby(sections, key=lambda section: section.scene):
         made = list(group)
         relax = made[0].relaxation
         alone = set(relax.target) == {"context"} and not relax.at_rest and replace(relax, beta=0).at_rest
-        if alone and all(section.history.fresh for section in made):
+        if alone and all(section.context.initial for section in made):
             yield f"scene {scene}: target context does nothing where no past of the shot is rendered yet; {cure}"
 
 
-def _odd(scene: Scene, relax: Relaxation, facts: ModelFacts) -> Iterator[str]:
+def _odd(scene: Scene, relax: Relaxation, family: Family) -> Iterator[str]:
     """What a relaxation does that is seldom meant."""
     if relax.at_rest:
         return
@@ -115,15 +116,16 @@ def _odd(scene: Scene, relax: Relaxation, facts: ModelFacts) -> Iterator[str]:
         yield f"beta {relax.beta:g} boosts guidance instead of relaxing it"
     if relax.beta >= OVER and set(relax.target) - {"context"}:
         yield f"beta {relax.beta:g} is over-relaxed; the paper's best is 0.75"
-    if "embedded" in relax.target and not facts.embedded_guidance:
-        yield f"target embedded has no trained meaning on {facts.name}; use text or context"
-    if "text" in relax.target and base_scales(scene, facts).text == 1:
+    for term in family.terms:
+        if term.name in relax.target and not term.trained:
+            yield f"target {term.name} has no trained meaning on {family.name}; use text or context"
+    if "text" in relax.target and base_scales(scene, family).get("text", 1) == 1:
         yield "target text does nothing at base scale 1; set guidance: {text: 4}"
 
 
-def _idle(scene: Scene, relax: Relaxation, facts: ModelFacts) -> Iterator[str]:
+def _idle(scene: Scene, relax: Relaxation, family: Family) -> Iterator[str]:
     """What the scene itself sets and nothing comes of."""
-    if (scene.negative_prompt or "").strip() and base_scales(scene, facts).text == 1:
+    if (scene.negative_prompt or "").strip() and base_scales(scene, family).get("text", 1) == 1:
         yield UNGUIDED
     for names, needed, at_work in NEEDS:
         idle = [name for name in names if getattr(scene.relax, name) is not None]

@@ -4,12 +4,11 @@ v velocity, c prompt, neg negative prompt, h history, h0 the history that a shot
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, get_args
 
 Restraint = Literal["embedded", "text", "context"]
-Branch = Literal["cond", "uncond", "sharp", "free"]  # (c, h), (neg, h), (neg, h before any low-pass), (c, h0)
 Schedule = Literal["power", "mean", "area", "cosine", "interval"]
 
 TEXT_MARGIN = 1e-3  # closer to scale 1 than this, the second pass has no weight and is skipped
@@ -42,6 +41,8 @@ def step_weights(
         return [(1 - math.cos(math.pi * x)) / 2 for x in at]
     if schedule == "interval":
         return [0.0 if interval[0] <= sigma <= interval[1] else 1.0 for sigma in sigmas]
+    if schedule not in ("mean", "area"):
+        raise ValueError(f"schedule {schedule!r}: unknown; use one of {', '.join(get_args(Schedule))}")
     covered = [1.0] * len(at)
     if schedule == "area":
         covered = [sigma - lower for sigma, lower in zip(sigmas, [*sigmas[1:], 0.0], strict=True)]
@@ -49,38 +50,47 @@ def step_weights(
     return [mean] * len(at)
 
 
-@dataclass(frozen=True, kw_only=True)
-class StepScales:
-    """The scale of each restraint at one step. Text 1 is no guidance, context 1 the full grip of the past."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Branch:
+    """One forward pass, by what it sees: which prompt, and which context; `name` keys counts and reports.
 
-    embedded: float
-    text: float
-    context: float
-
-
-def branches(scales: StepScales, *, low_passed: bool = False) -> tuple[Branch, ...]:
-    """The forward passes that have weight in this step, in the order in which they run.
-
-    `low_passed`: the images that h holds are low-passed in this step, as ALG does it.
+    `full` is the past as it is, `initial` the one that a shot's first section has (h0), `low_pass` the past low-passed.
     """
-    found: list[Branch] = ["cond"]
-    if abs(scales.text - 1) >= TEXT_MARGIN:
-        found += ["uncond", "sharp"] if low_passed else ["uncond"]
-    if 1 - scales.context >= CONTEXT_MARGIN:
-        found.append("free")
+
+    name: str
+    prompt: Literal["positive", "negative"] = "positive"
+    context: Literal["full", "initial", "low_pass"] = "full"
+
+
+KINDS = ("cond", "uncond", "sharp", "free")  # of branches: (c, h), (neg, h), (neg, h before any low-pass), (c, h0)
+
+
+def branches(scales: Mapping[str, float], *, low_passed: bool = False) -> tuple[Branch, ...]:
+    """The forward passes that have weight at these scales, in the order in which they run.
+
+    Text 1 is no guidance, context 1 the full grip of the past; a scale that is not there does nothing. `low_passed`:
+    the images that h holds are low-passed in this step, as ALG does it. Other scales are inputs of the network.
+    """
+    usual: Literal["full", "low_pass"] = "low_pass" if low_passed else "full"
+    found = [Branch(name="cond", context=usual)]
+    if abs(scales.get("text", 1) - 1) >= TEXT_MARGIN:
+        found.append(Branch(name="uncond", prompt="negative", context=usual))
+        if low_passed:
+            found.append(Branch(name="sharp", prompt="negative"))
+    if 1 - scales.get("context", 1) >= CONTEXT_MARGIN:
+        found.append(Branch(name="free", context="initial"))
     return tuple(found)
 
 
-def guide(predict: Callable[[Branch], V], scales: StepScales, *, low_passed: bool = False) -> V:
+def combine(made: Mapping[str, V], scales: Mapping[str, float]) -> V:
     """v = v(neg, h) + s_text (v(c, h) - v(neg, h)), then + (1 - s_ctx)(v(c, h0) - v(c, h)); eq. 1 is the first half.
 
-    With `low_passed` images the first v(neg, h) sees them sharp: ALG (Choi et al., arXiv 2506.08456). The embedded
-    scale is an input of the network and so belongs to `predict`.
+    `made` are the velocities of the branches by name. With low-passed images the first v(neg, h) sees them sharp: ALG
+    (Choi et al., arXiv 2506.08456).
     """
-    made = {branch: predict(branch) for branch in branches(scales, low_passed=low_passed)}
     velocity = cond = made["cond"]
     if "uncond" in made:
-        velocity = made.get("sharp", made["uncond"]) + scales.text * (cond - made["uncond"])  # type: ignore[operator]
+        velocity = made.get("sharp", made["uncond"]) + scales["text"] * (cond - made["uncond"])  # type: ignore[operator]
     if "free" in made:
-        velocity = velocity + (1 - scales.context) * (made["free"] - cond)  # type: ignore[operator]
+        velocity = velocity + (1 - scales["context"]) * (made["free"] - cond)  # type: ignore[operator]
     return velocity

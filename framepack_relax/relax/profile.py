@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from ..storyboard.profile import ProfileFields
 from ..storyboard.schema import Relax, Scope
+from .effects import Effect, KeyGain, KVBlur, LowPass
 from .guidance import Restraint, Schedule
 
 
@@ -34,7 +35,7 @@ class Relaxation:
 
     @property
     def at_rest(self) -> bool:
-        """Nothing is relaxed: the scene is plain FramePack."""
+        """Nothing is relaxed: the scene is the plain model's."""
         return (self.beta == 0 or not self.target) and (self.blur, self.bias, self.lowpass) == (0, 1, 1)
 
     def in_words(self) -> str:
@@ -48,9 +49,17 @@ class Relaxation:
         words += [f"low-pass {self.lowpass:g}"] if self.lowpass != 1 else []
         return ", ".join(words)
 
-    def low_passed(self, sigma: float) -> bool:
-        """Whether a step at this noise sees the past's sharp images low-passed."""
-        return self.lowpass < 1 and sigma > self.lowpass_above
+    def effects(self, sigma: float) -> tuple[Effect, ...]:
+        """What acts in a step at this noise besides guidance."""
+        acting: list[Effect] = []
+        blur = self.blur * (sigma**self.p if self.over_steps == "follow" else 1.0)
+        if blur > 0:
+            acting.append(KVBlur(sigma=blur, scope=self.scope, of=self.blur_of, space=self.space))
+        if self.bias != 1 and sigma > self.bias_above:
+            acting.append(KeyGain(gain=self.bias, on=self.bias_on))
+        if self.lowpass < 1 and sigma > self.lowpass_above:
+            acting.append(LowPass(factor=self.lowpass))
+        return tuple(acting)
 
 
 def explicit_values(relax: Relax) -> dict[str, Any]:

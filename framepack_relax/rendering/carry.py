@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image
 
 from ..errors import FilmError, RenderError
-from ..families.sidecar import ModelFacts
+from ..families.base import Family
 from ..planning.settings import settle_profile
 from ..storyboard import dump_storyboard, parse_storyboard
 from .folder import RunFolder
@@ -22,19 +22,19 @@ STORYBOARD_TAG, IMAGES_TAG = "framepack_relax_storyboard", "framepack_relax_imag
 IMAGE_NAME = re.compile(r"images/[0-9a-f]+\.png")
 
 
-def write_story(session: Session, facts: ModelFacts) -> None:
+def write_story(session: Session, family: Family) -> None:
     """Writes a storyboard that renders the same film from this folder alone; the folder's own stays as it is."""
     if not session.is_own:
         for path, image in session.images.items():
             session.folder.write(session.picture_names[path], _png(image))
-        session.folder.write(STORY, _resolved(session, facts).encode("utf8"))
+        session.folder.write(STORY, _resolved(session, family).encode("utf8"))
 
 
 def story_tags(session: Session) -> dict[str, str]:
     """What lets an mp4 do so too: the storyboard's text, and its images as base64 PNG by their path in it."""
     pictures = {session.picture_names[path]: _png(image) for path, image in session.images.items()}
     coded = {name: base64.b64encode(data).decode("ascii") for name, data in pictures.items()}
-    return {STORYBOARD_TAG: _resolved(session, session.model.facts), IMAGES_TAG: json.dumps(coded)}
+    return {STORYBOARD_TAG: _resolved(session, session.model.family), IMAGES_TAG: json.dumps(coded)}
 
 
 def _png(image: Image.Image) -> bytes:
@@ -43,10 +43,11 @@ def _png(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def _resolved(session: Session, facts: ModelFacts) -> str:
-    story, plan, names = settle_profile(session.story, facts), session.plan, session.picture_names
+def _resolved(session: Session, family: Family) -> str:
+    story, plan, names = settle_profile(session.story, family), session.plan, session.picture_names
     scenes = tuple(scene.model_copy(update={"image": names.get(scene.image or "")}) for scene in story.scenes)
-    settled = {"model": facts.name, "size": plan.size, "fps": plan.fps, "order": plan.order}
+    settled = {"model": family.name, "size": plan.size, "fps": plan.fps, "sampler": plan.sampler}
+    settled |= {"order": plan.options.get("order")}
     return dump_storyboard(story.changed(**settled, image=names.get(story.image or ""), scenes=scenes))
 
 

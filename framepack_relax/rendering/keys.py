@@ -17,7 +17,6 @@ from PIL import Image
 
 from .._version import __version__
 from ..planning.renderplan import RenderPlan, SectionPlan, ShotPlan
-from ..relax.guidance import branches
 from ..storyboard import Storyboard
 from ..storyboard.messages import printable
 
@@ -39,7 +38,7 @@ class SectionKey:
 
 def section_keys(plan: RenderPlan, pictures: Mapping[str, str], weights: str, dtype: str) -> dict[int, SectionKey]:
     """The key of each section by its index, in rendering order; `pictures` are digests of start images by path."""
-    common = {"sampler": [plan.sampler, SAMPLER_VERSION], "order": plan.order, "adain": plan.adain}
+    common = {"sampler": [plan.sampler, SAMPLER_VERSION], "family": plan.kind, **plan.options}
     keys = {}
     for shot in plan.shots:
         parent, start = "", start_inputs(shot, plan, pictures, weights, dtype)
@@ -53,7 +52,7 @@ def start_inputs(
     shot: ShotPlan, plan: RenderPlan, pictures: Mapping[str, str], weights: str, dtype: str
 ) -> dict[str, Any]:
     """What a shot's start latent is made from, and so its sections too."""
-    picture = pictures[shot.image or ""]
+    picture = pictures[shot.image] if shot.image else None
     return {"image": picture, "start_seed": shot.seed, "size": plan.size, "weights": weights, "dtype": dtype}
 
 
@@ -102,11 +101,9 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterable[str
 def _row(section: SectionPlan) -> dict[str, Any]:
     """The plan's row, without a negative prompt that no pass reads."""
     row = {name: value for name, value in section.to_json().items() if name not in NAMES}
-    low = [section.relaxation.low_passed(sigma) for sigma in section.sigmas]
-    passes = {b for step, soft in enumerate(low) for b in branches(section.scales.step(step), low_passed=soft)}
-    if not passes & {"uncond", "sharp"}:
+    if all(branch.prompt == "positive" for step in section.steps for branch in step.branches):
         del row["negative_prompt"]
-    return {**row, "place": section.place, "history": asdict(section.history)}
+    return {**row, "place": section.place, "context": asdict(section.context)}  # type: ignore[call-overload]
 
 
 def _plain(value: Any) -> Any:

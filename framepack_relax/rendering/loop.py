@@ -19,22 +19,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import RenderError
+from ..families.backend import Backend, Decoder, NonFinitePixels, Preset, Prompt, Start
 from ..families.loading import Loading
-from ..families.memory import choose_preset, enough_memory, give_back, keep_steady
-from ..families.components import Preset
-from ..families.framepack.backend import StartCondition, TextCondition, VideoModel, unread_notes
-from ..planning.grid import SECTION_LATENTS
-from ..families.framepack.history import HISTORY
+from ..families.memory import Demand, choose_preset, enough_memory, give_back
+from ..families.tokens import unread_notes
 from ..planning.renderplan import RenderPlan, SectionPlan
 from ..planning.seeds import retry_seed
-from ..relax.latents import match_statistics
-from ..sampling.section import NonFiniteLatents, SectionResult, gather_history, sample_section, section_noise
+from ..sampling.section import NonFiniteLatents, SectionResult, sample
 from ..storyboard import Storyboard
 from ..video.contact import ContactSheet
 from ..video.curves import save_curves
-from ..families.framepack.blend import BlendDecoder, NonFinitePixels
 from ..video.motion import MotionMeter
-from ..families.hunyuan_video.stream import StreamDecoder
 from .carry import story_tags, write_story
 from .folder import Verdict, writing
 from .mark import FILM, PLAN, REPORT
@@ -45,7 +40,6 @@ from .status import PICTURES, finished_report
 RETRIES = 3
 PARTS = ("video.part.mp4", "video.part-again.mp4", "video.whole.mp4")  # of the film, while it is written
 Step = Callable[[SectionPlan, int], None]
-Decoder = StreamDecoder | BlendDecoder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +47,7 @@ class Watcher:
     """Callbacks: the verdicts; notes on the model, and on what it does not read of each prompt; then every step, and
     every section that is on disk.
 
-    `on_section` hears the seed too, which a retry may have changed. In inverted order frames come later.
+    `on_section` hears the seed too, which a retry may have changed.
     """
 
     on_note: Callable[[str], None] = lambda note: None
@@ -66,11 +60,11 @@ class Watcher:
 class FinishedSection:
     """A section that is decoded, in film order; `frames` uint8 [T, H, W, 3] are what became final with it.
 
-    With `decode: blend` 33 frames are still to be blended with the next section, so frames lag behind.
+    A decoder that blends sections still changes the last frames with the next one, so that frames lag behind.
     """
 
     plan: SectionPlan
-    latents: Tensor  # [1, C, 9, h, w] float32
+    latents: Tensor  # [1, C, T, h, w] float32
     frames: NDArray[np.uint8]
     first_frame: int  # film-wide number of frames[0]
     report: dict[str, Any]
@@ -93,10 +87,10 @@ class Work:
 
     session: Session
     why: Mapping[int, str | None]  # verdicts by section
-    model: VideoModel
+    model: Backend
     preset: Preset
-    texts: Mapping[str, TextCondition]
-    starts: Mapping[int, StartCondition]
+    texts: Mapping[str, Prompt]
+    starts: Mapping[int, Start]
     latents: Mapping[int, Tensor]  # start latents by shot
     unread: dict[str, list[str]]
 
@@ -134,7 +128,7 @@ def render(
         sheet = ContactSheet(rows=[(caption(plan, scene.sections[0]), *scene.frames) for scene in plan.scenes])
         meters = [MotionMeter() for _ in plan.shots]
         sections: list[dict[str, Any]] = []
-        made = {"model": work.model.source.name, **made_with(work.model, session.weights), "film": session.film}
+        made = {"model": plan.model, **made_with(work.model, session.weights), "film": session.film}
         seeds = {section.index: section.seed for section in plan.sections}
         tags = {**film_tags(plan, made, seeds), **story_tags(session)}
         with (
@@ -154,7 +148,7 @@ def render(
         with writing(folder.path / PICTURES[0]):
             sheet.save(folder.path / PICTURES[0])
         with writing(folder.path / PICTURES[1]):
-            save_curves([(end.scene, end.sigmas, vars(end.scales)) for end in ends], folder.path / PICTURES[1])
+            save_curves([(end.scene, end.sigmas, end.scales) for end in ends], folder.path / PICTURES[1])
         report = film_report(plan, made, work.model, sections, meters, time.perf_counter() - begun)
         report["unread"] = work.unread
         folder.write(REPORT, json.dumps(report, indent=1).encode("utf8"))
@@ -166,7 +160,7 @@ def stream(
 ) -> Iterator[FinishedSection]:
     """Renders `story` and hands over its sections in film order; each is on disk under `out`/shots by then.
 
-    In inverted order a shot's sections come when its first, which is rendered last, is done.
+    Where a model renders a shot from its end, its sections come when the first, which is rendered last, is done.
     """
     session = settle(story, Path(out), model or Loading(name=story.model), options)
     with opened(session, ()) as verdicts:
@@ -177,20 +171,21 @@ def _prepare(session: Session, verdicts: list[Verdict]) -> Work:
     """Writes plan and storyboard, loads the model, and encodes what the sections need that must be rendered."""
     plan, folder, model = session.plan, session.folder, session.model.load()
     folder.write(PLAN, json.dumps(plan.to_json(), indent=1).encode("utf8"))
-    write_story(session, model.facts)
+    write_story(session, model.family)
     why = {section.index: why for section, why, _ in verdicts}
     needed = [plan.sections[index] for index, why in why.items() if why is not None]
     begun = {plan.sections[index].shot for index, why in why.items() if why is None}  # they go on from the same start
     stored = {shot: latent for shot in begun if (latent := folder.load_start(shot, session.starts[shot])) is not None}
-    shots = {section.shot for section in needed} | {shot.index for shot in plan.shots} - stored.keys()
+    missing = {shot.index for shot in plan.shots if shot.image} - stored.keys()
+    shots = {section.shot for section in needed if plan.shots[section.shot].image} | missing
     images = {shot: (session.images[plan.shots[shot].image or ""], plan.shots[shot].seed) for shot in sorted(shots)}
     prompts = [section.prompt for section in needed]
-    history = plan.sections[0].history
+    demand = _demand(model, plan, plan.sections[0])
     with model.lock:
-        model.preset = preset = choose_preset(model, history, plan.size)
-        with enough_memory("encoding prompts and images", model, history, plan.size):
-            texts, unread = model.encode_texts([*prompts, *(section.negative_prompt for section in needed)])
-            starts = model.encode_images(images) if images else {}
+        model.preset = preset = choose_preset(demand)
+        with enough_memory("encoding prompts and images", demand):
+            texts = model.encode_prompts([*prompts, *(section.negative_prompt for section in needed)])
+            starts = dict(model.encode_starts(images))
             model.place()
         if model.identity != session.weights:
             fact = "its weights changed while the render began, or were edited and given up by memory=tiled"
@@ -201,6 +196,7 @@ def _prepare(session: Session, verdicts: list[Verdict]) -> Work:
         folder.save_start(shot, latents[shot].float().cpu().numpy(), session.starts[shot], session.made)
     starts = {shot: replace(start, latent=latents[shot]) for shot, start in starts.items()}
     kept = [section.prompt for section in plan.sections if section.prompt not in texts]
+    unread = {prompt: text.unread for prompt, text in texts.items() if text.unread}
     unread |= model.unread(kept) if kept else {}
     return Work(
         session=session,
@@ -214,37 +210,35 @@ def _prepare(session: Session, verdicts: list[Verdict]) -> Work:
     )
 
 
-def _to(model: VideoModel, latents: NDArray[np.float32]) -> Tensor:
+def _demand(model: Backend, plan: RenderPlan, section: SectionPlan) -> Demand:
+    return Demand(model=model, context=section.context, latents=section.latents, size=plan.size)
+
+
+def _to(model: Backend, latents: NDArray[np.float32]) -> Tensor:
     return torch.from_numpy(latents.copy()).to(model.device)
 
 
 def _sections(work: Work, watch: Watcher) -> Iterator[FinishedSection]:
     """The loop: shot by shot, section by section in rendering order, decoded as soon as they follow in the film."""
-    keep_steady()
     plan, model, folder, keys = work.plan, work.model, work.session.folder, work.session.keys
     for shot in plan.shots:
-        start = work.latents[shot.index]
-        decoder: Decoder = StreamDecoder(model.vae, start=start, rest=model.rest_of(work.preset))
-        if plan.decode == "blend":
-            decoder = BlendDecoder(model.vae, order=plan.order, start=start, sections=len(shot.sections))
-        latents: dict[int, Tensor] = {0: start}
-        colours: Tensor | None = None  # the first section to be rendered, whose colours stay
+        decoder = model.decoder(plan.decode, work.latents.get(shot.index), len(shot.sections), plan.options)
+        past: dict[int, Tensor] = {}  # latents by place in the shot, of sections that others still need
+        last = {place: turn for turn, i in enumerate(shot.sections) for place in plan.sections[i].context.needs}
         waiting: dict[int, dict[str, Any]] = {}  # reports of sections that are not decoded yet
         following, next_frame, after = min(shot.sections), shot.frames[0], ""
-        for index in shot.sections:
+        for turn, index in enumerate(shot.sections):
             section, reused, clock = plan.sections[index], work.why[index] is None, time.perf_counter()
             if reused:
                 stored = folder.load_section(section)
                 result, seed, after = SectionResult(latents=_to(model, stored.latents)), stored.seed, stored.digest
             else:
                 with _turn(work, section):
-                    result, seed = _sample(work, section, latents, watch.on_step)
-                    if colours is not None:
-                        result = replace(result, latents=match_statistics(result.latents, colours, plan.adain))
+                    result, seed = _sample(work, section, past, watch.on_step)
                     whole = result.latents.float().cpu().numpy()
                 after = folder.save_section(section, whole, keys[index], seed=seed, after=after, made=work.session.made)
-            colours = result.latents if colours is None else colours
-            latents = _remember(latents, section, result.latents)
+            past[section.place] = result.latents
+            past = {place: latents for place, latents in past.items() if last.get(place, -1) > turn}
             seconds = time.perf_counter() - clock
             waiting[index] = section_report(
                 section, seed=seed, forwards=result.forwards, reused=reused, seconds=seconds
@@ -282,15 +276,15 @@ def _decode(
 def _turn(work: Work, section: SectionPlan) -> Iterator[None]:
     """The model as this render needs it: others, in other threads or between two sections, may use it too."""
     model, where = work.model, f"scene {section.scene}, section {section.index}"
-    with model.lock, enough_memory(where, model, section.history, work.plan.size):
+    with model.lock, enough_memory(where, _demand(model, work.plan, section)):
         model.preset = work.preset
         model.place()
         yield
 
 
-def _sample(work: Work, section: SectionPlan, latents: dict[int, Tensor], on_step: Step) -> tuple[SectionResult, int]:
+def _sample(work: Work, section: SectionPlan, past: Mapping[int, Tensor], on_step: Step) -> tuple[SectionResult, int]:
     """The section, and the seed that its noise was drawn with."""
-    plan, model, start = work.plan, work.model, work.starts[section.shot]
+    plan, model = work.plan, work.model
 
     def stepped(step: int) -> None:
         work.session.folder.check_there()
@@ -298,20 +292,19 @@ def _sample(work: Work, section: SectionPlan, latents: dict[int, Tensor], on_ste
 
     for attempt in range(RETRIES + 1):
         seed = section.seed if attempt == 0 else retry_seed(section.seed, attempt)
+        noise = model.noise(section.latents, plan.size, seed, draw=section.draw)
+        inputs = model.begin(
+            noise,
+            context=section.context,
+            steps=section.steps,
+            past={place: past[place] for place in section.context.needs},
+            start=work.starts.get(section.shot),
+            prompt=work.texts[section.prompt],
+            negative=work.texts[section.negative_prompt],
+            options=plan.options,
+        )
         try:
-            result = sample_section(
-                model,
-                section,
-                sampler=plan.sampler,
-                order=plan.order,
-                noise=section_noise(seed, model.latent_channels, plan.size, draw=section.draw),
-                start=start,
-                text=work.texts[section.prompt],
-                negative=work.texts[section.negative_prompt],
-                history=gather_history(section.history, latents, start.latent),
-                on_step=stepped,
-            )
-            return result, seed
+            return sample(model, inputs, section.steps, noise, sampler=plan.sampler, on_step=stepped), seed
         except NonFiniteLatents as error:
             if work.session.options.on_nan != "retry" or attempt == RETRIES:
                 tried = f" {attempt + 1} seeds were tried." if attempt else ""
@@ -321,10 +314,3 @@ def _sample(work: Work, section: SectionPlan, latents: dict[int, Tensor], on_ste
                     "for the scene"
                 ) from error
     raise AssertionError("the last attempt returns or raises")
-
-
-def _remember(past: Mapping[int, Tensor], section: SectionPlan, latents: Tensor) -> dict[int, Tensor]:
-    """Latent frames by their position in the shot: the start, this section, and as much as a history reaches back."""
-    first = SECTION_LATENTS * section.place + 1
-    near = {position: frame for position, frame in past.items() if position == 0 or abs(position - first) <= HISTORY}
-    return near | {first + k: frame for k, frame in enumerate(latents.split(1, dim=2))}

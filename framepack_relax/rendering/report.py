@@ -4,14 +4,14 @@ import json
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any, get_args
+from typing import Any
 
 import torch
 
 from .._version import __version__
-from ..families.framepack.backend import VideoModel
+from ..families.backend import Backend
 from ..planning.renderplan import RenderPlan, SectionPlan
-from ..relax.guidance import Branch
+from ..relax.guidance import KINDS
 from ..video.motion import MotionMeter
 from .mark import FACTS_TAG
 
@@ -34,7 +34,7 @@ def film_tags(plan: RenderPlan, made: Mapping[str, Any], seeds: Mapping[int, int
 
 
 def section_report(
-    section: SectionPlan, *, seed: int, forwards: Mapping[Branch, int], reused: bool, seconds: float
+    section: SectionPlan, *, seed: int, forwards: Mapping[str, int], reused: bool, seconds: float
 ) -> dict[str, Any]:
     """A row of report.json; `seed` is the one that was used, which a retry may have changed; `seconds` of sampling."""
     settings = section.to_json()
@@ -52,16 +52,17 @@ def section_report(
 def film_report(
     plan: RenderPlan,
     made: Mapping[str, Any],
-    model: VideoModel,
+    model: Backend,
     sections: list[dict[str, Any]],
     meters: list[MotionMeter],
     seconds: float,
 ) -> dict[str, Any]:
     """report.json: settings, forwards, seconds and motion of every section in film order, and totals."""
-    motion = [asdict(figures) for meter in meters for figures in meter.figures()]
+    spans = [[plan.sections[i].frames for i in sorted(shot.sections)] for shot in plan.shots]
+    own = [[(a - shot[0][0], b - shot[0][0]) for a, b in shot] for shot in spans]
+    motion = [asdict(figures) for meter, shot in zip(meters, own, strict=True) for figures in meter.figures(shot)]
     ordered = sorted(sections, key=lambda section: int(section["index"]))
     peak = torch.cuda.max_memory_allocated(model.device) if model.device.type == "cuda" else _peak_rss()
-    kinds = get_args(Branch)
     return {
         "film": made["film"],
         "model": {"name": plan.model, "weights": made["weights"], "dtype": made["dtype"]},
@@ -73,7 +74,7 @@ def film_report(
             "sections": len(ordered),
             "frames": plan.frames,
             "film_seconds": plan.seconds,
-            "forwards": {kind: sum(s["forwards"].get(kind, 0) for s in ordered) for kind in kinds},
+            "forwards": {kind: sum(s["forwards"].get(kind, 0) for s in ordered) for kind in KINDS},
             "seconds": round(seconds, 2),
             "peak_bytes": peak,
         },

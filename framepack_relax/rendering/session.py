@@ -19,9 +19,9 @@ from .keys import SectionKey, film_key, hash_of, picture_digest, section_keys, s
 from .mark import PLAN, SECTION_FILE, START_FILE, STORY, mark_of, settle_owner
 
 if TYPE_CHECKING:
-    from ..families.framepack.backend import VideoModel
+    from ..families.backend import Backend
 
-AnyModel = Union[Loading, "VideoModel"]
+AnyModel = Union[Loading, "Backend"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +68,7 @@ class Session:
         """Marks the folder; `names` are files that come besides the plan, the storyboard and the latents."""
         sections = {str(index): key.key for index, key in self.keys.items()}
         files = {SECTION_FILE.format(section.shot, section.place) for section in self.plan.sections}
-        files |= {START_FILE.format(shot.index) for shot in self.plan.shots}
+        files |= {START_FILE.format(shot) for shot in self.starts}
         files |= {PLAN, *names, *self.picture_names.values()}
         self.folder.begin(files | ({STORY} if not self.is_own else set()), sections, self.film)
 
@@ -86,7 +86,7 @@ class Session:
 
 def settle(story: Storyboard, out: Path, model: AnyModel, options: Options) -> Session:
     """Plans, reads the start images, makes the keys; nothing is written. Raises StoryboardError or ModelError."""
-    plan = make_plan(story, model.facts)
+    plan = make_plan(story, model.family)
     images = start_images(story, plan)
     made, dtype = provenance(model), model.precision  # slips of device and dtype are told before weights are read
     weights = model.identity
@@ -101,7 +101,7 @@ def settle(story: Storyboard, out: Path, model: AnyModel, options: Options) -> S
         images=images,
         weights=weights,
         keys=keys,
-        starts={shot.index: hash_of(start_inputs(shot, plan, pictures, weights, dtype)) for shot in plan.shots},
+        starts={s.index: hash_of(start_inputs(s, plan, pictures, weights, dtype)) for s in plan.shots if s.image},
         film=film_key(plan, story, keys),
         made=made,
     )
@@ -138,8 +138,7 @@ def made_with(model: AnyModel, weights: str) -> dict[str, Any]:
 def start_images(story: Storyboard, plan: RenderPlan) -> dict[str, Image.Image]:
     """The start images of all shots by their path in the storyboard, each of the film's size."""
     images = {}
-    for path in dict.fromkeys(shot.image for shot in plan.shots):
-        assert path is not None, "the planner refuses shots without a start image"
+    for path in dict.fromkeys(shot.image for shot in plan.shots if shot.image):
         try:
             images[path] = fit_image(read_image(story.resolve(path)), plan.size)
         except (OSError, ImageError) as error:

@@ -232,8 +232,8 @@ class Storyboard(Part):
     fps: Rate | None = Field(None, description="frames per second; default: the model's own")
     seed: Seed = Field(31337, description="every section's noise follows from it")
     steps: Steps = Field(25, description="denoising steps per section")
-    sampler: Literal["unipc", "euler"] = Field(
-        "unipc", description="FramePack's own solver, or the Euler of diffusers' FramePack pipeline"
+    sampler: Literal["unipc", "euler"] | None = Field(
+        None, description="FramePack's own solver, or the Euler of diffusers' pipelines; default: the model's own"
     )
     noise: Literal["per_scene", "framepack"] = Field(
         "per_scene",

@@ -3,13 +3,11 @@
 N frames, H and W their height and width; uint8 RGB. Luma is BT.601's, 0..1.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-
-from ..planning.grid import SECTION_FRAMES
 
 BUSIEST = 0.05  # share of the pixels that counts, as in VBench's dynamic degree
 LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
@@ -55,23 +53,23 @@ class MotionMeter:
             self.drifts.append(float(np.abs(pixels - self.first).mean()))
             self.luma = luma
 
-    def figures(self) -> list[MotionFigures]:
-        """One per whole section so far; section k of a shot is frames 36k + 1 .. 36k + 36."""
-        made = []
-        for first in range(0, len(self.changes) - SECTION_FRAMES + 1, SECTION_FRAMES):
-            inside = self.changes[first : first + SECTION_FRAMES]
-            around = self.changes[max(0, first - SECTION_FRAMES) : first + SECTION_FRAMES]
+    def figures(self, spans: Sequence[tuple[int, int]]) -> list[MotionFigures]:
+        """One per section, whose frames [first, end) of the shot follow one another; the shot's frame 0 is in none."""
+        made, before, opening = [], 0, None
+        for first, end in ((max(first, 1), end) for first, end in spans):
+            inside, around = self.changes[first - 1 : end - 1], self.changes[before : end - 1]
             usual = max(float(np.median(around)), QUIET)
-            seam = max(self.changes[first], QUIET) / usual if first else 1.0  # nothing comes before the first section
-            means = np.mean(self.means[first + 1 : first + SECTION_FRAMES + 1], 0)
-            opening = np.mean(self.means[1 : SECTION_FRAMES + 1], 0)
+            seam = max(inside[0], QUIET) / usual if first > 1 else 1.0  # nothing comes before the first section
+            means = np.mean(self.means[first:end], 0)
+            opening = means if opening is None else opening
             made.append(
                 MotionFigures(
                     motion=float(np.mean(inside)),
                     seam=seam,
-                    drift=self.drifts[first + SECTION_FRAMES],
+                    drift=self.drifts[end - 1],
                     exposure=float((means - opening) @ LUMA),
                     colour=float(np.linalg.norm(means - means @ LUMA - (opening - opening @ LUMA))),
                 )
             )
+            before = first - 1
         return made

@@ -21,6 +21,7 @@ from .packets import PacketDigest
 from .pyav import av
 from .reader import film_digest
 
+KEY_EVERY = 1.2  # seconds from one key frame to the next, at most
 BEST_CRF = 1  # 0 is lossless, in a profile (High 4:4:4 Predictive) that browsers and QuickTime do not play
 THREADS = 1  # more would slice frames by the machine's core count and change the bits
 # no look-ahead: with it one encode in 150 of the same frames gave other packets (LOG.md)
@@ -71,7 +72,8 @@ class Mp4Writer:
 
     def _options(self) -> dict[str, str]:
         # no B-frames: presentation order is decoding order, so that chunks can be joined
-        return {"crf": str(max(self.crf, BEST_CRF)), "preset": "medium", "bf": "0", "g": "36", "x264-params": X264}
+        fixed = {"preset": "medium", "bf": "0", "x264-params": X264}
+        return {**fixed, "crf": str(max(self.crf, BEST_CRF)), "g": str(round(KEY_EVERY * self.fps))}
 
     def _set_up(self, codec: av.video.codeccontext.VideoCodecContext) -> None:
         codec.width, codec.height = self.size

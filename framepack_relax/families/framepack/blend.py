@@ -13,8 +13,9 @@ from diffusers import AutoencoderKLHunyuanVideo
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...planning.grid import LATENT_FRAMES, SECTION_LATENTS
-from .history import Order
+from ..hunyuan_video.stream import decode, to_uint8
+from .family import LATENT_FRAMES
+from .history import SECTION_LATENTS, Order
 
 OVERLAP = LATENT_FRAMES * (SECTION_LATENTS - 1) + 1  # frames
 
@@ -56,26 +57,8 @@ class BlendDecoder:
         return to_uint8(frames[:, :, :final])
 
 
-@torch.no_grad()
-def decode(vae: AutoencoderKLHunyuanVideo, latents: Tensor) -> Tensor:
-    """Scaled latents [1, C, T, h, w] -> pixels [1, 3, 4T - 3, 8h, 8w], about -1..1, in the VAE's dtype."""
-    return vae.decode((latents / vae.config.scaling_factor).to(vae.dtype), return_dict=False)[0]
-
-
 def soft_append(before: Tensor, after: Tensor, overlap: int) -> Tensor:
     """Joins two clips that share `overlap` frames with linear weights (`_soft_append` of the pipeline)."""
     weights = torch.linspace(1, 0, overlap, dtype=before.dtype, device=before.device).view(1, 1, -1, 1, 1)
     shared = weights * before[:, :, -overlap:] + (1 - weights) * after[:, :, :overlap]
     return torch.cat([before[:, :, :-overlap], shared, after[:, :, overlap:]], dim=2).to(before)
-
-
-class NonFinitePixels(ArithmeticError):
-    """A VAE that makes NaN or infinity of latents; as bytes they would be black."""
-
-
-def to_uint8(pixels: Tensor) -> NDArray[np.uint8]:
-    """[1, 3, N, H, W] in -1..1 -> [N, H, W, 3], rounded as diffusers' VideoProcessor does. Raises NonFinitePixels."""
-    if not torch.isfinite(pixels).all():
-        raise NonFinitePixels
-    unit = (pixels[0].permute(1, 2, 3, 0) * 0.5 + 0.5).clamp(0, 1)
-    return (unit.float().cpu().numpy() * 255).round().astype(np.uint8)

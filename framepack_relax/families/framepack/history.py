@@ -8,9 +8,8 @@ Latent frames of a shot count from 0, the start image; section k holds 9k + 1 ..
 from dataclasses import dataclass
 from typing import Literal
 
-from ...planning.grid import SECTION_LATENTS
-
 Order = Literal["forward", "inverted"]
+SECTION_LATENTS = 9  # latent frames of a section
 NEAR, MID, FAR = 1, 2, 16  # latent frames in the 1x, 2x and 4x slots
 HISTORY = NEAR + MID + FAR
 
@@ -26,7 +25,14 @@ class HistorySlots:
     mid_index: tuple[int, ...]
     far_index: tuple[int, ...]
     section_index: tuple[int, ...]
-    fresh: bool  # first of its shot to be rendered: the history is the one that h0 stands for
+    initial: bool  # first of its shot to be rendered: the history is the one that h0 stands for
+    opening: int  # place of that section, whose colours `drift` keeps
+
+    @property
+    def needs(self) -> tuple[int, ...]:
+        """Places of the sections that fill the slots, and of the opening one."""
+        filled = {(p - 1) // SECTION_LATENTS for p in (*self.near, *self.mid, *self.far) if p}
+        return tuple(sorted(filled | ({self.opening} if not self.initial else set())))
 
 
 def forward_slots(section: int) -> HistorySlots:
@@ -41,7 +47,8 @@ def forward_slots(section: int) -> HistorySlots:
         mid_index=tuple(range(1 + FAR, 1 + FAR + MID)),
         near_index=(HISTORY,),
         section_index=tuple(range(HISTORY + 1, HISTORY + 1 + SECTION_LATENTS)),
-        fresh=section == 0,
+        initial=section == 0,
+        opening=0,
     )
 
 
@@ -60,7 +67,8 @@ def inverted_slots(section: int, sections: int) -> HistorySlots:
         mid_index=after[NEAR : NEAR + MID],
         far_index=after[NEAR + MID :],
         section_index=index[:SECTION_LATENTS],
-        fresh=section == sections - 1,
+        initial=section == sections - 1,
+        opening=sections - 1,
     )
 
 

@@ -4,8 +4,8 @@ Follows HunyuanVideoFramepackTransformer3DModel._pack_history_states (diffusers 
 (1, 2, 2), (2, 4, 4) and (4, 8, 8) on latents padded up to whole kernels.
 """
 
-from .history import HistorySlots
 from ...relax.unlearning import FramePart, Segment
+from .history import HistorySlots
 
 
 def packed_segments(slots: HistorySlots, latent_height: int, latent_width: int) -> tuple[Segment, ...]:

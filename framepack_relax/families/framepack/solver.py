@@ -3,29 +3,24 @@
 C latent channels, T latent frames, h and w latent height and width
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
+from diffusers import UniPCMultistepScheduler
 from torch import Tensor
 
-Solve = Callable[[int, Tensor, Tensor], Tensor]
+from ..backend import Solve
+from ..hunyuan_video.euler import euler, on_table
 
 
 def make_solver(name: str, sigmas: Sequence[float], dtype: torch.dtype = torch.float32) -> Solve:
     """A section's solver, (index of sigma, velocity, x) -> x at the next sigma, all [1, C, T, h, w] float32.
 
-    `unipc` is FramePack's, `euler` that of HunyuanVideoFramepackPipeline; both take the shifted table [steps]
-    (plan/schedule.py) as it is. `dtype` is the transformer's, in which it saw x.
+    `unipc` is FramePack's, `euler` that of HunyuanVideoFramepackPipeline; both take the shifted table [steps] as it
+    is. `dtype` is the transformer's, in which it saw x.
     """
-    scheduler = FlowMatchEulerDiscreteScheduler(shift=1.0) if name == "euler" else FramePackUniPC.of(len(sigmas), dtype)
-    table = np.array(sigmas, dtype=np.float32)
-    scheduler.set_timesteps(sigmas=table.copy())
-    scheduler.sigmas[0] = table[0].item()  # diffusers' UniPC moves a first sigma of 1
-    scheduler.set_begin_index(0)
-    return lambda index, velocity, x: scheduler.step(velocity, scheduler.timesteps[index], x, return_dict=False)[0]
+    return euler(sigmas) if name == "euler" else on_table(FramePackUniPC.of(len(sigmas), dtype), sigmas)
 
 
 class FramePackUniPC(UniPCMultistepScheduler):

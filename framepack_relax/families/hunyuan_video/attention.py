@@ -3,20 +3,20 @@
 B batch, L video tokens, M text tokens, N heads, H head dim
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
-from diffusers import HunyuanVideoFramepackTransformer3DModel
 from diffusers.models.attention_dispatch import dispatch_attention_fn
 from diffusers.models.attention_processor import Attention
 from diffusers.models.embeddings import apply_rotary_emb
 from diffusers.models.transformers.transformer_hunyuan_video import HunyuanVideoAttnProcessor2_0
 from torch import Tensor
 
-from ...relax.unlearning import Blur, KeyBias
+from ...relax.effects import Effect, KeyGain, KVBlur
+from ...relax.unlearning import Blur, KeyBias, Segment
 
 ALIGNED = 8  # elements: xformers takes a bias only if its strides are multiples of this
 
@@ -31,10 +31,20 @@ class AttentionEdit:
     bias: KeyBias | None = None
 
 
+def attention_edit(effects: Sequence[Effect], segments: Sequence[Segment]) -> AttentionEdit | None:
+    """What these effects do to attention over a layout, or None: then the stock processors run."""
+    edit = AttentionEdit()
+    for effect in effects:
+        if isinstance(effect, KVBlur):
+            blur = Blur.over(segments, sigma_blur=effect.sigma, scope=effect.scope)
+            edit = replace(edit, blur=blur if blur.groups else None, blur_of=effect.of, space=effect.space)
+        elif isinstance(effect, KeyGain):
+            edit = replace(edit, bias=KeyBias.over(segments, gamma=effect.gain, on=effect.on))
+    return edit if edit.blur or edit.bias else None
+
+
 @contextmanager
-def edited_attention(
-    transformer: HunyuanVideoFramepackTransformer3DModel, edit: AttentionEdit | None
-) -> Iterator[None]:
+def edited_attention(transformer: Any, edit: AttentionEdit | None) -> Iterator[None]:
     """Every double and single block attends with `edit` inside the block; afterwards all processors are the old ones.
 
     The token refiner is left alone: it sees text only.

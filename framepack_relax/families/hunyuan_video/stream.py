@@ -27,7 +27,7 @@ from diffusers.models.autoencoders.autoencoder_kl_hunyuan_video import (
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..framepack.blend import decode, to_uint8
+from ..backend import NonFinitePixels
 
 PIECE = 3  # latent frames decoded at once: a third of the memory of whole sections in the same time (LOG.md)
 COPIED = 1 << 25  # elements of half precision that are copied to float32 at once, 128 MiB
@@ -45,20 +45,24 @@ class Memory:
 
 
 class StreamDecoder:
-    """Decodes a shot in film order; `start` [1, C, 1, h, w] is its start latent. Between calls the VAE is as it was.
+    """Decodes a shot in film order; `start` [1, C, 1, h, w] is the latent before its first section, if there is one.
+
+    Between calls the VAE is as it was.
 
     What is kept between calls waits on the device `rest`: 3.5 GB for FramePack at 640x608 in bf16, 5.7 GB in tiles.
     """
 
-    def __init__(self, vae: AutoencoderKLHunyuanVideo, *, start: Tensor, rest: torch.device | None = None) -> None:
-        self.vae, self.start, self.rest = vae, start, rest or start.device
+    def __init__(
+        self, vae: AutoencoderKLHunyuanVideo, *, start: Tensor | None, rest: torch.device | None = None
+    ) -> None:
+        self.vae, self.start, self.rest = vae, start, rest or vae.device
         self.tiles: list[Memory] = []
 
     def push(self, latents: Tensor) -> NDArray[np.uint8]:
-        """Takes a section [1, C, 9, h, w]; gives its frames [N, H, W, 3]: 37 of the first section, then 36."""
+        """Takes a section [1, C, T, h, w]; gives its frames [N, H, W, 3], of the shot's first latent one, then four."""
         made = []
         for piece in latents.split(PIECE, dim=2):
-            now = piece if self.tiles else torch.cat([self.start, piece], dim=2)
+            now = piece if self.tiles or self.start is None else torch.cat([self.start, piece], dim=2)
             with streaming(self.vae, self.tiles, self.rest):
                 made.append(to_uint8(decode(self.vae, now)))
         return np.concatenate(made)
@@ -179,3 +183,17 @@ def _attend(module: Attention, x: Tensor, memory: Memory) -> Tensor:
     memory.kept[module] = tuple(rows[:, :, recent].to(memory.rest, copy=True) for rows in (key, value))
     out = module.to_out[0](torch.cat(seen, dim=2).transpose(1, 2).flatten(2))
     return (out + x) / module.rescale_output_factor
+
+
+@torch.no_grad()
+def decode(vae: AutoencoderKLHunyuanVideo, latents: Tensor) -> Tensor:
+    """Scaled latents [1, C, T, h, w] -> pixels [1, 3, 4T - 3, 8h, 8w], about -1..1, in the VAE's dtype."""
+    return vae.decode((latents / vae.config.scaling_factor).to(vae.dtype), return_dict=False)[0]
+
+
+def to_uint8(pixels: Tensor) -> NDArray[np.uint8]:
+    """[1, 3, N, H, W] in -1..1 -> [N, H, W, 3], rounded as diffusers' VideoProcessor does. Raises NonFinitePixels."""
+    if not torch.isfinite(pixels).all():
+        raise NonFinitePixels
+    unit = (pixels[0].permute(1, 2, 3, 0) * 0.5 + 0.5).clamp(0, 1)
+    return (unit.float().cpu().numpy() * 255).round().astype(np.uint8)

@@ -1,0 +1,189 @@
+"""What planning asks of a video model: its time grid, its guidance terms, its noise levels, what its sections see.
+
+A family is a kind of model (FramePack, HunyuanVideo, ...). Its class is a frozen dataclass of which an instance holds
+the facts of one model. No torch.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
+
+from ..errors import Problem
+from ..relax.effects import Effect, LowPass
+from ..relax.guidance import Branch, branches
+from ..relax.profile import Profile
+from ..storyboard import Storyboard
+
+if TYPE_CHECKING:
+    from .backend import Backend
+
+Size = tuple[int, int]  # width, height px
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TimeGrid:
+    """How frames come out of latents. Scene ends snap to units; a section is 1 to `most_units` of them.
+
+    `lead_frames` are those that a shot's first section has besides its units, `lead_latents` the latent frames that it
+    samples for them. Where there is no `past`, no section goes on from another, and every scene is a shot.
+    """
+
+    unit_frames: int
+    unit_latents: int
+    most_units: int = 1
+    lead_frames: int = 1
+    lead_latents: int = 1
+    past: bool = True
+
+    def latents(self, units: int, *, first: bool) -> int:
+        """Latent frames that a section of so many units samples."""
+        return units * self.unit_latents + (self.lead_latents if first else 0)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GuidanceTerm:
+    """A restraint with a scale, which eq. 2 may relax from `base` towards `floor` (s_min)."""
+
+    name: str
+    base: float  # at rest; a scene's `guidance` may set another one where the term is `settable`
+    floor: float
+    lowest: float = 0.0  # what a scene may set as its floor
+    trained: bool = True  # relaxing it means something on this model
+    settable: bool = True
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Step:
+    """All that happens in one step of a section, as data."""
+
+    index: int
+    sigma: float  # noise fraction 0..1, what schedules are functions of
+    timestep: float  # what the network is fed
+    scales: Mapping[str, float]  # of each guidance term by name
+    effects: tuple[Effect, ...] = ()
+
+    @property
+    def branches(self) -> tuple[Branch, ...]:
+        """The forward passes that it takes."""
+        return branches(self.scales, low_passed=any(isinstance(effect, LowPass) for effect in self.effects))
+
+
+class Context(Protocol):
+    """What a section sees of its shot: a frozen dataclass of its family's, written into plan and key."""
+
+    @property
+    def initial(self) -> bool:
+        """Nothing of the shot is rendered yet: there is no past to loosen."""
+        ...
+
+    @property
+    def needs(self) -> tuple[int, ...]:
+        """Places in the shot of the sections whose latents it reads, each rendered before."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NoContext:
+    """Of a section that sees nothing but its prompt."""
+
+    initial: bool = True
+    needs: tuple[int, ...] = ()
+
+
+class Family(Protocol):
+    """A model as planning sees it."""
+
+    def __hash__(self) -> int: ...
+    @property
+    def name(self) -> str:
+        """As the user calls the model."""
+        ...
+
+    @property
+    def kind(self) -> str:
+        """The family's name."""
+        ...
+
+    @property
+    def grid(self) -> TimeGrid: ...
+    @property
+    def terms(self) -> tuple[GuidanceTerm, ...]: ...
+    @property
+    def effects(self) -> frozenset[str]:
+        """Kinds of effects that its backend can do."""
+        ...
+
+    @property
+    def samplers(self) -> tuple[str, ...]:
+        """The first is the default."""
+        ...
+
+    @property
+    def image(self) -> Literal["required", "refused"]:
+        """Whether a shot begins with an image."""
+        ...
+
+    @property
+    def parts(self) -> Mapping[str, Any]:
+        """Its components by name: how the JSON file of each is read."""
+        ...
+
+    @property
+    def fps(self) -> float: ...
+    @property
+    def profile(self) -> Profile | None:
+        """Its calibrated one; None: the paper's."""
+        ...
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """Settings of this family alone that reach the latents: part of the plan and of every key."""
+        ...
+
+    @property
+    def decode(self) -> str:
+        """How its decoder works."""
+        ...
+
+    def configured(self, story: Storyboard) -> Self:
+        """With the settings of this family that the board makes."""
+        ...
+
+    def problems(self, story: Storyboard) -> Iterator[Problem]:
+        """Settings of this family that do not go together; asked after `configured`."""
+        ...
+
+    def notes(self, story: Storyboard, shots: Sequence[tuple[float, int]]) -> Iterator[str]:
+        """What is worth a warning of shots, each (seconds that were asked for, sections)."""
+        ...
+
+    def own_size(self, image: Size) -> Size:
+        """The size of a film that asks for none; `image` is that of its first image, (1, 1) without one."""
+        ...
+
+    def levels(self, steps: int, size: Size, sampler: str) -> tuple[tuple[float, float], ...]:
+        """(sigma, timestep) of each step; the first sigma is the highest, after the last comes 0."""
+        ...
+
+    def render_order(self, sections: int) -> Sequence[int]:
+        """Places of a shot's sections in the order in which they are rendered."""
+        ...
+
+    def context(self, place: int, sections: int) -> Context:
+        """Of the section at a place of a shot of so many sections."""
+        ...
+
+    def backend(self) -> "type[Backend]":
+        """The class that renders it; imports torch."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFacts:
+    """What every family's class holds of one model."""
+
+    name: str
+    size: Size | None = None
+    fps: float = 30
+    text: float = 1.0  # base of true CFG; 1 is off
+    profile: Profile | None = field(default=None, repr=False)

@@ -1,0 +1,56 @@
+"""The noise of flow-matching models as diffusers' and FramePack's schedulers tabulate it; numpy, no torch."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Levels = tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlowShift:
+    """How a scheduler config shifts its sigmas: by `shift`, or `dynamic`ally by the number of image tokens."""
+
+    dynamic: bool = True
+    shift: float = 1.0
+    base_shift: float = 0.5
+    max_shift: float = 1.15
+    base_image_seq_len: int = 256
+    max_image_seq_len: int = 4096
+
+    def mu(self, tokens: float) -> float:
+        """Linear in the number of image tokens (calculate_shift of diffusers' pipelines)."""
+        slope = (self.max_shift - self.base_shift) / (self.max_image_seq_len - self.base_image_seq_len)
+        return tokens * slope + (self.base_shift - slope * self.base_image_seq_len)
+
+
+def times(steps: int) -> NDArray[np.float32]:
+    """Unshifted times 1 .. 1/steps, float32 [steps]."""
+    return np.linspace(1.0, 0.0, steps + 1)[:-1].astype(np.float32)
+
+
+def sigma_table(steps: int, shift: FlowShift, factor: float, *, sampler: str) -> Levels:
+    """(shifted sigma, timestep) of each step, the first sigma 1.0, both exact in float32; `factor` is exp(mu) or shift.
+
+    For `euler` they equal those of diffusers' Euler scheduler bit for bit, for `unipc` those of FramePack's programs.
+    """
+    t = times(steps)
+    if sampler == "unipc":
+        sigmas = _framepack_sigmas(steps, factor)
+    elif shift.dynamic:
+        sigmas = np.asarray(factor / (factor + (1 / t - 1) ** 1.0), dtype=np.float32)
+    else:
+        sigmas = np.asarray(factor * t / (1 + (factor - 1) * t), dtype=np.float32)
+    return tuple(zip(sigmas.tolist(), (sigmas * np.float32(1000)).tolist(), strict=True))
+
+
+def _framepack_sigmas(steps: int, factor: float) -> NDArray[np.float32]:
+    """f / (f + (1 / t - 1)) for t of torch.linspace(1, 0, steps + 1), rounded wherever torch rounds in float32.
+
+    torch.linspace counts from both ends with one rounding a value; `f / tensor` is the reciprocal times f.
+    """
+    number, step = np.arange(steps), float(np.float32(-1 / steps))
+    t = np.where(2 * number < steps, 1 + step * number, -step * (steps - number)).astype(np.float32)
+    one, f = np.float32(1), np.float32(factor)
+    return np.asarray(one / (f + (one / t - one)) * f, dtype=np.float32)

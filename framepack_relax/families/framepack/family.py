@@ -1,0 +1,156 @@
+"""FramePack without torch: 9 latent frames, 36 new frames a section; one frame more a shot, its start image."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+
+from ...errors import Problem
+from ...relax.effects import EFFECTS
+from ...storyboard import Storyboard
+from ..base import GuidanceTerm, ModelFacts, Size, TimeGrid
+from ..configs import (
+    ClipFields,
+    Config,
+    FramePackTransformer,
+    HunyuanVideoVae,
+    LlamaFields,
+    PartKinds,
+    ProcessorConfig,
+    SiglipFields,
+)
+from ..flow import FlowShift, sigma_table
+from ..sidecar import Sidecar
+from .history import SECTION_LATENTS, HistorySlots, Order, render_order, slots
+
+if TYPE_CHECKING:
+    from .backend import FramePackBackend
+
+LATENT_FRAMES = 4  # new frames per latent frame
+SECTION_FRAMES = SECTION_LATENTS * LATENT_FRAMES
+MOST_SHIFT = 7.0  # FramePack caps mu at ln 7
+
+# Height and width in px; lllyasviel/FramePack, diffusers_helper/bucket_tools.py, resolution 640
+BUCKETS_640 = (
+    (416, 960), (448, 864), (480, 832), (512, 768), (544, 704), (576, 672), (608, 640),
+    (640, 608), (672, 576), (704, 544), (768, 512), (832, 480), (864, 448), (960, 416),
+)  # fmt: skip
+
+
+class FramePackSidecar(Sidecar):
+    """What it must say: an F1 and an original checkpoint cannot be told apart without it."""
+
+    order: Order
+    embedded_guidance: bool
+
+
+DYNAMIC = FlowShift()
+
+
+@dataclass(frozen=True, kw_only=True)
+class FramePack(ModelFacts):
+    """FramePack-F1 (forward order), the original FramePack (inverted), and models of their layout.
+
+    `size` None means the 640 bucket nearest to the start image; `drift` is the strength of `drift: adain`.
+    """
+
+    order: Order
+    embedded: float = 10.0  # base of the embedded guidance scale
+    embedded_guidance: bool = True  # the embedded scale is trained (distilled), so relaxing it means something
+    shift: FlowShift = DYNAMIC
+    drift: float = 0.0
+    decoder: Literal["stream", "blend"] | None = None
+
+    kind: ClassVar[str] = "framepack"
+    grid: ClassVar[TimeGrid] = TimeGrid(unit_frames=SECTION_FRAMES, unit_latents=SECTION_LATENTS, lead_latents=0)
+    effects: ClassVar[frozenset[str]] = frozenset(EFFECTS)
+    samplers: ClassVar[tuple[str, ...]] = ("unipc", "euler")
+    image: ClassVar[Literal["required", "refused"]] = "required"
+    sidecar: ClassVar[type[Sidecar]] = FramePackSidecar
+    parts: ClassVar[PartKinds] = {
+        "transformer": FramePackTransformer,
+        "vae": HunyuanVideoVae,
+        "text_encoder": LlamaFields,
+        "tokenizer": Config,
+        "text_encoder_2": ClipFields,
+        "tokenizer_2": Config,
+        "image_encoder": SiglipFields,
+        "feature_extractor": ProcessorConfig,
+    }
+
+    @classmethod
+    def read(cls, name: str, said: Sidecar, shift: FlowShift) -> Self:
+        """Of a folder's sidecar and scheduler."""
+        assert isinstance(said, FramePackSidecar)
+        return cls(
+            name=name,
+            order=said.order,
+            size=said.size,
+            fps=said.fps or 30,
+            embedded=said.guidance.embedded or 6.0,
+            text=said.guidance.text or 1.0,
+            embedded_guidance=said.embedded_guidance,
+            profile=said.profile,
+            shift=shift,
+        )
+
+    @property
+    def terms(self) -> tuple[GuidanceTerm, ...]:
+        return (
+            GuidanceTerm(name="embedded", base=self.embedded, floor=1.0, trained=self.embedded_guidance),
+            GuidanceTerm(name="text", base=self.text, floor=1.0, lowest=1.0),
+            GuidanceTerm(name="context", base=1.0, floor=0.0, settable=False),
+        )
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        return {"order": self.order, "adain": self.drift}
+
+    @property
+    def decode(self) -> str:
+        return self.decoder or ("stream" if self.order == "forward" else "blend")
+
+    def configured(self, story: Storyboard) -> Self:
+        return replace(self, order=story.order or self.order, drift=story.adain, decoder=story.decode)
+
+    def problems(self, story: Storyboard) -> Iterator[Problem]:
+        if self.decoder == "stream" and self.order == "inverted":
+            message = "stream needs forward order, and this film is rendered from its end; remove the line"
+            yield Problem(path="decode", message=message)
+
+    def notes(self, story: Storyboard, shots: Sequence[tuple[float, int]]) -> Iterator[str]:
+        """Shots that FramePack's programs, which round half to even at 30 frames a second, give another length."""
+        for number, (asked, sections) in enumerate(shots, 1):
+            theirs = max(1, round(asked * 30 / SECTION_FRAMES))
+            if story.noise == "framepack" and theirs != sections:
+                made = f"FramePack's programs make {theirs} sections, not {sections}"
+                yield f"shot {number}: of {asked:g} s {made}"
+
+    def own_size(self, image: Size) -> Size:
+        return self.size or nearest_bucket(*image)
+
+    def levels(self, steps: int, size: Size, sampler: str) -> tuple[tuple[float, float], ...]:
+        return sigma_table(steps, self.shift, _mu_factor(self.shift, size), sampler=sampler)
+
+    def render_order(self, sections: int) -> Sequence[int]:
+        return render_order(self.order, sections)
+
+    def context(self, place: int, sections: int) -> HistorySlots:
+        return slots(self.order, place, sections)
+
+    def backend(self) -> "type[FramePackBackend]":
+        from .backend import FramePackBackend
+
+        return FramePackBackend
+
+
+def _mu_factor(shift: FlowShift, size: Size) -> float:
+    """exp(mu) for a section of (width, height) px, mu capped at ln 7 (pipeline_hunyuan_video_framepack.py)."""
+    tokens = SECTION_LATENTS * (size[1] // 8) * (size[0] // 8) / 4
+    return math.exp(min(shift.mu(tokens), math.log(MOST_SHIFT))) if shift.dynamic else shift.shift
+
+
+def nearest_bucket(width: int, height: int) -> Size:
+    """The 640 bucket whose aspect is nearest to the image's; of two as near, as a square has, the later one."""
+    bucket = min(reversed(BUCKETS_640), key=lambda b: abs(height * b[1] - width * b[0]))
+    return bucket[1], bucket[0]

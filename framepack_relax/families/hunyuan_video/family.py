@@ -1,0 +1,89 @@
+"""HunyuanVideo without torch: text to one clip of 4k + 1 frames, without a past."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+
+from ...errors import Problem
+from ...relax.effects import EFFECTS
+from ...storyboard import Storyboard
+from ..base import GuidanceTerm, ModelFacts, NoContext, Size, TimeGrid
+from ..configs import ClipFields, Config, HunyuanVideoTransformer, HunyuanVideoVae, LlamaFields, PartKinds
+from ..flow import FlowShift, sigma_table
+from ..sidecar import Sidecar
+
+if TYPE_CHECKING:
+    from .backend import HunyuanVideoBackend
+
+LONGEST = 129  # frames of a clip
+SEVEN = FlowShift(dynamic=False, shift=7.0)
+UNIT = 4  # frames a latent frame gives, but the first
+
+
+@dataclass(frozen=True, kw_only=True)
+class HunyuanVideo(ModelFacts):
+    """Tencent's text-to-video model, on which the paper was tried: 13B, guidance distilled at scale 6."""
+
+    size: Size | None = (1280, 720)
+    fps: float = 24
+    embedded: float = 6.0
+    shift: FlowShift = SEVEN
+
+    kind: ClassVar[str] = "hunyuanvideo"
+    grid: ClassVar[TimeGrid] = TimeGrid(unit_frames=UNIT, unit_latents=1, most_units=LONGEST // UNIT, past=False)
+    effects: ClassVar[frozenset[str]] = frozenset(EFFECTS[:1])
+    samplers: ClassVar[tuple[str, ...]] = ("euler",)
+    image: ClassVar[Literal["required", "refused"]] = "refused"
+    decode: ClassVar[str] = "stream"
+    options: ClassVar[Mapping[str, Any]] = {}
+    sidecar: ClassVar[type[Sidecar]] = Sidecar
+    parts: ClassVar[PartKinds] = {
+        "transformer": HunyuanVideoTransformer,
+        "vae": HunyuanVideoVae,
+        "text_encoder": LlamaFields,
+        "tokenizer": Config,
+        "text_encoder_2": ClipFields,
+        "tokenizer_2": Config,
+    }
+
+    @classmethod
+    def read(cls, name: str, said: Sidecar, shift: FlowShift) -> Self:
+        """Of a folder's sidecar, which may say nothing, and its scheduler."""
+        own = {"size": said.size, "fps": said.fps, **said.guidance.model_dump(), "profile": said.profile}
+        given: dict[str, Any] = {key: value for key, value in own.items() if value is not None}
+        return cls(name=name, shift=shift, **given)
+
+    @property
+    def terms(self) -> tuple[GuidanceTerm, ...]:
+        return (
+            GuidanceTerm(name="embedded", base=self.embedded, floor=1.0),
+            GuidanceTerm(name="text", base=self.text, floor=1.0, lowest=1.0),
+        )
+
+    def configured(self, story: Storyboard) -> Self:
+        return self
+
+    def problems(self, story: Storyboard) -> Iterator[Problem]:
+        for name in ("order", "decode", "drift"):
+            if getattr(story, name) is not None:
+                yield Problem(path=name, message=f"{self.name} has no such setting; remove the line")
+
+    def notes(self, story: Storyboard, shots: Sequence[tuple[float, int]]) -> Iterator[str]:
+        yield from ()
+
+    def own_size(self, image: Size) -> Size:
+        return self.size or (1280, 720)
+
+    def levels(self, steps: int, size: Size, sampler: str) -> tuple[tuple[float, float], ...]:
+        return sigma_table(steps, self.shift, self.shift.shift, sampler=sampler)
+
+    def render_order(self, sections: int) -> Sequence[int]:
+        return range(sections)
+
+    def context(self, place: int, sections: int) -> NoContext:
+        return NoContext()
+
+    def backend(self) -> "type[HunyuanVideoBackend]":
+        from .backend import HunyuanVideoBackend
+
+        return HunyuanVideoBackend

@@ -1,0 +1,142 @@
+"""A loaded model's weights, and where they lie: the networks stay; encoders come, encode everything at once, and go."""
+
+import gc
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from threading import RLock
+from typing import Any, ClassVar, Literal, Self
+
+import torch
+from torch import Tensor, nn
+
+from .backend import Preset
+from .base import Size
+from .catalog import Source
+from .components import load_part, stop_streaming, stream, told_as
+from .identity import checksum, hardware
+
+
+@dataclass(kw_only=True)
+class LoadedModel:
+    """What backends that are made of diffusers' components have in common."""
+
+    family: Any
+    source: Source
+    reading: Future[str]  # the source's fingerprint
+    stamp: tuple[tuple[str, int, int], ...]  # and its stamp when it was loaded
+    transformer: Any
+    vae: Any
+    device: torch.device
+    dtype: torch.dtype
+    encoder_dtype: torch.dtype  # of VAE and encoders
+    memory: Preset | Literal["auto"] = "auto"
+    preset: Preset = "full"
+    notes: tuple[str, ...] = ()
+    lock: RLock = field(default_factory=RLock, repr=False, compare=False)
+    loaded: dict[str, str] = field(default_factory=dict, repr=False)  # checksums of what `load` gave
+    streams: bool = field(default=False, repr=False)  # the transformer's weights come layer by layer
+
+    pipeline: ClassVar[Any]  # diffusers' own, which encodes
+
+    def __post_init__(self) -> None:
+        self.loaded = self.loaded or self._checksums()
+
+    def _checksums(self) -> dict[str, str]:
+        parts = {"transformer": self.transformer, "vae": self.vae}
+        return {name: checksum(part) for name, part in parts.items() if part.device.type != "meta"}
+
+    @property
+    def weights(self) -> str:
+        """The source's fingerprint; waits until its files are read. Raises ModelError."""
+        return self.reading.result()
+
+    @property
+    def identity(self) -> str:
+        """The fingerprint of its files, or another one if weights in memory are no longer those that were loaded."""
+        with self.lock:
+            changed = {name: now for name, now in self._checksums().items() if now != self.loaded[name]}
+        return blake2b(f"{self.weights} {changed}".encode(), digest_size=16).hexdigest() if changed else self.weights
+
+    @property
+    def precision(self) -> str:
+        return str(self.dtype)
+
+    @property
+    def hardware(self) -> str:
+        return hardware(self.device)
+
+    def load(self) -> Self:
+        """It is; see Loading."""
+        return self
+
+    @property
+    def latent_channels(self) -> int:
+        return int(self.transformer.config.in_channels)
+
+    def noise(self, latents: int, size: Size, seed: int, *, draw: int = 0) -> Tensor:
+        """Noise [1, C, T, h, w] float32 for size (width, height) px, drawn on the CPU so that devices agree.
+
+        `draw` counts from 0 the draws from a generator with that seed; those before it are made and dropped.
+        """
+        shape = (1, self.latent_channels, latents, size[1] // 8, size[0] // 8)
+        generator = torch.Generator("cpu").manual_seed(seed)
+        for _ in range(draw):
+            torch.randn(shape, generator=generator)
+        return torch.randn(shape, generator=generator)
+
+    @property
+    def resting(self) -> torch.device:
+        """Where large things lie while they are not needed."""
+        return self.device if self.preset == "full" else torch.device("cpu")
+
+    def place(self) -> None:
+        """Moves transformer and VAE to the device: once the encoders are gone, so that they need not share it.
+
+        `tiled` has let go of the transformer for the encoders: it is loaded again.
+        """
+        if self.transformer.device.type == "meta":
+            self.transformer, self.streams = self._load("transformer").eval(), False
+        streams = self.preset == "offload"
+        if streams and not self.streams:
+            stream(self.transformer, self.device)
+        elif self.streams and not streams:
+            stop_streaming(self.transformer)
+        if not streams:
+            self.transformer.to(self.device)
+        self.streams = streams
+        self.vae.to(self.device)
+        self.vae.use_tiling = self.preset != "full"
+
+    @contextmanager
+    def encoders(self, *parts: str) -> Iterator[Any]:
+        """The diffusers pipeline with only these encoders loaded; they are gone when the block ends."""
+        if self.preset == "tiled" and not self.streams and self.transformer.device.type == self.device.type:
+            self.transformer.to("meta")  # there is no room for both, perhaps not in main memory either
+        loaded: dict[str, Any] = {part: self._load(part) for part in parts}
+        for name, part in loaded.items():
+            if isinstance(part, nn.Module):
+                # the image encoder is small, and its pooling head reads a layer's weights without calling it
+                if self.preset == "offload" and name != "image_encoder":
+                    stream(part, self.device)
+                else:
+                    part.to(self.device)
+        others: Mapping[str, Any] = {**dict.fromkeys(self.family.parts), "scheduler": None, "vae": self.vae}
+        pipe = self.pipeline(**{**others, **loaded})
+        names = ", ".join((*parts, "vae"))
+        with torch.no_grad(), told_as(f"{self.source.name}: {names} do not work together", "download them again"):
+            yield pipe
+        for name in parts:
+            setattr(pipe, name, None)
+        del loaded, part
+        gc.collect()  # hooks and modules refer to each other
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+            getattr(torch._C, "_host_emptyCache", lambda: None)()  # pinned memory of streamed encoders
+
+    def _load(self, part: str) -> Any:
+        made = load_part(self.source, part, self.dtype if part == "transformer" else self.encoder_dtype)
+        self.source.check(self.stamp)
+        return made

@@ -1,0 +1,38 @@
+"""What may be done in a step besides guidance, as data: a plan's rows hold it, a model's backend acts on it."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from ..storyboard.schema import Scope
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class KVBlur:
+    """Eq. 3: keys and values of `scope` smoothed over time."""
+
+    sigma: float  # of the Gaussian, in latent frames
+    scope: Scope = "section"
+    of: Literal["kv", "k", "v"] = "kv"
+    space: Literal["post_rope", "pre_rope"] = "post_rope"
+    kind: Literal["kv_blur"] = "kv_blur"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class KeyGain:
+    """The attention weights of past keys for the section's queries, multiplied by `gain` before they are normalised."""
+
+    gain: float
+    on: Literal["history", "reference", "all"] = "history"
+    kind: Literal["key_gain"] = "key_gain"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LowPass:
+    """ALG: the past's sharp images made `factor` as large and as large as before again (arXiv 2506.08456)."""
+
+    factor: float
+    kind: Literal["low_pass"] = "low_pass"
+
+
+Effect = KVBlur | KeyGain | LowPass
+EFFECTS = ("kv_blur", "key_gain", "low_pass")
