@@ -25,11 +25,12 @@ from puppet_parts import Sizes, build_pipeline, save_folder
 from tally import Tally
 
 from framepack_relax.errors import ModelError
-from framepack_relax.families.loader import load
-from framepack_relax.families.framepack.backend import TextCondition
+from framepack_relax.families.backend import Prompt, Start
+from framepack_relax.families.base import Step
 from framepack_relax.families.framepack.history import slots
-from framepack_relax.sampling.section import gather_history
 from framepack_relax.families.hunyuan_video.stream import StreamDecoder
+from framepack_relax.families.loader import load
+from framepack_relax.relax.guidance import Branch
 
 LIMIT = 10.0  # seconds
 FACTS = {"order": "forward", "fps": 30, "size": [32, 32], "guidance": {"embedded": 6.0}, "embedded_guidance": True}
@@ -84,16 +85,22 @@ def walk(folder: Path, part: str = "") -> None:
     model = load(str(folder), device="cpu")
     assert len(model.weights) == 32
     if part in ("", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2"):
-        model.encode_texts(["a red figure waves", ""])
+        model.encode_prompts(["a red figure waves", ""])
     if part in ("", "image_encoder", "feature_extractor", "vae"):
-        model.encode_images({0: (Image.new("RGB", (32, 32), "red"), 7)})
+        model.encode_starts({0: (Image.new("RGB", (32, 32), "red"), 7)})
     if part in ("", "transformer"):
         start = torch.zeros(1, model.latent_channels, 1, 4, 4)
-        text = TextCondition(tokens=torch.zeros(1, 8, 16), mask=torch.ones(1, 8), pooled=torch.zeros(1, 8))
-        model.velocity(
-            torch.zeros(1, model.latent_channels, 9, 4, 4), sigma=0.9, embedded_scale=6.0, text=text,
-            image_tokens=torch.zeros(1, 4, 16), history=gather_history(slots("forward", 0, 1), {0: start}, start),
+        zeros = {"encoder_hidden_states": torch.zeros(1, 8, 16), "pooled_projections": torch.zeros(1, 8)}
+        text = Prompt(embeds={**zeros, "encoder_attention_mask": torch.ones(1, 8)})
+        x, step = (
+            torch.zeros(1, model.latent_channels, 9, 4, 4),
+            Step(index=0, sigma=0.9, timestep=900.0, scales={"embedded": 6.0}),
+        )
+        inputs = model.begin(
+            x, context=slots("forward", 0, 1), steps=[step], past={}, prompt=text, negative=text,
+            start=Start(latent=start, embeds=torch.zeros(1, 4, 16)), options={"order": "forward", "adain": 0.0},
         )  # fmt: skip
+        model.predict(x, step, Branch(name="cond"), inputs)
     if part in ("", "vae"):
         start = torch.zeros(1, model.latent_channels, 1, 4, 4)
         StreamDecoder(model.vae, start=start).push(start.expand(-1, -1, 3, -1, -1))

@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from puppet_world import SECTION_FRAMES, Film, Mix, draw, sample_film
 from torch import Tensor, nn
 
-from framepack_relax.video import decode as blend
-from framepack_relax.video import stream
 from framepack_relax.families.framepack.blend import BlendDecoder, decode
+from framepack_relax.families.framepack import blend
+from framepack_relax.families.hunyuan_video import stream
 
 SECTIONS, LATENTS = 12, 9
 BORDERS = list(range(0, SECTION_FRAMES * SECTIONS, SECTION_FRAMES))

@@ -22,8 +22,7 @@ from framepack_relax.evaluate.pages import save_plots
 from framepack_relax.evaluate.spec import jobs, read_sweep
 from framepack_relax.evaluate.statistics import Cell, Row, chance, interval, paired, seed_means, summarise
 from framepack_relax.evaluate.sweep import read_rows
-from framepack_relax.families.catalog import PUPPET
-from framepack_relax.families.sidecar import SIDECAR, read_facts
+from framepack_relax.families.catalog import PUPPET, SIDECAR, read_family
 
 ROOT = Path(__file__).parents[1]
 MEASURED = ROOT / "scripts" / "measured"
@@ -372,7 +371,7 @@ def conclusions(ablation: list[Row], calibration: list[Row]) -> str:
 
 def profile(rows: list[Row]) -> dict[str, Any]:
     """What `framepack-relax calibrate` makes of these films."""
-    return calibrated_profile(of_sweep(rows, "calibration"), jobs(*read_sweep("calibration")), read_facts(PUPPET))
+    return calibrated_profile(of_sweep(rows, "calibration"), jobs(*read_sweep("calibration")), read_family(PUPPET))
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from puppet_run import Training
 from puppet_transformer import Trained, encode_films, load_examples, train_transformer
 from puppet_vae import train_vae
 
-from framepack_relax.families.sidecar import read_facts
+from framepack_relax.families.catalog import read_family
 
 STAGES = ("vae", "latents", "transformer", "distil", "export", "card")
 FACTS = {
@@ -66,7 +66,7 @@ def leaves_distilled(stages: Sequence[str], folder: Path, start: Path | None) ->
         return "distil" in stages
     if (folder / "transformer" / "last.pt").exists():
         return (folder / "distil" / "last.pt").exists()
-    return start is not None and read_facts(start).embedded_guidance
+    return start is not None and read_family(start).embedded_guidance
 
 
 def main() -> None:

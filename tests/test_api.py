@@ -106,7 +106,7 @@ def test_a_home_in_a_path_is_read(model, image, tmp_path, monkeypatch):
 def test_a_models_folder_in_the_home_is_found(tiny, image, monkeypatch):
     monkeypatch.setenv("HOME", str(tiny.parent))
     assert fr.plan([scene()], image=image, model=f"~/{tiny.name}").size == (32, 32)
-    assert fr.load(f"~/{tiny.name}", device="cpu").facts.size == (32, 32)
+    assert fr.load(f"~/{tiny.name}", device="cpu").family.size == (32, 32)
 
 
 def test_other_libraries_are_silent_at_work_and_as_before_afterwards(model, image, tmp_path):
@@ -144,7 +144,7 @@ def test_a_colon_in_the_output_is_no_protocol(board, model, tmp_path):
 
 
 def test_a_model_folder_may_be_a_path(tiny):
-    assert fr.load(tiny, device="cpu").facts.name == str(tiny)
+    assert fr.load(tiny, device="cpu").family.name == str(tiny)
 
 
 @pytest.mark.parametrize(("fps", "read"), [(30000 / 1001, 29.97), (24000 / 1001, 23.976)])

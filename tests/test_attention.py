@@ -7,13 +7,19 @@ import torch
 from diffusers.models.attention_dispatch import dispatch_attention_fn
 
 import framepack_relax.families.hunyuan_video.attention as attention
-from framepack_relax.families.hunyuan_video.attention import AttentionEdit, EditedProcessor, edited_attention
-from framepack_relax.families.framepack.layout import packed_segments
-from framepack_relax.families.framepack.backend import StartCondition
+from framepack_relax.families.backend import Start
+from framepack_relax.families.base import Step
 from framepack_relax.families.framepack.history import slots
+from framepack_relax.families.framepack.layout import packed_segments
+from framepack_relax.families.hunyuan_video.attention import (
+    AttentionEdit,
+    EditedProcessor,
+    attention_edit,
+    edited_attention,
+)
+from framepack_relax.relax.guidance import Branch
 from framepack_relax.relax.profile import paper_profile
 from framepack_relax.relax.unlearning import Blur
-from framepack_relax.sampling.section import attention_edit, gather_history
 
 GRID = (6, 10)  # latent pixels whose 2x and 4x grids need padding
 
@@ -26,18 +32,17 @@ def call(model):
     def noise(frames):
         return torch.randn(1, model.latent_channels, frames, *GRID, generator=generator)
 
-    start = StartCondition(latent=noise(1), tokens=torch.randn(1, 4, 16, generator=generator))
-    slot = slots("forward", 2, 4)
-    history = gather_history(slot, {p: noise(1) for p in range(19)}, start.latent)
-    texts, _ = model.encode_texts(["a red figure jumps"])
-    x = noise(9)
+    start = Start(latent=noise(1), embeds=torch.randn(1, 4, 16, generator=generator))
+    text = model.encode_prompts(["a red figure jumps"])["a red figure jumps"]
+    x, step = noise(9), Step(index=0, sigma=0.8, timestep=800.0, scales={"embedded": 6.0})
+    inputs = model.begin(
+        x, context=slots("forward", 2, 4), steps=[step], past={0: noise(9), 1: noise(9)}, start=start, prompt=text,
+        negative=text, options={"order": "forward", "adain": 0.0},
+    )  # fmt: skip
 
     def run(edit=None):
         with edited_attention(model.transformer, edit):
-            return model.velocity(
-                x, sigma=0.8, embedded_scale=6.0, text=texts["a red figure jumps"], image_tokens=start.tokens,
-                history=history,
-            )  # fmt: skip
+            return model.predict(x, step, Branch(name="cond"), inputs)
 
     return run
 
@@ -47,13 +52,17 @@ def segments():
     return packed_segments(slots("forward", 2, 4), *GRID)
 
 
+def edit_at(relaxation, segments, sigma):
+    return attention_edit(relaxation.effects(sigma), segments)
+
+
 def edits(segments):
     blur = Blur.over(segments, sigma_blur=0.6, scope="section")
     relaxation = paper_profile(embedded=True).relaxation(1.0)
     return {
         "blur": AttentionEdit(blur=blur),
         "pre_rope": AttentionEdit(blur=blur, space="pre_rope"),
-        "bias": attention_edit(_with(relaxation, blur=0.0, bias=0.5), segments, 0.9),
+        "bias": edit_at(_with(relaxation, blur=0.0, bias=0.5), segments, 0.9),
     }
 
 
@@ -148,7 +157,7 @@ def test_keys_and_values_can_be_blurred_alone(call, segments):
 def test_a_bias_holds_for_the_keys_that_it_names(segments):
     def keys(on):
         relaxation = _with(paper_profile(embedded=True).relaxation(1.0), blur=0.0, bias=0.3, bias_on=on)
-        return attention_edit(relaxation, segments, 0.9).bias.keys
+        return edit_at(relaxation, segments, 0.9).bias.keys
 
     near = segments[-2]
     step = near.height * near.width
@@ -169,7 +178,7 @@ def test_bias_equals_the_softmax_with_log_gamma_added(segments, words, monkeypat
         return dispatch_attention_fn(query, key, value, attn_mask=attn_mask, **options)
 
     monkeypatch.setattr(attention, "dispatch_attention_fn", spy)
-    edit = attention_edit(_with(paper_profile(embedded=True).relaxation(1.0), blur=0.0, bias=0.3), segments, 0.9)
+    edit = edit_at(_with(paper_profile(embedded=True).relaxation(1.0), blur=0.0, bias=0.3), segments, 0.9)
     video = sum(segment.tokens for segment in segments)
     q, k, v = (torch.randn(1, video + words, 2, 8, dtype=torch.float64) for _ in range(3))
     stock = type("Stock", (), {"_attention_backend": None, "_parallel_config": None})
@@ -198,7 +207,7 @@ def test_bias_equals_the_softmax_with_log_gamma_added(segments, words, monkeypat
 )
 def test_attention_is_edited_only_while_there_is_something_to_do(segments, fields, sigma, acts):
     relaxation = _with(paper_profile(embedded=True).relaxation(1.0), **fields)
-    edit = attention_edit(relaxation, segments, sigma)
+    edit = edit_at(relaxation, segments, sigma)
     assert (
         (edit is not None and edit.blur is not None and not _identity(edit.blur, segments))
         or (edit is not None and edit.bias is not None)

@@ -6,8 +6,8 @@ import torch
 from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoFramepackPipeline
 from diffusers.video_processor import VideoProcessor
 
-from framepack_relax.families.framepack.history import render_order
 from framepack_relax.families.framepack.blend import OVERLAP, BlendDecoder, soft_append, to_uint8
+from framepack_relax.families.framepack.history import render_order
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

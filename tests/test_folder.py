@@ -15,8 +15,8 @@ from faults import failing as failing_at
 from PIL import Image
 
 import framepack_relax as fr
-from framepack_relax.families import loader
-from framepack_relax.families.framepack import backend as video_model
+from framepack_relax.families import loaded, loader
+from framepack_relax.families.hunyuan_video import backend
 from framepack_relax.families.identity import checksum
 from framepack_relax.families.loading import Loading
 from framepack_relax.rendering import session as of_session
@@ -110,9 +110,9 @@ def test_a_finished_film_loads_nothing_and_one_that_must_be_encoded_anew_no_enco
         assert part.startswith("tokenizer"), f"{part} was loaded"
         return load_part(source, part, dtype)
 
-    load_part = video_model.load_part
-    monkeypatch.setattr(video_model, "load_part", refuse)
-    monkeypatch.setattr(loader, "load_part", refuse)
+    load_part = loader.load_part
+    for module in (loaded, backend, loader):
+        monkeypatch.setattr(module, "load_part", refuse)
     before = files(place / "out")
     film = fr.render(place / "story.yaml", out=place / "out")
     assert files(place / "out") == before and all(row["reused"] for row in film.report["sections"])
@@ -511,7 +511,7 @@ def test_nothing_steers_a_terminal(place, model):
 def test_a_loading_answers_as_the_model_that_it_loads(tiny, model):
     loading = Loading(name=str(tiny), device="cpu")
     assert (loading.identity, loading.precision, loading.hardware) == (model.identity, model.precision, model.hardware)
-    assert loading.facts == model.facts
+    assert loading.family == model.family
     assert Loading(name=str(tiny)).precision in ("torch.float32", "torch.bfloat16")
 
 

@@ -78,7 +78,7 @@ def test_the_solver_gives_framepacks_numbers_there_too(device, velocity, steps, 
 def test_tiled_makes_room_for_the_encoders_of_a_second_film(load, tmp_path):
     model = load(memory="tiled")
     first = latents(model, tmp_path / "first")
-    with model._pipeline("text_encoder", "tokenizer"):
+    with model.encoders("text_encoder", "tokenizer"):
         assert model.transformer.device.type == "meta"
     assert torch.equal(latents(model, tmp_path / "second"), first)
 

@@ -4,11 +4,12 @@ import pytest
 import torch
 
 from framepack_relax.errors import ModelError
-from framepack_relax.families import components as parts, main_memory
+from framepack_relax.families import components as parts
+from framepack_relax.families import main_memory
 from framepack_relax.families.catalog import find
+from framepack_relax.families.components import load_part
 from framepack_relax.families.loader import load
 from framepack_relax.families.main_memory import free_memory, pinned_bytes
-from framepack_relax.families.components import load_part
 
 GROUPS = {  # by version: /proc/self/cgroup, and the files of a group
     1: ("5:cpu:/\n4:memory:/jobs/mine\n0::/\n", "sys/fs/cgroup/memory", "memory.limit_in_bytes",
@@ -74,7 +75,7 @@ def test_weights_that_cannot_all_be_pinned_are_pinned_in_their_turn(model, monke
     asked = {}
     monkeypatch.setattr(parts, "free_memory", lambda: room)
     monkeypatch.setattr(parts, "apply_group_offloading", lambda module, **options: asked.update(options))
-    parts.put(model.vae, torch.device("cuda"), streamed=True)
+    parts.stream(model.vae, torch.device("cuda"))
     assert asked["use_stream"] and asked["record_stream"] and asked["low_cpu_mem_usage"] == each_in_its_turn
 
 
@@ -83,7 +84,7 @@ def test_the_transformer_makes_way_for_the_encoders_where_there_is_no_room_for_b
     weights = {name: tensor.clone() for name, tensor in placed.transformer.state_dict().items()}
     placed.preset = "tiled"
     placed.place()
-    with placed._pipeline("image_encoder", "feature_extractor"):
+    with placed.encoders("image_encoder", "feature_extractor"):
         assert all(parameter.is_meta for parameter in placed.transformer.parameters())
     placed.place()
     again = placed.transformer.state_dict()

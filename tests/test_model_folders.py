@@ -15,11 +15,11 @@ from safetensors.torch import load_file, save_file
 import framepack_relax as fr
 from framepack_relax.errors import ModelError
 from framepack_relax.evaluate.evaluation import JUDGES, gather
-from framepack_relax.families.catalog import card, find, find_checkpoint, what_is_missing
-from framepack_relax.families.configs import FIT, KINDS, Config, check_configs, read_config
-from framepack_relax.families.loader import load
+from framepack_relax.families.catalog import card, find, find_checkpoint, read_family, what_is_missing
 from framepack_relax.families.components import load_part
-from framepack_relax.families.sidecar import read_facts
+from framepack_relax.families.configs import FIT, Config, check_configs, read_config
+from framepack_relax.families.framepack.family import FramePack
+from framepack_relax.families.loader import load
 
 PUPPET = Path(fr.__file__).parent / "puppet"
 
@@ -27,6 +27,9 @@ PUPPET = Path(fr.__file__).parent / "puppet"
 @pytest.fixture
 def copy(tiny, tmp_path):
     return shutil.copytree(tiny, tmp_path / "copy")
+
+
+KINDS = {part: kind for part, kind in FramePack.parts.items() if kind is not Config}
 
 
 def edit(file: Path, **said: object) -> None:
@@ -50,7 +53,7 @@ def test_every_field_that_a_network_is_made_of_is_checked_and_named(copy, part, 
             continue  # which the library checks
         edit(file, **{field: value})
         with pytest.raises(ModelError, match=rf"^{re.escape(str(file))}: {field}"):
-            read_config(part, copy / part)
+            read_config(KINDS[part], copy / part)
         file.write_text(whole)
         refused += 1
     assert refused >= len(NO_VALUE) - 1
@@ -71,7 +74,7 @@ def test_any_value_in_any_field_is_read_or_refused_by_file(copy, name):
             rest = {key: value for key, value in said.items() if key != field}
             file.write_text(json.dumps(rest if change is None else {**rest, **change}))
             try:
-                read_facts(copy)
+                read_family(copy)
                 find(str(copy))
                 ends[True] += 1
             except ModelError as error:
@@ -128,8 +131,8 @@ def test_every_number_that_parts_share_is_compared(tiny):
     assert len(FIT) == 6
     for part, field, other, same in FIT:
         assert field in KINDS[part].model_fields and same in KINDS[other].model_fields
-    check_configs(parts)
-    assert all(isinstance(read_config(part, parts[part]), Config) for part in KINDS)
+    check_configs(parts, FramePack.parts)
+    assert all(isinstance(read_config(kind, parts[part]), Config) for part, kind in KINDS.items())
 
 
 SPECIAL = {
@@ -169,7 +172,7 @@ def test_nor_is_a_sidecar(copy, kind, name):
     with pytest.raises(
         ModelError, match=r"is missing|has no framepack_relax\.json|is a (pipe|device|folder); name a file"
     ):
-        read_facts(copy)
+        read_family(copy)
     assert isinstance(card(str(copy)), dict)
 
 
@@ -241,7 +244,7 @@ def test_a_tokenizer_that_is_broken_or_of_another_model_is_refused(copy, change,
     edit(copy / "tokenizer/tokenizer.json", **change)
     loaded = load(str(copy), device="cpu")
     with pytest.raises(ModelError, match=said) as caught:
-        loaded.encode_texts(["a red figure waves"])
+        loaded.encode_prompts(["a red figure waves"])
     assert str(copy) in str(caught.value)
 
 
@@ -288,8 +291,8 @@ for number, missing in enumerate(sys.argv[2:]):
         shutil.rmtree(place) if place.is_dir() else place.unlink()
     try:
         model = load(str(folder), device="cpu")
-        model.encode_texts(["a red figure waves"])
-        model.encode_images({0: (Image.new("RGB", (32, 32), "red"), 7)})
+        model.encode_prompts(["a red figure waves"])
+        model.encode_starts({0: (Image.new("RGB", (32, 32), "red"), 7)})
         print("works", missing)
     except ModelError as error:
         print("refused", missing)

@@ -19,12 +19,11 @@ from safetensors.torch import load_file, save_file
 import framepack_relax as fr
 from framepack_relax.errors import ModelError
 from framepack_relax.families import catalog
-from framepack_relax.families.catalog import CATALOG, find, model_facts, what_is_missing
-from framepack_relax.families.loader import known_faults, load
-from framepack_relax.families.memory import advice, choose_preset, peak_bytes, preset_that_fits, size_that_fits
+from framepack_relax.families.catalog import CATALOG, find, find_family, read_family, what_is_missing
 from framepack_relax.families.components import PRESETS, load_part
-from framepack_relax.families.sidecar import read_facts
 from framepack_relax.families.framepack.history import forward_slots
+from framepack_relax.families.loader import known_faults, load
+from framepack_relax.families.memory import Demand, advice, choose_preset, preset_that_fits, size_that_fits
 
 
 @pytest.fixture
@@ -38,10 +37,10 @@ def weights(tiny, tmp_path, monkeypatch):
 def test_framepack_f1_is_assembled_from_its_three_repositories(weights):
     assert what_is_missing("framepack-f1") == "" and "hf download" in what_is_missing("framepack")
     model = load("framepack-f1", device="cpu")
-    assert model.facts.order == "forward" and model.facts.embedded == 10.0 and model.latent_channels == 4
-    texts, unread = model.encode_texts(["a red figure waves", "", "a red figure waves"])
-    assert set(texts) == {"a red figure waves", ""} and not unread
-    starts = model.encode_images({0: (Image.new("RGB", (32, 32), "red"), 7)})
+    assert model.family.order == "forward" and model.family.embedded == 10.0 and model.latent_channels == 4
+    texts = model.encode_prompts(["a red figure waves", "", "a red figure waves"])
+    assert set(texts) == {"a red figure waves", ""} and not any(text.unread for text in texts.values())
+    starts = model.encode_starts({0: (Image.new("RGB", (32, 32), "red"), 7)})
     assert starts[0].latent.shape == (1, 4, 1, 4, 4) and starts[0].latent.dtype == torch.float32
 
 
@@ -61,19 +60,23 @@ def test_encoders_are_gone_after_encoding(model, preset):
 
     from transformers import CLIPTextModel, LlamaModel
 
-    replace(model, preset=preset, texts={}).encode_texts(["a red figure waves"])
+    replace(model, preset=preset, texts={}).encode_prompts(["a red figure waves"])
     assert not [o for o in gc.get_objects() if isinstance(o, (LlamaModel, CLIPTextModel))]
+
+
+SOMERSAULT = {"a somersault": ["does not know somersault"]}
 
 
 def test_a_film_takes_the_prompts_of_the_one_before_and_loads_the_encoders_for_new_ones(copy):
     loaded = load(str(copy), device="cpu")
-    first, unread = loaded.encode_texts(["a red figure waves", "a somersault"])
+    first = loaded.encode_prompts(["a red figure waves", "a somersault"])
     shutil.rmtree(copy / "text_encoder")
-    again, same = loaded.encode_texts(["a somersault", "a red figure waves"])
+    again = loaded.encode_prompts(["a somersault", "a red figure waves"])
     assert set(again) == set(first) and all(again[prompt] is first[prompt] for prompt in first)
-    assert same == unread == {"a somersault": ["does not know somersault"]}
+    assert {prompt: text.unread for prompt, text in again.items() if text.unread} == SOMERSAULT
+    assert loaded.unread(again) == SOMERSAULT
     with pytest.raises(ModelError, match="text_encoder"):
-        loaded.encode_texts(["a red figure waves", "a blue figure waves"])
+        loaded.encode_prompts(["a red figure waves", "a blue figure waves"])
 
 
 def test_without_network_or_weights_the_error_says_what_to_download_and_where(monkeypatch, tmp_path):
@@ -89,14 +92,16 @@ def test_without_network_or_weights_the_error_says_what_to_download_and_where(mo
 
 def test_what_the_encoder_cuts_off_a_long_prompt_is_said(model):
     long, longer = "a red figure " * 100, "a red figure " * 100 + "waves"
-    texts, unread = replace(model, texts={}).encode_texts([long, longer])
-    assert unread == {long: ["reads the first 256 of 300 tokens"], longer: ["reads the first 256 of 301 tokens"]}
-    assert torch.equal(texts[long].tokens, texts[longer].tokens)
+    texts = replace(model, texts={}).encode_prompts([long, longer])
+    assert texts[long].unread == ["reads the first 256 of 300 tokens"]
+    assert texts[longer].unread == ["reads the first 256 of 301 tokens"]
+    same = zip(texts[long].embeds.values(), texts[longer].embeds.values(), strict=True)
+    assert all(torch.equal(a, b) for a, b in same)
 
 
 def test_an_unknown_name_lists_the_known_ones():
     with pytest.raises(ModelError, match="pupet: no such model; known are puppet, framepack-f1, framepack"):
-        model_facts("pupet")
+        find_family("pupet")
 
 
 @pytest.fixture
@@ -137,12 +142,12 @@ def test_a_model_of_the_catalogue_takes_the_profile_beside_its_transformer(tmp_p
     folder = tmp_path / CATALOG["framepack-f1"].parts["transformer"][0]
     folder.mkdir(parents=True)
     monkeypatch.setenv(catalog.WEIGHTS_VARIABLE, str(tmp_path))
-    assert model_facts("framepack-f1").profile is None
+    assert find_family("framepack-f1").profile is None
     (folder / "framepack_relax.json").write_text('{"profile": {"name": "mine", "levels": [[0.5, {"beta": 0.3}]]}}')
-    assert model_facts("framepack-f1").profile.relaxation(0.9).beta == 0.3
+    assert find_family("framepack-f1").profile.relaxation(0.9).beta == 0.3
     (folder / "framepack_relax.json").write_text('{"profile": {"nam": "mine"}}')
     with pytest.raises(ModelError, match=r"framepack_relax\.json: profile\.nam: unknown field; did you mean 'name'"):
-        model_facts("framepack-f1")
+        find_family("framepack-f1")
 
 
 def test_a_truncated_weight_file_is_refused_by_name(copy):
@@ -179,7 +184,7 @@ def test_code_beside_a_tokenizer_is_never_run(copy):
 def test_a_folder_needs_its_sidecar_to_be_told_apart(copy):
     (copy / "framepack_relax.json").unlink()
     with pytest.raises(ModelError, match="unknown whether the model renders forward or inverted; write one"):
-        model_facts(str(copy))
+        find_family(str(copy))
 
 
 @pytest.mark.parametrize(
@@ -214,14 +219,14 @@ def test_every_mistake_of_a_sidecar_is_told_in_our_words(copy, text, facts):
     file = copy / "framepack_relax.json"
     file.write_text(text)
     with pytest.raises(ModelError) as caught:
-        read_facts(copy)
+        read_family(copy)
     assert sorted(str(caught.value).splitlines()) == sorted(f"{file}: {fact}" for fact in facts)
 
 
 def test_the_sidecars_that_training_writes_are_read(copy):
     for facts in (train_puppet.FACTS, train_puppet.FACTS | train_puppet.DISTILLED):
         (copy / "framepack_relax.json").write_text(json.dumps({**facts, "size": [96, 96]}))
-        read = read_facts(copy)
+        read = read_family(copy)
         assert (read.embedded, read.text) == tuple(facts["guidance"].values()) and read.size == (96, 96)
         assert read.embedded_guidance == facts["embedded_guidance"] and read.profile.name == "puppet-hand-set"
 
@@ -237,7 +242,7 @@ def test_a_sidecar_may_bring_a_profile(copy):
         "target": ["context"],
     }
     (copy / "framepack_relax.json").write_text(json.dumps({**facts, "profile": profile}))
-    assert read_facts(copy).profile.beta(0.55) == pytest.approx(0.3)
+    assert read_family(copy).profile.beta(0.55) == pytest.approx(0.3)
 
 
 @pytest.mark.parametrize(
@@ -271,13 +276,15 @@ def test_versions_that_convolve_wrongly_are_told_once_each(torch_version, cudnn,
 
 
 def test_words_outside_the_vocabulary_are_listed(model):
-    _, unread = model.encode_texts(["a red figure does a somersault, Quickly", "a red figure waves"])
-    assert unread == {"a red figure does a somersault, Quickly": ["does not know somersault, Quickly"]}
+    made = model.unread(["a red figure does a somersault, Quickly", "a red figure waves"])
+    assert made == {
+        "a red figure does a somersault, Quickly": ["does not know somersault, Quickly"]
+    }
 
 
 def test_catalogue_facts_and_licences():
-    assert set(CATALOG) == {"puppet", "framepack-f1", "framepack"}
-    assert [CATALOG[n].facts.order for n in ("framepack-f1", "framepack")] == ["forward", "inverted"]
+    assert set(CATALOG) == {"puppet", "framepack-f1", "framepack", "hunyuanvideo"}
+    assert [CATALOG[n].family.order for n in ("framepack-f1", "framepack")] == ["forward", "inverted"]
     assert "United Kingdom" in CATALOG["framepack"].licence
 
 
@@ -290,29 +297,32 @@ def big(model):
     return replace(model, transformer=transformer.to(torch.bfloat16), vae=vae, dtype=torch.bfloat16)
 
 
+def work(model, size=(640, 608)):
+    return Demand(model=model, context=forward_slots(3), latents=9, size=size)
+
+
 def test_the_memory_estimates_are_framepacks_counts(big):
     # live tensors counted on the meta device at 640x608: 25.75 GB of weights and 0.49 of VAE, 1.91 in a pass; in the
     # streaming decoder 16.1 whole, less than 2 in tiles whose state waits elsewhere
-    at = {preset: peak_bytes(big, preset, forward_slots(3), (640, 608)) / 1e9 for preset in PRESETS}
+    at = {preset: work(big).bytes(preset) / 1e9 for preset in PRESETS}
     assert at["full"] == pytest.approx(25.75 + 0.49 + 16.1, rel=0.03)
     assert 25.75 + 0.49 + 2 < at["tiled"] < 25.75 + 0.49 + 3
     assert 0.49 + 2 < at["offload"] < 5
 
 
 def test_the_fastest_preset_that_fits_is_taken_and_advice_names_what_does(big):
-    slots, size = forward_slots(3), (640, 608)
     cards = {48: "full", 32: "tiled", 24: "offload", 6: "offload", 3: None}
-    assert {gb: preset_that_fits(big, slots, size, gb * 10**9) for gb in cards} == cards
-    assert choose_preset(big, slots, size) == "full", "no GPU, no presets"
-    assert choose_preset(replace(big, memory="tiled"), slots, size) == "tiled"
-    assert "memory=tiled takes about 27.1 GiB" in advice(big, slots, size, 32 * 10**9)
-    assert "memory=offload takes about 3.3 GiB" in advice(big, slots, size, 24 * 10**9)
-    assert "close what else uses the GPU" in advice(replace(big, preset="offload"), slots, size, 24 * 10**9)
-    said = advice(big, slots, (1280, 720), 4 * 10**9)
-    width, height = size_that_fits(big, "offload", slots, (1280, 720), 4 * 10**9)
+    assert {gb: preset_that_fits(work(big), gb * 10**9) for gb in cards} == cards
+    assert choose_preset(work(big)) == "full", "no GPU, no presets"
+    assert choose_preset(work(replace(big, memory="tiled"))) == "tiled"
+    assert "memory=tiled takes about 27.1 GiB" in advice(work(big), 32 * 10**9)
+    assert "memory=offload takes about 3.3 GiB" in advice(work(big), 24 * 10**9)
+    assert "close what else uses the GPU" in advice(work(replace(big, preset="offload")), 24 * 10**9)
+    said = advice(work(big, (1280, 720)), 4 * 10**9)
+    width, height = size_that_fits(work(big, (1280, 720)), "offload", 4 * 10**9)
     assert f"memory=offload and `size: [{width}, {height}]` fit" in said
     assert width % 16 == height % 16 == 0 and width / height == pytest.approx(1280 / 720, rel=0.1)
-    assert "too little at any size" in advice(big, slots, size, 10**8)
+    assert "too little at any size" in advice(work(big), 10**8)
 
 
 @pytest.fixture
@@ -345,13 +355,13 @@ def test_no_weight_is_used_while_it_is_away(tiny, away):
     def look(module, inputs, made):
         looked_at.append([tensor for tensor in made.values() if isinstance(tensor, torch.Tensor)])
 
-    texts, _ = placed.encode_texts(["a red figure waves"])
-    with placed._pipeline("image_encoder", "feature_extractor") as pipe:
+    texts = placed.encode_prompts(["a red figure waves"])
+    with placed.encoders("image_encoder", "feature_extractor") as pipe:
         pipe.image_encoder.register_forward_hook(look)
         pipe.encode_image(torch.rand(1, 3, 32, 32), device=placed.device)
     placed.place()
     assert any(torch.isnan(p).all() for p in placed.transformer.parameters()), "nothing is away"
-    given = [tensor for text in texts.values() for tensor in (text.tokens, text.pooled)]
+    given = [tensor for text in texts.values() for tensor in text.embeds.values()]
     assert all(torch.isfinite(tensor).all() for tensor in (*given, *looked_at[0])) and len(looked_at[0]) == 2
 
 
@@ -360,7 +370,7 @@ def test_files_that_change_under_a_loaded_model_are_not_mixed_with_it(copy):
     file = next((copy / "transformer").glob("*.safetensors"))
     file.write_bytes(file.read_bytes()[:-4] + b"\0\0\0\0")
     with pytest.raises(ModelError, match="its files have changed since it was loaded; load it again"):
-        loaded.encode_texts(["a red figure waves"])
+        loaded.encode_prompts(["a red figure waves"])
 
 
 def test_weights_that_come_for_their_turn_give_the_same_film(board, model, tiny, tmp_path):

@@ -7,15 +7,15 @@ import torch
 from diffusers import HunyuanVideoFramepackPipeline
 from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
+from shots import sample_shot
 
+from framepack_relax.families.backend import Start
 from framepack_relax.families.catalog import PUPPET
-from framepack_relax.families.loader import load
-from framepack_relax.families.framepack.backend import StartCondition, VideoModel
-from framepack_relax.families.framepack.history import render_order, slots
-from framepack_relax.planning.planner import make_plan
-from framepack_relax.sampling.section import gather_history, sample_section
-from framepack_relax.storyboard import Scene, storyboard_from_scenes
+from framepack_relax.families.framepack.backend import FramePackBackend
 from framepack_relax.families.framepack.blend import BlendDecoder
+from framepack_relax.families.loader import load
+from framepack_relax.planning.planner import make_plan
+from framepack_relax.storyboard import Scene, storyboard_from_scenes
 
 PROMPT = "a red figure waves on the beach"
 TYPES = {"forward": "vanilla", "inverted": "inverted_anti_drifting"}
@@ -26,7 +26,7 @@ class Pair:
     """The same folder opened by diffusers and by us."""
 
     stock: HunyuanVideoFramepackPipeline
-    ours: VideoModel
+    ours: FramePackBackend
     size: int  # px
 
     @property
@@ -40,7 +40,7 @@ def pair(request, tiny):
     pipe = HunyuanVideoFramepackPipeline.from_pretrained(folder, dtype=torch.float32)
     pipe.set_progress_bar_config(disable=True)
     model = load(str(folder), device="cpu")
-    return Pair(pipe, model, model.facts.size[0])
+    return Pair(pipe, model, model.family.size[0])
 
 
 def theirs(pair, order, sections, text_scale, output):
@@ -52,34 +52,29 @@ def theirs(pair, order, sections, text_scale, output):
 
 
 def ours(pair, tmp_path, order, sections, text_scale):
-    """Start condition and section latents by place, one generator replayed as the pipeline draws from it."""
+    """Start and section results by place, one generator replayed as the pipeline draws from it."""
     model, image = pair.ours, pair.image
     image.save(tmp_path / "start.png")
     scene = Scene(
         id="a", prompt=PROMPT, seconds=1.2 * sections, guidance={"text": text_scale, "embedded": 6.0}
     )  # fmt: skip
     board = storyboard_from_scenes([scene], image=str(tmp_path / "start.png"), steps=3, sampler="euler", order=order)
-    plan = make_plan(board, model.facts)
+    plan = make_plan(board, model.family)
     generator = torch.Generator().manual_seed(3)
-    texts, _ = model.encode_texts([PROMPT, ""])
+    texts = model.encode_prompts([PROMPT, ""])
     start = replay_start(model, image, generator)
-    latents, made = {0: start.latent}, {}
-    for place in render_order(order, sections):
-        shape = (1, model.latent_channels, 9, pair.size // 8, pair.size // 8)
-        history = gather_history(slots(order, place, sections), latents, start.latent)
-        made[place] = sample_section(
-            model, plan.sections[place], sampler="euler", order=order, start=start, text=texts[PROMPT],
-            negative=texts[""], history=history, noise=randn_tensor(shape, generator=generator, dtype=torch.float32),
-        )  # fmt: skip
-        latents |= {9 * place + 1 + k: frame for k, frame in enumerate(made[place].latents.split(1, dim=2))}
-    return start, made
+    shape = (1, model.latent_channels, 9, pair.size // 8, pair.size // 8)
+    return start, sample_shot(
+        model, plan, start=start, prompt=texts[PROMPT], negative=texts[""],
+        noise=lambda section: randn_tensor(shape, generator=generator, dtype=torch.float32),
+    )  # fmt: skip
 
 
-def replay_start(model, image, generator) -> StartCondition:
-    with model._pipeline("image_encoder", "feature_extractor") as pipe:
+def replay_start(model, image, generator) -> Start:
+    with model.encoders("image_encoder", "feature_extractor") as pipe:
         pixels = pipe.video_processor.preprocess(image, image.height, image.width)
         latent = pipe.prepare_image_latents(pixels, dtype=torch.float32, device="cpu", generator=generator)
-        return StartCondition(latent=latent, tokens=pipe.encode_image(pixels, device="cpu"))
+        return Start(latent=latent, embeds=pipe.encode_image(pixels, device="cpu"))
 
 
 @pytest.mark.parametrize("order", ["forward", "inverted"])

@@ -13,16 +13,17 @@ import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, HunyuanVideoFramepackPipeline
 from diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video_framepack import calculate_shift
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
 from framepack_relax.errors import StoryboardError
 from framepack_relax.families.catalog import CATALOG
-from framepack_relax.planning.grid import fitting_seconds, nearest_bucket, snap
+from framepack_relax.families.flow import FlowShift, sigma_table
+from framepack_relax.families.framepack.family import FramePack, nearest_bucket
 from framepack_relax.families.framepack.history import render_order, slots
+from framepack_relax.planning.grid import fitting_seconds, snap
 from framepack_relax.planning.planner import make_plan
-from framepack_relax.planning.schedule import FlowShift, sigma_table
 from framepack_relax.storyboard import (
     Scene,
     dump_storyboard,
@@ -31,8 +32,8 @@ from framepack_relax.storyboard import (
     storyboard_from_scenes,
 )
 
-F1 = CATALOG["framepack-f1"].facts
-FRAMEPACK = CATALOG["framepack"].facts
+F1 = CATALOG["framepack-f1"].family
+FRAMEPACK = CATALOG["framepack"].family
 
 
 @pytest.fixture
@@ -46,8 +47,8 @@ def scene(name, seconds=2.4, **fields):
     return Scene(id=name, prompt=f"prompt of {name}", seconds=seconds, **fields)
 
 
-def plan_of(image, *scenes, facts=F1, **board):
-    return make_plan(storyboard_from_scenes(scenes, image=image, **board), facts)
+def plan_of(image, *scenes, model=F1, **board):
+    return make_plan(storyboard_from_scenes(scenes, image=image, **board), model)
 
 
 @pytest.mark.parametrize(
@@ -55,7 +56,7 @@ def plan_of(image, *scenes, facts=F1, **board):
     [([2.4, 2.4], [2, 2]), ([3.0], [3]), ([1.7, 1.7], [1, 2]), ([0.6, 0.6], [1, 0]), ([60.0], [50]), ([0.5], [0])],
 )
 def test_scene_ends_snap_half_up(seconds, counts):
-    assert snap([seconds], Fraction(30)) == [counts]
+    assert snap([seconds], Fraction(30), FramePack.grid) == [counts]
 
 
 SECONDS = st.floats(0.01, 500) | st.integers(1, 60).map(float) | st.integers(1, 600).map(lambda n: n / 10)
@@ -66,7 +67,7 @@ RATES = st.integers(1, 240).map(Fraction) | st.sampled_from([Fraction(30000, 100
 def ends(shots, fps):
     """(number of the last frame, seconds asked for up to there, sections) of every scene."""
     first, asked = 0, Fraction(0)
-    for shot, counts in zip(shots, snap(shots, fps), strict=True):
+    for shot, counts in zip(shots, snap(shots, fps, FramePack.grid), strict=True):
         sections = 0
         for seconds, count in zip(shot, counts, strict=True):
             asked, sections = asked + Fraction(repr(seconds)), sections + count
@@ -83,8 +84,9 @@ def test_no_scene_ends_more_than_half_a_section_off(shots, fps):
 
 
 @given(BOARDS, RATES)
+@example([[56.0], [1.0, 1.0, 2.0, 1.0, 2.0, 165.6953125], [1.0, 1.0, 103.5, 1.4765625]], Fraction(24000, 1001))
 def test_the_seconds_that_are_proposed_give_every_scene_a_section(shots, fps):
-    fitting = fitting_seconds(shots, fps)
+    fitting = fitting_seconds(shots, fps, FramePack.grid)
     assert all(count >= 1 for _, _, count in ends(fitting, fps))
     for shot, fits in zip(shots, fitting, strict=True):
         assert all(after >= before for before, after in zip(shot, fits, strict=True))
@@ -100,7 +102,7 @@ def test_a_board_of_one_shot_has_its_sections_by_whole_sections_of_time(seconds,
         end = int((total * fps / 36).quantize(Decimal(1), rounding=ROUND_HALF_UP))
         counts.append(end - before)
         before = end
-    assert snap([seconds], Fraction(fps)) == [counts]
+    assert snap([seconds], Fraction(fps), FramePack.grid) == [counts]
 
 
 def test_rounding_is_carried_across_cuts(image):
@@ -250,43 +252,46 @@ def test_sigmas_are_the_euler_schedulers_bit_for_bit(size, steps):
     scheduler = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
     mu = min(calculate_shift(9 * (size[0] // 8) * (size[1] // 8) / 4), np.log(7.0))
     scheduler.set_timesteps(sigmas=np.linspace(1.0, 0.0, steps + 1)[:-1], mu=mu)
-    ours = sigma_table(steps, FlowShift(), *size, sampler="euler")
-    assert ours.dtype == np.float32 and np.array_equal(ours, scheduler.sigmas[:-1].numpy())
+    levels = F1.levels(steps, size, "euler")
+    ours = np.array([sigma for sigma, _ in levels], np.float32)
+    assert ours.tolist() == [sigma for sigma, _ in levels] and np.array_equal(ours, scheduler.sigmas[:-1].numpy())
+    assert [timestep for _, timestep in levels] == (scheduler.sigmas[:-1] * 1000).tolist()
     assert ours[0] == 1 and np.all(np.diff(ours) < 0)
 
 
 def test_a_static_shift_is_the_schedulers_too():
     scheduler = FlowMatchEulerDiscreteScheduler(shift=7.0)
     scheduler.set_timesteps(sigmas=np.linspace(1.0, 0.0, 11)[:-1])
-    ours = sigma_table(10, FlowShift(dynamic=False, shift=7.0), 64, 64, sampler="euler")
-    assert np.array_equal(ours, scheduler.sigmas[:-1].numpy())
+    ours = sigma_table(10, FlowShift(dynamic=False, shift=7.0), 7.0, sampler="euler")
+    assert [sigma for sigma, _ in ours] == scheduler.sigmas[:-1].tolist()
 
 
 def test_the_640_buckets_saturate_the_shift():
-    assert FlowShift().factor(640, 608) == pytest.approx(7.0)
+    seven = sigma_table(10, FlowShift(), 7.0, sampler="euler")
+    assert np.array(F1.levels(10, (640, 608), "euler")) == pytest.approx(np.array(seven))
     assert nearest_bucket(1920, 1080) == (832, 480) and nearest_bucket(500, 500) == (608, 640), "FramePack's"
 
 
 def test_the_size_is_the_boards_else_the_models_else_the_images_bucket(image):
     assert plan_of(image, scene("a")).size == (704, 544)
     assert plan_of(image, scene("a"), size=(96, 128)).size == (96, 128)
-    assert plan_of(image, scene("a"), facts=replace(F1, size=(64, 64))).size == (64, 64)
+    assert plan_of(image, scene("a"), model=replace(F1, size=(64, 64))).size == (64, 64)
 
 
 def test_calm_scenes_are_at_rest_and_dynamic_ones_follow_eq2(image):
     calm, flip = (plan_of(image, scene("x", intensity=i)).sections[1] for i in (0.25, 1.0))
-    assert calm.relaxation.at_rest and set(calm.scales.embedded) == {10.0} and set(calm.scales.text) == {1.0}
+    assert calm.relaxation.at_rest and set(calm.scales["embedded"]) == {10.0} and set(calm.scales["text"]) == {1.0}
     assert flip.relaxation.beta == 0.75 and flip.relaxation.blur == 0.6
     wanted = [1 + 9 * (1 - 0.75 * s**0.7) for s in flip.sigmas]
-    assert flip.scales.embedded == pytest.approx(wanted) and set(flip.scales.text) == {1.0}
+    assert flip.scales["embedded"] == pytest.approx(wanted) and set(flip.scales["text"]) == {1.0}
 
 
 def test_explicit_values_win_over_the_profile(image):
     relax = {"target": ["context"], "beta": 0.5, "p": "linear", "blur": 0.0, "coord": "progress"}
     sections = plan_of(image, scene("x", intensity=0.1, relax=relax), steps=4).sections
-    assert sections[0].history.fresh and set(sections[0].scales.context) == {1.0}, "h is h0: nothing to loosen"
-    assert sections[1].scales.context == pytest.approx([0.5, 0.625, 0.75, 0.875])
-    assert set(sections[1].scales.embedded) == {10.0}
+    assert sections[0].context.initial and set(sections[0].scales["context"]) == {1.0}, "h is h0: nothing to loosen"
+    assert sections[1].scales["context"] == pytest.approx([0.5, 0.625, 0.75, 0.875])
+    assert set(sections[1].scales["embedded"]) == {10.0}
 
 
 def test_settings_that_contradict_are_told_and_odd_ones_warned(image):
@@ -340,7 +345,7 @@ def test_a_frame_rate_or_size_far_from_the_models_own_is_warned_of(image):
     assert told.startswith("fps 24: framepack-f1") and "30 frames a second" in told and "0.8 times as fast" in told
     (told,) = plan_of(image, scene("a"), size=(96, 96)).warnings
     assert told.startswith("size 96x96: ") and "704x544" in told, "its bucket for this image"
-    (told,) = plan_of(image, scene("a"), size=(256, 256), facts=replace(F1, size=(96, 96))).warnings
+    (told,) = plan_of(image, scene("a"), size=(256, 256), model=replace(F1, size=(96, 96))).warnings
     assert "7.1 times the area of 96x96" in told
     for near in ({"fps": 29.97}, {"fps": 30}, {"size": (640, 480)}, {"size": (832, 480)}):
         assert not plan_of(image, scene("a"), **near).warnings
@@ -383,9 +388,9 @@ def test_the_plan_is_pure(image):
 
 
 def test_inverted_order_renders_each_shot_from_its_end(image):
-    plan = plan_of(image, scene("a"), scene("b", 3.6, transition="cut"), facts=FRAMEPACK)
+    plan = plan_of(image, scene("a"), scene("b", 3.6, transition="cut"), model=FRAMEPACK)
     assert [shot.sections for shot in plan.shots] == [(1, 0), (4, 3, 2)]
-    assert [s.history.fresh for s in plan.sections] == [False, True, False, False, True]
+    assert [s.context.initial for s in plan.sections] == [False, True, False, False, True]
 
 
 def test_frames_cannot_be_streamed_from_the_films_end(tmp_path):
@@ -402,12 +407,12 @@ def test_frames_cannot_be_streamed_from_the_films_end(tmp_path):
 def test_every_shipped_storyboard_is_planned(pytestconfig):
     files = sorted((pytestconfig.rootpath / "storyboards").glob("*.yaml"))
     assert [file.stem for file in files] == ["backflip", "day", "rooftop"]
-    from framepack_relax.families.catalog import model_facts
+    from framepack_relax.families.catalog import find_family
 
     plans = {}
     for file in files:
         story = read_storyboard(file)
-        plans[file.stem] = make_plan(story, model_facts(story.model))
+        plans[file.stem] = make_plan(story, find_family(story.model))
     assert not any(plan.warnings for plan in plans.values())
     day = plans["day"]
     assert len(day.scenes) == 6 and len(day.shots) == 2 and day.seconds >= 20

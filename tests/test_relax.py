@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from framepack_relax.families.framepack.layout import packed_segments
 from framepack_relax.families.framepack.history import slots
-from framepack_relax.relax.guidance import StepScales, branches, guide, relaxed_scale, step_weights
+from framepack_relax.families.framepack.layout import packed_segments
+from framepack_relax.relax.guidance import branches, combine, relaxed_scale, step_weights
 from framepack_relax.relax.latents import low_pass
 from framepack_relax.relax.profile import Profile, Relaxation, explicit_values, paper_profile, written
 from framepack_relax.relax.unlearning import Blur, Segment, mixing_matrix
@@ -119,24 +119,31 @@ ALG = VECTORS | {"sharp": torch.tensor([2.0])}
     ],
 )
 def test_guidance_composes_and_runs_only_passes_with_weight(text, context, value, passes):
-    asked = []
-    scales = StepScales(embedded=6, text=text, context=context)
-    made = guide(lambda branch: asked.append(branch) or VECTORS[branch], scales)
-    assert made.item() == pytest.approx(value)
-    assert tuple(asked) == passes == branches(scales)
+    scales = {"embedded": 6, "text": text, "context": context}
+    assert names(scales) == passes
+    assert combine({name: VECTORS[name] for name in passes}, scales).item() == pytest.approx(value)
+
+
+def names(scales, **options):
+    return tuple(branch.name for branch in branches(scales, **options))
+
+
+def test_a_restraint_that_a_model_has_not_takes_no_pass():
+    assert names({}) == names({"embedded": 6}) == ("cond",)
 
 
 def test_guidance_is_linear_in_the_text_scale():
-    at = [guide(VECTORS.__getitem__, StepScales(embedded=1, text=s, context=1)).item() for s in (2.0, 3.0, 4.0)]
+    at = [combine({n: VECTORS[n] for n in ("cond", "uncond")}, {"text": s}).item() for s in (2.0, 3.0, 4.0)]
     assert at[1] - at[0] == at[2] - at[1] == 2.0
 
 
 def test_alg_adds_the_low_passed_guidance_to_the_sharp_prediction():
-    scales = StepScales(embedded=1, text=4.0, context=1)
-    assert guide(ALG.__getitem__, scales, low_passed=True).item() == 2 + 4 * (3 - 1)
-    assert branches(scales, low_passed=True) == ("cond", "uncond", "sharp")
-    alone = StepScales(embedded=1, text=1.0, context=1)
-    assert guide(ALG.__getitem__, alone, low_passed=True).item() == 3.0
+    asked = branches({"text": 4.0}, low_passed=True)
+    assert [(b.name, b.prompt, b.context) for b in asked] == [
+        ("cond", "positive", "low_pass"), ("uncond", "negative", "low_pass"), ("sharp", "negative", "full"),
+    ]  # fmt: skip
+    assert combine({b.name: ALG[b.name] for b in asked}, {"text": 4.0}).item() == 2 + 4 * (3 - 1)
+    assert names({"text": 1.0}, low_passed=True) == ("cond",)
 
 
 @pytest.mark.parametrize("sigma", [0.1, 0.3, 0.6, 1.0, 3.0, 8.0])

@@ -211,7 +211,7 @@ def test_mistakes_of_the_films_stand_at_the_fields_of_the_sweep(spec, tmp_path, 
 def test_what_is_seldom_meant_is_noted_once(spec, model):
     spec.write_text(spec.read_text().replace("does a backflip", "does a zorkflip").replace("[context]", "[embedded]"))
     made = jobs(*read_sweep(str(spec)))
-    said = list(seldom_meant(made, plan_films(made, model.facts), model))
+    said = list(seldom_meant(made, plan_films(made, model.family), model))
     assert said == [
         "context beta 1.0, scene act: beta 1 is over-relaxed; the paper's best is 0.75",
         "the model does not know zorkflip in 'a red figure does a zorkflip on the beach'",
@@ -295,15 +295,15 @@ def test_each_level_of_the_profile_is_the_arm_that_was_chosen(spec, model):
     rows = [film("vanilla", "flip", k, target=0.2) for k in range(8)]
     rows += [film("context beta 0.5", "flip", k, target=0.8) for k in range(8)]
     rows += [film("context beta 1.0", "flip", k, target=0.8, motion=0.9, failure="collapse") for k in range(8)]
-    made = calibrated_profile(rows, planned, model.facts)
+    made = calibrated_profile(rows, planned, model.family)
     said = parse_as(Profile, yaml.safe_dump(made), file="profile.yaml")
-    arms = candidates(planned, model.facts)
+    arms = candidates(planned, model.family)
     assert [row["arm"] for row in made["figures"]["levels"]] == ["context beta 0.5"] * 2 + ["context beta 1.0"]
     assert [said.relaxation(x) for x in (0.3, 0.5, 0.9)] == [
         arms[name] for name in ("context beta 0.5", "context beta 0.5", "context beta 1.0")
     ]
     with pytest.raises(fr.EvaluationError, match="first arm must be at rest"):
-        candidates(planned[1:], model.facts)
+        candidates(planned[1:], model.family)
 
 
 def test_a_calibration_without_a_judge_of_what_should_happen_is_refused(spec, tmp_path, model):
@@ -329,6 +329,6 @@ def test_a_calibration_writes_a_profile_that_a_storyboard_can_name(spec, tmp_pat
     assert figures["films"] == 6 and {row["arm"] for row in figures["levels"]} <= {cell.arm for cell in done.cells}
     shutil.copy(done.profile, tmp_path / "mine.yaml")
     story = fr.read([fr.Scene(id="a", prompt="a red figure waves", seconds=1.2, intensity=0.9)], profile="mine.yaml")
-    planned = fr.plan(story.changed(model=model.facts.name, image="hero.png").placed("", tmp_path, {}))
+    planned = fr.plan(story.changed(model=model.family.name, image="hero.png").placed("", tmp_path, {}))
     assert planned.profile == "calibrated"
     assert planned.sections[0].relaxation == said.relaxation(0.9) and said.relaxation(0.2).at_rest

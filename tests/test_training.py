@@ -16,7 +16,7 @@ from puppet_run import VaeTraining
 from puppet_vae import clips_batch, pixel_loss, weighted
 from puppet_world import ACTIONS, COLOURS, HELD_OUT, PLACES, SECTION_FRAMES, Film, Mix, act, caption, draw, sample_film
 
-from framepack_relax.families.sidecar import read_facts
+from framepack_relax.families.catalog import read_family
 
 
 def losses(folder):
@@ -34,11 +34,11 @@ def test_training_learns_resumes_and_exports(pytestconfig, tmp_path):
     distil = losses(tmp_path / "distil")
     assert np.mean(distil[-8:]) < 0.9 * np.mean(distil[:8]), "one pass comes nearer to true CFG"
     assert HunyuanVideoFramepackPipeline.from_pretrained(tmp_path / "model").vae.config.scaling_factor > 0
-    assert read_facts(tmp_path / "model").embedded_guidance
+    assert read_family(tmp_path / "model").embedded_guidance
     assert not [f for f in (tmp_path / "model").rglob("*.json") if str(tmp_path) in f.read_text()], "no machine's paths"
     stages = ["--stage", "vae", "--stage", "export"]
     again = subprocess.run([*command, *stages], check=True, capture_output=True, text=True)
-    assert read_facts(tmp_path / "model").embedded_guidance, "restored as distilled as it was"
+    assert read_family(tmp_path / "model").embedded_guidance, "restored as distilled as it was"
     assert losses(tmp_path / "vae-frames") == frames, "a finished stage is not trained again"
     assert losses(tmp_path / "vae") == clips and len(clips) == 10
     assert "restored" in again.stderr
@@ -66,7 +66,7 @@ def test_training_goes_on_from_shipped_weights_alone(pytestconfig, tiny, tmp_pat
     command = [sys.executable, script, "--smoke", "--device", "cpu", "--out", tmp_path, "--start", tiny, "--steps", "2"]
     stages = ["--stage", "latents", "--stage", "transformer", "--stage", "export"]
     subprocess.run([*command, *stages], check=True, capture_output=True)
-    assert read_facts(tiny).embedded_guidance and not read_facts(tmp_path / "model").embedded_guidance, "trained anew"
+    assert read_family(tiny).embedded_guidance and not read_family(tmp_path / "model").embedded_guidance, "trained anew"
     before, after = (HunyuanVideoFramepackPipeline.from_pretrained(folder).vae for folder in (tiny, tmp_path / "model"))
     assert all(torch.equal(a, b) for a, b in zip(before.parameters(), after.parameters(), strict=True))
 

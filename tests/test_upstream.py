@@ -11,15 +11,17 @@ import pytest
 import torch
 from diffusers import HunyuanVideoFramepackTransformer3DModel
 from PIL import Image
+from shots import sample_shot
 from transformers import SiglipImageProcessorPil
 
+from framepack_relax.families.backend import Prompt, Start
+from framepack_relax.families.base import Step
 from framepack_relax.families.catalog import CATALOG
-from framepack_relax.families.loader import encoder_dtype, load
 from framepack_relax.families.components import load_part
-from framepack_relax.families.framepack.backend import StartCondition, TextCondition
 from framepack_relax.families.framepack.history import slots
+from framepack_relax.families.loader import encoder_dtype, load
 from framepack_relax.planning.planner import make_plan
-from framepack_relax.sampling.section import gather_history, sample_section, section_noise
+from framepack_relax.relax.guidance import Branch
 from framepack_relax.storyboard import Scene, storyboard_from_scenes
 
 CONFIG = dict(
@@ -46,8 +48,14 @@ def make_transformer(kind):
     return network
 
 
-TEXT = TextCondition(tokens=waves(1, 12, 16, phase=1), mask=torch.ones(1, 12), pooled=waves(1, 8, phase=2))
-START = StartCondition(latent=waves(1, 16, 1, 4, 4, phase=3), tokens=waves(1, 4, 16, phase=4))
+TEXT = Prompt(
+    embeds={
+        "encoder_hidden_states": waves(1, 12, 16, phase=1),
+        "encoder_attention_mask": torch.ones(1, 12),
+        "pooled_projections": waves(1, 8, phase=2),
+    }
+)
+START = Start(latent=waves(1, 16, 1, 4, 4, phase=3), embeds=waves(1, 4, 16, phase=4))
 
 
 @pytest.fixture(scope="module")
@@ -62,19 +70,13 @@ def render(model, tmp_path, order):
     board = storyboard_from_scenes(
         [scene], image=str(tmp_path / "start.png"), size=(32, 32), steps=5, noise="framepack"
     )  # fmt: skip
-    facts = CATALOG["framepack-f1" if order == "forward" else "framepack"].facts
-    plan = make_plan(board, replace(facts, shift=replace(facts.shift, dynamic=False, shift=7.0)))
-    film, made = {0: START.latent}, {}
-    for index in plan.shots[0].sections:
-        section = plan.sections[index]
-        noise = section_noise(section.seed, 16, plan.size, draw=section.draw)
-        history = gather_history(section.history, film, START.latent)
-        made[index] = sample_section(
-            model, section, sampler=plan.sampler, order=order, noise=noise, start=START, text=TEXT, negative=TEXT,
-            history=history,
-        ).latents  # fmt: skip
-        film |= {9 * section.place + 1 + k: frame for k, frame in enumerate(made[index].split(1, dim=2))}
-    return [made[index] for index in sorted(made)]
+    family = CATALOG["framepack-f1" if order == "forward" else "framepack"].family
+    plan = make_plan(board, replace(family, shift=replace(family.shift, dynamic=False, shift=7.0)))
+    made = sample_shot(
+        model, plan, start=START, prompt=TEXT, negative=TEXT,
+        noise=lambda section: model.noise(section.latents, plan.size, section.seed, draw=section.draw),
+    )  # fmt: skip
+    return [made[place].latents for place in sorted(made)]
 
 
 FRAMEPACK = {  # of each section the latents at PLACES and their norm
@@ -100,11 +102,14 @@ def test_in_bfloat16_the_timestep_is_rounded_and_the_last_layer_is_float32(tiny)
     model, seen = load(str(tiny), device="cpu", dtype="bfloat16"), {}
     model.transformer.register_forward_pre_hook(lambda layer, args, given: seen.update(given), with_kwargs=True)
     model.transformer.proj_out.register_forward_hook(lambda layer, args, made: seen.update(made=made))
-    texts, _ = model.encode_texts(["a red figure waves"])
-    starts = model.encode_images({0: (Image.new("RGB", (32, 32), "red"), 7)})
-    history = gather_history(slots("forward", 0, 1), {0: starts[0].latent}, starts[0].latent)
-    given = {"text": texts["a red figure waves"], "image_tokens": starts[0].tokens, "history": history}
-    made = model.velocity(waves(1, 4, 9, 4, 4), sigma=0.99408, embedded_scale=10.0, **given)
+    text = model.encode_prompts(["a red figure waves"])["a red figure waves"]
+    start = model.encode_starts({0: (Image.new("RGB", (32, 32), "red"), 7)})[0]
+    x, step = waves(1, 4, 9, 4, 4), Step(index=0, sigma=0.99408, timestep=994.08, scales={"embedded": 10.0})
+    inputs = model.begin(
+        x, context=slots("forward", 0, 1), steps=[step], past={}, start=start, prompt=text, negative=text,
+        options={"order": "forward", "adain": 0},
+    )  # fmt: skip
+    made = model.predict(x, step, Branch(name="cond"), inputs)
     assert seen["timestep"].item() == 996 and seen["hidden_states"].dtype == torch.bfloat16
     assert seen["made"].dtype == made.dtype == torch.float32
     assert not torch.equal(made, made.bfloat16().float()), "more than bfloat16 holds"
@@ -116,8 +121,8 @@ def test_encoders_and_vae_are_float16_beside_a_bfloat16_transformer_on_a_gpu(tin
     assert [encoder_dtype(dtype, torch.device("cpu")) for dtype in dtypes] == [*dtypes]
     model = load(str(tiny), device="cpu", dtype="bfloat16")
     half = replace(model, encoder_dtype=torch.float16, vae=load_part(model.source, "vae", torch.float16))
-    start = half.encode_images({0: (Image.new("RGB", (32, 32), "red"), 7)})[0]
-    assert torch.equal(start.latent, start.latent.half().float()) and start.tokens.dtype == torch.bfloat16
+    start = half.encode_starts({0: (Image.new("RGB", (32, 32), "red"), 7)})[0]
+    assert torch.equal(start.latent, start.latent.half().float()) and start.embeds.dtype == torch.bfloat16
 
 
 def test_siglip_sees_the_picture_itself(model):
@@ -130,6 +135,6 @@ def test_siglip_sees_the_picture_itself(model):
     assert levels.max() == 255 and levels.min() == 0
     seen = processor(images=picture, return_tensors="pt")["pixel_values"]
     assert torch.allclose(seen[0], torch.from_numpy(levels / 127.5 - 1).permute(2, 0, 1), atol=1e-6)
-    with model._pipeline("image_encoder", "feature_extractor") as pipe, torch.no_grad():
+    with model.encoders("image_encoder", "feature_extractor") as pipe, torch.no_grad():
         tokens = pipe.image_encoder(pixel_values=seen).last_hidden_state
-    assert torch.equal(model.encode_images({0: (picture, 7)})[0].tokens, tokens)
+    assert torch.equal(model.encode_starts({0: (picture, 7)})[0].embeds, tokens)

@@ -35,7 +35,7 @@ def _walk(
             seconds = Fraction(repr(written))
             if lengthen:  # until its end is half a unit behind the last frame that there is
                 needed = (first + (before + Fraction(1, 2)) * grid.unit_frames) / fps - asked
-                seconds = max(seconds, Fraction(math.ceil(needed * 100), 100))
+                seconds = seconds if seconds >= needed else Fraction(math.ceil(needed * 100), 100)
             asked += seconds
             end = max(before, math.floor((asked * fps - first) / grid.unit_frames + Fraction(1, 2)))
             scenes.append((end - before, seconds))

@@ -19,19 +19,21 @@ from diffusers.models.attention_dispatch import attention_backend, dispatch_atte
 from drill_record import Record, Stopwatch, laps, spread, with_peak
 from torch import Tensor, nn
 
-from framepack_relax.families.catalog import Source, model_facts
-from framepack_relax.families.framepack.layout import packed_segments
-from framepack_relax.families.loader import encoder_dtype
-from framepack_relax.families.memory import peak_bytes
+from framepack_relax.families.backend import Prompt, Start
+from framepack_relax.families.base import Size
+from framepack_relax.families.catalog import Source, find_family
 from framepack_relax.families.components import PRESETS, Preset, float32_last_layer
-from framepack_relax.families.framepack.backend import History, StartCondition, TextCondition, VideoModel
-from framepack_relax.planning.grid import SECTION_LATENTS, Size
-from framepack_relax.families.framepack.history import HISTORY
+from framepack_relax.families.framepack.backend import FramePackBackend
+from framepack_relax.families.framepack.history import HISTORY, SECTION_LATENTS
+from framepack_relax.families.framepack.layout import packed_segments
+from framepack_relax.families.hunyuan_video.backend import SectionInputs
+from framepack_relax.families.hunyuan_video.stream import StreamDecoder
+from framepack_relax.families.loader import encoder_dtype
 from framepack_relax.planning.planner import make_plan
 from framepack_relax.planning.renderplan import SectionPlan
-from framepack_relax.sampling.section import gather_history, sample_section, section_noise
+from framepack_relax.relax.guidance import Branch
+from framepack_relax.sampling.section import sample
 from framepack_relax.storyboard import Relax, Scene, storyboard_from_scenes
-from framepack_relax.families.hunyuan_video.stream import StreamDecoder
 
 Networks = tuple[HunyuanVideoFramepackTransformer3DModel, AutoencoderKLHunyuanVideo]
 IMAGE = Path(__file__).parents[2] / "storyboards" / "rooftop.png"
@@ -108,15 +110,15 @@ def draw_weights(module: nn.Module, dtype: torch.dtype, device: torch.device) ->
     return module
 
 
-def random_model(setup: Setup) -> VideoModel:
+def random_model(setup: Setup) -> FramePackBackend:
     with torch.device("meta"):
         transformer, vae = setup.networks()
     beside = encoder_dtype(setup.dtype, setup.device)
     reading: Future[str] = Future()
     reading.set_result("random weights")
-    return VideoModel(
-        facts=replace(model_facts("framepack-f1"), profile=None),
-        source=Source(name="random weights", parts={}),
+    return FramePackBackend(
+        family=replace(find_family("framepack-f1"), profile=None),
+        source=Source(name="random weights", parts={}, kinds={}),
         reading=reading,
         stamp=(),
         transformer=float32_last_layer(draw_weights(transformer, setup.dtype, setup.device)),
@@ -149,40 +151,43 @@ class Geometry:
             return draw(1, config.in_channels, count, height // 8, width // 8)
 
         read, tokens = setup.prompt_tokens
-        self.text = TextCondition(
-            tokens=draw(1, tokens, config.text_embed_dim).to(setup.dtype),
-            mask=(torch.arange(tokens, device=setup.device) < read).to(setup.dtype)[None],
-            pooled=draw(1, config.pooled_projection_dim).to(setup.dtype),
+        self.text = Prompt(
+            embeds={
+                "encoder_hidden_states": draw(1, tokens, config.text_embed_dim).to(setup.dtype),
+                "encoder_attention_mask": (torch.arange(tokens, device=setup.device) < read).to(setup.dtype)[None],
+                "pooled_projections": draw(1, config.pooled_projection_dim).to(setup.dtype),
+            }
         )
         image_tokens = draw(1, setup.image_tokens, config.image_proj_dim).to(setup.dtype)
-        self.start = StartCondition(latent=latent_frames(1), tokens=image_tokens)
+        self.start = Start(latent=latent_frames(1), embeds=image_tokens)
         self.latents = latent_frames(SECTION_LATENTS * setup.sections)
         scenes = [Scene(id="past", prompt="it stands", seconds=SECTION * -(-HISTORY // SECTION_LATENTS))]
         for number, relax in enumerate(RELAXED.values()):
             scenes.append(Scene(id=f"s{number}", prompt="it stands", seconds=SECTION, relax=relax))
         board = storyboard_from_scenes(scenes, image=str(IMAGE), size=setup.size, steps=setup.steps, profile="paper")
-        self.plan = make_plan(board, self.model.facts)
+        self.plan = make_plan(board, self.model.family)
         self.sections = dict(zip(RELAXED, self.plan.sections[-len(RELAXED) :], strict=True))
-        self.past = {place: latent_frames(1) for place in range(SECTION_LATENTS * len(self.plan.sections) + 1)}
+        self.past = {place: latent_frames(SECTION_LATENTS) for place in range(len(self.plan.sections))}
 
     @property
     def section(self) -> SectionPlan:
         return self.sections["plain"]
 
-    def history(self, section: SectionPlan) -> History:
-        return gather_history(section.history, self.past, self.start.latent)
+    def begin(self, section: SectionPlan, x: Tensor) -> SectionInputs:
+        return self.model.begin(
+            x, context=section.context, steps=section.steps, start=self.start, prompt=self.text, negative=self.text,
+            past={place: self.past[place] for place in section.context.needs}, options=self.plan.options,
+        )  # fmt: skip
 
     def velocity(self) -> Tensor:
         """One forward pass."""
-        return self.model.velocity(
-            self.latents[:, :, :SECTION_LATENTS], sigma=0.9, embedded_scale=10.0, text=self.text,
-            image_tokens=self.start.tokens, history=self.history(self.section),
-        )  # fmt: skip
+        x = self.latents[:, :, :SECTION_LATENTS]
+        return self.model.predict(x, self.section.steps[0], Branch(name="cond"), self.begin(self.section, x))
 
     def tokens(self) -> int:
         """Of the joint sequence: video, image, and the part of the prompt that is read."""
         width, height = self.setup.size
-        video = sum(segment.tokens for segment in packed_segments(self.section.history, height // 8, width // 8))
+        video = sum(segment.tokens for segment in packed_segments(self.section.context, height // 8, width // 8))
         return video + self.setup.image_tokens + self.setup.prompt_tokens[0]
 
     def forward(self) -> dict[str, float]:
@@ -197,12 +202,12 @@ class Geometry:
         """A step of a section as it is rendered, with its solver and guidance; and its passes."""
         section, watch = self.sections[name], Stopwatch(self.setup.device)
         watch.mark()
-        result = sample_section(
-            self.model, section, sampler=self.plan.sampler, order=self.plan.order, start=self.start, text=self.text,
-            negative=self.text, history=self.history(section), on_step=lambda step: watch.mark(),
-            noise=section_noise(section.seed, self.model.latent_channels, self.setup.size),
-        )  # fmt: skip
-        return {**spread(watch.laps()[1:]), "passes": sum(result.forwards.values()) / len(section.sigmas)}
+        noise = self.model.noise(section.latents, self.setup.size, section.seed).to(self.setup.device)
+        inputs = self.begin(section, noise)
+        result = sample(
+            self.model, inputs, section.steps, noise, sampler=self.plan.sampler, on_step=lambda step: watch.mark()
+        )
+        return {**spread(watch.laps()[1:]), "passes": sum(result.forwards.values()) / len(section.steps)}
 
     def attention(self, backend: str) -> dict[str, Any]:
         """The joint attention of a block by a backend of diffusers, without and with a bias on its keys.
@@ -237,12 +242,12 @@ class Geometry:
         self.model.place()
         device = self.setup.device
         took, pass_peak = with_peak(lambda: laps(self.velocity, 2, device), device)
-        decoder = StreamDecoder(self.model.vae, start=self.start.latent, rest=self.model.rest_of(preset))
+        decoder = StreamDecoder(self.model.vae, start=self.start.latent, rest=self.model.resting)
         pieces = iter(self.latents.split(SECTION_LATENTS, dim=2))  # the first has a frame more and no past: it warms up
         decoded, decode_peak = with_peak(
             lambda: laps(lambda: decoder.push(next(pieces)), self.setup.sections - 1, device), device
         )
-        estimate = peak_bytes(self.model, preset, self.section.history, self.setup.size)
+        estimate = self.model.peak_bytes(self.section.context, SECTION_LATENTS, self.setup.size, preset)
         passes, decodes = spread(took), spread(decoded)
         return {"pass": passes, "decode": decodes, "pass_peak": pass_peak, "decode_peak": decode_peak,
                 "estimate": estimate}  # fmt: skip
