@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from puppet_world import SECTION_FRAMES, Film, Mix, draw, sample_film
 from torch import Tensor, nn
 
-from framepack_relax.families.framepack.blend import BlendDecoder, decode
 from framepack_relax.families.framepack import blend
+from framepack_relax.families.framepack.blend import BlendDecoder, decode
 from framepack_relax.families.hunyuan_video import stream
 
 SECTIONS, LATENTS = 12, 9

@@ -22,7 +22,8 @@ from framepack_relax.families import catalog
 from framepack_relax.families.catalog import CATALOG, find, find_family, read_family, what_is_missing
 from framepack_relax.families.components import PRESETS, load_part
 from framepack_relax.families.framepack.history import forward_slots
-from framepack_relax.families.loader import known_faults, load
+from framepack_relax.families.loaded import known_faults
+from framepack_relax.families.loader import load
 from framepack_relax.families.memory import Demand, advice, choose_preset, preset_that_fits, size_that_fits
 
 
@@ -277,9 +278,7 @@ def test_versions_that_convolve_wrongly_are_told_once_each(torch_version, cudnn,
 
 def test_words_outside_the_vocabulary_are_listed(model):
     made = model.unread(["a red figure does a somersault, Quickly", "a red figure waves"])
-    assert made == {
-        "a red figure does a somersault, Quickly": ["does not know somersault, Quickly"]
-    }
+    assert made == {"a red figure does a somersault, Quickly": ["does not know somersault, Quickly"]}
 
 
 def test_catalogue_facts_and_licences():

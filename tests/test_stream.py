@@ -8,8 +8,8 @@ from measure_decode import busy_films, film_latents, overall
 from torch import nn
 
 from framepack_relax.families.framepack.blend import decode, to_uint8
-from framepack_relax.families.hunyuan_video.stream import StreamDecoder, streaming
 from framepack_relax.families.hunyuan_video import stream
+from framepack_relax.families.hunyuan_video.stream import StreamDecoder, streaming
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

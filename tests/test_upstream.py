@@ -19,7 +19,8 @@ from framepack_relax.families.base import Step
 from framepack_relax.families.catalog import CATALOG
 from framepack_relax.families.components import load_part
 from framepack_relax.families.framepack.history import slots
-from framepack_relax.families.loader import encoder_dtype, load
+from framepack_relax.families.loaded import encoder_dtype
+from framepack_relax.families.loader import load
 from framepack_relax.planning.planner import make_plan
 from framepack_relax.relax.guidance import Branch
 from framepack_relax.storyboard import Scene, storyboard_from_scenes

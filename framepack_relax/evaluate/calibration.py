@@ -1,7 +1,7 @@
 """From a sweep to an intensity profile: for each level of intensity the settings that serve it best on a model.
 
 A level weighs what a film gains (the wanted action seen, motion) against what it costs (failures, another figure or
-place, a jump at the section border). The arm that gains most over plain FramePack on the same films is taken, unless
+place, a jump at the section border). The arm that gains most over the plain model on the same films is taken, unless
 the best of as many arms would do as well by chance; then the level stays at rest.
 """
 
@@ -88,7 +88,7 @@ def ranked(rows: Sequence[Row], level: Level) -> list[Choice]:
 
 
 def choose(rows: Sequence[Row], level: Level) -> Choice:
-    """The arm that gains most, else the first, which is plain FramePack."""
+    """The arm that gains most, else the first, which is the plain model."""
     best = ranked(rows, level)[0]
     if best.gain > 0 and best.chance <= DOUBT:
         return best
@@ -98,7 +98,7 @@ def choose(rows: Sequence[Row], level: Level) -> Choice:
 def candidates(jobs: Sequence[Job], family: Family) -> dict[str, Relaxation]:
     """What each arm comes to, less those with base scales of their own, which are the model's and not a profile's.
 
-    Raises EvaluationError unless the first is plain FramePack and there is another.
+    Raises EvaluationError unless the first is the plain model and there is another.
     """
     stories = {job.arm.id: job.story for job in jobs if job.arm.guidance == Guidance()}
     made = {arm: relax_scene(story.scenes[-1], choose_profile(story, family)) for arm, story in stories.items()}

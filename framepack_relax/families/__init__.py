@@ -1,1 +1,1 @@
-"""Name -> loaded `VideoModel`: where weights come from, token layout, the attention processor."""
+"""Models: what planning and sampling may ask of one, where weights come from, and a folder for each family."""

@@ -119,7 +119,7 @@ class Family(Protocol):
         ...
 
     @property
-    def image(self) -> Literal["required", "refused"]:
+    def image(self) -> Literal["required", "optional", "refused"]:
         """Whether a shot begins with an image."""
         ...
 

@@ -18,6 +18,7 @@ from ..storyboard.messages import printable
 from ..storyboard.paths import KINDS, not_a_file
 from .base import Family
 from .configs import NetworkConfig, NetworkName, PartKinds, check_configs
+from .fake import Fake
 from .fingerprint import fingerprint, model_files
 from .framepack.family import FramePack
 from .hunyuan_video.family import HunyuanVideo
@@ -26,7 +27,7 @@ from .sidecar import SIDECAR, Sidecar, read_json, read_profile, read_shift
 WEIGHTS_VARIABLE = "FRAMEPACK_RELAX_WEIGHTS"
 FIGURES = "figures.json"  # of a model folder: what scripts/measure_puppet.py measured
 PUPPET = Path(__file__).parents[1] / "puppet"
-FAMILIES = {family.kind: family for family in (FramePack, HunyuanVideo)}
+FAMILIES = {family.kind: family for family in (FramePack, HunyuanVideo)}  # that a folder may be of
 NETWORKS = {"HunyuanVideoTransformer3DModel": HunyuanVideo}  # that need no sidecar: nothing is left open
 HUNYUAN, REDUX = "hunyuanvideo-community/HunyuanVideo", "lllyasviel/flux_redux_bfl"
 READ = (".safetensors", ".json", ".txt", ".model")
@@ -48,7 +49,7 @@ class Entry:
     licence: str = "see its model card"
     repository: str  # of what `parts` does not name, each in a subfolder of its name
     parts: Mapping[str, tuple[str, str]] = field(default_factory=dict)
-    family: FramePack | HunyuanVideo | None = None  # None: as the folder says
+    family: FramePack | HunyuanVideo | Fake | None = None  # None: as the folder says
 
     def place(self, part: str) -> tuple[str, str]:
         return self.parts.get(part, (self.repository, part))
@@ -87,6 +88,13 @@ CATALOG = {
             licence=TENCENT,
             repository=HUNYUAN,
             family=HunyuanVideo(name="hunyuanvideo"),
+        ),
+        Entry(
+            name="fake",
+            about="no model: arithmetic that renders at once, to try a storyboard or a farm",
+            licence="Apache-2.0",
+            repository="",
+            family=Fake(name="fake"),
         ),
     )
 }  # fmt: skip

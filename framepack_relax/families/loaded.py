@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from .backend import Preset
 from .base import Size
-from .catalog import Source
+from .catalog import Source, find
 from .components import load_part, stop_streaming, stream, told_as
+from .fingerprint import in_background
 from .identity import checksum, hardware
 
 
@@ -43,6 +44,34 @@ class LoadedModel:
 
     def __post_init__(self) -> None:
         self.loaded = self.loaded or self._checksums()
+
+    @classmethod
+    def open(
+        cls, family: Any, *, name: str, device: torch.device, dtype: torch.dtype, memory: Preset | Literal["auto"]
+    ) -> Self:
+        """Its weights wait in their files until the encoders are gone. Raises ModelError."""
+        source = find(name)
+        stamp, beside = source.stamp(), encoder_dtype(dtype, device)
+
+        def read_all() -> str:
+            weights = source.fingerprint()
+            source.check(stamp)
+            return weights
+
+        cudnn = torch.backends.cudnn.version() if device.type == "cuda" else None
+        return cls(
+            family=family,
+            source=source,
+            reading=in_background(read_all),
+            stamp=stamp,
+            transformer=load_part(source, "transformer", dtype).eval(),
+            vae=load_part(source, "vae", beside).eval(),
+            device=device,
+            dtype=dtype,
+            encoder_dtype=beside,
+            memory=memory,
+            notes=tuple(known_faults(torch.__version__, cudnn, {dtype, beside})),
+        )
 
     def _checksums(self) -> dict[str, str]:
         parts = {"transformer": self.transformer, "vae": self.vae}
@@ -140,3 +169,25 @@ class LoadedModel:
         made = load_part(self.source, part, self.dtype if part == "transformer" else self.encoder_dtype)
         self.source.check(self.stamp)
         return made
+
+
+def encoder_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype:
+    """Of encoders and VAE: float16 beside a bfloat16 transformer, as FramePack has them.
+
+    Not on a CPU, where the VAE is a hundred times slower in float16 than in bfloat16 (LOG.md).
+    """
+    return torch.float16 if dtype == torch.bfloat16 and device.type == "cuda" else dtype
+
+
+def known_faults(torch_version: str, cudnn: int | None, dtypes: set[torch.dtype]) -> Iterator[str]:
+    """What is wrong with 3D convolutions in `dtypes` on CUDA with these versions; cuDNN 9.10.2 is 91002.
+
+    The VAE convolves, and so does the transformer where it takes up latents. Sources: pytorch issues 166643, 163539.
+    """
+    if cudnn is None or dtypes == {torch.float32}:
+        return
+    here, cure = f"cuDNN {cudnn // 10_000}.{cudnn // 100 % 100}", "install PyTorch 2.10 or newer"
+    if torch_version.startswith("2.9.0") or (torch_version.startswith("2.9.") and cudnn < 91500):
+        yield f"PyTorch {torch_version} with {here} decodes in about three times the memory: {cure}, or memory=tiled"
+    elif 90800 <= cudnn < 91100 and torch.bfloat16 in dtypes:
+        yield f"{here} may compute convolutions in bfloat16, and so the film, wrongly: {cure}"

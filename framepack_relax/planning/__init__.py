@@ -1,1 +1,1 @@
-"""Storyboard -> RenderPlan: sections on the 36-frame grid, seeds, history slots, sigmas and scales. No torch."""
+"""Storyboard -> RenderPlan: sections on the time grid of a model, seeds, what each sees, a row per step. No torch."""

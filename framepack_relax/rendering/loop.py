@@ -175,6 +175,7 @@ def _prepare(session: Session, verdicts: list[Verdict]) -> Work:
     why = {section.index: why for section, why, _ in verdicts}
     needed = [plan.sections[index] for index, why in why.items() if why is not None]
     begun = {plan.sections[index].shot for index, why in why.items() if why is None}  # they go on from the same start
+    begun &= session.starts.keys()
     stored = {shot: latent for shot in begun if (latent := folder.load_start(shot, session.starts[shot])) is not None}
     missing = {shot.index for shot in plan.shots if shot.image} - stored.keys()
     shots = {section.shot for section in needed if plan.shots[section.shot].image} | missing

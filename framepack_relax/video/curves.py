@@ -10,7 +10,7 @@ from .contact import save_png, some
 from .lettering import Lettering
 
 WIDTH, HEIGHT = 300, 190  # px of a panel
-LEFT, TOP, RIGHT, BOTTOM = 34, 26, WIDTH - 14, HEIGHT - 36  # px of its axes
+LEFT, TOP, RIGHT, BOTTOM = 34, 26, WIDTH - 14, HEIGHT - 35  # px of its axes
 HEADROOM = 8  # px over the highest tick
 LETTERS, NOTE = 11, 20  # px of a title and of the line above all panels
 MOST_PANELS = 180

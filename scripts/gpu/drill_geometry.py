@@ -28,7 +28,7 @@ from framepack_relax.families.framepack.history import HISTORY, SECTION_LATENTS
 from framepack_relax.families.framepack.layout import packed_segments
 from framepack_relax.families.hunyuan_video.backend import SectionInputs
 from framepack_relax.families.hunyuan_video.stream import StreamDecoder
-from framepack_relax.families.loader import encoder_dtype
+from framepack_relax.families.loaded import encoder_dtype
 from framepack_relax.planning.planner import make_plan
 from framepack_relax.planning.renderplan import SectionPlan
 from framepack_relax.relax.guidance import Branch

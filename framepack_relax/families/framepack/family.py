@@ -65,7 +65,7 @@ class FramePack(ModelFacts):
     grid: ClassVar[TimeGrid] = TimeGrid(unit_frames=SECTION_FRAMES, unit_latents=SECTION_LATENTS, lead_latents=0)
     effects: ClassVar[frozenset[str]] = frozenset(EFFECTS)
     samplers: ClassVar[tuple[str, ...]] = ("unipc", "euler")
-    image: ClassVar[Literal["required", "refused"]] = "required"
+    image: ClassVar[Literal["required", "optional", "refused"]] = "required"
     sidecar: ClassVar[type[Sidecar]] = FramePackSidecar
     parts: ClassVar[PartKinds] = {
         "transformer": FramePackTransformer,

@@ -33,7 +33,7 @@ class HunyuanVideo(ModelFacts):
     grid: ClassVar[TimeGrid] = TimeGrid(unit_frames=UNIT, unit_latents=1, most_units=LONGEST // UNIT, past=False)
     effects: ClassVar[frozenset[str]] = frozenset(EFFECTS[:1])
     samplers: ClassVar[tuple[str, ...]] = ("euler",)
-    image: ClassVar[Literal["required", "refused"]] = "refused"
+    image: ClassVar[Literal["required", "optional", "refused"]] = "refused"
     decode: ClassVar[str] = "stream"
     options: ClassVar[Mapping[str, Any]] = {}
     sidecar: ClassVar[type[Sidecar]] = Sidecar

@@ -1,0 +1,128 @@
+"""The arithmetic of `fake`: a velocity towards a number of the prompt, the past and the effects that act."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from threading import RLock
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ..relax.effects import Effect
+from ..relax.guidance import Branch
+from .backend import Frames, Preset, Prompt, Solve, Start
+from .base import Context, Size, Step
+from .fake import Fake
+
+
+def number(text: str) -> float:
+    """0..1, another one for every text."""
+    return int.from_bytes(blake2b(text.encode(), digest_size=4).digest(), "big") / 2**32
+
+
+class FakeDecoder:
+    """A latent frame is four frames, the first of a shot one."""
+
+    begun = False
+
+    def push(self, latents: Tensor) -> Frames:
+        levels = latents[0, :3].sigmoid().mul(255).round().byte().permute(1, 2, 3, 0).numpy()
+        frames = levels.repeat(8, axis=1).repeat(8, axis=2).repeat(4, axis=0)
+        frames, self.begun = frames[0 if self.begun else 3 :], True
+        return np.ascontiguousarray(frames)
+
+
+@dataclass(kw_only=True)
+class FakeBackend:
+    """See families/backend.py."""
+
+    family: Fake
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    dtype: torch.dtype = torch.float32
+    memory: Preset | Literal["auto"] = "auto"
+    preset: Preset = "full"
+    notes: tuple[str, ...] = ()
+    lock: Any = field(default_factory=RLock, repr=False, compare=False)
+    identity: str = "arithmetic"
+    weights: str = "arithmetic"
+    precision: str = "torch.float32"
+    hardware: str = "cpu"
+    acts: tuple[Effect, ...] = ()
+
+    @classmethod
+    def open(cls, family: Fake, **where: Any) -> "FakeBackend":
+        return cls(family=family)
+
+    def load(self) -> "FakeBackend":
+        return self
+
+    def place(self) -> None:
+        pass
+
+    def peak_bytes(self, context: Context, latents: int, size: Size, preset: Preset) -> int:
+        return 4 * 4 * latents * size[0] * size[1]
+
+    def encode_prompts(self, prompts: Iterable[str]) -> Mapping[str, Prompt]:
+        return {prompt: Prompt(embeds=number(prompt)) for prompt in prompts}
+
+    def unread(self, prompts: Iterable[str]) -> dict[str, list[str]]:
+        return {}
+
+    def encode_starts(self, images: Mapping[int, tuple[Image.Image, int]]) -> Mapping[int, Start]:
+        means = {
+            shot: float(np.asarray(image).mean()) / 255 + number(str(seed)) for shot, (image, seed) in images.items()
+        }
+        return {shot: Start(latent=torch.full((1, 4, 1, 1, 1), mean), embeds=mean) for shot, mean in means.items()}
+
+    def noise(self, latents: int, size: Size, seed: int, *, draw: int = 0) -> Tensor:
+        generator = torch.Generator().manual_seed(seed + draw)
+        return torch.randn(1, 4, latents, size[1] // 8, size[0] // 8, generator=generator)
+
+    def begin(
+        self,
+        noise: Tensor,
+        *,
+        context: Context,
+        steps: Sequence[Step],
+        past: Mapping[int, Tensor],
+        start: Start | None,
+        prompt: Prompt,
+        negative: Prompt,
+        options: Mapping[str, Any],
+    ) -> dict[str, float]:
+        first = start.embeds if start else 0.0
+        seen = [latents[:, :, -1].mean().item() for latents in past.values()]
+        speed = options["speed"]
+        return {
+            "positive": speed * prompt.embeds,
+            "negative": speed * negative.embeds,
+            "full": sum(seen, first),
+            "initial": first,
+        }
+
+    def solver(self, sampler: str, steps: Sequence[Step]) -> Solve:
+        sigmas = [*(step.sigma for step in steps), 0.0]
+        return lambda index, velocity, x: x + (sigmas[index + 1] - sigmas[index]) * velocity
+
+    def predict(self, x: Tensor, step: Step, branch: Branch, inputs: dict[str, float]) -> Tensor:
+        context = "initial" if branch.context == "initial" else "full"
+        push = inputs[branch.prompt] + inputs[context] + sum(number(repr(effect)) for effect in self.acts)
+        return x - push * step.timestep / 1000
+
+    @contextmanager
+    def acting(self, effects: tuple[Effect, ...], inputs: dict[str, float]) -> Iterator[None]:
+        self.acts = effects
+        try:
+            yield
+        finally:
+            self.acts = ()
+
+    def finish(self, latents: Tensor, inputs: dict[str, float]) -> Tensor:
+        return latents
+
+    def decoder(self, how: str, start: Tensor | None, sections: int, options: Mapping[str, Any]) -> FakeDecoder:
+        return FakeDecoder()
