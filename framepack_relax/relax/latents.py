@@ -1,5 +1,6 @@
 """What is done to latents themselves: fine detail taken off, drifting colours held."""
 
+from einops import rearrange
 from torch import Tensor
 from torch.nn.functional import interpolate
 
@@ -11,12 +12,12 @@ def low_pass(latents: Tensor, factor: float) -> Tensor:
     """
     if factor == 1:
         return latents
-    frames = latents.transpose(1, 2).flatten(0, 1)
+    frames = rearrange(latents, "b c t h w -> (b t) c h w")
     height, width = frames.shape[-2:]
     small = (max(1, round(factor * height)), max(1, round(factor * width)))
     for size in (small, (height, width)):
         frames = interpolate(frames, size=size, mode="bilinear", antialias=True)
-    return frames.unflatten(0, (latents.shape[0], latents.shape[2])).transpose(1, 2)
+    return rearrange(frames, "(b t) c h w -> b c t h w", b=len(latents))
 
 
 def match_statistics(latents: Tensor, reference: Tensor, strength: float) -> Tensor:

@@ -17,7 +17,7 @@ MOST_PANELS = 180
 MOST_DOTS = 50  # of a curve; more would hide one another
 SCALE = 2  # drawn larger, then reduced: anti-aliasing
 PAPER, INK, RULE = (255, 255, 255), (40, 40, 46), (224, 224, 228)
-COLOURS = {"embedded": (214, 116, 26), "text": (36, 99, 190), "context": (22, 140, 92)}
+COLOURS = ((214, 116, 26), (37, 99, 190), (22, 140, 92), (150, 60, 160))  # of restraints in turn
 
 Curve = tuple[str, Sequence[float], Mapping[str, Sequence[float]]]
 Spot = Callable[[float, float], tuple[float, float]]  # (sigma, scale) -> px
@@ -54,7 +54,7 @@ def _panel(
     x = float(LEFT * SCALE)
     for order, (name, values) in enumerate(scales.items()):
         # later dots are smaller, so that equal scales are seen around one another
-        colour, radius = COLOURS[name], (0.9 * (len(scales) - order) + 0.8) * SCALE
+        colour, radius = COLOURS[order % len(COLOURS)], (0.9 * (len(scales) - order) + 0.8) * SCALE
         line = [spot(sigma, scale) for sigma, scale in zip(sigmas, values, strict=True)]
         pen.line(line, fill=colour, width=round(1.5 * SCALE), joint="curve")
         for dot in line[:: math.ceil(len(line) / MOST_DOTS)]:

@@ -13,6 +13,7 @@ from diffusers.models.attention_dispatch import dispatch_attention_fn
 from diffusers.models.attention_processor import Attention
 from diffusers.models.embeddings import apply_rotary_emb
 from diffusers.models.transformers.transformer_hunyuan_video import HunyuanVideoAttnProcessor2_0
+from einops import rearrange
 from torch import Tensor
 
 from ...relax.effects import Effect, KeyGain, KVBlur
@@ -88,7 +89,7 @@ class EditedProcessor(HunyuanVideoAttnProcessor2_0):
             hidden_states = torch.cat([hidden_states, encoder_hidden_states], dim=1)
 
         def heads(x: Tensor, *projections: Any) -> list[Tensor]:
-            return [projection(x).unflatten(2, (attn.heads, -1)) for projection in projections]
+            return [rearrange(projection(x), "b l (n h) -> b l n h", n=attn.heads) for projection in projections]
 
         query, key, value = heads(hidden_states, attn.to_q, attn.to_k, attn.to_v)
         query, key = attn.norm_q(query), attn.norm_k(key)
@@ -108,7 +109,7 @@ class EditedProcessor(HunyuanVideoAttnProcessor2_0):
             query = torch.cat([query, attn.norm_added_q(text_query)], dim=1)
             key = torch.cat([key, attn.norm_added_k(text_key)], dim=1)
             value = torch.cat([value, text_value], dim=1)
-        out = self._attend(query, key, value, attention_mask).flatten(2, 3).to(query.dtype)
+        out = rearrange(self._attend(query, key, value, attention_mask), "b l n h -> b l (n h)").to(query.dtype)
         video_out, text_out = out.split([video, text], dim=1)
         if getattr(attn, "to_out", None) is not None:
             video_out = attn.to_out[1](attn.to_out[0](video_out))

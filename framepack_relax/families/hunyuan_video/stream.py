@@ -24,6 +24,7 @@ from diffusers.models.autoencoders.autoencoder_kl_hunyuan_video import (
     HunyuanVideoCausalConv3d,
     HunyuanVideoUpsampleCausal3D,
 )
+from einops import rearrange
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -169,7 +170,7 @@ def _attend(module: Attention, x: Tensor, memory: Memory) -> Tensor:
     """
     normed = module.group_norm(x.transpose(1, 2)).transpose(1, 2)
     query, key, value = (
-        project(normed).unflatten(2, (module.heads, -1)).transpose(1, 2)
+        rearrange(project(normed), "b l (n h) -> b n l h", n=module.heads)
         for project in (module.to_q, module.to_k, module.to_v)
     )
     past_key, past_value = memory.kept.get(module, (key[:, :, :0], value[:, :, :0]))
@@ -181,7 +182,7 @@ def _attend(module: Attention, x: Tensor, memory: Memory) -> Tensor:
         seen.append(F.scaled_dot_product_attention(rows, key[:, :, :end], value[:, :, :end]))
     recent = slice(max(0, key.shape[2] - WINDOW * area), None)
     memory.kept[module] = tuple(rows[:, :, recent].to(memory.rest, copy=True) for rows in (key, value))
-    out = module.to_out[0](torch.cat(seen, dim=2).transpose(1, 2).flatten(2))
+    out = module.to_out[0](rearrange(torch.cat(seen, dim=2), "b n l h -> b l (n h)"))
     return (out + x) / module.rescale_output_factor
 
 
@@ -195,5 +196,5 @@ def to_uint8(pixels: Tensor) -> NDArray[np.uint8]:
     """[1, 3, N, H, W] in -1..1 -> [N, H, W, 3], rounded as diffusers' VideoProcessor does. Raises NonFinitePixels."""
     if not torch.isfinite(pixels).all():
         raise NonFinitePixels
-    unit = (pixels[0].permute(1, 2, 3, 0) * 0.5 + 0.5).clamp(0, 1)
+    unit = (rearrange(pixels, "1 c n h w -> n h w c") * 0.5 + 0.5).clamp(0, 1)
     return (unit.float().cpu().numpy() * 255).round().astype(np.uint8)
