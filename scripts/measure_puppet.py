@@ -11,7 +11,6 @@ are measured anew. Everything printed, and figures.json beside them, is computed
 
 import argparse
 import json
-import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -48,9 +47,11 @@ from train_judges import SPAN, scene_of
 import framepack_relax as fr
 from framepack_relax.evaluate.action import STATIC, ActionJudge
 from framepack_relax.evaluate.detectors import find_failures
-from framepack_relax.evaluate.sweep import read_rows
+from framepack_relax.evaluate.rows import lines_of, read_rows
 from framepack_relax.evaluate.text import TextJudge
+from framepack_relax.files import write_file
 from framepack_relax.models.catalog import FIGURES, find
+from framepack_relax.storyboard.schema import Part
 
 MODEL = Path("framepack_relax/models/puppet")
 JUDGES = Path("framepack_relax/evaluate/judges")
@@ -60,6 +61,14 @@ DYNAMIC = tuple(action for action in ACTIONS if action != "stand")
 EMBEDDED_SCALES = (2.0, 4.0, 8.0)
 CAPTIONS = 60  # of other colours, places and actions, among which a frame's own has to be the nearest
 Row = dict[str, Any]
+
+
+class Measured(Part, extra="allow"):
+    """A row of measurements.jsonl, of the weights with this fingerprint."""
+
+    weights: str
+    kind: str
+    seed: int
 
 
 class Bench:
@@ -315,19 +324,15 @@ def main() -> None:
     torch.manual_seed(0)
     kinds = words.kind or list(KINDS)
     file, weights = words.model / "measurements.jsonl", find(str(words.model)).fingerprint()
-    known = [row for row in read_rows(file) if row["weights"] == weights]
+    known = [row for row in read_rows(file, Measured) if row["weights"] == weights]
     with tempfile.TemporaryDirectory() as work:
         if words.quick:
             known = list(measure(Bench(words.model, words.judges, Path(work)), [], kinds, quick=True))
         elif words.full:
-            part = file.with_suffix(".part")
-            part.write_text("".join(json.dumps(row) + "\n" for row in known), encoding="utf8")
-            os.replace(part, file)  # without rows of other weights and a line that a stop cut short
-            for row in measure(Bench(words.model, words.judges, Path(work)), known, kinds, quick=False):
+            for row in measure(Bench(words.model, words.judges, Path(work)), list(known), kinds, quick=False):
                 print(row, flush=True)
-                with file.open("a", encoding="utf8") as lines:
-                    lines.write(json.dumps({"weights": weights, **row}) + "\n")
-            known = read_rows(file)
+                known.append({"weights": weights, **row})
+                write_file(file, lines_of(known))  # without rows of other weights
             (words.model / FIGURES).write_text(json.dumps(figures(known), indent=1) + "\n", encoding="utf8")
         if words.pictures:
             save_pictures(Bench(words.model, words.judges, Path(work)), known, words.pictures)

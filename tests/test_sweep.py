@@ -1,6 +1,7 @@
 """Sweeps on a tiny model: paired films, calm sections rendered once, and the same table after a stop."""
 
 import json
+import os
 import shutil
 import subprocess
 import time
@@ -14,6 +15,7 @@ from PIL import Image
 import framepack_relax as fr
 from framepack_relax.evaluate.calibration import LEVELS, calibrated_profile, candidates, choose, utility
 from framepack_relax.evaluate.evaluation import gather
+from framepack_relax.evaluate.rows import read_rows
 from framepack_relax.evaluate.spec import READY, jobs, read_sweep
 from framepack_relax.evaluate.statistics import chance, interval, summarise
 from framepack_relax.evaluate.sweep import FILMS, plan_films, seldom_meant
@@ -65,7 +67,12 @@ def test_a_stopped_sweep_goes_on_to_the_same_table(spec, tmp_path, model):
     with pytest.raises(KeyboardInterrupt):
         sweep(spec, tmp_path / "parts", model, on_film=stop)
     file = tmp_path / "parts" / FILMS
-    file.write_text(file.read_text()[:-20])  # as a stop in the middle of a line would leave it
+    whole_lines = file.read_text()
+    file.write_text(whole_lines[:-20])  # as somebody who edits it may leave it
+    with pytest.raises(fr.EvaluationError, match=rf"{FILMS}:4: is not JSON .*; mend it, or remove the line"):
+        sweep(spec, tmp_path / "parts", model)
+    assert file.read_text() == whole_lines[:-20]
+    file.write_text("".join(whole_lines.splitlines(keepends=True)[:3]))
     again = sweep(spec, tmp_path / "parts", model)
     assert told == [(arm, 6) for arm in ("vanilla", "context beta 0.5", "context beta 1.0", "vanilla")]
     assert without_seconds(again.rows) == without_seconds(whole.rows) and len(whole.rows) == 6
@@ -106,6 +113,77 @@ def test_two_sweeps_do_not_share_a_folder(spec, tmp_path, model):
     (tmp_path / "out").mkdir()
     with hold(tmp_path / "out"), pytest.raises(fr.RenderError, match="is at work in this folder"):
         sweep(spec, tmp_path / "out", model)
+
+
+def line(**others):
+    figures = {"motion": 0.1, "failures": {"static": False}, "film": "films/a/b", "key": "k"}
+    return json.dumps({"arm": "a", "scene": "b", "seed": 0, **figures, **others}).encode()
+
+
+WRONG = {  # a line of films.jsonl, and what is said of it
+    b"5": "is 5; write a mapping of fields",
+    b"null": "is empty; write a mapping of fields",
+    b"[]": "is a list; write a mapping of fields",
+    b"{}": "arm: is missing; add it",
+    b"{": "is not JSON",
+    b"[" * 100_000: "is not JSON",
+    b'{"a": ' * 5_000 + b"1" + b"}" * 5_000: "is not JSON",
+    b"9" * 5_000: "is not JSON",
+    b'{"arm": "\xff"}': "is not JSON",
+    line(motion="fast"): "motion: is 'fast'; write a number",
+    line(motion=float("nan")): "motion: is nan",
+    line(motion=1e300): "motion: is 1e+300; must be between -1000000000 and 1000000000",
+    line(identity=None): "identity: is empty; write a number",
+    line(failures=[1]): "failures: is a list; write a mapping of fields",
+    line(failures={"static": "no"}): "failures: is 'no'; write true or false",
+    line(seed=-1): "seed: is -1; must be between 0 and",
+    line(arm="\x1b[31m"): "arm: ",
+    line(key=7): "key: is 7; write text",
+}
+
+
+def test_every_line_that_no_sweep_wrote_is_told_at_its_place_and_none_is_lost(tmp_path):
+    file = tmp_path / FILMS
+    file.write_bytes(b"\n".join((line(), *WRONG, line(seed=1, more="kept"), b"")))
+    with pytest.raises(fr.EvaluationError) as caught:
+        read_rows(file)
+    said = str(caught.value).splitlines()
+    assert all(text.startswith(f"{file}:") and text.endswith("its film is measured again") for text in said)
+    assert "\x1b" not in str(caught.value) and max(map(len, said)) < 200 + len(str(file))
+    for number, fact in enumerate(WRONG.values(), 2):
+        assert any(text.startswith(f"{file}:{number}: {fact}") for text in said), (number, fact)
+    file.write_bytes(b"\n".join((line(), b"", line(seed=1, more="kept"))))
+    assert [(row["seed"], row.get("more")) for row in read_rows(file)] == [(0, None), (1, "kept")]
+
+
+def test_what_no_sweep_wrote_is_left_as_it_is_no_link_is_followed_and_no_pipe_waited_for(spec, tmp_path, model):
+    one = spec.read_text().replace("seeds: 2", "seeds: 1").replace("beta: [0.5, 1.0]", "beta: [1.0]")
+    spec.write_text(one.replace("steps: 2", "steps: 1").replace("calm_seconds: 1.2", "calm_seconds: 0"))
+    out, mine = tmp_path / "out", tmp_path / "mine.txt"
+    mine.write_text("mine")
+    out.mkdir()
+    (out / "index.html").write_text("mine")
+    with pytest.raises(fr.RenderError, match=r"files that no render wrote \(index\.html\); .* for instance .*-2$"):
+        sweep(spec, out, model)
+    assert (out / "index.html").read_text() == "mine"
+    out = tmp_path / "good"
+    done = sweep(spec, out, model)
+    whole = (out / FILMS).read_bytes()
+    for name in (f"{FILMS}.part", "motion.png.part", "index.html.part"):
+        (out / name).symlink_to(mine)
+    spec.write_text(spec.read_text().replace("beta: [1.0]", "beta: [1.0, 0.5]"))
+    assert sweep(spec, out, model).rows[:2] == done.rows and (out / FILMS).read_bytes().startswith(whole)
+    for name, kind in ((FILMS, os.mkfifo), ("motion.png", lambda place: place.symlink_to(mine))):
+        (out / name).rename(tmp_path / "aside")
+        kind(out / name)
+        with pytest.raises(fr.RenderError, match=f"{name}: cannot be written .*a link or a pipe"):
+            sweep(spec, out, model)
+        (out / name).unlink()
+        (tmp_path / "aside").rename(out / name)
+    (out / FILMS).write_bytes(whole + b"5\n")
+    with pytest.raises(fr.EvaluationError, match=f"{FILMS}:3: is 5"):
+        sweep(spec, out, model)
+    assert (out / FILMS).read_bytes() == whole + b"5\n" and mine.read_text() == "mine"
 
 
 def test_arms_differ_in_the_last_scene_alone_and_seeds_are_paired(spec):
