@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
@@ -48,9 +47,7 @@ HELP = {"help_option_names": ["-h", "--help"]}
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__, context_settings=HELP
 )
-# no markup and no emoji: titles, prompts and paths may hold square brackets and colons
-console = Console(markup=False, emoji=False, highlight=False)
-errors = Console(markup=False, emoji=False, highlight=False, stderr=True, soft_wrap=True)
+console, errors = tables.Screen(), tables.Screen(stderr=True, soft_wrap=True)
 DRAFT = 3  # a draft takes a third of the steps
 KEEPING: dict[bool | None, dict[str, bool]] = {None: {}, True: {"fresh": True}, False: {"strict": True}}
 

@@ -1,14 +1,15 @@
 """What the command line shows, as tables by rich."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.cells import cell_len
-from rich.console import Console, ConsoleOptions, JustifyMethod, RenderResult
+from rich.console import Console, ConsoleOptions, JustifyMethod, RenderableType, RenderResult
 from rich.padding import Padding
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
@@ -24,7 +25,20 @@ if TYPE_CHECKING:
 KEEP = "\u00a0"  # a space at which no line ends
 MOST_ROWS = 200  # of a table
 NARROW, TALL = 1 / 3, 4  # a table that gets less than this share of what it wants, and rows of more lines, is none
+SHOWN = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) != "\n"}
 MOST_SINGLE = 40  # scenes that `status` shows one by one
+
+
+class Screen(Console):
+    """A console that nobody's text can steer: control characters are shown by their numbers. No markup and no emoji:
+    titles, prompts and paths may hold square brackets and colons."""
+
+    def __init__(self, **more: Any) -> None:
+        super().__init__(markup=False, emoji=False, highlight=False, **more)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for part in super().render(renderable, options):
+            yield part if part.control else Segment(part.text.translate(SHOWN), part.style)
 
 
 class Grid:

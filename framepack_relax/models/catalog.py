@@ -4,23 +4,24 @@ A name is `puppet`, `framepack-f1`, `framepack`, a diffusers folder, or a hub id
 variable FRAMEPACK_RELAX_WEIGHTS, if set, is looked into first: it holds repositories as `owner/name/...`.
 """
 
-import json
 import os
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+from pydantic import RootModel
 
 from ..errors import ModelError
-from ..plan.facts import SIDECAR, ModelFacts, read_facts, read_json, read_profile
+from ..plan.facts import SIDECAR, ModelFacts, Sidecar, read_facts, read_json, read_profile
 from ..plan.history import Order
 from ..plan.schedule import FlowShift
 from ..storyboard.paths import KINDS, not_a_file
 from .configs import NetworkConfig, check_configs
-from .fingerprint import fingerprint, model_files
+from .fingerprint import fingerprint, model_files, told
 
 WEIGHTS_VARIABLE = "FRAMEPACK_RELAX_WEIGHTS"
 FIGURES = "figures.json"  # of a model folder: what scripts/measure_puppet.py measured
@@ -88,12 +89,13 @@ class Source:
         return fingerprint(self.parts)
 
     def stamp(self) -> tuple[tuple[str, int, int], ...]:
-        """Sizes and times of the same files: whether they are still those that were read."""
-        stats = ((str(file), file.stat()) for _, file in model_files(self.parts))
-        return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
+        """Sizes and times of the same files: whether they are still those that were read. Raises ModelError."""
+        with told():
+            stats = ((str(file), file.stat()) for _, file in model_files(self.parts))
+            return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
 
     def check(self, stamp: tuple[tuple[str, int, int], ...]) -> None:
-        """Raises ModelError where the files are others than when they bore `stamp`."""
+        """Raises ModelError where the files are others than when they bore `stamp`, or gone."""
         if self.stamp() != stamp:
             raise ModelError(f"{self.name}: its files have changed since it was loaded; load it again")
 
@@ -229,15 +231,20 @@ def _advice(name: str, wanted: Wanted, reasons: Mapping[str, str]) -> str:
     return "\n".join(lines)
 
 
+class Said(RootModel[dict[str, Any]]):
+    """A JSON file of which only that is known."""
+
+
 def card(name: str) -> dict[str, object]:
-    """What `framepack-relax models NAME` prints of a model with a sidecar: its contents, and the figures measured."""
+    """What `framepack-relax models NAME` prints of a model with a sidecar: its contents, and the figures measured.
+
+    Raises ModelError with the mistakes of a file.
+    """
     folder = Path(entry_of(name).parts["transformer"][0])
-    files = [folder / name for name in (SIDECAR, FIGURES)]
-    try:
-        parts = [json.loads(file.read_text(encoding="utf8")) for file in files if file.is_file()]
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{folder}: {SIDECAR} or {FIGURES} is no JSON ({error}); mend or download it again") from error
-    said = {key: value for part in parts for key, value in part.items()}
+    if (folder / SIDECAR).is_file():
+        read_json(Sidecar, folder / SIDECAR)
+    files = [file for file in (folder / SIDECAR, folder / FIGURES) if file.is_file()]
+    said = {key: value for file in files for key, value in read_json(Said, file).root.items()}
     if profile := said.get("profile"):  # without what justifies it: RESULTS.md is easier to read
         said["profile"] = {key: value for key, value in profile.items() if key != "figures"}
     return said
