@@ -192,7 +192,6 @@ def status(out: Place) -> "Status":
     return read_status(expand(out))
 
 
-@quietly
 def evaluate(
     films: Place | Sequence[Place],
     *,
@@ -211,17 +210,20 @@ def evaluate(
     -1..1 -> [P]) stands in for LPIPS with its own trunk. Needs the extra `eval`. Raises EvaluationError.
     """
     try:
-        from .evaluate.evaluation import evaluate_scenes, gather, judges_for
         from .evaluate.film import read_film, read_films
     except ImportError as error:
         raise EvaluationError(f"{error.name} is not installed: pip install 'framepack-relax[eval]'") from error
+    # without torch, so that what cannot be read is told at once
     read = read_films([expand(film) for film in ([films] if isinstance(films, Place) else films)])
     other = None if reference is None else read_film(expand(reference))
-    names = judges_for({film.model for film in read})
-    instruments = gather(action=action or names[0], text=text or names[1], device=device, distance=distance)
-    rows = []
-    for film in read:
-        rows += evaluate_scenes(film, instruments, prompt=prompt, targets=target_classes, reference=other)
+    with quietly:
+        from .evaluate.evaluation import evaluate_scenes, gather, judges_for
+
+        names = judges_for({film.model for film in read})
+        instruments = gather(action=action or names[0], text=text or names[1], device=device, distance=distance)
+        rows = []
+        for film in read:
+            rows += evaluate_scenes(film, instruments, prompt=prompt, targets=target_classes, reference=other)
     return rows, instruments.notes
 
 

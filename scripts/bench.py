@@ -12,7 +12,7 @@ import torch
 from diffusers import AutoencoderKLHunyuanVideo
 from torch import Tensor
 
-from framepack_relax.models.memory import give_back, keep_steady
+from framepack_relax.models.heap import give_back, keep_steady
 from framepack_relax.video.decode import BlendDecoder
 from framepack_relax.video.stream import StreamDecoder
 

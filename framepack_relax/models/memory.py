@@ -1,9 +1,7 @@
 """How much memory a render takes, by estimate: which preset fits, what a message about a full GPU can say."""
 
-import ctypes
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 import torch
 
@@ -18,7 +16,6 @@ from .video_model import VideoModel
 # Peaks of live tensors of the real configurations on torch's meta device: a forward pass holds 18 vectors of the
 # model's width per token, the streaming decoder 6.2 times the input of its last block for the 13 frames of a piece.
 ROWS, DECODED, FRAMES = 20, 6.5, 13
-M_MMAP_THRESHOLD = -3  # glibc's malloc.h
 USABLE = 0.95  # of a GPU's memory; the rest is CUDA's own
 GIB = 2**30
 
@@ -99,21 +96,3 @@ def advice(model: VideoModel, slots: HistorySlots, size: Size, total: int | None
     if smaller is None:
         return f"{said}, too little at any size: choose another device or model"
     return f"{said}: memory={PRESETS[-1]} and `size: [{smaller[0]}, {smaller[1]}]` fit"
-
-
-def keep_steady() -> None:
-    """Tensors from 16 MiB on are given back as soon as they are freed, for the life of the process.
-
-    glibc raises this bound by itself to 32 MiB, and then keeps in pieces what a decoder frees, by which a long film
-    grows (LOG.md).
-    """
-    if sys.platform == "linux":
-        with suppress(AttributeError):  # another C library
-            ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 16 << 20)
-
-
-def give_back() -> None:
-    """Returns freed main memory to the system; glibc keeps the smaller tensors otherwise."""
-    if sys.platform == "linux":
-        with suppress(AttributeError):
-            ctypes.CDLL(None).malloc_trim(0)

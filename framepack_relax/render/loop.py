@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import RenderError
+from ..models.heap import give_back, keep_steady
 from ..models.loading import Loading
-from ..models.memory import choose_preset, enough_memory, give_back, keep_steady
+from ..models.memory import choose_preset, enough_memory
 from ..models.parts import Preset
 from ..models.video_model import StartCondition, TextCondition, VideoModel, unread_notes
 from ..plan.grid import SECTION_LATENTS
