@@ -240,6 +240,31 @@ def test_every_figure_is_the_same_of_a_film_that_is_not_in_memory(tmp_path):
     assert measure_motion(film.frames, 30).mean == measure_motion(np.asarray(film.frames), 30).mean
 
 
+LONG = """
+import resource, sys
+import framepack_relax as fr
+from framepack_relax.evaluate import film
+from framepack_relax.evaluate.frames import Kept
+film.Kept = lambda: Kept(2**25)
+for path in sys.argv[1:]:
+    rows, _ = fr.evaluate([path], prompt="x", action="packaged", text="packaged")
+    print(rows[0]["seconds"], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)
+"""
+
+
+@pytest.mark.slow
+def test_a_film_of_20000_frames_takes_no_more_memory_than_one_of_2000(tmp_path):
+    """A thousand frames a second, so that few are looked at of the many that are decoded."""
+    for count in (2_000, 20_000):
+        levels = (np.arange(count) * 37 % 256).astype(np.uint8)[:, None, None, None]
+        encode(tmp_path / f"{count}.mp4", levels * np.ones((1, 48, 48, 3), np.uint8), rate=1000)
+    command = [sys.executable, "-c", LONG, tmp_path / "2000.mp4", tmp_path / "20000.mp4"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (short, before), (long, after) = (map(float, line.split()) for line in done.stdout.splitlines())
+    assert (short, long) == (2, 20) and after - before < 80, "MiB, and the frames are 132"
+
+
 def test_a_film_that_is_changed_meanwhile_is_told(tmp_path):
     path = write(tmp_path / "f.mp4", moving_square(3 * BLOCK, speed=0))
     film = read_film(path, Kept(1))
