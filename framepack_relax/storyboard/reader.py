@@ -29,6 +29,7 @@ DEEPEST = 16
 LONGEST_LIST = 3000
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 QUOTED = "or put text that begins so in quotes"
+COMMENT = re.compile(r"(?P<ends>(?:[ \t]*\r?\n)*)[ \t]*(?P<cut>#.{0,99})")  # after a scalar, here or in a next line
 LONGEST_NUMBER = 300  # characters; every whole number of that length still fits a float
 NUMBER = re.compile(r"[-+]?(?:0|[1-9][0-9]*)(?:\.[0-9]*)?(?:[eE][-+]?[0-9]+)?|[-+]?\.[0-9]+(?:[eE][-+]?[0-9]+)?")
 ODD_NUMBERS = (
@@ -187,8 +188,8 @@ class Reading:
             if depth > DEEPEST:
                 return self._refuse(f"is nested more than {DEEPEST} deep", mark)
 
-    def _convert(self, node: yaml.Node, wanted: Any, path: str) -> Any:
-        """A node as the plain value that `wanted`, a type annotation, asks for."""
+    def _convert(self, node: yaml.Node, wanted: Any, path: str, begin: int) -> Any:
+        """A node as the plain value that `wanted`, a type annotation, asks for; its key or dash is at `begin`."""
         self.places.setdefault(path, _spot(node.start_mark))
         if isinstance(node, yaml.MappingNode):
             models = (kind for kind in _kinds(wanted) if isinstance(kind, type) and issubclass(kind, BaseModel))
@@ -198,9 +199,10 @@ class Reading:
                 self._refuse(f"holds {len(node.value)} items; at most {LONGEST_LIST} are read", node.start_mark, path)
                 return ()
             items = zip(node.value, _items(wanted, len(node.value)), strict=True)
-            return tuple(self._convert(item, kind, f"{path}[{index}]") for index, (item, kind) in enumerate(items))
+            dash = node.start_mark.column
+            return tuple(self._convert(item, kind, f"{path}[{n}]", dash) for n, (item, kind) in enumerate(items))
         assert isinstance(node, yaml.ScalarNode)
-        return self._scalar(node, wanted, path)
+        return None if self._refuses_cut_off(node, wanted, path, begin) else self._scalar(node, wanted, path)
 
     def _mapping(self, node: yaml.MappingNode, model: type[BaseModel] | None, path: str) -> dict[str, Any]:
         made: dict[str, Any] = {}
@@ -220,14 +222,12 @@ class Reading:
                 if field is None:
                     self.places[inside] = _spot(mark)
                 lines[name] = mark.line + 1
-                made[name] = self._convert(value, field.annotation if field else Any, inside)
+                made[name] = self._convert(value, field.annotation if field else Any, inside, mark.column)
         return made
 
     def _scalar(self, node: yaml.ScalarNode, wanted: Any, path: str) -> Any:
         text, plain = node.value, not node.style
         kinds = _scalar_types(wanted)
-        if plain and path.rpartition(".")[2] in PROSE and self._refuses_cut_off(node, path):
-            return None
         if plain and text in ("", "~", "null", "Null", "NULL"):
             if kinds:
                 self._refuse("is empty; give a value or remove the line", node.start_mark, path)
@@ -248,14 +248,19 @@ class Reading:
                 self._refuse(f"{text} {advice.format(cure)}", node.start_mark, path)
         return text
 
-    def _refuses_cut_off(self, node: yaml.ScalarNode, path: str) -> bool:
-        """YAML takes ` #` and all after it for a comment; in a text that is meant to be read this is seldom meant."""
-        end = node.end_mark.index
-        rest = "".join(self.text[end : end + 100].splitlines()[:1]).strip()
-        if rest.startswith("#"):
-            advice = "put the whole text in quotes, or the comment in a line of its own"
-            self._refuse(f"YAML cuts off {printable(rest)!r} as a comment; {advice}", node.end_mark, path)
-        return rest.startswith("#")
+    def _refuses_cut_off(self, node: yaml.ScalarNode, wanted: Any, path: str, begin: int) -> bool:
+        """YAML takes ` #` and all after it for a comment, also in a line that goes on with a text.
+
+        After a text that is meant to be read this is seldom meant, nor is it after a name where no space follows.
+        """
+        found = None if node.style or str not in _kinds(wanted) else COMMENT.match(self.text, node.end_mark.index)
+        if not found or (found["ends"] and found.start("cut") - found.end("ends") <= begin):
+            return False
+        if path.rpartition(".")[2] not in PROSE and found["cut"][1:2].isspace():
+            return False
+        advice = "put the whole text in quotes, or the comment in a line of its own, where keys begin"
+        self._refuse(f"YAML cuts off {printable(found['cut'].rstrip())!r} as a comment; {advice}", node.end_mark, path)
+        return True
 
 
 def _spot(mark: yaml.Mark) -> tuple[int, int]:
