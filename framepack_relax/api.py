@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
-from .errors import EvaluationError, ModelError, Problem, RenderError
+from .errors import EvaluationError, ModelError, Problem, RelaxError, RenderError
 from .models.catalog import model_facts
 from .models.loading import Loading
 from .models.quiet import quietly
@@ -13,7 +13,8 @@ from .plan.planner import make_plan
 from .plan.renderplan import RenderPlan, SectionPlan
 from .render.mark import default_out
 from .storyboard import Scene, Storyboard, read_storyboard, storyboard_from_scenes
-from .storyboard.paths import expand
+from .storyboard.messages import printable
+from .storyboard.paths import expand, path_cure
 
 if TYPE_CHECKING:
     import torch
@@ -143,7 +144,7 @@ def preview(
 
     checked, loaded = _prepare(story, model, board)
     choice = loaded or Loading(name=checked.model, device=_named(device), dtype=_named(dtype), download=False)
-    return preview(checked, expand(out or default_out(checked)), choice, _options("stop", fresh, strict))
+    return preview(checked, meant(out or default_out(checked)), choice, _options("stop", fresh, strict))
 
 
 def _stream(
@@ -165,13 +166,23 @@ def _options(on_nan: OnNan, fresh: bool, strict: bool = False) -> "Options":
 
 def output_folder(out: Place) -> Path:
     """The folder `out`, which need not be there yet. Raises RenderError where it can be none."""
-    folder = expand(out)
+    folder = meant(out)
     there = next((place for place in (folder, *folder.absolute().parents) if os.path.lexists(place)), Path("/"))
     if not there.is_dir():
         raise RenderError(f"{there}: is no folder; choose another one for the film")
     if not os.access(there, os.W_OK | os.X_OK):
         raise RenderError(f"{there}: nothing may be written there; choose another folder for the film")
     return folder
+
+
+def meant(path: Place, error: type[RelaxError] = RenderError) -> Path:
+    """The path that a person means; raises `error` for one that is none here, such as one of Windows."""
+    if not isinstance(path, Place):
+        raise error(f"{path!r} is no path; write it as text")
+    place = expand(path)
+    if not os.path.lexists(place) and (cure := path_cure(str(place))):
+        raise error(f"{printable(str(place))}: is not there{cure}")
+    return place
 
 
 @quietly
@@ -182,14 +193,14 @@ def restore(film: Place, out: Place) -> Path:
     """
     from .render.carry import restore
 
-    return restore(expand(film), output_folder(out))
+    return restore(meant(film), output_folder(out))
 
 
 def status(out: Place) -> "Status":
     """How far the render in the folder `out` has come; needs no weights and no torch. Raises RenderError."""
     from .render.status import read_status
 
-    return read_status(expand(out))
+    return read_status(meant(out))
 
 
 @quietly
@@ -215,8 +226,8 @@ def evaluate(
         from .evaluate.film import read_film, read_films
     except ImportError as error:
         raise EvaluationError(f"{error.name} is not installed: pip install 'framepack-relax[eval]'") from error
-    read = read_films([expand(film) for film in ([films] if isinstance(films, Place) else films)])
-    other = None if reference is None else read_film(expand(reference))
+    other = None if reference is None else read_film(meant(reference, EvaluationError))
+    read = read_films([meant(film, EvaluationError) for film in ([films] if isinstance(films, Place) else films)])
     names = judges_for({film.model for film in read})
     instruments = gather(action=action or names[0], text=text or names[1], device=device, distance=distance)
     rows = []

@@ -108,6 +108,7 @@ def rerun(
     on_nan: OnNan = NanChoice.stop,
 ) -> None:
     """Render a film again from the storyboard and start images that it carries."""
+    film = api.meant(film)
     name = film.absolute().parent.name if film.name == "video.mp4" else film.stem
     folder = api.output_folder(out or Path("out") / f"{name}-again")
     with quietly:
@@ -152,8 +153,9 @@ def _render(
 
 def _preview(board: Storyboard, out: Path | None, **given: Any) -> None:
     """What a render would keep."""
-    line = tables.verdict_line(api.preview(board, out=out, **given)) or "nothing is there yet"
-    console.print(f"{out or default_out(board)}: {line}", soft_wrap=True)
+    folder = api.meant(out or default_out(board))
+    line = tables.verdict_line(api.preview(board, out=folder, **given)) or "nothing is there yet"
+    console.print(f"{folder}: {line}", soft_wrap=True)
 
 
 def _warn(text: str) -> None:

@@ -103,6 +103,59 @@ def test_a_home_in_a_path_is_read(model, image, tmp_path, monkeypatch):
     assert fr.status("~/films").done == 1
 
 
+@pytest.mark.parametrize(
+    ("name", "cure"),
+    [
+        ("C:\\films\\a", "name a place on this machine, with /"),
+        ("C:/films", "name a place on this machine, with /"),
+        ("\\\\server\\films", "name a place on this machine, with /"),
+        ("films\\a", "write folders with /"),
+        ("'films", "write it without these quotes"),
+        ("films\u00a0a", "U\\+00A0 \\(no-break space\\)"),
+    ],
+)
+def test_paths_of_other_systems_and_shells_are_told_with_the_cure_wherever_they_stand(
+    image, tmp_path, monkeypatch, name, cure
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "board.yaml").write_text(
+        f"model: {name!r}\nimage: hero.png\nscenes: [{{id: a, prompt: x, seconds: 2}}]"
+    )
+    calls = {
+        fr.RenderError: (
+            lambda: fr.render([scene()], image=image, out=name),
+            lambda: fr.preview([scene()], image=image, out=name, device="cpu"),
+            lambda: fr.status(name),
+            lambda: fr.restore(name, "again"),
+            lambda: fr.restore(image, name),
+        ),
+        fr.EvaluationError: (lambda: fr.evaluate(name), lambda: fr.evaluate(image, reference=name)),
+        fr.ModelError: (lambda: fr.load(name), lambda: fr.plan([scene()], image=image, model=name)),
+        fr.StoryboardError: (lambda: fr.read(name), lambda: fr.plan([scene()], image=name)),
+    }
+    before = set(tmp_path.iterdir())
+    for kind, tries in calls.items():
+        for call in tries:
+            with pytest.raises(kind, match=cure):
+                call()
+    with pytest.raises(fr.ModelError, match=r"board\.yaml:1:8: model: "):
+        fr.plan("board.yaml")
+    assert set(tmp_path.iterdir()) == before, "nothing is made under such a name"
+
+
+@pytest.mark.parametrize("quotes", ["''", '""', "\u2018\u2019", "\u201c\u201d"])
+def test_quotes_that_another_shell_leaves_around_a_path_are_not_part_of_it(image, tiny, tmp_path, monkeypatch, quotes):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny").symlink_to(tiny)
+    begin, end = quotes
+    for folder in ("tiny", "~/tiny"):
+        assert fr.plan([scene()], image=f"{begin}hero.png{end}", model=f"{begin}{folder}{end}").size == (32, 32)
+    (tmp_path / "film").mkdir()
+    with pytest.raises(fr.RenderError, match=r"^film: is not the folder of a render"):
+        fr.status(f"{begin}film{end}")
+
+
 def test_a_models_folder_in_the_home_is_found(tiny, image, monkeypatch):
     monkeypatch.setenv("HOME", str(tiny.parent))
     assert fr.plan([scene()], image=image, model=f"~/{tiny.name}").size == (32, 32)

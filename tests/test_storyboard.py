@@ -328,8 +328,12 @@ def test_a_home_and_quotes_of_another_shell(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "story.yaml").write_text(SCENE)
     assert read_storyboard("~/story.yaml").scenes[0].id == "a"
+    monkeypatch.chdir(tmp_path)
+    assert all(read_storyboard(name).scenes[0].id == "a" for name in ("'story.yaml'", "“~/story.yaml”"))
+    (tmp_path / "'story.yaml'").write_text(SCENE.replace("id: a", "id: b"))
+    assert read_storyboard("'story.yaml'").scenes[0].id == "b", "a file that is called so"
     with pytest.raises(StoryboardError, match="no such file; write it without these quotes"):
-        read_storyboard("'story.yaml'")
+        read_storyboard("story.yaml'")
 
 
 def test_files_a_board_names_stay_in_its_folder(tmp_path):
@@ -346,6 +350,8 @@ def test_files_a_board_names_stay_in_its_folder(tmp_path):
         "loop.png": "not a usable path", "pipe.png": "is a pipe; name a file", "C:\\Users\\me\\in.png": "leaves",
         "~/in.png": "leaves", "\\\\server\\in.png": "leaves", "sub\\..\\in.png": "write folders with /",
         "'\"in.png\"'": "without these quotes", "“in.png”": "without these quotes", "'\"C:/in.png\"'": "leaves",
+        '"images\\a.png"': "take single quotes", '"images\\new.png"': "take single quotes",
+        '"a\\tb.png"': "take single quotes", "in\u00a0b.png": "U+00A0 (no-break space)",
     }  # fmt: skip
     for name, fact in cases.items():
         text = f"image: {name}\n{SCENE}"

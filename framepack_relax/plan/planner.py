@@ -11,6 +11,7 @@ from ..relax.guidance import StepScales
 from ..relax.profile import Relaxation
 from ..storyboard import Scene, Storyboard
 from ..storyboard.images import ImageError, read_image
+from ..storyboard.paths import path_cure
 from ..storyboard.schema import exact_rate
 from .facts import ModelFacts
 from .grid import MOST_SECTIONS, SECTION_FRAMES, Size, fitting_seconds, nearest_bucket, snap
@@ -235,7 +236,9 @@ def _image_sizes(story: Storyboard, shots: Sequence[Shot]) -> tuple[list[Size], 
             try:
                 read[image] = read_image(story.resolve(image)).size
             except FileNotFoundError:
-                message = f"{image}: no such file; it was looked for as {story.resolve(image).absolute()}"
+                message = (
+                    f"{image}: no such file{path_cure(image)}; it was looked for as {story.resolve(image).absolute()}"
+                )
                 problems.append(Problem(path=path, message=message))
             except ImageError as error:
                 problems.append(Problem(path=path, message=f"{image}: {error}"))

@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from ..errors import Problem, StoryboardError
 from .cures import PROSE, cure, lookalikes
 from .messages import MOST_PROBLEMS, locate, path_of, printable, validated
-from .paths import OTHER_ROOT, QUOTES, expand, not_a_file, path_cure
+from .paths import expand, leaves, not_a_file, path_cure
 from .profile import ProfileFields
 from .schema import PROFILES, Storyboard, build_storyboard
 
@@ -44,7 +44,7 @@ ODD_NUMBERS = (
 def read_storyboard(path: str | Path) -> Storyboard:
     """The storyboard in a YAML file. Raises StoryboardError with every mistake found."""
     file = expand(path)
-    return parse_storyboard(read_text(file), file=str(path), folder=file.resolve().parent)
+    return parse_storyboard(read_text(file), file=str(file), folder=file.resolve().parent)
 
 
 def read_text(file: Path) -> str:
@@ -321,16 +321,15 @@ def _inside(folder: Path, name: Any, path: str) -> Iterator[Problem]:
         return
     try:
         target = (folder / name).resolve()
-        leaves = Path(name).is_absolute() or not target.is_relative_to(folder.resolve())
-        leaves = leaves or bool(OTHER_ROOT.match(name.lstrip(QUOTES)))
-        kind = not_a_file(target) if not leaves else ""
+        outside = leaves(name) or not target.is_relative_to(folder.resolve())
+        kind = not_a_file(target) if not outside else ""
     except FileNotFoundError:
         yield Problem(path=path, message=f"{printable(name)}: no such file beside the storyboard{path_cure(name)}")
     except (OSError, ValueError, RuntimeError) as error:
         reason = getattr(error, "strerror", None) or error.args[-1]
         yield Problem(path=path, message=f"{name[:60]!r} is not a usable path ({printable(str(reason))})")
     else:
-        if leaves:
+        if outside:
             yield Problem(path=path, message=f"{printable(name)} leaves the storyboard's folder; copy the file into it")
         elif kind:
             cure = "name a file in it" if target.is_dir() else "name a file"
