@@ -31,7 +31,7 @@ def test_paths_and_numpys_numbers_are_values(image):
     assert all(isinstance(value, int) for value in plan.size)
     assert scene(image=Path("a.png")).image == "a.png"
     for wrong in (np.float32(2.5), np.array([1, 2])):
-        with pytest.raises(fr.StoryboardError, match=r"^steps: is .*; write a whole number$"):
+        with pytest.raises(fr.StoryboardError, match=r"^steps: is .*; write a whole number between 1 and 1000$"):
             scene(steps=wrong)
 
 

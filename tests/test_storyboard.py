@@ -212,7 +212,7 @@ def test_block_prompts_read_as_one_line(block, style):
 
 
 def test_a_number_that_is_no_whole_one_is_shown_as_it_is():
-    assert told("steps: 30.0\n" + SCENE) == ["story.yaml:1:8: steps: is 30.0; write a whole number"]
+    assert told("steps: 30.0\n" + SCENE) == ["story.yaml:1:8: steps: is 30.0; write a whole number between 1 and 1000"]
 
 
 def test_a_profiles_mistakes_are_told_beside_the_boards(tmp_path):

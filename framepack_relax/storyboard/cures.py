@@ -6,14 +6,12 @@ from collections.abc import Iterator
 import yaml
 
 from .meanings import FULL_WIDTH, FULL_WIDTH_COLON
-from .paths import ESCAPE, space
+from .paths import ESCAPE, SPACES, odd_space
 
 PROSE = ("title", "style", "prompt", "negative_prompt", "calm", "who", "where")  # fields of text that is read as such
 BEGINS_ODDLY = re.compile(rf"\b(?P<name>{'|'.join(PROSE)})[ ]*:[ ]+(?P<value>[\"'\[\]{{}}*&?%@`!|>,#-].*)")
 WHOLE_LINE = re.compile(r"[ ]*(?:-[ ]+)*")
-ODD_SPACE = re.compile(
-    r"^[ \t]*(?:-[ ]*)*(?:\w+:[ ]*|\w+(?=\S?\s*:))?([\u00a0\u1680\u2000-\u200b\u202f\u205f\u3000\ufeff])", re.MULTILINE
-)
+ODD_SPACE = re.compile(rf"^[ \t]*(?:-[ ]*)*(?:\w+:[ ]*|\w+(?=\S?\s*:))?([{SPACES}])", re.MULTILINE)
 ODD_COLON = re.compile(rf"^[^\S\n]*(?:-[^\S\n]+)*[A-Za-z_]+({FULL_WIDTH_COLON})", re.MULTILINE)
 NO_SPACE = re.compile(r"[ ]*(?:-[ ]+)*[a-z_]+:[^\s/]")
 INSIDE = ("quoted", "flow", "alias", "anchor", "block scalar")  # of a value that begins at the error's context
@@ -24,7 +22,7 @@ def lookalikes(text: str) -> Iterator[tuple[int, int, str]]:
     for pattern in (ODD_COLON, ODD_SPACE):
         for found in pattern.finditer(text):
             place, sign = found.start(1), found[1]
-            message = FULL_WIDTH if sign == FULL_WIDTH_COLON else space(sign)
+            message = FULL_WIDTH if sign == FULL_WIDTH_COLON else odd_space(sign)
             yield text.count("\n", 0, place) + 1, place - text.rfind("\n", 0, place), message
 
 

@@ -14,6 +14,7 @@ KINDS = {
     stat.S_IFBLK: "a device",
 }
 QUOTES = "\"'\u2018\u2019\u201c\u201d"
+SPACES = "\u00a0\u1680\u2000-\u200b\u202f\u205f\u3000\ufeff"  # but the plain one, as a class of signs
 WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")  # a drive or a share
 ESCAPE = "in double quotes a backslash begins an escape; write / in paths, or take single quotes"
 
@@ -41,8 +42,8 @@ def path_cure(name: str) -> str:
         return "; write it without these quotes"
     if os.sep == "/" and ("\\" in name or WINDOWS.match(name)):
         return "; name a place on this machine, with /" if WINDOWS.match(name) else "; write folders with /"
-    odd = next((sign for sign in name if not sign.isprintable()), "")
-    return f"; {space(odd)}" if odd.isspace() and odd > "\x7f" else f"; {ESCAPE}" if odd else ""
+    cure = ESCAPE if re.search(r"[\x00-\x1f\x7f-\x9f]", name) else odd_space(name)
+    return f"; {cure}" if cure else ""
 
 
 def leaves(name: str) -> bool:
@@ -51,6 +52,8 @@ def leaves(name: str) -> bool:
     return os.path.isabs(name) or bare.startswith("~") or bool(WINDOWS.match(bare))
 
 
-def space(sign: str) -> str:
-    """What to do about a sign that looks like a plain space and is none."""
-    return f"holds the sign U+{ord(sign):04X} ({unicodedata.name(sign, 'odd').lower()}); write a plain space"
+def odd_space(text: str) -> str:
+    """What to do about the first sign that looks like a plain space and is none; empty where there is none."""
+    found = re.search(f"[{SPACES}]", text)
+    name = f"U+{ord(found[0]):04X} ({unicodedata.name(found[0]).lower()})" if found else ""
+    return f"holds the sign {name}; write a plain space" if found else ""

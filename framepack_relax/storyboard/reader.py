@@ -226,7 +226,8 @@ class Reading:
         return made
 
     def _scalar(self, node: yaml.ScalarNode, wanted: Any, path: str) -> Any:
-        text, plain = node.value, not node.style
+        plain = not node.style
+        text = node.value.strip() if plain else node.value  # a no-break space at an end is a space
         kinds = _scalar_types(wanted)
         if plain and text in ("", "~", "null", "Null", "NULL"):
             if kinds:
