@@ -1,11 +1,12 @@
 """The Python API: each call takes a storyboard file, a Storyboard, or a list of scenes."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from inspect import Parameter, signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
-from .errors import EvaluationError, ModelError, Problem, RelaxError, RenderError
+from .errors import EvaluationError, ModelError, Problem, RelaxError, RenderError, StoryboardError
 from .models.catalog import model_facts
 from .models.loading import Loading
 from .models.quiet import quietly
@@ -13,6 +14,7 @@ from .plan.planner import make_plan
 from .plan.renderplan import RenderPlan, SectionPlan
 from .render.mark import default_out
 from .storyboard import Scene, Storyboard, read_storyboard, storyboard_from_scenes
+from .storyboard.meanings import argument
 from .storyboard.messages import printable
 from .storyboard.paths import expand, path_cure
 
@@ -43,6 +45,9 @@ def read(story: Story, **board: Any) -> Storyboard:
         story = read_storyboard(story)
     if isinstance(story, Storyboard):
         return story.changed(**board) if board else story
+    if isinstance(story, (Scene, Mapping)) or not isinstance(story, Iterable):
+        fact = f"{type(story).__name__} is no storyboard; give the path of one, a Storyboard or a list of scenes"
+        raise StoryboardError([Problem(message=fact)])
     return storyboard_from_scenes(story, **board)
 
 
@@ -266,6 +271,17 @@ def sweep(
 
 
 def _prepare(story: Story, model: Model, board: dict[str, Any]) -> "tuple[Storyboard, VideoModel | None]":
+    """Raises RenderError for an argument that neither a render nor a storyboard takes."""
+    own = [name for name, kind in signature(render).parameters.items() if kind.kind is Parameter.KEYWORD_ONLY]
+    for name in board:
+        if name in signature(load).parameters:
+            raise RenderError(
+                f"{name}: is said when a model is loaded; write model=fr.load(..., {name}={board[name]!r})"
+            )
+        if name not in Storyboard.model_fields and (cure := argument(name, own)):
+            raise RenderError(f"{name}: unknown argument; {cure}")
+    if not (model is None or isinstance(model, Place) or hasattr(model, "facts")):
+        raise ModelError(f"model is {model!r}; give a name, a folder, or what fr.load gave")
     if isinstance(model, Place):
         return read(story, **{**board, "model": str(model)}), None
     return read(story, **board), model

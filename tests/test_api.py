@@ -75,6 +75,35 @@ def test_what_a_render_cannot_do_is_told_before_anything_is_loaded(image, tmp_pa
     assert not (tmp_path / "o").exists()
 
 
+@pytest.mark.parametrize(
+    ("given", "kind", "told"),
+    [
+        (
+            {"device": "cpu"},
+            fr.RenderError,
+            r"^device: is said when a model is loaded; write model=fr\.load\(.*device='cpu'",
+        ),
+        ({"memory": "full"}, fr.RenderError, r"^memory: is said when a model is loaded; write model=fr\.load"),
+        ({"on_steps": print}, fr.RenderError, "^on_steps: unknown argument; did you mean 'on_step'"),
+        ({"output_dir": "o"}, fr.RenderError, "^output_dir: unknown argument; known are out, "),
+        ({"out": 3}, fr.RenderError, "^3 is no path; write it as text"),
+        ({"model": 3}, fr.ModelError, "^model is 3; give a name, a folder, or what"),
+        ({"cfg": 3}, fr.StoryboardError, "^cfg: unknown field; write `guidance"),
+    ],
+)
+def test_arguments_that_a_render_does_not_take_are_told_in_words_of_python(image, given, kind, told):
+    for render in (fr.render, fr.stream, fr.preview):
+        if not {"device", "on_steps"} & set(given) or render is not fr.preview:
+            with pytest.raises(kind, match=told):
+                render([scene()], **{"image": image, **given})
+
+
+@pytest.mark.parametrize("story", [None, 3, {"scenes": []}, scene()])
+def test_what_is_no_storyboard_is_refused(story):
+    with pytest.raises(fr.StoryboardError, match=r"is no storyboard; give the path of one, a Storyboard or a list"):
+        fr.plan(story)
+
+
 def test_a_render_is_watched_and_stopped_by_its_callbacks(model, image, tmp_path):
     """What is finished when a callback stops the render is kept by the next call."""
     scenes = [scene("a"), scene("b"), scene("c")]

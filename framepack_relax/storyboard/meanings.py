@@ -93,6 +93,13 @@ def suggest(word: str, known: Sequence[str]) -> str:
     return f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
 
 
+def argument(word: str, known: Sequence[str]) -> str:
+    """What to write for an argument in Python that nothing takes; empty for a name that a storyboard may mean."""
+    name = _simple(word)
+    mine = name in WHEN_RENDERING.split() or get_close_matches(name, known, n=1, cutoff=0.75)
+    return suggest(word, known) if mine else ""
+
+
 def bare(field: str, value: Any, sign: str) -> str:
     """How to write numbers that stand for a mapping or a list, which begins with `sign`; empty where not known."""
     numbers, form = re.findall(r"[0-9]+(?:\.[0-9]+)?|\.[0-9]+", str(value)), BARE.get(field, "")
