@@ -1,11 +1,12 @@
 """The Python API: each call takes a storyboard file, a Storyboard, or a list of scenes."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from inspect import Parameter, signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
-from .errors import EvaluationError, ModelError, Problem, RenderError
+from .errors import EvaluationError, ModelError, Problem, RelaxError, RenderError, StoryboardError
 from .models.catalog import model_facts
 from .models.loading import Loading
 from .models.quiet import quietly
@@ -13,7 +14,9 @@ from .plan.planner import make_plan
 from .plan.renderplan import RenderPlan, SectionPlan
 from .render.mark import default_out
 from .storyboard import Scene, Storyboard, read_storyboard, storyboard_from_scenes
-from .storyboard.paths import expand
+from .storyboard.meanings import argument
+from .storyboard.messages import printable
+from .storyboard.paths import expand, path_cure
 
 if TYPE_CHECKING:
     import torch
@@ -42,6 +45,9 @@ def read(story: Story, **board: Any) -> Storyboard:
         story = read_storyboard(story)
     if isinstance(story, Storyboard):
         return story.changed(**board) if board else story
+    if isinstance(story, (Scene, Mapping)) or not isinstance(story, Iterable):
+        fact = f"{type(story).__name__} is no storyboard; give the path of one, a Storyboard or a list of scenes"
+        raise StoryboardError([Problem(message=fact)])
     return storyboard_from_scenes(story, **board)
 
 
@@ -143,7 +149,7 @@ def preview(
 
     checked, loaded = _prepare(story, model, board)
     choice = loaded or Loading(name=checked.model, device=_named(device), dtype=_named(dtype), download=False)
-    return preview(checked, expand(out or default_out(checked)), choice, _options("stop", fresh, strict))
+    return preview(checked, meant(out or default_out(checked)), choice, _options("stop", fresh, strict))
 
 
 def _stream(
@@ -165,13 +171,23 @@ def _options(on_nan: OnNan, fresh: bool, strict: bool = False) -> "Options":
 
 def output_folder(out: Place) -> Path:
     """The folder `out`, which need not be there yet. Raises RenderError where it can be none."""
-    folder = expand(out)
+    folder = meant(out)
     there = next((place for place in (folder, *folder.absolute().parents) if os.path.lexists(place)), Path("/"))
     if not there.is_dir():
         raise RenderError(f"{there}: is no folder; choose another one for the film")
     if not os.access(there, os.W_OK | os.X_OK):
         raise RenderError(f"{there}: nothing may be written there; choose another folder for the film")
     return folder
+
+
+def meant(path: Place, error: type[RelaxError] = RenderError) -> Path:
+    """The path that a person means; raises `error` for one that is none here, such as one of Windows."""
+    if not isinstance(path, Place):
+        raise error(f"{path!r} is no path; write it as text")
+    place = expand(path)
+    if not os.path.lexists(place) and (cure := path_cure(str(place))):
+        raise error(f"{printable(str(place))}: is not there{cure}")
+    return place
 
 
 @quietly
@@ -182,14 +198,14 @@ def restore(film: Place, out: Place) -> Path:
     """
     from .render.carry import restore
 
-    return restore(expand(film), output_folder(out))
+    return restore(meant(film), output_folder(out))
 
 
 def status(out: Place) -> "Status":
     """How far the render in the folder `out` has come; needs no weights and no torch. Raises RenderError."""
     from .render.status import read_status
 
-    return read_status(expand(out))
+    return read_status(meant(out))
 
 
 def evaluate(
@@ -214,8 +230,8 @@ def evaluate(
     except ImportError as error:
         raise EvaluationError(f"{error.name} is not installed: pip install 'framepack-relax[eval]'") from error
     # without torch, so that what cannot be read is told at once
-    read = read_films([expand(film) for film in ([films] if isinstance(films, Place) else films)])
-    other = None if reference is None else read_film(expand(reference))
+    other = None if reference is None else read_film(meant(reference, EvaluationError))
+    read = read_films([meant(film, EvaluationError) for film in ([films] if isinstance(films, Place) else films)])
     with quietly:
         from .evaluate.evaluation import evaluate_scenes, gather, judges_for
 
@@ -257,6 +273,17 @@ def sweep(
 
 
 def _prepare(story: Story, model: Model, board: dict[str, Any]) -> "tuple[Storyboard, VideoModel | None]":
+    """Raises RenderError for an argument that neither a render nor a storyboard takes."""
+    own = [name for name, kind in signature(render).parameters.items() if kind.kind is Parameter.KEYWORD_ONLY]
+    for name in board:
+        if name in signature(load).parameters:
+            raise RenderError(
+                f"{name}: is said when a model is loaded; write model=fr.load(..., {name}={board[name]!r})"
+            )
+        if name not in Storyboard.model_fields and (cure := argument(name, own)):
+            raise RenderError(f"{name}: unknown argument; {cure}")
+    if not (model is None or isinstance(model, Place) or hasattr(model, "facts")):
+        raise ModelError(f"model is {model!r}; give a name, a folder, or what fr.load gave")
     if isinstance(model, Place):
         return read(story, **{**board, "model": str(model)}), None
     return read(story, **board), model

@@ -198,6 +198,12 @@ def report_table(plan: RenderPlan, report: Mapping[str, Any]) -> Grid:
     return table
 
 
+def totals_text(totals: Mapping[str, Any]) -> str:
+    """A finished film's length, and what it cost."""
+    length = f"{totals['film_seconds']:.2f} s, {totals['frames']} frames"
+    return f"{length}, rendered in {totals['seconds']:.0f} s, peak {totals['peak_bytes'] / 2**30:.1f} GB"
+
+
 def verdict_line(verdicts: Sequence[Verdict]) -> str:
     """What an existing folder gives, and of every shot from where on and why it is rendered; empty for a new folder."""
     kept = sum(why is None for _, why, _ in verdicts)

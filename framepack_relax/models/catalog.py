@@ -19,7 +19,7 @@ from ..errors import ModelError
 from ..plan.facts import SIDECAR, ModelFacts, Sidecar, read_facts, read_json, read_profile
 from ..plan.history import Order
 from ..plan.schedule import FlowShift
-from ..storyboard.paths import KINDS, not_a_file
+from ..storyboard.paths import KINDS, expand, not_a_file, path_cure
 from .configs import NetworkConfig, check_configs
 from .fingerprint import fingerprint, model_files, told
 
@@ -105,12 +105,14 @@ def entry_of(name: str) -> Entry:
     if name in CATALOG:
         return CATALOG[name]
     # os.path takes names of any length
-    if os.path.isdir(os.path.expanduser(name)) or (
-        name.count("/") == 1 and not os.path.exists(name) and name[0] not in "./~"
+    cure = path_cure(name)
+    if os.path.isdir(expand(name)) or (
+        name.count("/") == 1 and not os.path.exists(name) and name[0] not in "./~" and not cure
     ):
         return Entry(name=name, parts={part: (name, part) for part in PARTS})
     known = ", ".join(CATALOG)
-    raise ModelError(f"{name}: no such model; known are {known}, a folder in diffusers format, or a hub id owner/name")
+    known += ", a folder in diffusers format, or a hub id owner/name"
+    raise ModelError(f"{name}: no such model{cure}; known are {known}")
 
 
 def model_facts(name: str) -> ModelFacts:
@@ -178,7 +180,7 @@ def _folders(name: str, wanted: Wanted, *, download: bool = True, advised: Wante
 
 def _places(repository: str) -> list[Path]:
     """Where a repository may lie as a folder."""
-    return [Path(root, os.path.expanduser(repository)) for root in (os.environ.get(WEIGHTS_VARIABLE, ""), "")]
+    return [Path(root, expand(repository)) for root in (os.environ.get(WEIGHTS_VARIABLE, ""), "")]
 
 
 def _check_part(part: str, folder: Path) -> None:
@@ -240,7 +242,7 @@ def card(name: str) -> dict[str, object]:
 
     Raises ModelError with the mistakes of a file.
     """
-    folder = Path(entry_of(name).parts["transformer"][0])
+    folder = expand(entry_of(name).parts["transformer"][0])
     if (folder / SIDECAR).is_file():
         read_json(Sidecar, folder / SIDECAR)
     files = [file for file in (folder / SIDECAR, folder / FIGURES) if file.is_file()]

@@ -11,6 +11,7 @@ from ..relax.guidance import StepScales
 from ..relax.profile import Relaxation
 from ..storyboard import Scene, Storyboard
 from ..storyboard.images import ImageError, read_image
+from ..storyboard.paths import path_cure
 from ..storyboard.schema import exact_rate
 from .facts import ModelFacts
 from .grid import MOST_SECTIONS, SECTION_FRAMES, Size, fitting_seconds, nearest_bucket, snap
@@ -19,8 +20,10 @@ from .renderplan import RenderPlan, SceneTiming, SectionPlan, ShotPlan
 from .schedule import FlowShift, ScaleTable, scale_table, sigma_table
 from .seeds import section_seed, shot_seed
 from .settings import (
+    Told,
     base_scales,
     choose_profile,
+    gathered,
     past_warnings,
     relax_scene,
     setting_problems,
@@ -28,7 +31,7 @@ from .settings import (
     shape_warnings,
 )
 
-MOST_SHOWN = 12  # scenes named in a message
+MOST_SHOWN = 40  # scenes that are too short, told at once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,9 +103,9 @@ def make_plan(story: Storyboard, facts: ModelFacts) -> RenderPlan:
         sections=sections,
         warnings=(
             *shape_warnings(story, facts, own_size),
-            *setting_warnings(story, relaxations, facts),
-            *past_warnings(sections, order),
-            *_length_warnings(story, shots),
+            *gathered(setting_warnings(story, relaxations, facts)),
+            *gathered(past_warnings(sections, order)),
+            *gathered(_length_warnings(story, shots)),
         ),
     )
 
@@ -197,20 +200,22 @@ def _scales(
 
 
 def _timing_problems(shots: Sequence[Shot], rate: Fraction) -> Iterator[Problem]:
-    """Scenes without a section, the first with seconds that give every scene of the board one; too long films."""
-    without = [index for shot in shots for index, _, places in shot.places() if not places]
-    scenes = [scene for shot in shots for scene in shot.scenes]
-    for index in without:
-        cure = f"see scenes[{without[0]}]"
-        if index == without[0]:
-            asked = _seconds(shot.scenes for shot in shots)
-            fitting = chain.from_iterable(fitting_seconds(asked, rate))
-            longer = [f"{s.id} {fits:g}" for s, fits in zip(scenes, fitting, strict=True) if fits != s.seconds]
-            shown = ", ".join([*longer[:MOST_SHOWN], *["and so on"] * (len(longer) > MOST_SHOWN)])
-            cure = f"with these seconds every scene of the board gets one: {shown}"
-        grid = f"scenes end on a grid of {float(SECTION_FRAMES / rate):.4g} s"
-        message = f"{scenes[index].seconds:g} s gets no section: {grid}; {cure}"
-        yield Problem(path=f"scenes[{index}].seconds", message=message)
+    """Scenes to be made longer so that every scene of the board gets a section, with their seconds; too long films."""
+    counts = [len(places) for shot in shots for _, _, places in shot.places()]
+    asked = _seconds(shot.scenes for shot in shots)
+    pairs = zip(chain.from_iterable(asked), chain.from_iterable(fitting_seconds(asked, rate)), strict=True)
+    longer = [(index, seconds, fits) for index, (seconds, fits) in enumerate(pairs) if fits != seconds]
+    grid = f"scenes end on a grid of {float(SECTION_FRAMES / rate):.4g} s"
+    for index, seconds, fits in longer[:MOST_SHOWN]:
+        why = (
+            f"gets no section: {grid}"
+            if not counts[index]
+            else f"is too short as soon as scenes[{longer[0][0]}] gets one"
+        )
+        yield Problem(path=f"scenes[{index}].seconds", message=f"{seconds:g} s {why}; write {fits:g}")
+    for index, seconds, _ in longer[MOST_SHOWN : MOST_SHOWN + 1]:
+        others = f"is too short, and so are {len(longer) - MOST_SHOWN - 1} more scenes; mend those before it first"
+        yield Problem(path=f"scenes[{index}].seconds", message=f"{seconds:g} s {others}")
     total = sum(shot.sections for shot in shots)
     if total > MOST_SECTIONS:
         message = f"the film has {total} sections; at most {MOST_SECTIONS} are planned: split the storyboard"
@@ -235,7 +240,9 @@ def _image_sizes(story: Storyboard, shots: Sequence[Shot]) -> tuple[list[Size], 
             try:
                 read[image] = read_image(story.resolve(image)).size
             except FileNotFoundError:
-                message = f"{image}: no such file; it was looked for as {story.resolve(image).absolute()}"
+                message = (
+                    f"{image}: no such file{path_cure(image)}; it was looked for as {story.resolve(image).absolute()}"
+                )
                 problems.append(Problem(path=path, message=message))
             except ImageError as error:
                 problems.append(Problem(path=path, message=f"{image}: {error}"))
@@ -257,7 +264,7 @@ def _noise_problems(story: Storyboard, shots: Sequence[Shot]) -> Iterator[Proble
                     yield Problem(path=f"scenes[{index}].seed", message=message)
 
 
-def _length_warnings(story: Storyboard, shots: Sequence[Shot]) -> Iterator[str]:
+def _length_warnings(story: Storyboard, shots: Sequence[Shot]) -> Iterator[Told]:
     """Shots that FramePack's programs, which round half to even at 30 frames a second, would give another length."""
     if story.noise == "framepack":
         for shot in shots:
@@ -265,4 +272,4 @@ def _length_warnings(story: Storyboard, shots: Sequence[Shot]) -> Iterator[str]:
             theirs = max(1, round(asked * 30 / SECTION_FRAMES))
             if theirs != shot.sections:
                 made = f"FramePack's programs make {theirs} sections, not {shot.sections}"
-                yield f"shot {shot.number + 1}: of {asked:g} s {made}"
+                yield f"shot {shot.number + 1}", f"of {asked:g} s {made}"

@@ -318,8 +318,8 @@ def _sample(work: Work, section: SectionPlan, latents: dict[int, Tensor], on_ste
                 tried = f" {attempt + 1} seeds were tried." if attempt else ""
                 raise RenderError(
                     f"scene {section.scene}, section {section.index}, step {error.step}: the latents hold NaN or "
-                    f"infinity; what is finished is kept.{tried} Try on-nan=retry, dtype=float32 or another seed "
-                    "for the scene"
+                    f"infinity; what is finished is kept.{tried} Try on_nan='retry' (--on-nan retry), dtype='float32' "
+                    "(--dtype float32) or another seed for the scene"
                 ) from error
     raise AssertionError("the last attempt returns or raises")
 
