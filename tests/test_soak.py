@@ -14,7 +14,7 @@ from faults import failing, make_film, nan, on_a_disk_of, out_of_memory, same, s
 from PIL import Image
 
 import framepack_relax as fr
-from framepack_relax.render.status import PICTURES
+from framepack_relax.render.mark import PICTURES
 from framepack_relax.video.reader import read_frames
 
 pytestmark = pytest.mark.soak
