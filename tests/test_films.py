@@ -128,7 +128,7 @@ def test_the_command_tells_bad_films_without_a_traceback(bad):
     done = subprocess.run([TOOL, "eval", *names], capture_output=True, text=True, timeout=120)
     assert done.returncode == 2 and "Traceback" not in done.stderr and len(done.stderr.splitlines()) == len(names)
     done = subprocess.run([TOOL, "rerun", "fifo.mp4"], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 2 and "is no file but a pipe" in done.stderr
+    assert done.returncode == 2 and "is not a regular file" in done.stderr
 
 
 @pytest.mark.parametrize(

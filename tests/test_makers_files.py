@@ -11,15 +11,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from faults import TOOL, make_film, same
-from PIL import Image
+from faults import TOOL, make_film
+from fuzz_folders import contents
+from fuzz_folders import edit as edited
 
 import framepack_relax as fr
 from framepack_relax.render import carry
 from framepack_relax.render.mark import MARK
 from framepack_relax.tables import report_table
-from framepack_relax.video.reader import film_digest, read_frames, read_metadata
-from framepack_relax.video.writer import Mp4Writer
+from framepack_relax.video.reader import film_digest, read_metadata
 
 FILM = """
   - {id: calm, prompt: a red figure stands still, seconds: 1.2}
@@ -36,29 +36,6 @@ def whole(tmp_path_factory, tiny, model):
 def place(whole, tmp_path):
     """A folder with the storyboard, its image, and a finished film under out/."""
     return shutil.copytree(whole, tmp_path / "place")
-
-
-def contents(folder) -> set[bytes]:
-    return {file.read_bytes() for file in folder.rglob("*") if file.is_file() and file.name != ".lock"}
-
-
-def edited(file) -> bytes:
-    """The file as a maker works on it: still of its kind, and with all that it said of itself."""
-    if file.suffix == ".json":
-        file.write_text(json.dumps({**json.loads(file.read_text()), "my note": 1}))
-    elif file.suffix == ".png":
-        image = Image.open(file).convert("RGB")
-        image.putpixel((3, 3), (255, 0, 255))
-        image.save(file)
-    elif file.suffix == ".mp4":
-        frames, tags = list(read_frames(file)), read_metadata(file)
-        with Mp4Writer(file.with_name("new.mp4"), fps=30, size=(32, 32), crf=40, metadata=tags) as writer:
-            for frame in frames:
-                writer.write(frame[None])
-        os.replace(file.with_name("new.mp4"), file)
-    else:
-        file.write_text("# mine\n" + file.read_text())
-    return file.read_bytes()
 
 
 def names(out) -> list[str]:
