@@ -11,7 +11,7 @@ from .models.loading import Loading
 from .models.quiet import quietly
 from .plan.planner import make_plan
 from .plan.renderplan import RenderPlan, SectionPlan
-from .render.mark import default_out
+from .render.mark import Note, default_out
 from .storyboard import Scene, Storyboard, read_storyboard, storyboard_from_scenes
 from .storyboard.paths import expand
 
@@ -31,7 +31,6 @@ Story = Place | Storyboard | Sequence[Scene]
 Model: TypeAlias = "Place | VideoModel | None"
 Memory = Literal["auto", "full", "tiled", "offload"]
 OnNan = Literal["stop", "retry"]
-Note = Callable[[str], None]
 
 
 def read(story: Story, **board: Any) -> Storyboard:

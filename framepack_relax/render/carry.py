@@ -10,8 +10,8 @@ from ..errors import FilmError, RenderError
 from ..storyboard import parse_storyboard
 from .folder import RunFolder
 from .keys import difference
-from .mark import FACTS_TAG, STORY, mark_of
-from .session import AnyModel, Note, Session, made_with
+from .mark import FACTS_TAG, STORY, Note, mark_of
+from .session import AnyModel, Session, made_with
 
 STORYBOARD_TAG, IMAGES_TAG = "framepack_relax_storyboard", "framepack_relax_images"
 IMAGE_NAME = re.compile(r"images/[0-9a-f]+\.png")

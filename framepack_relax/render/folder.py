@@ -12,14 +12,14 @@ import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from ..errors import RenderError
 from ..files import digest_of, digest_of_file, make_folder, read_file, settle, sync, write_file
 from ..plan.renderplan import RenderPlan, SectionPlan
 from .keys import SectionKey, difference
 from .lock import hold
-from .mark import MARK, SECTION_FILE, START_FILE, Mark, free_name, read_mark, settle_owner, unreadable
+from .mark import MARK, SECTION_FILE, START_FILE, Mark, Note, free_name, read_mark, settle_owner, unreadable
 from .stored import Latents, Stored, pack, unpack
 
 MEND = "what is finished is kept: mend that and run the same command again"
@@ -27,6 +27,7 @@ FOLLOWS = "it follows a section that is rendered anew"
 NOT_THERE = "it is not there yet"  # why a section is rendered that never was
 BROKEN = "its file is broken"
 FRESH = "fresh was asked for"
+T = TypeVar("T")
 
 
 class Verdict(NamedTuple):
@@ -44,9 +45,7 @@ class RunFolder:
     hears what is put aside.
     """
 
-    def __init__(
-        self, path: Path, mark: Mark, *, store: Path | None = None, note: Callable[[str], None] = lambda note: None
-    ) -> None:
+    def __init__(self, path: Path, mark: Mark, *, store: Path | None = None, note: Note = lambda note: None) -> None:
         self.path, self.mark, self.store, self.note = path, mark, store, note
         self.place: tuple[int, int] | None = None  # device and inode of the folder that is held
 
@@ -84,7 +83,7 @@ class RunFolder:
 
     def _look(self, section: SectionPlan, key: SectionKey) -> tuple[Stored | None, str | None]:
         """What is there of a section, and why it cannot be kept."""
-        data = self._read(SECTION_FILE.format(section.shot, section.place))
+        data = self._ask(read_file, SECTION_FILE.format(section.shot, section.place))
         if data is None:
             return None, NOT_THERE
         stored = unpack(data)
@@ -92,10 +91,10 @@ class RunFolder:
             return None, BROKEN
         return stored, None if stored.key == key.key else difference(stored.inputs, key.inputs) or FOLLOWS
 
-    def _read(self, name: str) -> bytes | None:
-        """A file's contents; None where there is none. Raises RenderError where it cannot be read."""
+    def _ask(self, read: Callable[[Path], T], name: str) -> T | None:
+        """What `read` gives of a file; None where there is none. Raises RenderError where it cannot be read."""
         try:
-            return read_file(self.path / name)
+            return read(self.path / name)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
@@ -129,7 +128,7 @@ class RunFolder:
         """
         contents, new = dict(self.mark.contents), []
         for name, wanted in digests.items():
-            there = self._digest(name)
+            there = self._ask(digest_of_file, name) or ""
             if there not in ("", wanted, *contents.get(name, ())):
                 self.put_aside(name)
                 there = ""
@@ -143,17 +142,8 @@ class RunFolder:
 
     def recall(self, name: str) -> bytes | None:
         """The contents of a file; None if it is not there, or not as a render wrote it."""
-        data = self._read(name)
+        data = self._ask(read_file, name)
         return data if data is not None and digest_of(data) in self.mark.contents.get(name, ()) else None
-
-    def _digest(self, name: str) -> str:
-        """Of what lies there; empty where nothing does."""
-        try:
-            return digest_of_file(self.path / name)
-        except (FileNotFoundError, NotADirectoryError):
-            return ""
-        except OSError as error:
-            raise unreadable(self.path / name, error) from error
 
     def put_aside(self, name: str) -> None:
         """Gives what lies under a name another one and says so; of a folder that is not held, says that it would."""
@@ -170,7 +160,7 @@ class RunFolder:
         """A section that is on disk by its verdict, or was saved."""
         name = SECTION_FILE.format(section.shot, section.place)
         self.check_there()
-        if (stored := unpack(self._read(name) or b"")) is None:
+        if (stored := unpack(self._ask(read_file, name) or b"")) is None:
             fact = "was removed or damaged during the render"
             raise RenderError(f"{self.path / name}: {fact}; run the same command again")
         return stored
@@ -186,14 +176,14 @@ class RunFolder:
 
     def load_start(self, shot: int, key: str) -> Latents | None:
         """A shot's start latent, if it is there and was made from what it would be made from now."""
-        stored = unpack(self._read(START_FILE.format(shot)) or b"")
+        stored = unpack(self._ask(read_file, START_FILE.format(shot)) or b"")
         return stored.latents if stored and stored.key == key else None
 
     def save_start(self, shot: int, latents: Latents, key: str, made: Mapping[str, Any]) -> None:
         self._write_sealed(START_FILE.format(shot), pack(latents, key=key, made=made)[0])
 
     def _write_sealed(self, name: str, data: bytes) -> None:
-        there = self._read(name)
+        there = self._ask(read_file, name)
         if there is not None and unpack(there) is None:
             self.put_aside(name)
         self._write(name, data)

@@ -37,7 +37,7 @@ from ..video.motion import MotionMeter
 from ..video.stream import StreamDecoder
 from .carry import story_tags
 from .folder import Verdict, writing
-from .mark import FILM, PICTURES, REPORT
+from .mark import FILM, PICTURES, REPORT, Note
 from .report import caption, film_report, film_tags, section_report
 from .session import USUAL, AnyModel, Options, Session, made_with, opened, settle
 
@@ -55,7 +55,7 @@ class Watcher:
     is finished only the verdicts are told.
     """
 
-    on_note: Callable[[str], None] = lambda note: None
+    on_note: Note = lambda note: None
     on_verdicts: Callable[[list[Verdict]], None] = lambda verdicts: None
     on_step: Step = lambda section, step: None
     on_section: Callable[[SectionPlan, int], None] = lambda section, seed: None

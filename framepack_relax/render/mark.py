@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from itertools import count
 from pathlib import Path
 
@@ -21,6 +21,7 @@ PARTS = ("video.part.mp4", "video.part-again.mp4", "video.whole.mp4")  # of the 
 FACTS_TAG = "framepack_relax"  # of an mp4: what made it
 SECTION_FILE = "shots/{:02d}/{:03d}.safetensors"  # of a shot, and a place in it
 START_FILE = "shots/{:02d}/start.safetensors"
+Note = Callable[[str], None]  # hears a warning, or what was put aside
 
 
 class Mark(BaseModel):

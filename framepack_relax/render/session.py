@@ -1,7 +1,7 @@
 """What is known of a render before it needs torch: its plan, its folder, which sections are kept and why others not."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,13 +22,12 @@ from ..video.contact import png
 from .films import is_whole
 from .folder import BROKEN, RunFolder, Verdict
 from .keys import SectionKey, film_key, hash_of, picture_digest, section_keys, start_inputs, versions
-from .mark import FILM, PARTS, PICTURES, PLAN, REPORT, SECTION_FILE, START_FILE, STORY, mark_of, settle_owner
+from .mark import FILM, PARTS, PICTURES, PLAN, REPORT, SECTION_FILE, START_FILE, STORY, Note, mark_of, settle_owner
 
 if TYPE_CHECKING:
     from ..models.video_model import VideoModel
 
 AnyModel = Union[Loading, "VideoModel"]
-Note = Callable[[str], None]
 MADE = (REPORT, FILM, *PICTURES)  # what a whole film comes with
 
 
