@@ -12,7 +12,7 @@ from .models.loading import Loading
 from .models.quiet import quietly
 from .plan.planner import make_plan
 from .plan.renderplan import RenderPlan, SectionPlan
-from .render.mark import default_out
+from .render.mark import Note, default_out
 from .storyboard import Scene, Storyboard, read_storyboard, storyboard_from_scenes
 from .storyboard.meanings import argument
 from .storyboard.messages import printable
@@ -95,6 +95,7 @@ def render(
     on_nan: OnNan = "stop",
     on_step: Callable[[SectionPlan, int], None] = lambda section, step: None,
     on_section: Callable[[SectionPlan, int], None] = lambda section, seed: None,
+    on_note: Note = lambda note: None,
     **board: Any,
 ) -> "RenderedFilm":
     """Renders a film into the folder `out`; `film.path` is the mp4, `film.report` the contents of report.json.
@@ -103,13 +104,16 @@ def render(
     storyboard's. What `out` holds already and is made from the same is kept, unless `fresh`, or `strict` and made by
     other versions or on another device. `on_nan="retry"` draws another seed for a section whose latents are not finite.
     `on_step` is called with a section and the number of the step, from 0, that it has behind it, `on_section` with a
-    section that is on disk and its noise's seed. An exception that one of them raises stops the render and comes out
+    section that is on disk and its noise's seed; of a film that is finished nothing is loaded, and neither is called.
+    `on_note` hears warnings, and files that no render wrote and that were in the way: they are kept under a free name.
+    An exception that one of them raises stops the render and comes out
     of this call; finished sections stay, and the same call goes on from there. Threads may share a loaded model.
     """
     from .render.loop import Watcher, render
 
     checked, loaded = _prepare(story, model, board)
-    folder, watch = output_folder(out or default_out(checked)), Watcher(on_step=on_step, on_section=on_section)
+    folder = output_folder(out or default_out(checked))
+    watch = Watcher(on_step=on_step, on_section=on_section, on_note=on_note)
     return render(checked, out=folder, model=loaded, options=_options(on_nan, fresh, strict), watch=watch)
 
 
@@ -120,14 +124,15 @@ def stream(
     model: Model = None,
     fresh: bool = False,
     on_nan: OnNan = "stop",
+    on_note: Note = lambda note: None,
     **board: Any,
 ) -> "Iterator[FinishedSection]":
     """Yields sections as they finish, each with its latents and the frames that are final; writes no mp4.
 
-    Mistakes are raised at once, not with the first section.
+    Mistakes are raised at once, not with the first section. `on_note` is as with `render`.
     """
     checked, loaded = _prepare(story, model, board)
-    return _stream(checked, output_folder(out or default_out(checked)), loaded, _options(on_nan, fresh))
+    return _stream(checked, output_folder(out or default_out(checked)), loaded, _options(on_nan, fresh), on_note)
 
 
 def preview(
@@ -139,26 +144,29 @@ def preview(
     dtype: "str | torch.dtype | None" = None,
     fresh: bool = False,
     strict: bool = False,
+    on_note: Note = lambda note: None,
     **board: Any,
 ) -> "list[Verdict]":
     """Which sections in `out` a render would keep, and why the others not; loads no weights and writes nothing.
 
-    Torch is asked only for what is not said, `device` and `dtype`. Raises RenderError for a folder of another film.
+    Torch is asked only for what is not said, `device` and `dtype`. `on_note` hears which files of others would be put
+    aside. Raises RenderError where a render would refuse the folder.
     """
     from .render.session import preview
 
     checked, loaded = _prepare(story, model, board)
     choice = loaded or Loading(name=checked.model, device=_named(device), dtype=_named(dtype), download=False)
-    return preview(checked, meant(out or default_out(checked)), choice, _options("stop", fresh, strict))
+    folder = output_folder(out or default_out(checked))
+    return preview(checked, folder, choice, _options("stop", fresh, strict), on_note)
 
 
 def _stream(
-    story: Storyboard, folder: Path, model: "VideoModel | None", options: "Options"
+    story: Storyboard, folder: Path, model: "VideoModel | None", options: "Options", on_note: Note
 ) -> "Iterator[FinishedSection]":
     with quietly:
-        from .render.loop import stream
+        from .render.loop import Watcher, stream
 
-        yield from stream(story, out=folder, model=model, options=options)
+        yield from stream(story, out=folder, model=model, options=options, watch=Watcher(on_note=on_note))
 
 
 def _options(on_nan: OnNan, fresh: bool, strict: bool = False) -> "Options":
@@ -191,14 +199,15 @@ def meant(path: Place, error: type[RelaxError] = RenderError) -> Path:
 
 
 @quietly
-def restore(film: Place, out: Place) -> Path:
+def restore(film: Place, out: Place, *, on_note: Note = lambda note: None) -> Path:
     """Writes the storyboard and start images that a film carries into the folder `out`; gives the storyboard's path.
 
-    Rendering it gives the same film again. Raises RenderError for files that framepack-relax has not written.
+    Rendering it gives the same film again. `on_note` hears which edited ones were put aside for them. Raises
+    RenderError for files that framepack-relax has not written.
     """
     from .render.carry import restore
 
-    return restore(meant(film), output_folder(out))
+    return restore(meant(film), output_folder(out), on_note)
 
 
 def status(out: Place) -> "Status":
@@ -254,7 +263,7 @@ def sweep(
     action: str | None = None,
     text: str | None = None,
     on_film: Callable[[dict[str, Any], int], None] = lambda row, films: None,
-    on_note: Callable[[str], None] = lambda line: None,
+    on_note: Note = lambda line: None,
     **loading: Any,
 ) -> "Outcome":
     """Renders and measures every film of a sweep into `out` and compares its arms; goes on where a stop left it.

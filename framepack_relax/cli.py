@@ -109,7 +109,7 @@ def rerun(
         from .models.loader import pick_device, pick_dtype
         from .render.carry import provenance
     pick_dtype(dtype, pick_device(device))  # mistakes of these are told before anything is written
-    board = api.read(api.restore(film, folder))
+    board = api.read(api.restore(film, folder, on_note=_warn))
     as_then = {f"torch.{name}": name for name in ("float32", "bfloat16")}.get(str(provenance(film).get("dtype")))
     loading = {"device": device, "dtype": dtype or as_then, "memory": memory.value}
     _render(board, folder, loading, {"on_nan": on_nan.value, **KEEPING[anew]}, again=film)
@@ -144,7 +144,7 @@ def _render(
 def _preview(board: Storyboard, out: Path | None, **given: Any) -> None:
     """What a render would keep."""
     folder = api.meant(out or default_out(board))
-    line = tables.verdict_line(api.preview(board, out=folder, **given)) or "nothing is there yet"
+    line = tables.verdict_line(api.preview(board, out=folder, on_note=_warn, **given)) or "nothing is there yet"
     console.print(f"{folder}: {line}", soft_wrap=True)
 
 

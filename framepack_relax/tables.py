@@ -239,7 +239,7 @@ def status_text(status: Status, now: float) -> str:
     said = [f"{status.done} of {status.total} sections on disk"]
     if status.at_work:
         said.append(f"at work: {status.at_work}")
-    elif status.done < status.total:
+    elif status.done < status.total and not status.film:
         said.append("nobody is at work; `framepack-relax render` goes on from here")
     if status.seconds_left:
         said.append(f"about {duration(status.seconds_left)} left")

@@ -1,5 +1,6 @@
 """The plan that every later room works from: frozen, comparable, and written out as plan.json."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Literal
@@ -10,6 +11,9 @@ from ..relax.profile import Relaxation
 from ..storyboard.schema import exact_rate
 from .history import HistorySlots, Order
 from .schedule import ScaleTable
+
+LONG = ("prompt", "negative_prompt", "sigmas", "scales")  # of a section, which may be very long
+MOST, STEP = 1 << 25, 80  # bytes that these may take in plan.json, about; bytes of a step's numbers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,13 +35,13 @@ class SectionPlan:
     scales: ScaleTable
     history: HistorySlots
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self, without: Collection[str] = ()) -> dict[str, Any]:
         """A row of plan.json, in which the relaxation's settings stand beside the section's own."""
         row: dict[str, Any] = {}
         for name, value in vars(self).items():
             if name == "relaxation":
                 row |= {**vars(value), "at_rest": value.at_rest}
-            elif name not in ("place", "history"):
+            elif name not in ("place", "history", *without):
                 row[name] = value
         return to_jsonable_python(row)
 
@@ -99,5 +103,8 @@ class RenderPlan:
         return sum(len(section.sigmas) for section in self.sections)
 
     def to_json(self) -> dict[str, Any]:
-        """The contents of plan.json."""
-        return to_jsonable_python({**vars(self), "sections": [section.to_json() for section in self.sections]})
+        """The contents of plan.json; of a very long plan, without what is long in its sections (`left_out`)."""
+        texts = sum(len(section.prompt) + len(section.negative_prompt) for section in self.sections)
+        left_out = LONG if texts + STEP * self.steps > MOST else ()
+        rows = [section.to_json(without=left_out) for section in self.sections]
+        return to_jsonable_python({**vars(self), "sections": rows, **({"left_out": left_out} if left_out else {})})
