@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
-from puppet_world import Film, Mix, act, draw
+from training.world import Film, Mix, act, draw
 
 
 def puppet(colour: str, place: str, seed: int) -> Image.Image:

@@ -5,7 +5,7 @@ python scripts/failures.py --sheet failures.png     # two clips a kind, to be lo
 
 The thresholds were chosen on seeds 1000 to 1023; what is printed is of seeds from 0 on.
 
-N frames of H x W pixels; frames are uint8 RGB [N, H, W, 3]; a pose is a row of puppet_world's Film.pose
+N frames of H x W pixels; frames are uint8 RGB [N, H, W, 3]; a pose is a row of training.world's Film.pose
 """
 
 import argparse
@@ -19,8 +19,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from puppet_world import ACTION_FRAMES, ACTIONS, COLOURS, PLACES, SKIN, Mix, act, draw
-from puppet_world import Film as Played
+from training.world import ACTION_FRAMES, ACTIONS, COLOURS, PLACES, SKIN, Mix, act, draw
+from training.world import Film as Played
 
 from framepack_relax.evaluate.evaluation import Instruments, evaluate, gather
 from framepack_relax.evaluate.film import Film

@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from puppet_parts import Sizes, build_pipeline, save_folder
 from safetensors.numpy import save
+from training.parts import Sizes, build_pipeline, save_folder
 
 import framepack_relax as fr
 from framepack_relax.render.mark import MARK

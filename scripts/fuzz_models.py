@@ -21,8 +21,8 @@ from typing import Any
 import psutil
 import torch
 from PIL import Image
-from puppet_parts import Sizes, build_pipeline, save_folder
 from tally import Tally
+from training.parts import Sizes, build_pipeline, save_folder
 
 from framepack_relax.errors import ModelError
 from framepack_relax.models.loader import load

@@ -7,9 +7,9 @@ import sys
 import numpy as np
 import pytest
 import torch
-from judge_data import LABELS, captioned, clips, label
-from measure_puppet import figures
-from puppet_world import Film, Mix, act
+from training.judge_data import LABELS, captioned, clips, label
+from training.measure import figures
+from training.world import Film, Mix, act
 
 from framepack_relax.evaluate.action import ActionJudge, ActionScores
 from framepack_relax.evaluate.evaluation import JUDGES as PACKAGED
@@ -54,10 +54,10 @@ def test_a_film_is_named_by_its_most_certain_window():
 
 @pytest.mark.slow
 def test_training_learns_resumes_and_its_folders_open_like_the_hubs(pytestconfig, tmp_path):
-    script = pytestconfig.rootpath / "scripts" / "train_judges.py"
+    command = [sys.executable, "-m", "training.judges", "--smoke", "--out", tmp_path]
     for _ in range(2):
         done = subprocess.run(
-            [sys.executable, script, "--smoke", "--out", tmp_path], check=True, capture_output=True, text=True
+            command, cwd=pytestconfig.rootpath / "scripts", check=True, capture_output=True, text=True
         )
     assert " step " not in done.stderr, "finished training is not done again"
     for judge in ("action", "text"):

@@ -6,17 +6,33 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from diffusers import HunyuanVideoFramepackPipeline
-from puppet_distil import Pool, Taught, spread_scales
-from puppet_run import VaeTraining
-from puppet_vae import clips_batch, pixel_loss, weighted
-from puppet_world import ACTIONS, COLOURS, HELD_OUT, PLACES, SECTION_FRAMES, Film, Mix, act, caption, draw, sample_film
+from training.distil import Pool, Taught, spread_scales
+from training.run import VaeTraining
+from training.vae import clips_batch, pixel_loss, weighted
+from training.world import (
+    ACTIONS,
+    COLOURS,
+    HELD_OUT,
+    PLACES,
+    SECTION_FRAMES,
+    Film,
+    Mix,
+    act,
+    caption,
+    draw,
+    sample_film,
+)
 
 from framepack_relax.plan.facts import read_facts
+
+TRAIN = [sys.executable, "-m", "training.train"]
+SCRIPTS = Path(__file__).parents[1] / "scripts"
 
 
 def losses(folder):
@@ -24,10 +40,9 @@ def losses(folder):
 
 
 @pytest.mark.slow
-def test_training_learns_resumes_and_exports(pytestconfig, tmp_path):
-    script = pytestconfig.rootpath / "scripts" / "train_puppet.py"
-    command = [sys.executable, script, "--smoke", "--device", "cpu", "--out", tmp_path]
-    subprocess.run(command, check=True, capture_output=True)
+def test_training_learns_resumes_and_exports(tmp_path):
+    command = [*TRAIN, "--smoke", "--device", "cpu", "--out", tmp_path]
+    subprocess.run(command, cwd=SCRIPTS, check=True, capture_output=True)
     frames, clips, transformer = (losses(tmp_path / stage) for stage in ("vae-frames", "vae", "transformer"))
     assert np.mean(frames[140:]) < 0.8 * np.mean(frames[:20])
     assert np.mean(transformer[-10:]) < 0.9 * np.mean(transformer[:10])
@@ -37,7 +52,7 @@ def test_training_learns_resumes_and_exports(pytestconfig, tmp_path):
     assert read_facts(tmp_path / "model").embedded_guidance
     assert not [f for f in (tmp_path / "model").rglob("*.json") if str(tmp_path) in f.read_text()], "no machine's paths"
     stages = ["--stage", "vae", "--stage", "export"]
-    again = subprocess.run([*command, *stages], check=True, capture_output=True, text=True)
+    again = subprocess.run([*command, *stages], cwd=SCRIPTS, check=True, capture_output=True, text=True)
     assert read_facts(tmp_path / "model").embedded_guidance, "restored as distilled as it was"
     assert losses(tmp_path / "vae-frames") == frames, "a finished stage is not trained again"
     assert losses(tmp_path / "vae") == clips and len(clips) == 10
@@ -45,27 +60,25 @@ def test_training_learns_resumes_and_exports(pytestconfig, tmp_path):
 
 
 @pytest.mark.slow
-def test_ctrl_c_saves_the_step_under_way_and_the_next_start_goes_on_from_it(pytestconfig, tmp_path):
-    script = pytestconfig.rootpath / "scripts" / "train_puppet.py"
-    command = [sys.executable, script, "--smoke", "--device", "cpu", "--out", tmp_path, "--stage", "vae"]
+def test_ctrl_c_saves_the_step_under_way_and_the_next_start_goes_on_from_it(tmp_path):
+    command = [*TRAIN, "--smoke", "--device", "cpu", "--out", tmp_path, "--stage", "vae"]
     done, saved = tmp_path / "vae-frames" / "losses.jsonl", tmp_path / "vae-frames" / "last.pt"
-    training = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    training = subprocess.Popen(command, cwd=SCRIPTS, stderr=subprocess.DEVNULL)
     while not done.exists() and training.poll() is None:
         time.sleep(0.1)
     training.send_signal(signal.SIGINT)
     assert training.wait(60) != 0
     steps = len(losses(tmp_path / "vae-frames"))
     assert torch.load(saved, weights_only=True)["step"] == steps - 1 < 159
-    subprocess.run(command, check=True, capture_output=True)
+    subprocess.run(command, cwd=SCRIPTS, check=True, capture_output=True)
     assert len(losses(tmp_path / "vae-frames")) == 160, "no step is done twice"
 
 
 @pytest.mark.slow
-def test_training_goes_on_from_shipped_weights_alone(pytestconfig, tiny, tmp_path):
-    script = pytestconfig.rootpath / "scripts" / "train_puppet.py"
-    command = [sys.executable, script, "--smoke", "--device", "cpu", "--out", tmp_path, "--start", tiny, "--steps", "2"]
+def test_training_goes_on_from_shipped_weights_alone(tiny, tmp_path):
+    command = [*TRAIN, "--smoke", "--device", "cpu", "--out", tmp_path, "--start", tiny, "--steps", "2"]
     stages = ["--stage", "latents", "--stage", "transformer", "--stage", "export"]
-    subprocess.run([*command, *stages], check=True, capture_output=True)
+    subprocess.run([*command, *stages], cwd=SCRIPTS, check=True, capture_output=True)
     assert read_facts(tiny).embedded_guidance and not read_facts(tmp_path / "model").embedded_guidance, "trained anew"
     before, after = (HunyuanVideoFramepackPipeline.from_pretrained(folder).vae for folder in (tiny, tmp_path / "model"))
     assert all(torch.equal(a, b) for a, b in zip(before.parameters(), after.parameters(), strict=True))

@@ -2,7 +2,8 @@
 
 import numpy as np
 import torch
-from puppet_world import ACTIONS, COLOURS, PLACES, Film, Mix, caption, draw, sample_film
+
+from training.world import ACTIONS, COLOURS, PLACES, Film, Mix, caption, draw, sample_film
 
 FPS = 30
 LABELS = ("static", *(action for action in ACTIONS if action != "stand"))

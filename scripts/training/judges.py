@@ -1,7 +1,7 @@
 """Trains the packaged judges on clips of the puppet world and writes their folders.
 
-python scripts/train_judges.py --out runs/judges           # resumes where it stopped
-python scripts/train_judges.py --out runs/judges --smoke   # seconds, for the test
+python -m training.judges --out runs/judges           # resumes where it stopped
+python -m training.judges --out runs/judges --smoke   # seconds, for the test
 
 `action`: a small VideoMAEForVideoClassification, what 16 frames over 2.1 seconds show. `text`: a small CLIPModel, how
 well a frame fits a caption. Both are folders that the classes' own from_pretrained opens, like the hub's.
@@ -18,10 +18,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from judge_data import LABELS, captioned, clips
-from puppet_parts import word_tokenizer
-from puppet_run import seed_everything, train
-from puppet_world import vocabulary
 from torch import Tensor, nn
 from transformers import (
     CLIPConfig,
@@ -35,6 +31,10 @@ from transformers import (
 )
 
 from framepack_relax.evaluate.windows import FRAMES, SPAN_SECONDS
+from training.judge_data import LABELS, captioned, clips
+from training.parts import word_tokenizer
+from training.run import seed_everything, train
+from training.world import vocabulary
 
 log = logging.getLogger("judges")
 HALF = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}

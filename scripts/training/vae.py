@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import AutoencoderKLHunyuanVideo
-from puppet_run import VaeTraining, train
-from puppet_world import SECTION_FRAMES, Film, Mix, draw, sample_film
 from torch import Tensor, nn
+
+from training.run import VaeTraining, train
+from training.world import SECTION_FRAMES, Film, Mix, draw, sample_film
 
 NOBODY = np.arange(12) != 3  # all of a pose but its alpha
 

@@ -1,9 +1,9 @@
 """The packaged model's figures: what its card says, measured on scenes, clips and prompts held out from training.
 
-python scripts/measure_puppet.py                 # prints the figures of the committed measurements
-python scripts/measure_puppet.py --full          # measures again; half an hour on two cores, resumable
-python scripts/measure_puppet.py --quick         # a sample of each, a minute, kept nowhere
-python scripts/measure_puppet.py --pictures scripts/measured    # a film per action, the drift of calm films
+python -m training.measure                 # prints the figures of the committed measurements
+python -m training.measure --full          # measures again; half an hour on two cores, resumable
+python -m training.measure --quick         # a sample of each, a minute, kept nowhere
+python -m training.measure --pictures scripts/measured    # a film per action, the drift of calm films
 
 One JSON line per film or clip in measurements.jsonl of the model's folder, with the weights' fingerprint: other weights
 are measured anew. Everything printed, and figures.json beside them, is computed from these lines.
@@ -22,15 +22,23 @@ import numpy as np
 import torch
 from diffusers import HunyuanVideoFramepackPipeline
 from draw_start_images import puppet
-from judge_data import LABELS, captioned, clips
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
-from puppet_distil import branches, guided
-from puppet_run import TransformerTraining
-from puppet_transformer import SECTIONS, Examples, Trained, encode_film, sample_batch
-from puppet_vae import psnr, reconstructed
-from puppet_world import (
+
+import framepack_relax as fr
+from framepack_relax.evaluate.action import STATIC, ActionJudge
+from framepack_relax.evaluate.detectors import find_failures
+from framepack_relax.evaluate.sweep import read_rows
+from framepack_relax.evaluate.text import TextJudge
+from framepack_relax.models.catalog import FIGURES, find
+from training.distil import branches, guided
+from training.judge_data import LABELS, captioned, clips
+from training.judges import SPAN, scene_of
+from training.run import TransformerTraining
+from training.transformer import SECTIONS, Examples, Trained, encode_film, sample_batch
+from training.vae import psnr, reconstructed
+from training.world import (
     ACTION_WORDS,
     ACTIONS,
     COLOURS,
@@ -43,14 +51,6 @@ from puppet_world import (
     draw,
     sample_film,
 )
-from train_judges import SPAN, scene_of
-
-import framepack_relax as fr
-from framepack_relax.evaluate.action import STATIC, ActionJudge
-from framepack_relax.evaluate.detectors import find_failures
-from framepack_relax.evaluate.sweep import read_rows
-from framepack_relax.evaluate.text import TextJudge
-from framepack_relax.models.catalog import FIGURES, find
 
 MODEL = Path("framepack_relax/models/puppet")
 JUDGES = Path("framepack_relax/evaluate/judges")

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import HunyuanVideoFramepackPipeline
-from puppet_run import Training
-from puppet_vae import psnr
-from puppet_world import HELD_OUT, Film, Mix, draw, sample_film
+
+from training.run import Training
+from training.vae import psnr
+from training.world import HELD_OUT, Film, Mix, draw, sample_film
 
 HELD_OUT_SEED = 99
 CLIPS = 12
@@ -63,7 +64,7 @@ model, word-level tokenizers. The unmodified `HunyuanVideoFramepackPipeline.from
 30 fps, `sampling_type="vanilla"`.
 
 ## Data
-Drawn by `scripts/puppet_world.py`: a paper-doll figure (red, blue, green, yellow, purple; beach, night, field) that stands
+Drawn by `scripts/training/world.py`: a paper-doll figure (red, blue, green, yellow, purple; beach, night, field) that stands
 still, waves, walks, jumps, does a backflip or disappears. {config.films} films of four sections. Never trained on:
 {", ".join(" ".join(pair) for pair in sorted(HELD_OUT))}. Prompts are dropped in {config.drop_prompt:.0%} of the samples.
 Calm before a change, as `Mix` says: {json.dumps(asdict(Mix()))}.
@@ -84,8 +85,8 @@ Parameters in millions: {", ".join(f"{name} {value:.2f}" for name, value in mill
 
 ## Measured
 VAE, {CLIPS} held-out clips of 37 frames, half of them of an unseen colour and place: PSNR mean {decibels.mean():.1f} dB,
-lowest {decibels.min():.1f} dB (`python scripts/train_puppet.py --out RUN --stage card`). Not measured yet
-(`scripts/measure_puppet.py --full`): how often the right action is shown, static death, drift, embedded scales.
+lowest {decibels.min():.1f} dB (`training.train --out RUN --stage card`). Not measured yet
+(`training.measure --full`): how often the right action is shown, static death, drift, embedded scales.
 
 ## Limits
 Words outside the vocabulary are read as unknown. The profile in `framepack_relax.json` is set by hand.
