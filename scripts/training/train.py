@@ -23,7 +23,7 @@ from training.distil import distil
 from training.parts import Sizes, build_pipeline, save_folder
 from training.run import Training
 from training.transformer import Trained, encode_films, load_examples, train_transformer
-from training.vae import train_vae
+from training.vae import round_name, train_vae
 
 STAGES = ("vae", "latents", "transformer", "distil", "export", "card")
 FACTS = {
@@ -51,8 +51,10 @@ def restore(
     """Puts the averaged weights of the stages `names`, as far as they are done, into the pipeline."""
     trained = Trained(pipe)
     for name in names:
-        module, file = pipe.vae if name == "vae" else trained, folder / name / "last.pt"
-        if file.exists():
+        rounds = [round_name(number) for number in range(training.vae.rounds)] if name == "vae" else [name]
+        files = [file for part in rounds if (file := folder / part / "last.pt").exists()]
+        module = pipe.vae if name == "vae" else trained
+        for file in files[-1:]:
             module.load_state_dict(torch.load(file, weights_only=True)["average"])
             logging.info("restored %s", file)
     if any((folder / "latents").glob("*.safetensors")):

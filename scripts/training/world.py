@@ -1,30 +1,16 @@
-"""The puppet world: a paper-doll figure that stands, waves, walks, jumps, does a backflip or disappears.
+"""The puppet world: a paper-doll figure that stands, waves, walks, jumps, does a backflip, disappears or explodes.
 
 Everything the packaged model knows was drawn here. `sample_film` invents a film (colour, place, a run of captions with
-the moment at which each action really starts), `draw` turns film frames into pixels.
+the moment at which each action really starts); drawing.py turns film frames into pixels.
 
-    N frames, H height, W width, J body parts (two arms and two legs of two pieces each, and the torso)
+`FIRST` is the world of the packaged weights, `SECOND` that of their successor; with its weights FIRST goes.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 
-COLOURS = {
-    "red": (0.85, 0.20, 0.20),
-    "blue": (0.20, 0.35, 0.90),
-    "green": (0.15, 0.65, 0.30),
-    "yellow": (0.95, 0.80, 0.20),
-    "purple": (0.60, 0.25, 0.75),
-}
-PLACES = {  # sky, ground
-    "beach": ((0.60, 0.85, 0.95), (0.93, 0.85, 0.60)),
-    "night": ((0.08, 0.08, 0.20), (0.20, 0.20, 0.28)),
-    "field": ((0.75, 0.88, 1.00), (0.45, 0.72, 0.35)),
-}
-PLACE_WORDS = {"beach": "on the beach", "night": "at night", "field": "in the field"}
-ACTIONS = ("stand", "wave", "walk", "jump", "backflip", "vanish")
+PLACE_WORDS = {"beach": "on the beach", "night": "at night", "field": "in the field", "city": "in the city"}
 ACTION_WORDS = {  # the first form is the common one
     "stand": ("stands still", "waits", "stays still"),
     "wave": ("waves", "waves a hand"),
@@ -32,12 +18,158 @@ ACTION_WORDS = {  # the first form is the common one
     "jump": ("jumps", "jumps up"),
     "backflip": ("does a backflip", "backflips"),
     "vanish": ("disappears", "vanishes"),
+    "explode": ("explodes", "blows up"),
 }
-ACTION_FRAMES = {"stand": 1, "wave": 36, "walk": 10_000, "jump": 20, "backflip": 24, "vanish": 30}
-HELD_OUT = {("yellow", "night"), ("purple", "beach")}  # never drawn for training, only for judging
+ACTION_FRAMES = {"stand": 1, "wave": 36, "walk": 10_000, "jump": 20, "backflip": 24, "vanish": 30, "explode": 36}
+FOR_GOOD = ("vanish", "explode")  # the figure does not come back
+POSE = 13  # numbers: x, y, angle, alpha, eight joint angles, how far the explosion is (0 before it, 1 after it)
 SECTION_FRAMES = 36
-SKIN = (0.96, 0.80, 0.65)
-WIDTHS = {"arm": 0.022, "leg": 0.028, "torso": 0.05, "head": 0.062}  # half widths, in image heights
+Colour = tuple[float, float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """A box with round corners before the sky: centre, half sides and the corners' radius, in image heights."""
+
+    x: float
+    y: float
+    wide: float = 0.0
+    high: float = 0.0
+    round: float = 0.0
+    colour: Colour
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    sky: Colour
+    ground: Colour
+    scenery: tuple[Shape, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Body:
+    """Proportions in image heights, positions from the figure's middle; the second arm and leg mirror the first."""
+
+    middle: float = 0.58  # of the picture, standing
+    torso: tuple[float, float] = (-0.10, 0.08)
+    head: float = -0.17
+    shoulder: tuple[float, float] = (0.0, -0.08)
+    hip: tuple[float, float] = (0.0, 0.08)
+    arm: tuple[float, float] = (0.10, 0.09)  # upper and lower
+    leg: tuple[float, float] = (0.11, 0.11)
+    half_widths: dict[str, float] = field(
+        default_factory=lambda: {"arm": 0.022, "leg": 0.028, "torso": 0.05, "head": 0.062}
+    )
+    detailed: bool = False  # hair, face, sleeves, hands, shoes, shadow
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class World:
+    colours: dict[str, Colour]
+    places: dict[str, Place]
+    actions: dict[str, float]  # how often a film is about each
+    held_out: frozenset[tuple[str, str]]  # never drawn for training, only for judging
+    body: Body = Body()
+    horizon: float = 0.74
+    leap: float = 0.26  # of a jump
+    edge: float = 0.12  # nearer to the picture's sides no figure walks
+    starts: float = 0.2  # farthest from the middle that a figure begins
+    settle: int = 0  # frames in which a walk ends in standing
+
+    def pairs(self, *, held_out: bool) -> list[tuple[str, str]]:
+        every = ((colour, place) for colour in self.colours for place in self.places)
+        return [pair for pair in every if (pair in self.held_out) == held_out]
+
+
+FIRST = World(
+    colours={
+        "red": (0.85, 0.20, 0.20),
+        "blue": (0.20, 0.35, 0.90),
+        "green": (0.15, 0.65, 0.30),
+        "yellow": (0.95, 0.80, 0.20),
+        "purple": (0.60, 0.25, 0.75),
+    },
+    places={
+        "beach": Place(sky=(0.60, 0.85, 0.95), ground=(0.93, 0.85, 0.60)),
+        "night": Place(sky=(0.08, 0.08, 0.20), ground=(0.20, 0.20, 0.28)),
+        "field": Place(sky=(0.75, 0.88, 1.00), ground=(0.45, 0.72, 0.35)),
+    },
+    actions={"wave": 0.16, "walk": 0.20, "jump": 0.20, "backflip": 0.26, "vanish": 0.18},
+    held_out=frozenset({("yellow", "night"), ("purple", "beach")}),
+)
+SECOND = World(
+    colours={
+        "red": (0.88, 0.16, 0.16),
+        "blue": (0.16, 0.36, 0.90),
+        "green": (0.10, 0.60, 0.28),
+        "yellow": (0.98, 0.80, 0.12),
+        "purple": (0.56, 0.22, 0.76),
+        "orange": (0.98, 0.50, 0.08),
+        "pink": (0.98, 0.48, 0.70),
+        "teal": (0.08, 0.64, 0.66),
+    },
+    places={
+        "beach": Place(
+            sky=(0.50, 0.80, 0.96),
+            ground=(0.94, 0.76, 0.40),
+            scenery=(
+                Shape(x=0.84, y=0.15, round=0.085, colour=(1.00, 0.92, 0.45)),
+                Shape(x=0.50, y=0.70, wide=0.60, high=0.09, colour=(0.16, 0.52, 0.80)),
+            ),
+        ),
+        "night": Place(
+            sky=(0.10, 0.11, 0.28),
+            ground=(0.36, 0.38, 0.56),
+            scenery=(
+                Shape(x=0.16, y=0.16, round=0.075, colour=(0.96, 0.94, 0.80)),
+                Shape(x=0.195, y=0.135, round=0.065, colour=(0.10, 0.11, 0.28)),
+                *(
+                    Shape(x=x, y=y, round=0.013, colour=(0.85, 0.87, 0.95))
+                    for x, y in ((0.44, 0.10), (0.64, 0.22), (0.90, 0.12), (0.86, 0.42), (0.10, 0.46))
+                ),
+            ),
+        ),
+        "field": Place(
+            sky=(0.66, 0.87, 0.98),
+            ground=(0.56, 0.78, 0.32),
+            scenery=(
+                Shape(x=0.20, y=0.17, wide=0.09, round=0.05, colour=(0.97, 0.98, 1.00)),
+                Shape(x=0.23, y=0.13, wide=0.02, round=0.06, colour=(0.97, 0.98, 1.00)),
+                Shape(x=0.12, y=1.02, round=0.46, colour=(0.36, 0.64, 0.36)),
+                Shape(x=0.92, y=1.12, round=0.52, colour=(0.42, 0.70, 0.38)),
+            ),
+        ),
+        "city": Place(
+            sky=(0.74, 0.70, 0.92),
+            ground=(0.46, 0.44, 0.50),
+            scenery=tuple(
+                Shape(x=x, y=0.85, wide=wide, high=0.85 - top, colour=colour)
+                for x, wide, top, colour in (
+                    (0.06, 0.10, 0.34, (0.44, 0.42, 0.58)),
+                    (0.27, 0.09, 0.50, (0.57, 0.54, 0.72)),
+                    (0.72, 0.08, 0.42, (0.57, 0.54, 0.72)),
+                    (0.92, 0.11, 0.26, (0.44, 0.42, 0.58)),
+                )
+            ),
+        ),
+    },
+    actions={"wave": 0.15, "walk": 0.18, "jump": 0.18, "backflip": 0.23, "vanish": 0.13, "explode": 0.13},
+    held_out=frozenset(
+        {
+            ("red", "city"), ("blue", "night"), ("green", "beach"), ("yellow", "field"),
+            ("purple", "beach"), ("orange", "night"), ("pink", "field"), ("teal", "city"),
+        }
+    ),  # every colour once, every place twice
+    body=Body(
+        middle=0.60, torso=(-0.06, 0.05), head=-0.225, shoulder=(0.085, -0.075), hip=(0.046, 0.09), arm=(0.09, 0.08),
+        leg=(0.09, 0.09), half_widths={"arm": 0.042, "leg": 0.046, "torso": 0.088, "head": 0.112}, detailed=True,
+    ),
+    horizon=0.72,
+    leap=0.22,
+    edge=0.18,
+    starts=0.17,
+    settle=8,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,15 +187,16 @@ class Mix:
 
 @dataclass(frozen=True, kw_only=True)
 class Film:
-    """`pose` [N, 12]: x, y, angle, alpha and eight joint angles per frame; `segments`: (action, first, end) frames."""
+    """`pose` [N, POSE] per frame; `segments`: (action, first, end) frames."""
 
+    world: World = FIRST
     colour: str
     place: str
     pose: np.ndarray
     segments: tuple[tuple[str, int, int], ...]
 
 
-def _limbs(action: str, phase: np.ndarray, t: np.ndarray) -> tuple[np.ndarray, ...]:
+def _limbs(action: str, phase: np.ndarray, t: np.ndarray, leap: float) -> tuple[np.ndarray, ...]:
     """dy, angle, alpha [N] and joint angles [N, 8] of an action at `phase` 0..1 (0: not started)."""
     n = len(t)
     dy, angle, alpha = np.zeros(n), np.zeros(n), np.ones(n)
@@ -83,18 +216,20 @@ def _limbs(action: str, phase: np.ndarray, t: np.ndarray) -> tuple[np.ndarray, .
         joints[:, 7] -= 0.5 * np.maximum(0, -s)
     elif action == "jump":
         crouch = np.where(on, np.maximum(0, 0.3 - arc) * 1.8, 0.0)
-        dy -= 0.26 * arc
+        dy -= leap * arc
         joints[:, 0] += 2.2 * arc
         joints[:, 1] -= 2.2 * arc
         joints[:, 6] -= crouch
         joints[:, 7] += crouch
     elif action == "backflip":
-        dy -= 0.26 * arc
+        dy -= leap * arc
         angle = np.where(on, -2 * np.pi * phase**2 * (3 - 2 * phase), 0.0)
         for joint, tuck in ((4, 1.0), (5, 0.7), (6, -1.2), (7, -1.2), (0, 1.2), (1, 1.5)):
             joints[:, joint] += tuck * arc
     elif action == "vanish":
         alpha = 1 - np.minimum(1, phase * 2.5)
+    elif action == "explode":
+        alpha = np.where(phase < 0.25, 1.0, 0.0)
     return dy, angle, alpha, joints
 
 
@@ -111,38 +246,52 @@ def _starts(rng: np.random.Generator, action: str, first: int, end: int, mix: Mi
 
 
 def act(
-    rng: np.random.Generator, segments: list[tuple[str, int]], mix: Mix, *, starts: list[list[int]] | None = None
+    rng: np.random.Generator,
+    segments: list[tuple[str, int]],
+    mix: Mix,
+    *,
+    starts: list[list[int]] | None = None,
+    world: World = FIRST,
 ) -> tuple[np.ndarray, tuple[tuple[str, int, int], ...]]:
-    """Poses [N, 12] of a run of (action, frames); an action that was begun is finished under the next caption."""
+    """Poses [N, POSE] of a run of (action, frames); an action that was begun is finished under the next caption."""
     frames = sum(n for _, n in segments)
     t = np.arange(frames)
-    pose = np.zeros((frames, 12))
-    pose[:, 3], pose[:, 4:] = 1, _limbs("stand", np.zeros(frames), t)[3]
-    x, flip = rng.uniform(0.3, 0.7), 1 if rng.random() < 0.7 else -1
+    pose = np.zeros((frames, POSE))
+    pose[:, 3], pose[:, 4:12] = 1, _limbs("stand", np.zeros(frames), t, world.leap)[3]
+    x, flip = rng.uniform(0.5 - world.starts, 0.5 + world.starts), 1 if rng.random() < 0.7 else -1
     speed, spans, first = np.zeros(frames), [], 0
     for index, (action, length) in enumerate(segments):
         end = first + length
         begins = _starts(rng, action, first, end, mix) if starts is None else starts[index]
         for begin in begins:
             stop = end if action == "walk" else min(frames, begin + ACTION_FRAMES[action])
-            span = slice(begin, frames if action == "vanish" else stop)
+            span = slice(begin, frames if action in FOR_GOOD else stop)
             phase = np.clip((t[span] - begin) / ACTION_FRAMES[action], 0, 1)
-            dy, angle, alpha, joints = _limbs(action, phase, t[span])
-            pose[span, 1], pose[span, 2], pose[span, 4:] = dy, angle * flip, joints
+            dy, angle, alpha, joints = _limbs(action, phase, t[span], world.leap)
+            slower = np.ones(len(phase))
+            if action == "walk" and world.settle and stop < frames:
+                slower = np.clip((stop - t[span]) / world.settle, 0, 1)
+                joints = pose[span, 4:12] + slower[:, None] * (joints - pose[span, 4:12])
+            pose[span, 1], pose[span, 2], pose[span, 4:12] = dy, angle * flip, joints
             pose[span, 3] = np.minimum(pose[span, 3], alpha)
-            speed[span] = 0.006 * flip if action == "walk" else 0.0
+            if action == "explode":
+                pose[span, 12] = phase
+            speed[span] = 0.006 * flip * slower if action == "walk" else 0.0
         spans.append((action, first, end))
         first = end
     x = x + np.cumsum(speed)
-    pose[:, 0] = 0.88 - np.abs((x - 0.12) % 1.52 - 0.76)  # turns round at both edges
+    wide = 1 - 2 * world.edge
+    pose[:, 0] = 1 - world.edge - np.abs((x - world.edge) % (2 * wide) - wide)  # turns round at both edges
     return pose, tuple(spans)
 
 
-def sample_film(rng: np.random.Generator, sections: int, mix: Mix, *, held_out: bool = False) -> Film:
+def sample_film(
+    rng: np.random.Generator, sections: int, mix: Mix, *, held_out: bool = False, world: World = FIRST
+) -> Film:
     """A film of 36 * sections + 1 frames with one to three captions, each a whole number of sections long."""
-    pairs = [(c, p) for c in COLOURS for p in PLACES if ((c, p) in HELD_OUT) == held_out]
+    pairs = world.pairs(held_out=held_out)
     colour, place = pairs[rng.integers(len(pairs))]
-    action = ACTIONS[rng.choice(5, p=(0.16, 0.20, 0.20, 0.26, 0.18)) + 1]
+    action = list(world.actions)[rng.choice(len(world.actions), p=list(world.actions.values()))]
     draw_kind, left, captions = rng.random(), sections, []
     if draw_kind < mix.calm_only:
         captions, left = [("stand", sections)], 0
@@ -155,8 +304,8 @@ def sample_film(rng: np.random.Generator, sections: int, mix: Mix, *, held_out: 
         if after:
             captions.append(("stand", after))
     lengths = [(a, n * SECTION_FRAMES + (index == 0)) for index, (a, n) in enumerate(captions)]
-    pose, segments = act(rng, lengths, mix)
-    return Film(colour=colour, place=place, pose=pose, segments=segments)
+    pose, segments = act(rng, lengths, mix, world=world)
+    return Film(world=world, colour=colour, place=place, pose=pose, segments=segments)
 
 
 def caption(rng: np.random.Generator | None, film: Film, action: str) -> str:
@@ -173,62 +322,10 @@ def caption(rng: np.random.Generator | None, film: Film, action: str) -> str:
 def vocabulary() -> list[str]:
     """Every word a caption can hold, sorted."""
     text = " ".join([w for forms in ACTION_WORDS.values() for w in forms] + list(PLACE_WORDS.values()))
-    words = set(text.split()) | set(COLOURS) | set("a the figure person puppet flat colours".split())
+    words = (
+        set(text.split())
+        | set(FIRST.colours)
+        | set(SECOND.colours)
+        | set("a the figure person puppet flat colours".split())
+    )
     return sorted(words)
-
-
-def _parts(pose: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Body parts [N, J, 4] (x0, y0, x1, y1 in image heights) and head centres [N, 2] of poses [N, 12]."""
-    la, ra, le, re, ll, rl, lk, rk = pose[:, 4:].unbind(1)
-    zero = torch.zeros_like(la)
-
-    def tip(x: torch.Tensor, y: torch.Tensor, angle: torch.Tensor, length: float) -> tuple[torch.Tensor, torch.Tensor]:
-        return x + torch.sin(angle) * length, y + torch.cos(angle) * length
-
-    pieces = []
-    for shoulder, elbow in ((la, le), (ra, re)):
-        ex, ey = tip(zero, zero - 0.08, shoulder, 0.10)
-        pieces += [(zero, zero - 0.08, ex, ey), (ex, ey, *tip(ex, ey, shoulder + elbow, 0.09))]
-    for hip, knee in ((ll, lk), (rl, rk)):
-        kx, ky = tip(zero, zero + 0.08, hip, 0.11)
-        pieces += [(zero, zero + 0.08, kx, ky), (kx, ky, *tip(kx, ky, hip + knee, 0.11))]
-    pieces += [(zero, zero - 0.10, zero, zero + 0.08), (zero, zero - 0.17, zero, zero - 0.17)]
-    points = torch.stack([torch.stack(p, 1) for p in pieces], 1).unflatten(2, (2, 2))  # [N, J + 1, 2, 2]
-    cos, sin = torch.cos(pose[:, 2])[:, None, None], torch.sin(pose[:, 2])[:, None, None]
-    px, py = points[..., 0], points[..., 1]
-    points = torch.stack([px * cos - py * sin, px * sin + py * cos], -1)
-    points = points + torch.stack([pose[:, 0], 0.58 + pose[:, 1]], 1)[:, None, None, :]
-    return points[:, :-1].flatten(2), points[:, -1, 0]
-
-
-def draw(films: list[tuple[Film, np.ndarray]], size: int = 96, device: str = "cpu") -> torch.Tensor:
-    """Frames [N, 3, H, W] in -1..1 of the given frame numbers of each film, one after another."""
-    pose = torch.tensor(np.concatenate([f.pose[i] for f, i in films]), dtype=torch.float32, device=device)
-    counts = torch.tensor([len(i) for _, i in films], device=device)
-
-    def table(values: list) -> torch.Tensor:
-        return torch.tensor(values, dtype=torch.float32, device=device).repeat_interleave(counts, 0)[:, :, None, None]
-
-    cloth = table([COLOURS[f.colour] for f, _ in films])
-    sky, ground = (table([PLACES[f.place][k] for f, _ in films]) for k in (0, 1))
-    axis = (torch.arange(size, device=device) + 0.5) / size
-    y, x = axis[None, :, None], axis[None, None, :]
-    earth = ((y - 0.74) * size / 1.5 + 0.5).clamp(0, 1)[:, None]
-    image = sky * (1 - 0.15 * y[:, None]) * (1 - earth) + ground * earth
-    image = image.expand(-1, -1, size, size).contiguous()
-    alpha = pose[:, 3, None, None]
-    skin = torch.tensor(SKIN, device=device)[None, :, None, None]
-    parts, head = _parts(pose)
-
-    def paint(distance: torch.Tensor, radius: float, colour: torch.Tensor) -> None:
-        cover = (((radius - distance) * size + 0.5).clamp(0, 1) * alpha)[:, None]
-        image.lerp_(colour.expand_as(image), cover.expand_as(image))
-
-    looks = [("arm", skin)] * 4 + [("leg", cloth * 0.45)] * 4 + [("torso", cloth)]
-    for j, (kind, colour) in enumerate(looks):
-        x0, y0, x1, y1 = (parts[:, j, k, None, None] for k in range(4))
-        vx, vy = x1 - x0, y1 - y0
-        k = (((x - x0) * vx + (y - y0) * vy) / (vx * vx + vy * vy + 1e-9)).clamp(0, 1)
-        paint(torch.hypot(x - x0 - k * vx, y - y0 - k * vy), WIDTHS[kind], colour)
-    paint(torch.hypot(x - head[:, 0, None, None], y - head[:, 1, None, None]), WIDTHS["head"], skin)
-    return image * 2 - 1
