@@ -1,6 +1,7 @@
 """The training script end to end at smoke size: it learns, resumes, and writes a folder that the pipeline opens."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -51,18 +52,19 @@ def test_training_learns_resumes_and_exports(tmp_path):
 
 
 @pytest.mark.slow
-def test_ctrl_c_saves_the_step_under_way_and_the_next_start_goes_on_from_it(tmp_path):
-    command = [*TRAIN, "--smoke", "--device", "cpu", "--out", tmp_path, "--stage", "vae"]
-    done, saved = tmp_path / "vae-frames" / "losses.jsonl", tmp_path / "vae-frames" / "last.pt"
-    training = subprocess.Popen(command, cwd=SCRIPTS, stderr=subprocess.DEVNULL)
+def test_a_stop_of_all_stages_saves_the_step_under_way_and_the_next_start_goes_on_from_it(tmp_path):
+    run, options = tmp_path / "puppet", ["--smoke", "--device", "cpu", "--stage", "vae"]
+    done, saved = run / "vae-frames" / "losses.jsonl", run / "vae-frames" / "last.pt"
+    command = [SCRIPTS / "training" / "all.sh", tmp_path, *options]
+    training = subprocess.Popen(command, env={**os.environ, "PYTHON": sys.executable}, stderr=subprocess.DEVNULL)
     while not done.exists() and training.poll() is None:
         time.sleep(0.1)
-    training.send_signal(signal.SIGINT)
-    assert training.wait(60) != 0
-    steps = len(losses(tmp_path / "vae-frames"))
+    os.kill(int((tmp_path / "pid").read_text()), signal.SIGTERM)
+    assert training.wait(60) == 143
+    steps = len(losses(run / "vae-frames"))
     assert torch.load(saved, weights_only=True)["step"] == steps - 1 < 159
-    subprocess.run(command, cwd=SCRIPTS, check=True, capture_output=True)
-    assert len(losses(tmp_path / "vae-frames")) == 160, "no step is done twice"
+    subprocess.run([*TRAIN, *options, "--out", run], cwd=SCRIPTS, check=True, capture_output=True)
+    assert len(losses(run / "vae-frames")) == 160, "no step is done twice"
 
 
 @pytest.mark.slow
