@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from puppet_parts import Sizes, build_pipeline, save_folder
 from safetensors.numpy import save
 from tally import Tally
+from training.parts import Sizes, build_pipeline, save_folder
 
 import framepack_relax as fr
 from framepack_relax.models.video_model import VideoModel

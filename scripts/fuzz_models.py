@@ -19,8 +19,8 @@ from typing import Any
 import torch
 from forked import run_forked
 from PIL import Image
-from puppet_parts import Sizes, build_pipeline, save_folder
 from tally import Tally
+from training.parts import Sizes, build_pipeline, save_folder
 
 from framepack_relax.errors import ModelError
 from framepack_relax.models.catalog import card

@@ -71,7 +71,7 @@ def compare(
         on_note(note)
     profile = out / PROFILE if calibrating else None
     with RunFolder(out, SWEEPS).held() as held:
-        held.begin({FILMS, *NAMES, *([PROFILE] if calibrating else [])}, {}, "")
+        held.begin({FILMS, *NAMES, *([PROFILE] if calibrating else [])}, {})
         rows = run(
             planned, plans, folder=held, model=loaded, instruments=instruments,
             on_film=lambda row: on_film(row, len(planned)),
@@ -80,5 +80,5 @@ def compare(
         save_page(sweep.title, rows, cells, held)
         if calibrating:
             said = yaml.safe_dump(calibrated_profile(rows, planned, facts), sort_keys=False, width=110)
-            held.write(PROFILE, said.encode("utf8"))
+            held.write({PROFILE: said.encode("utf8")})
     return Outcome(rows=rows, cells=cells, page=out / PAGE, profile=profile, notes=notes)

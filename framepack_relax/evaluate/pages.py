@@ -43,8 +43,6 @@ def plots(cells: Sequence[Cell]) -> dict[str, bytes]:
 def save_page(title: str, rows: Sequence[Row], cells: Sequence[Cell], folder: RunFolder) -> None:
     """index.html: table, plots, and under each arm the contact sheets of its films."""
     pictures = plots(cells)
-    for name, picture in pictures.items():
-        folder.write(name, picture)
     shown = "".join(f"<p><img src='{name}' alt='{name.removesuffix('.png')}'></p>" for name in pictures)
     arms = []
     for cell in cells:
@@ -53,7 +51,7 @@ def save_page(title: str, rows: Sequence[Row], cells: Sequence[Cell], folder: Ru
         arms.append(f"<details><summary>{escape(cell.arm)}</summary>{''.join(sheets)}</details>")
     page = f"<!doctype html><meta charset=utf8><title>{escape(title)}</title><style>{STYLE}</style>"
     page += f"<h1>{escape(title)}</h1>{_table(cells)}{shown}<h2>Films</h2>{''.join(arms)}"
-    folder.write(PAGE, page.encode("utf8", "replace"))
+    folder.write({**pictures, PAGE: page.encode("utf8", "replace")})
 
 
 def _image(row: Row) -> str:

@@ -79,7 +79,7 @@ def run(
         rows.append(known[key] | columns(job))  # two arms may come to the same film
         if rows[-1] not in told:
             told.append(rows[-1])
-            folder.write(FILMS, lines_of(told))
+            folder.write({FILMS: lines_of(told)})
         on_film(rows[-1])
     return rows
 

@@ -24,7 +24,7 @@ from .configs import NetworkConfig, check_configs
 from .fingerprint import fingerprint, model_files, told
 
 WEIGHTS_VARIABLE = "FRAMEPACK_RELAX_WEIGHTS"
-FIGURES = "figures.json"  # of a model folder: what scripts/measure_puppet.py measured
+FIGURES = "figures.json"  # of a model folder: what scripts/training/measure.py measured
 PUPPET = Path(__file__).parent / "puppet"
 PARTS = "transformer vae text_encoder tokenizer text_encoder_2 tokenizer_2 image_encoder feature_extractor".split()
 HUNYUAN, REDUX = "hunyuanvideo-community/HunyuanVideo", "lllyasviel/flux_redux_bfl"
