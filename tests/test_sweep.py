@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import time
 
 import numpy as np
@@ -38,12 +39,16 @@ arms:
 """
 
 
-@pytest.fixture
-def spec(tmp_path, tiny):
-    Image.radial_gradient("L").resize((32, 32)).convert("RGB").save(tmp_path / "hero.png")
-    file = tmp_path / "spec.yaml"
+def write_spec(folder, tiny):
+    Image.radial_gradient("L").resize((32, 32)).convert("RGB").save(folder / "hero.png")
+    file = folder / "spec.yaml"
     file.write_text(SPEC.format(model=tiny), encoding="utf8")
     return file
+
+
+@pytest.fixture
+def spec(tmp_path, tiny):
+    return write_spec(tmp_path, tiny)
 
 
 def sweep(spec, out, model, **more):
@@ -54,9 +59,15 @@ def without_seconds(rows):
     return [{name: value for name, value in row.items() if name not in ("seconds", "wall")} for row in rows]
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, tiny, model):
+    """A sweep that nothing stopped."""
+    folder = tmp_path_factory.mktemp("whole")
+    return sweep(write_spec(folder, tiny), folder / "out", model)
+
+
 @pytest.mark.slow
-def test_a_stopped_sweep_goes_on_to_the_same_table(spec, tmp_path, model):
-    whole = sweep(spec, tmp_path / "whole", model)
+def test_a_stopped_sweep_goes_on_to_the_same_table(spec, tmp_path, model, whole):
     told = []
 
     def stop(row, films):
@@ -81,16 +92,15 @@ def test_a_stopped_sweep_goes_on_to_the_same_table(spec, tmp_path, model):
     assert {row["key"] for row in read} == {row["key"] for row in whole.rows}
     page = whole.page.read_text(encoding="utf8")
     assert "a &lt;small&gt; sweep" in page and page.count("contact.png") == 6
-    sheets = list((tmp_path / "whole").glob("films/*/*/contact.png"))
-    assert all(str(sheet.relative_to(tmp_path / "whole")) in page for sheet in sheets) and len(sheets) == 6
-    assert len(list((tmp_path / "whole/store").iterdir())) == 2 + 6, "the calm section of a seed is rendered once"
-    reports = [json.loads(file.read_text()) for file in (tmp_path / "whole").glob("films/*/*/report.json")]
+    sheets = list(whole.page.parent.glob("films/*/*/contact.png"))
+    assert all(str(sheet.relative_to(whole.page.parent)) in page for sheet in sheets) and len(sheets) == 6
+    assert len(list((whole.page.parent / "store").iterdir())) == 2 + 6, "the calm section of a seed is rendered once"
+    reports = [json.loads(file.read_text()) for file in whole.page.parent.glob("films/*/*/report.json")]
     assert sum(section["reused"] for report in reports for section in report["sections"]) == 4
 
 
 @pytest.mark.slow
-def test_a_sweep_that_is_killed_in_mid_film_goes_on_to_the_same_table(spec, tmp_path, model):
-    whole = sweep(spec, tmp_path / "whole", model)
+def test_a_sweep_that_is_killed_in_mid_film_goes_on_to_the_same_table(spec, tmp_path, model, whole):
     out = tmp_path / "killed"
     words = [TOOL, "sweep", str(spec), "--out", str(out), "--action", "packaged", "--text", "packaged"]
     process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -154,6 +164,14 @@ def test_every_line_that_no_sweep_wrote_is_told_at_its_place_and_none_is_lost(tm
         assert any(text.startswith(f"{file}:{number}: {fact}") for text in said), (number, fact)
     file.write_bytes(b"\n".join((line(), b"", line(seed=1, more="kept"))))
     assert [(row["seed"], row.get("more")) for row in read_rows(file)] == [(0, None), (1, "kept")]
+
+
+@pytest.mark.slow
+def test_damaged_films_of_a_sweep_are_gone_on_from_or_told(pytestconfig):
+    """See scripts/fuzz_sweeps.py; LOG.md has the counts of a long run."""
+    words = [sys.executable, pytestconfig.rootpath / "scripts/fuzz.py", "sweeps", "--inputs", "60", "--seed", "9000"]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert "sweeps: 60 inputs, 0 tracebacks" in done.stdout, done.stdout + done.stderr
 
 
 def test_what_no_sweep_wrote_is_left_as_it_is_no_link_is_followed_and_no_pipe_waited_for(spec, tmp_path, model):

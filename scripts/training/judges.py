@@ -58,7 +58,7 @@ class JudgeTraining:
     @staticmethod
     def smoke() -> "JudgeTraining":
         return JudgeTraining(
-            size=32, patch=16, width=64, layers=1, steps=60, batch=6, text_steps=120, text_batch=24, held_out=24
+            size=32, patch=16, width=64, layers=1, steps=32, batch=6, text_steps=32, text_batch=24, held_out=24
         )
 
 
