@@ -80,7 +80,7 @@ def go_on(folder: Path, rows: list[Row], drawn: bool) -> None:
         choose(there, level)
     if drawn:
         with RunFolder(folder / "page", Mark(board="", title="x")).held() as held:
-            held.begin(NAMES, {}, "")
+            held.begin(NAMES, {})
             save_page("x", there, cells, held)
 
 
