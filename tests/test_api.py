@@ -210,6 +210,15 @@ def test_other_libraries_are_silent_at_work_and_as_before_afterwards(model, imag
     assert all(library.is_progress_bar_enabled() for library in libraries)
 
 
+def test_a_block_prompt_and_the_same_words_on_one_line_are_the_same_film(board, model, tmp_path):
+    words = "  - id: a\n    seconds: 1.2\n    prompt: {}\n    negative_prompt: {}\n"
+    block = "|\n      a red figure\n      waves"
+    fr.render(board(words.format(block, block), "style: flat"), out=tmp_path / "o", model=model)
+    line = board(words.format("a red figure waves", "a red figure waves"), "style: >\n  flat")
+    (verdict,) = fr.preview(line, out=tmp_path / "o", model=model)
+    assert verdict[1] is None, "it is kept"
+
+
 @pytest.mark.parametrize("out", [".", "/"])
 def test_a_folder_without_a_name_is_refused_with_a_free_one(board, tmp_path, monkeypatch, out):
     story = board("  - {id: a, prompt: a red figure waves, seconds: 1.2}")

@@ -43,6 +43,10 @@ def test_what_a_console_cannot_show_ends_nothing(board, tmp_path, encoding):
         assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
         assert ("浜辺" if encoding == "utf-8" else "\\u6d5c\\u8fba") in done.stdout
     assert (tmp_path / "o/video.mp4").exists()
+    file = board("  - {id: a, prompt: 海 — “bye”, seconds: 1.2}\n", "title: 浜辺")
+    done = run("render", file, "--out", tmp_path / "o", environment={"PYTHONIOENCODING": encoding}, encoding=encoding)
+    assert done.returncode == 0 and "rendered anew: prompt: " in done.stdout, done.stderr
+    assert ("海" if encoding == "utf-8" else "\\u6d77") in done.stdout, "the line that compares the two is no obstacle"
 
 
 @pytest.mark.parametrize("words", [("plan", "--json"), ("plan",), ("render",), ("schema",), ("--help",)])

@@ -109,6 +109,9 @@ def test_rounding_is_carried_across_cuts(image):
     assert plan.frames == 910 and plan.seconds == pytest.approx(30.33, abs=0.01), "rather than 874"
     assert len(plan.shots) == 10 and all(shot.frames[1] - shot.frames[0] in (73, 109) for shot in plan.shots)
     assert [timing.frames for timing in plan.scenes] == [shot.frames for shot in plan.shots]
+    short = [scene(f"s{k}", 1.7, transition="cut" if k else "continue") for k in range(10)]
+    plan = plan_of(image, *short)
+    assert plan.seconds == pytest.approx(17.0, abs=0.6) and all(timing.sections for timing in plan.scenes)
 
 
 @pytest.mark.parametrize(("count", "fps"), [(6, 30), (6, 24), (60, 30), (300, 30)])

@@ -124,7 +124,8 @@ def _sentence(detail: ErrorDetails, loc: Sequence[str | int], model: type[BaseMo
         return f"is {_shown(value)}; {suggest(value if isinstance(value, str) else '', known)}"
     if kind == "string_type" and isinstance(value, (dict, list, tuple)):
         return f"is {_shown(value)}; write text, in quotes if it begins with {'{' if isinstance(value, dict) else '['}"
-    if loc and kind.startswith(("model", "tuple")) and (form := bare(str(loc[-1]), value, "[" if kind[0] == "t" else "{")):
+    sign = "{" if kind.startswith("model") else "[" if kind.startswith("tuple") else ""
+    if loc and sign and (form := bare(str(loc[-1]), value, sign)):
         return f"is {_shown(value)}; write `{form}`"
     wanted = next((text for name, text in WANTED.items() if kind.startswith(name)), "write another value")
     if kind.startswith(("int", "float")) and owner and (span := _range(owner, loc[names[-1] :])):
