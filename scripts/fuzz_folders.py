@@ -50,7 +50,8 @@ def make_story(folder: Path) -> Path:
 
 def latents(out: Path) -> set[str]:
     """What is said of the sections' latents, where a section is whole."""
-    stored = [unpack(file.read_bytes()) for file in out.glob("shots/*/*.safetensors") if file.is_file()]
+    files = [file for file in out.glob("shots/*/*.safetensors") if file.is_file() and not file.is_symlink()]
+    stored = [unpack(file.read_bytes()) for file in files]
     return {section.digest for section in stored if section}
 
 
