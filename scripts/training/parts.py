@@ -42,7 +42,7 @@ class Sizes:
     head_dim: int = 64
     rope_axes: tuple[int, int, int] = (16, 24, 24)
     dual_blocks: int = 2
-    single_blocks: int = 4
+    single_blocks: int = 6
     text_dim: int = 128
     pooled_dim: int = 128
     vision_dim: int = 64

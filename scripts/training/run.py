@@ -32,7 +32,7 @@ class VaeTraining:
     wanted: tuple[float, float] = (34.0, 30.0)  # dB of held-out clips, mean and lowest
     held_out: int = 48  # of them
     turned: float = 0.5  # share of frames and cropped clips with the figure at any angle
-    frame_batch: int = 16
+    frame_batch: int = 8
     clip_batch: int = 2
     clip_frames: int = 17
     lr: float = 2e-3
@@ -216,7 +216,7 @@ def train(
 ) -> None:
     """Trains in place on the loss of (step, rng) in bf16 autocast; resumes from `folder`, leaves averaged weights.
 
-    Raises KeyboardInterrupt after Ctrl-C or SIGTERM, when the step under way is done and saved.
+    Raises SystemExit after Ctrl-C or SIGTERM, when the step under way is done and saved.
     """
     module.to(device).train()
     optimizer = MuonAdamW(module, lr=lr, weight_decay=weight_decay)
@@ -236,5 +236,5 @@ def train(
                 log.info("%s step %d/%d loss %.4f %.0fs", folder.name, step, steps, keep.loss, time.time() - begun)
             if asked.is_set():
                 keep.save(step)
-                raise KeyboardInterrupt
+                raise SystemExit(f"{folder}: stopped after step {step}; the same command goes on from there")
     keep.finish(max(first, steps))

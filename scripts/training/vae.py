@@ -34,13 +34,14 @@ def frames_batch(rng: np.random.Generator, config: VaeTraining, device: str) -> 
 
 
 def clips_batch(rng: np.random.Generator, config: VaeTraining, device: str, *, whole: bool) -> Tensor:
-    """Clips [B, 4, T, H, W], half in a flip, a third in other motion; `whole` pictures, one at a time, or crops."""
+    """Clips [B, 4, T, H, W], most of them turning or exploding; `whole` pictures, one at a time, or crops."""
     picks: list[tuple[Film, np.ndarray]] = []
     while len(picks) < (1 if whole else config.clip_batch):
         film = sample_film(rng, 3, Mix(), world=SECOND)
         start = int(rng.integers(0, 3 * SECTION_FRAMES + 2 - config.clip_frames))
         change = np.abs(np.diff(film.pose[start : start + config.clip_frames], axis=0)).max(0)
-        share = 1.0 if change[2] > 0.02 else 0.25 if change.max() > 0.02 else 0.03  # turning, moving, still
+        hard = change[2] > 0.02 or change[12] > 0  # turning, exploding
+        share = 1.0 if hard else 0.25 if change.max() > 0.02 else 0.03  # moving, still
         if rng.random() < share:
             shown = film if whole else _turned(rng, film, config)
             picks.append((shown, np.arange(start, start + config.clip_frames)))
