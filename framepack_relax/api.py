@@ -1,19 +1,22 @@
 """The Python API: each call takes a storyboard file, a Storyboard, or a list of scenes."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from inspect import Parameter, signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
-from .errors import EvaluationError, ModelError, Problem, RenderError
+from .errors import EvaluationError, ModelError, Problem, RelaxError, RenderError, StoryboardError
 from .families.catalog import find_family
 from .families.loading import Loading
 from .families.quiet import quietly
 from .planning.planner import make_plan
 from .planning.renderplan import RenderPlan, SectionPlan
-from .rendering.mark import default_out
+from .rendering.mark import Note, default_out
 from .storyboard import Scene, Storyboard, read_storyboard, storyboard_from_scenes
-from .storyboard.paths import expand
+from .storyboard.meanings import argument
+from .storyboard.messages import printable
+from .storyboard.paths import expand, path_cure
 
 if TYPE_CHECKING:
     import torch
@@ -42,6 +45,9 @@ def read(story: Story, **board: Any) -> Storyboard:
         story = read_storyboard(story)
     if isinstance(story, Storyboard):
         return story.changed(**board) if board else story
+    if isinstance(story, (Scene, Mapping)) or not isinstance(story, Iterable):
+        fact = f"{type(story).__name__} is no storyboard; give the path of one, a Storyboard or a list of scenes"
+        raise StoryboardError([Problem(message=fact)])
     return storyboard_from_scenes(story, **board)
 
 
@@ -89,6 +95,7 @@ def render(
     on_nan: OnNan = "stop",
     on_step: Callable[[SectionPlan, int], None] = lambda section, step: None,
     on_section: Callable[[SectionPlan, int], None] = lambda section, seed: None,
+    on_note: Note = lambda note: None,
     **board: Any,
 ) -> "RenderedFilm":
     """Renders a film into the folder `out`; `film.path` is the mp4, `film.report` the contents of report.json.
@@ -97,13 +104,16 @@ def render(
     storyboard's. What `out` holds already and is made from the same is kept, unless `fresh`, or `strict` and made by
     other versions or on another device. `on_nan="retry"` draws another seed for a section whose latents are not finite.
     `on_step` is called with a section and the number of the step, from 0, that it has behind it, `on_section` with a
-    section that is on disk and its noise's seed. An exception that one of them raises stops the render and comes out
+    section that is on disk and its noise's seed; of a film that is finished nothing is loaded, and neither is called.
+    `on_note` hears warnings, and files that no render wrote and that were in the way: they are kept under a free name.
+    An exception that one of them raises stops the render and comes out
     of this call; finished sections stay, and the same call goes on from there. Threads may share a loaded model.
     """
     from .rendering.loop import Watcher, render
 
     checked, loaded = _prepare(story, model, board)
-    folder, watch = output_folder(out or default_out(checked)), Watcher(on_step=on_step, on_section=on_section)
+    folder = output_folder(out or default_out(checked))
+    watch = Watcher(on_step=on_step, on_section=on_section, on_note=on_note)
     return render(checked, out=folder, model=loaded, options=_options(on_nan, fresh, strict), watch=watch)
 
 
@@ -114,14 +124,15 @@ def stream(
     model: Model = None,
     fresh: bool = False,
     on_nan: OnNan = "stop",
+    on_note: Note = lambda note: None,
     **board: Any,
 ) -> "Iterator[FinishedSection]":
     """Yields sections as they finish, each with its latents and the frames that are final; writes no mp4.
 
-    Mistakes are raised at once, not with the first section.
+    Mistakes are raised at once, not with the first section. `on_note` is as with `render`.
     """
     checked, loaded = _prepare(story, model, board)
-    return _stream(checked, output_folder(out or default_out(checked)), loaded, _options(on_nan, fresh))
+    return _stream(checked, output_folder(out or default_out(checked)), loaded, _options(on_nan, fresh), on_note)
 
 
 def preview(
@@ -133,26 +144,29 @@ def preview(
     dtype: "str | torch.dtype | None" = None,
     fresh: bool = False,
     strict: bool = False,
+    on_note: Note = lambda note: None,
     **board: Any,
 ) -> "list[Verdict]":
     """Which sections in `out` a render would keep, and why the others not; loads no weights and writes nothing.
 
-    Torch is asked only for what is not said, `device` and `dtype`. Raises RenderError for a folder of another film.
+    Torch is asked only for what is not said, `device` and `dtype`. `on_note` hears which files of others would be put
+    aside. Raises RenderError where a render would refuse the folder.
     """
     from .rendering.session import preview
 
     checked, loaded = _prepare(story, model, board)
     choice = loaded or Loading(name=checked.model, device=_named(device), dtype=_named(dtype), download=False)
-    return preview(checked, expand(out or default_out(checked)), choice, _options("stop", fresh, strict))
+    folder = output_folder(out or default_out(checked))
+    return preview(checked, folder, choice, _options("stop", fresh, strict), on_note)
 
 
 def _stream(
-    story: Storyboard, folder: Path, model: "Backend | None", options: "Options"
+    story: Storyboard, folder: Path, model: "Backend | None", options: "Options", on_note: Note
 ) -> "Iterator[FinishedSection]":
     with quietly:
-        from .rendering.loop import stream
+        from .rendering.loop import Watcher, stream
 
-        yield from stream(story, out=folder, model=model, options=options)
+        yield from stream(story, out=folder, model=model, options=options, watch=Watcher(on_note=on_note))
 
 
 def _options(on_nan: OnNan, fresh: bool, strict: bool = False) -> "Options":
@@ -165,7 +179,7 @@ def _options(on_nan: OnNan, fresh: bool, strict: bool = False) -> "Options":
 
 def output_folder(out: Place) -> Path:
     """The folder `out`, which need not be there yet. Raises RenderError where it can be none."""
-    folder = expand(out)
+    folder = meant(out)
     there = next((place for place in (folder, *folder.absolute().parents) if os.path.lexists(place)), Path("/"))
     if not there.is_dir():
         raise RenderError(f"{there}: is no folder; choose another one for the film")
@@ -174,25 +188,35 @@ def output_folder(out: Place) -> Path:
     return folder
 
 
+def meant(path: Place, error: type[RelaxError] = RenderError) -> Path:
+    """The path that a person means; raises `error` for one that is none here, such as one of Windows."""
+    if not isinstance(path, Place):
+        raise error(f"{path!r} is no path; write it as text")
+    place = expand(path)
+    if not os.path.lexists(place) and (cure := path_cure(str(place))):
+        raise error(f"{printable(str(place))}: is not there{cure}")
+    return place
+
+
 @quietly
-def restore(film: Place, out: Place) -> Path:
+def restore(film: Place, out: Place, *, on_note: Note = lambda note: None) -> Path:
     """Writes the storyboard and start images that a film carries into the folder `out`; gives the storyboard's path.
 
-    Rendering it gives the same film again. Raises RenderError for files that framepack-relax has not written.
+    Rendering it gives the same film again. `on_note` hears which edited ones were put aside for them. Raises
+    RenderError for files that framepack-relax has not written.
     """
     from .rendering.carry import restore
 
-    return restore(expand(film), output_folder(out))
+    return restore(meant(film), output_folder(out), on_note)
 
 
 def status(out: Place) -> "Status":
     """How far the render in the folder `out` has come; needs no weights and no torch. Raises RenderError."""
     from .rendering.status import read_status
 
-    return read_status(expand(out))
+    return read_status(meant(out))
 
 
-@quietly
 def evaluate(
     films: Place | Sequence[Place],
     *,
@@ -211,17 +235,20 @@ def evaluate(
     -1..1 -> [P]) stands in for LPIPS with its own trunk. Needs the extra `eval`. Raises EvaluationError.
     """
     try:
-        from .evaluate.evaluation import evaluate_scenes, gather, judges_for
         from .evaluate.film import read_film, read_films
     except ImportError as error:
         raise EvaluationError(f"{error.name} is not installed: pip install 'framepack-relax[eval]'") from error
-    read = read_films([expand(film) for film in ([films] if isinstance(films, Place) else films)])
-    other = None if reference is None else read_film(expand(reference))
-    names = judges_for({film.model for film in read})
-    instruments = gather(action=action or names[0], text=text or names[1], device=device, distance=distance)
-    rows = []
-    for film in read:
-        rows += evaluate_scenes(film, instruments, prompt=prompt, targets=target_classes, reference=other)
+    # without torch, so that what cannot be read is told at once
+    other = None if reference is None else read_film(meant(reference, EvaluationError))
+    read = read_films([meant(film, EvaluationError) for film in ([films] if isinstance(films, Place) else films)])
+    with quietly:
+        from .evaluate.evaluation import evaluate_scenes, gather, judges_for
+
+        names = judges_for({film.model for film in read})
+        instruments = gather(action=action or names[0], text=text or names[1], device=device, distance=distance)
+        rows = []
+        for film in read:
+            rows += evaluate_scenes(film, instruments, prompt=prompt, targets=target_classes, reference=other)
     return rows, instruments.notes
 
 
@@ -236,7 +263,7 @@ def sweep(
     action: str | None = None,
     text: str | None = None,
     on_film: Callable[[dict[str, Any], int], None] = lambda row, films: None,
-    on_note: Callable[[str], None] = lambda line: None,
+    on_note: Note = lambda line: None,
     **loading: Any,
 ) -> "Outcome":
     """Renders and measures every film of a sweep into `out` and compares its arms; goes on where a stop left it.
@@ -255,6 +282,17 @@ def sweep(
 
 
 def _prepare(story: Story, model: Model, board: dict[str, Any]) -> "tuple[Storyboard, Backend | None]":
+    """Raises RenderError for an argument that neither a render nor a storyboard takes."""
+    own = [name for name, kind in signature(render).parameters.items() if kind.kind is Parameter.KEYWORD_ONLY]
+    for name in board:
+        if name in signature(load).parameters:
+            raise RenderError(
+                f"{name}: is said when a model is loaded; write model=fr.load(..., {name}={board[name]!r})"
+            )
+        if name not in Storyboard.model_fields and (cure := argument(name, own)):
+            raise RenderError(f"{name}: unknown argument; {cure}")
+    if not (model is None or isinstance(model, Place) or hasattr(model, "family")):
+        raise ModelError(f"model is {model!r}; give a name, a folder, or what fr.load gave")
     if isinstance(model, Place):
         return read(story, **{**board, "model": str(model)}), None
     return read(story, **board), model

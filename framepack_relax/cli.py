@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import signal
 import sys
 import time
@@ -11,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
@@ -40,17 +40,11 @@ class MemoryChoice(StrEnum):
     auto, full, tiled, offload = "auto", "full", "tiled", "offload"
 
 
-class Terminated(SystemExit):
-    """SIGTERM, which stops a render as Ctrl-C does."""
-
-
 HELP = {"help_option_names": ["-h", "--help"]}
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__, context_settings=HELP
 )
-# no markup and no emoji: titles, prompts and paths may hold square brackets and colons
-console = Console(markup=False, emoji=False, highlight=False)
-errors = Console(markup=False, emoji=False, highlight=False, stderr=True, soft_wrap=True)
+console, errors = tables.Screen(), tables.Screen(stderr=True, soft_wrap=True)
 DRAFT = 3  # a draft takes a third of the steps
 KEEPING: dict[bool | None, dict[str, bool]] = {None: {}, True: {"fresh": True}, False: {"strict": True}}
 
@@ -108,13 +102,14 @@ def rerun(
     on_nan: OnNan = NanChoice.stop,
 ) -> None:
     """Render a film again from the storyboard and start images that it carries."""
+    film = api.meant(film)
     name = film.absolute().parent.name if film.name == "video.mp4" else film.stem
     folder = api.output_folder(out or Path("out") / f"{name}-again")
     with quietly:
         from .families.loader import pick_device, pick_dtype
         from .rendering.carry import provenance
     pick_dtype(dtype, pick_device(device))  # mistakes of these are told before anything is written
-    board = api.read(api.restore(film, folder))
+    board = api.read(api.restore(film, folder, on_note=_warn))
     as_then = {f"torch.{name}": name for name in ("float32", "bfloat16")}.get(str(provenance(film).get("dtype")))
     loading = {"device": device, "dtype": dtype or as_then, "memory": memory.value}
     _render(board, folder, loading, {"on_nan": on_nan.value, **KEEPING[anew]}, again=film)
@@ -134,8 +129,7 @@ def _render(
     """Loads the model, renders with a bar, prints the table; `again`: the film that should come out the same."""
     folder = api.output_folder(folder)
     plan = api.plan(board)
-    for warning in plan.warnings:
-        _warn(warning)
+    _warn(*plan.warnings)
     with quietly:
         from .rendering.carry import what_differs
         from .rendering.session import Options
@@ -144,20 +138,19 @@ def _render(
         _warn(f"the film was made otherwise and will not come out the same to the bit: {line}")
     film = _with_bar(board, folder, loaded, plan, Options(**options))
     console.print(tables.report_table(film.plan, film.report))
-    totals = film.report["totals"]
-    length = f"{totals['film_seconds']:.2f} s, {totals['frames']} frames"
-    cost = f"rendered in {totals['seconds']:.0f} s, peak {totals['peak_bytes'] / 2**30:.1f} GB"
-    console.print(f"{film.path}  {length}, {cost}", soft_wrap=True)
+    console.print(f"{film.path}  {tables.totals_text(film.report['totals'])}", soft_wrap=True)
 
 
 def _preview(board: Storyboard, out: Path | None, **given: Any) -> None:
     """What a render would keep."""
-    line = tables.verdict_line(api.preview(board, out=out, **given)) or "nothing is there yet"
-    console.print(f"{out or default_out(board)}: {line}", soft_wrap=True)
+    folder = api.meant(out or default_out(board))
+    line = tables.verdict_line(api.preview(board, out=folder, on_note=_warn, **given)) or "nothing is there yet"
+    console.print(f"{folder}: {line}", soft_wrap=True)
 
 
-def _warn(text: str) -> None:
-    errors.print(Text.assemble(("warning: ", "yellow"), text))
+def _warn(*texts: str) -> None:
+    for text in texts:
+        errors.print(Text.assemble(("warning: ", "yellow"), text))
 
 
 @quietly
@@ -201,9 +194,9 @@ def _with_bar(board: Storyboard, folder: Path, model: Loading, plan: RenderPlan,
 
             watch = Watcher(on_note=_warn, on_verdicts=on_verdicts, on_step=on_step, on_section=on_section)
             return render(board, out=folder, model=model, options=options, watch=watch)
-    except (KeyboardInterrupt, Terminated) as stop:
+    except (KeyboardInterrupt, SystemExit) as stop:
         errors.print(f"stopped: {_kept(folder)}; the same command goes on from there", soft_wrap=True)
-        raise typer.Exit(143 if isinstance(stop, Terminated) else 130) from None
+        raise typer.Exit(143 if isinstance(stop, SystemExit) else 130) from None
 
 
 def _kept(folder: Path) -> str:
@@ -230,12 +223,10 @@ def plan(
     board = _board(story, model, steps, seed, draft)
     made = api.plan(board)
     if as_json:
-        sys.stdout.write(json.dumps(made.to_json(), indent=1) + "\n")
-        return
+        return _print_json(made.to_json())
     console.print(tables.plan_table(made), tables.prompts_table(made))
     console.print(tables.crops_text(made), soft_wrap=True)
-    for warning in made.warnings:
-        _warn(warning)
+    _warn(*made.warnings)
     if out:
         _preview(board, out, device=device, dtype=dtype)
 
@@ -255,10 +246,9 @@ def evaluate(
     with errors.status("looking at the films", spinner="line"):
         judges: dict[str, Any] = {"action": action, "text": text, "device": device}
         rows, notes = api.evaluate(films, prompt=prompt, target_classes=target_class, reference=reference, **judges)
-    for line in notes:
-        _warn(line)
+    _warn(*notes)
     if as_json:
-        sys.stdout.write(json.dumps(rows, indent=1) + "\n")
+        _print_json(rows)
     else:
         console.print(tables.evaluation_table(rows))
 
@@ -276,11 +266,9 @@ def sweep(
     memory: Memory = MemoryChoice.auto,
 ) -> None:
     """Compare settings on the same films; a sweep that was stopped goes on where it was."""
-    judges = {"action": action, "text": text}
-    loading = {"model": model, "device": device, "dtype": dtype, "memory": memory.value}
+    options = {"action": action, "text": text, "model": model, "device": device, "dtype": dtype, "memory": memory.value}
     place = out or Path("out") / (Path(spec).stem + ("-quick" if quick else ""))
-    done = _compare(spec, place, {"quick": quick, **judges, **loading})
-    console.print(str(done.page), soft_wrap=True)
+    console.print(str(_compare(spec, place, {"quick": quick, **options}).page), soft_wrap=True)
 
 
 @app.command()
@@ -298,10 +286,9 @@ def calibrate(
     if spec == "calibration" and model not in (None, "puppet"):
         fact = "the sweep that comes along shows the packaged model's figures"
         _warn(f"{fact}; write one with images of this model's kind")
-    judges = {"action": action, "text": text}
-    loading = {"model": model, "device": device, "dtype": dtype, "memory": memory.value}
+    options = {"action": action, "text": text, "model": model, "device": device, "dtype": dtype, "memory": memory.value}
     place = out or Path("out") / f"calibration-{Path(model or 'own').name}"
-    done = _compare(spec, place, {"calibrate": True, **judges, **loading})
+    done = _compare(spec, place, {"calibrate": True, **options})
     use = 'for `profile:` of storyboards; the model\'s framepack_relax.json takes the same, in JSON, as "profile"'
     console.print(f"{done.profile}: {use}", soft_wrap=True)
 
@@ -334,7 +321,7 @@ def _compare(spec: str, folder: Path, options: dict[str, Any]) -> "Outcome":
 @app.command()
 def schema() -> None:
     """Print the JSON Schema of storyboards, for editors."""
-    sys.stdout.write(json.dumps(storyboard_schema(), indent=2) + "\n")
+    _print_json(storyboard_schema())
 
 
 @app.command()
@@ -381,16 +368,18 @@ def options(
     pass
 
 
-def _terminate(number: int, frame: Any) -> None:
-    raise Terminated(143)
+def _print_json(data: Any) -> None:
+    if sys.stdout is None:
+        raise RelaxError("standard output is closed; send it to a file or leave it open")
+    sys.stdout.write(json.dumps(data, indent=1) + "\n")
 
 
 def main() -> None:
     """Entry point: what a user can mend is printed without a traceback, exit code 2."""
-    signal.signal(signal.SIGTERM, _terminate)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # stops a render as Ctrl-C does
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # what a console or a log cannot show is shown by its number
-            stream.reconfigure(errors="backslashreplace")
+            stream.reconfigure(errors="backslashreplace", line_buffering=True)
     try:
         app()
     except RelaxError as error:
@@ -398,3 +387,11 @@ def main() -> None:
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
+    except OSError as error:
+        try:
+            print(flush=True)  # shows whether it is standard output that takes nothing
+        except OSError:
+            errors.print(f"standard output: cannot be written ({error.strerror}); make room or send it elsewhere")
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is left in its buffer
+            sys.exit(2)
+        raise

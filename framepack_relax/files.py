@@ -1,9 +1,11 @@
 """Files that appear whole or not at all, also after a power cut; and reads that never wait for a pipe or a device."""
 
 import errno
+import hashlib
 import os
 import stat
 from contextlib import suppress
+from io import BufferedReader
 from pathlib import Path
 
 LARGEST = 1 << 28  # bytes that are read of a file
@@ -11,17 +13,31 @@ LARGEST = 1 << 28  # bytes that are read of a file
 
 def read_file(path: Path, first: int = LARGEST + 1) -> bytes:
     """The contents of a regular file, or its `first` bytes. Raises OSError, also for what is not a regular file."""
-    opened = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    try:
-        if not stat.S_ISREG(os.fstat(opened).st_mode):
-            raise OSError(errno.EINVAL, "it is not a regular file", str(path))
-        stream = open(opened, "rb", closefd=False)
+    with open_file(path) as stream:
         data = stream.read(first)
-    finally:
-        os.close(opened)
     if len(data) > LARGEST:
         raise OSError(errno.EFBIG, f"it is larger than {LARGEST >> 20} MiB", str(path))
     return data
+
+
+def open_file(path: Path) -> BufferedReader:
+    """A regular file, opened. Raises OSError, also for a device, or a pipe, which would wait for its writer."""
+    stream = open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0)))
+    if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+        stream.close()
+        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+    return stream
+
+
+def digest_of(data: bytes) -> str:
+    """A hash of the contents of a file."""
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
+def digest_of_file(path: Path) -> str:
+    """The same of a regular file of any length. Raises OSError."""
+    with open_file(path) as stream:
+        return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
 def write_file(path: Path, data: bytes) -> None:

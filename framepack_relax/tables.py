@@ -1,14 +1,15 @@
 """What the command line shows, as tables by rich."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.cells import cell_len
-from rich.console import Console, ConsoleOptions, JustifyMethod, RenderResult
+from rich.console import Console, ConsoleOptions, JustifyMethod, RenderableType, RenderResult
 from rich.padding import Padding
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
@@ -24,7 +25,20 @@ if TYPE_CHECKING:
 KEEP = "\u00a0"  # a space at which no line ends
 MOST_ROWS = 200  # of a table
 NARROW, TALL = 1 / 3, 4  # a table that gets less than this share of what it wants, and rows of more lines, is none
+SHOWN = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) != "\n"}
 MOST_SINGLE = 40  # scenes that `status` shows one by one
+
+
+class Screen(Console):
+    """A console that nobody's text can steer: control characters are shown by their numbers. No markup and no emoji:
+    titles, prompts and paths may hold square brackets and colons."""
+
+    def __init__(self, **more: Any) -> None:
+        super().__init__(markup=False, emoji=False, highlight=False, **more)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for part in super().render(renderable, options):
+            yield part if part.control else Segment(part.text.translate(SHOWN), part.style)
 
 
 class Grid:
@@ -185,6 +199,12 @@ def report_table(plan: RenderPlan, report: Mapping[str, Any]) -> Grid:
     return table
 
 
+def totals_text(totals: Mapping[str, Any]) -> str:
+    """A finished film's length, and what it cost."""
+    length = f"{totals['film_seconds']:.2f} s, {totals['frames']} frames"
+    return f"{length}, rendered in {totals['seconds']:.0f} s, peak {totals['peak_bytes'] / 2**30:.1f} GB"
+
+
 def verdict_line(verdicts: Sequence[Verdict]) -> str:
     """What an existing folder gives, and of every shot from where on and why it is rendered; empty for a new folder."""
     kept = sum(why is None for _, why, _ in verdicts)
@@ -220,7 +240,7 @@ def status_text(status: Status, now: float) -> str:
     said = [f"{status.done} of {status.total} sections on disk"]
     if status.at_work:
         said.append(f"at work: {status.at_work}")
-    elif status.done < status.total:
+    elif status.done < status.total and not status.film:
         said.append("nobody is at work; `framepack-relax render` goes on from here")
     if status.seconds_left:
         said.append(f"about {duration(status.seconds_left)} left")

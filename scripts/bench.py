@@ -13,8 +13,8 @@ from diffusers import AutoencoderKLHunyuanVideo
 from torch import Tensor
 
 from framepack_relax.families.framepack.blend import BlendDecoder
+from framepack_relax.families.heap import give_back, keep_steady
 from framepack_relax.families.hunyuan_video.stream import StreamDecoder
-from framepack_relax.families.memory import give_back, keep_steady
 
 ROUNDS = 12
 

@@ -4,13 +4,15 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
-from puppet_world import Film, Mix, act, draw
+from training.drawing import draw
+from training.world import FIRST, Film, Mix, World, act
 
 
-def puppet(colour: str, place: str, seed: int) -> Image.Image:
+def puppet(colour: str, place: str, seed: int, world: World = FIRST) -> Image.Image:
     """The first frame of a film in which nothing has happened yet."""
-    pose, segments = act(np.random.default_rng(seed), [("stand", 1)], Mix())
-    frame = draw([(Film(colour=colour, place=place, pose=pose, segments=segments), np.array([0]))])[0]
+    pose, segments = act(np.random.default_rng(seed), [("stand", 1)], Mix(), world=world)
+    film = Film(world=world, colour=colour, place=place, pose=pose, segments=segments)
+    frame = draw([(film, np.array([0]))])[0]
     return Image.fromarray(((frame + 1) * 127.5).round().byte().permute(1, 2, 0).numpy())
 
 

@@ -5,7 +5,7 @@ python scripts/failures.py --sheet failures.png     # two clips a kind, to be lo
 
 The thresholds were chosen on seeds 1000 to 1023; what is printed is of seeds from 0 on.
 
-N frames of H x W pixels; frames are uint8 RGB [N, H, W, 3]; a pose is a row of puppet_world's Film.pose
+N frames of H x W pixels; frames are uint8 RGB [N, H, W, 3]; a pose is a row of training.world's Film.pose
 """
 
 import argparse
@@ -19,8 +19,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from puppet_world import ACTION_FRAMES, ACTIONS, COLOURS, PLACES, SKIN, Mix, act, draw
-from puppet_world import Film as Played
+from training.drawing import SKIN, draw
+from training.world import ACTION_FRAMES, FIRST, Mix, act
+from training.world import Film as Played
 
 from framepack_relax.evaluate.evaluation import Instruments, evaluate, gather
 from framepack_relax.evaluate.film import Film
@@ -28,7 +29,7 @@ from framepack_relax.evaluate.film import Film
 FRAMES = 109  # three sections
 FPS = 30.0
 SEEN = 6  # a sheet shows every sixth frame
-MOVES = tuple(action for action in ACTIONS if action != "stand")
+MOVES = tuple(FIRST.actions)
 Frames = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
@@ -47,7 +48,7 @@ def film_of(rng: np.random.Generator, action: str, start: int, end: int = FRAMES
     segments = [(action, end), ("stand", FRAMES - end)] if end < FRAMES else [(action, FRAMES)]
     starts = [[] if action == "stand" else [start], []][: len(segments)]
     pose, spans = act(rng, segments, Mix(), starts=starts)
-    colour, place = rng.choice(list(COLOURS)), rng.choice(list(PLACES))
+    colour, place = rng.choice(list(FIRST.colours)), rng.choice(list(FIRST.places))
     return Played(colour=str(colour), place=str(place), pose=pose, segments=spans)
 
 
@@ -145,8 +146,9 @@ def _inside(rng: np.random.Generator, action: str) -> tuple[Played, int]:
 
 
 def _flung(rng: np.random.Generator, pose: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The figure of `pose` [12] thrown about: place, angle and every joint."""
-    wild = pose + rng.normal(0, 1, 12) * np.array([0.12, 0.08, 0.9, 0, *[1.2] * 8])
+    """The figure of `pose` [POSE] thrown about: place, angle and every joint."""
+    wild = pose.copy()
+    wild[:12] += rng.normal(0, 1, 12) * np.array([0.12, 0.08, 0.9, 0, *[1.2] * 8])
     wild[0], wild[3] = np.clip(wild[0], 0.15, 0.85), 1
     return wild
 

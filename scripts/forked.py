@@ -15,12 +15,15 @@ MOST_BYTES = 3 * 2**30  # of a process
 Case = Callable[[int], tuple[str, str]]  # number -> how it ended, what was done
 
 
-def run_forked(case: Case, inputs: int, start: int = 0) -> Tally:
-    """Cases `start` and following; after one that hangs or ends its process the next begins in another."""
+def run_forked(case: Case, inputs: int, start: int = 0, begin: Callable[[], object] = lambda: None) -> Tally:
+    """Cases `start` and following; after one that hangs or ends its process the next begins in another.
+
+    `begin` is called in each process before its first case.
+    """
     tally, fork, number, end = Tally(), multiprocessing.get_context("fork"), start, start + inputs
     while number < end:
         told, tell = fork.Pipe(duplex=False)
-        process = fork.Process(target=_work, args=(case, range(number, end), tell), daemon=True)
+        process = fork.Process(target=_work, args=(case, range(number, end), tell, begin), daemon=True)
         process.start()
         tell.close()
         while number < end:
@@ -45,7 +48,8 @@ def run_forked(case: Case, inputs: int, start: int = 0) -> Tally:
     return tally
 
 
-def _work(case: Case, numbers: range, told: Connection) -> None:
+def _work(case: Case, numbers: range, told: Connection, begin: Callable[[], object]) -> None:
+    begin()
     resource.setrlimit(resource.RLIMIT_DATA, (MOST_BYTES, MOST_BYTES))
     for number in numbers:
         signal.setitimer(signal.ITIMER_PROF, LIMIT)

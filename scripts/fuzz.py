@@ -149,7 +149,9 @@ def run(inputs: int, start: int = 0) -> Tally:
 KINDS: dict[str, tuple[Callable[[int, int], Tally], int]] = {  # how inputs of each kind are tried, and how many
     "boards": (run, 100_000),
     "films": (lambda inputs, start: import_module("fuzz_films").run(inputs, start), 5_000),
+    "folders": (lambda inputs, start: import_module("fuzz_folders").run(inputs, start), 2_000),
     "models": (lambda inputs, start: import_module("fuzz_models").run(inputs, start), 20_000),
+    "sweeps": (lambda inputs, start: import_module("fuzz_sweeps").run(inputs, start), 2_000),
 }
 
 

@@ -1,10 +1,8 @@
 """Damages run folders in every way: each is a film to the bit, or one message; soon, and what is not ours stays.
 
-python scripts/fuzz_folders.py                     # 2,000 damaged folders, every fifth of them rendered
-python scripts/fuzz_folders.py --inputs 100
+Part of scripts/fuzz.py. Every fifth folder is rendered; whatever was put there or edited must be in it afterwards.
 """
 
-import argparse
 import json
 import os
 import random
@@ -12,7 +10,7 @@ import shutil
 import signal
 import tempfile
 import time
-from collections import Counter
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,13 +18,18 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from puppet_parts import Sizes, build_pipeline, save_folder
 from safetensors.numpy import save
+from tally import Tally
+from training.parts import Sizes, build_pipeline, save_folder
 
 import framepack_relax as fr
+from framepack_relax.families.backend import Backend
+from framepack_relax.rendering.loop import RenderedFilm
 from framepack_relax.rendering.mark import MARK
-from framepack_relax.rendering.stored import read_tags
-from framepack_relax.video.reader import film_digest
+from framepack_relax.rendering.stored import read_tags, unpack
+from framepack_relax.tables import report_table, status_table, status_text
+from framepack_relax.video.reader import film_digest, read_frames, read_metadata
+from framepack_relax.video.writer import Mp4Writer
 
 SOON, LATEST = 10, 300  # seconds of a processor, and of a clock: others may be at work
 SCENES = "[{id: a, prompt: a red figure walks, seconds: 1.2}, {id: b, prompt: a blue figure waves, seconds: 1.2}]"
@@ -45,10 +48,39 @@ def make_story(folder: Path) -> Path:
     return file
 
 
-def bits(out: Path) -> list[bytes | str]:
-    """What a film is: its latents and its packets."""
-    latents = [read_tags(file).get("digest", "") for file in sorted(out.glob("shots/*/0*.safetensors"))]
-    return [*latents, film_digest(out / "video.mp4")[0]]
+def latents(out: Path) -> set[str]:
+    """What is said of the sections' latents, where a section is whole."""
+    files = [file for file in out.glob("shots/*/*.safetensors") if file.is_file() and not file.is_symlink()]
+    stored = [unpack(file.read_bytes()) for file in files]
+    return {section.digest for section in stored if section}
+
+
+def contents(out: Path) -> set[bytes]:
+    """Of all files but those by which renders know one another."""
+    files = [file for file in out.rglob("*") if file.is_file() and not file.is_symlink()]
+    return {file.read_bytes() for file in files if not file.name.startswith((".", MARK.partition(".")[0]))}
+
+
+def edit(file: Path) -> bytes:
+    """The file as its maker works on it: still of its kind, and with all that it said of itself; gives its contents."""
+    if file.suffix == ".json":
+        file.write_text(json.dumps({**json.loads(file.read_text()), "my note": 1}))
+    elif file.suffix == ".png":
+        image = Image.open(file).convert("RGB")
+        image.putpixel((3, 3), (255, 0, 255))
+        image.save(file)
+    elif file.suffix == ".mp4":
+        frames, tags = list(read_frames(file)), read_metadata(file)
+        with Mp4Writer(file, fps=30, size=(32, 32), crf=40, metadata=tags) as writer:
+            for frame in frames:
+                writer.write(frame[None])
+    elif file.suffix == ".yaml":
+        file.write_text("# mine\n" + file.read_text())
+    return file.read_bytes()
+
+
+def change_edit(file: Path, rng: random.Random) -> None:
+    edit(file)
 
 
 def change_bytes(file: Path, rng: random.Random) -> None:
@@ -112,7 +144,7 @@ def change_place(file: Path, rng: random.Random) -> None:
 
 
 CHANGES: tuple[Callable[[Path, random.Random], None], ...] = (
-    change_bytes, change_json, change_tensor, change_kind, change_place,
+    change_bytes, change_json, change_tensor, change_kind, change_place, change_edit, change_edit,
 )  # fmt: skip
 
 
@@ -129,64 +161,73 @@ def limit(soon: float, latest: int) -> None:
     signal.alarm(latest)
 
 
-def run(inputs: int, seed: int, folder: Path) -> Counter[str]:
-    """Tries `inputs` folders; gives what came of them. Anything but a film or a RelaxError is raised."""
-    story, ends, slowest = make_story(folder), Counter[str](), 0.0
-    model = fr.load(str(folder / "tiny"), device="cpu")
-    fr.render(story, out=folder / "out", model=model)
-    truth, precious = bits(folder / "out"), folder / "precious"
-    precious.write_text("mine")
+def change(out: Path, number: int) -> set[bytes]:
+    """Harms a run folder in one to three places; gives what its maker has in it now that no render wrote."""
+    rng, before = random.Random(number), contents(out)
+    (out / ".owner.json").write_text('{"pid": 1, "host": "h", "since": 0}')
+    names = sorted(str(file.relative_to(out)) for file in out.rglob("*") if file.is_file())
+    names += [MARK, "plan.json", "video.mp4", "report.json", "shots/00/001.safetensors"]
+    for name in dict.fromkeys(rng.sample(names, rng.randint(1, 3))):
+        if (out / name).is_file() and not (out / name).is_symlink():
+            rng.choice(CHANGES)(out / name, rng)
+    return contents(out) - before
+
+
+def walk(story: Path, out: Path, model: Backend, *, rendered: bool) -> RenderedFilm | None:
+    """All that is done with a run folder; the film, if that is asked for and comes."""
+
+    def film() -> RenderedFilm:
+        made = fr.render(story, out=out, model=model)
+        report_table(made.plan, made.report)
+        return made
+
+    def status() -> None:
+        said = fr.status(out)
+        status_table(said), status_text(said, time.time())
+
+    acts: list[Callable[[], Any]] = [
+        status,
+        lambda: fr.preview(story, out=out, model=model),
+        lambda: fr.restore(out / "video.mp4", out.parent / "restored"),
+    ]
+    made = None
+    for act in [*acts, film] if rendered else acts:
+        begun = time.process_time()
+        limit(SOON, LATEST)
+        try:
+            made = act()
+        except fr.RelaxError as error:
+            assert str(error).isprintable() or "\x1b" not in str(error), repr(str(error))
+        finally:
+            limit(0, 0)
+        assert time.process_time() - begun < SOON
+    return made if isinstance(made, RenderedFilm) else None
+
+
+def run(inputs: int, start: int = 0) -> Tally:
+    """Tries `inputs` damaged folders."""
+    tally = Tally()
     for number in (signal.SIGALRM, signal.SIGPROF):
         signal.signal(number, late)
-    for number in range(inputs):
-        rng, out = random.Random(f"{seed} {number}"), folder / "tried"
-        shutil.rmtree(out, ignore_errors=True)
-        shutil.copytree(folder / "out", out)
-        (out / ".owner.json").write_text('{"pid": 1, "host": "h", "since": 0}')
-        names = sorted(str(file.relative_to(out)) for file in out.rglob("*") if file.is_file())
-        for name in dict.fromkeys(
-            rng.sample([*names, MARK, "plan.json", "shots/00/001.safetensors"], rng.randint(1, 3))
-        ):
-            if (out / name).is_file() and not (out / name).is_symlink():
-                rng.choice(CHANGES)(out / name, rng)
-        acts: list[Callable[[], Any]] = [
-            lambda out=out: fr.status(out),
-            lambda out=out: fr.preview(story, out=out, model=model),
-            lambda out=out: fr.restore(out / "video.mp4", folder / "restored"),
-        ]
-        if number % 5 == 0:
-            acts.append(lambda out=out: fr.render(story, out=out, model=model))
-        for act in acts:
-            begun = time.process_time()
-            limit(SOON, LATEST)
-            try:
-                made = act()
-                ends["answers"] += 1
-                if isinstance(getattr(made, "report", None), dict):
-                    assert bits(out) == truth, f"{seed} {number}: another film, and nothing was said"
-                    ends["films"] += 1
-            except fr.RelaxError as error:
-                assert str(error).isprintable() or "\x1b" not in str(error), repr(str(error))
-                ends["messages"] += 1
-            finally:
-                limit(0, 0)
-            slowest = max(slowest, time.process_time() - begun)
-        assert precious.read_text() == "mine"
-        ends["folders"] += 1
-        if (number + 1) % 200 == 0:
-            print(f"{number + 1:>6} folders {dict(ends)} slowest {slowest:.1f} s", flush=True)
-    return ends
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--inputs", type=int, default=2_000)
-    parser.add_argument("--seed", type=int, default=0)
-    words = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        ends = run(words.inputs, words.seed, Path(name).resolve())
-    print(f"run folders {ends['folders']}, tracebacks 0, over {SOON} s 0, {dict(ends)}")
-
-
-if __name__ == "__main__":
-    main()
+        folder = Path(name).resolve()
+        story, out, precious = make_story(folder), folder / "tried", folder / "precious"
+        model = fr.load(str(folder / "tiny"), device="cpu")
+        fr.render(story, out=folder / "out", model=model)
+        truth, packets = latents(folder / "out"), film_digest(folder / "out/video.mp4")[0]
+        precious.write_text("mine")
+        for number in range(start, start + inputs):
+            shutil.rmtree(out, ignore_errors=True)
+            shutil.copytree(folder / "out", out)
+            begun = time.process_time()
+            try:
+                mine = change(out, number)
+                film = walk(story, out, model, rendered=number % 5 == 0)
+                assert precious.read_text() == "mine" and mine <= contents(out), "something of the maker's is lost"
+                assert latents(out) <= truth and (not film or film_digest(film.path)[0] == packets), "another film"
+                end = "works" if film or number % 5 else "located errors"
+            except (Exception, Late) as error:
+                at = traceback.extract_tb(error.__traceback__)[-1]
+                end = f"{type(error).__name__}: {str(error)[:200]} at {Path(at.filename).name}:{at.lineno}"
+            tally.add(end, time.process_time() - begun, f"folder {number}")
+    return tally

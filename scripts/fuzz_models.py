@@ -1,38 +1,36 @@
 """Damages a tiny model folder in every way and takes it through a render's calls: it works, or a ModelError names it.
 
-Run by scripts/fuzz.py models. Cases run in a forked process, which a case may end; one that takes over 10 s hangs.
+Run by scripts/fuzz.py models.
 """
 
 import copy
 import gc
 import json
-import multiprocessing
 import os
 import random
 import shutil
 import tempfile
-import time
 import traceback
 from collections.abc import Callable
-from multiprocessing.connection import Connection
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
+from forked import run_forked
 from PIL import Image
-from puppet_parts import Sizes, build_pipeline, save_folder
 from tally import Tally
+from training.parts import Sizes, build_pipeline, save_folder
 
 from framepack_relax.errors import ModelError
 from framepack_relax.families.backend import Prompt, Start
 from framepack_relax.families.base import Step
+from framepack_relax.families.catalog import card
 from framepack_relax.families.framepack.history import slots
 from framepack_relax.families.hunyuan_video.stream import StreamDecoder
 from framepack_relax.families.loader import load
 from framepack_relax.relax.guidance import Branch
 
-LIMIT = 10.0  # seconds
 FACTS = {"order": "forward", "fps": 30, "size": [32, 32], "guidance": {"embedded": 6.0}, "embedded_guidance": True}
 WRONG: tuple[Any, ...] = (
     None, True, False, 0, 1, -1, 2, 3, 7, 16, 17, 77, 255, 4096, 2**31, 2**63, 10**9, 10**400, 0.0, 0.5, -0.5, 1e-30,
@@ -81,7 +79,8 @@ def make_folder(folder: Path) -> Path:
 
 
 def walk(folder: Path, part: str = "") -> None:
-    """What a render asks of a model, once; of the calls only those in which `part` is used, if it is named."""
+    """What `models` and a render ask of a model, once; if `part` is named, of a render's calls those that use it."""
+    card(str(folder))
     model = load(str(folder), device="cpu")
     assert len(model.weights) == 32
     if part in ("", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2"):
@@ -225,56 +224,16 @@ def case(whole: Path, folder: Path, number: int) -> tuple[str, str]:
         return f"traceback: {type(error).__name__}: {str(error)[:200]} at {ours[-1:]}", done
 
 
-def work(whole: Path, folder: Path, numbers: range, told: Connection) -> None:
-    """Cases one after another, each told as it ends."""
-    torch.set_num_threads(1)
-    gc.freeze()  # a model gone is looked for among what has come since
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # the libraries' notes, and Rust's panics
-    for number in numbers:
-        begun = time.process_time()
-        end, done = case(whole, folder, number)
-        told.send((number, end, done, time.process_time() - begun))
-
-
-def news(told: Connection, pid: int | None) -> bool:
-    """Waits for the next case: LIMIT seconds of a processor, which others may use as well, or six times as long."""
-    process = psutil.Process(pid)
-    begun = sum(process.cpu_times()[:2])
-    for _ in range(6):
-        if told.poll(LIMIT):
-            return True
-        if sum(process.cpu_times()[:2]) - begun > LIMIT:
-            break
-    return False
-
-
 def run(inputs: int, start: int = 0) -> Tally:
     """Tries `inputs` damaged folders."""
-    tally, fork, number, end = Tally(), multiprocessing.get_context("fork"), start, start + inputs
     with tempfile.TemporaryDirectory() as name:
         whole, folder = make_folder(Path(name, "whole")), Path(name, "model")
         walk(whole)
-        while number < end:
-            told, tell = fork.Pipe(duplex=False)
-            process = fork.Process(target=work, args=(whole, folder, range(number, end), tell), daemon=True)
-            process.start()
-            tell.close()
-            while number < end:
-                try:
-                    if not news(told, process.pid):
-                        tally.add(f"hangs: {number}")
-                        break
-                    number, said, done, seconds = told.recv()
-                except EOFError:
-                    process.join()
-                    tally.add(f"process gone: {number}, exit code {process.exitcode}")
-                    break
-                tally.add(said, seconds, f"{number} {done}")
-                number += 1
-            else:
-                process.join()
-                continue
-            process.kill()
-            process.join()
-            number += 1
-    return tally
+        return run_forked(partial(case, whole, folder), inputs, start, begin=settle)
+
+
+def settle() -> None:
+    """What a process does before its first case."""
+    torch.set_num_threads(1)
+    gc.freeze()  # a model gone is looked for among what has come since
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # the libraries' notes, and Rust's panics

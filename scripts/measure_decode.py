@@ -18,8 +18,9 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKLHunyuanVideo
 from numpy.typing import NDArray
-from puppet_world import SECTION_FRAMES, Film, Mix, draw, sample_film
 from torch import Tensor, nn
+from training.drawing import draw
+from training.world import SECTION_FRAMES, Film, Mix, sample_film
 
 from framepack_relax.families.framepack import blend
 from framepack_relax.families.framepack.blend import BlendDecoder, decode

@@ -12,8 +12,8 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 from draw_start_images import puppet
-from measure_puppet import prompt
 from numpy.typing import NDArray
+from training.measure import prompt
 
 import framepack_relax as fr
 

@@ -18,11 +18,13 @@ from statistics import mean
 from typing import Any
 
 from framepack_relax.evaluate.calibration import DOUBT, LEVELS, calibrated_profile, choose, ranked
-from framepack_relax.evaluate.pages import save_plots
+from framepack_relax.evaluate.pages import plots
+from framepack_relax.evaluate.rows import read_rows
 from framepack_relax.evaluate.spec import jobs, read_sweep
 from framepack_relax.evaluate.statistics import Cell, Row, chance, interval, paired, seed_means, summarise
-from framepack_relax.evaluate.sweep import read_rows
-from framepack_relax.families.catalog import PUPPET, SIDECAR, read_family
+from framepack_relax.families.catalog import PUPPET
+from framepack_relax.families.sidecar import SIDECAR, read_family
+from framepack_relax.files import write_file
 
 ROOT = Path(__file__).parents[1]
 MEASURED = ROOT / "scripts" / "measured"
@@ -381,7 +383,8 @@ if __name__ == "__main__":
     if given.films:
         shutil.copy(given.films, FILMS)
     found = read_rows(FILMS)
-    save_plots(summarise(of_sweep(found, "ablation")), MEASURED)
+    for name, picture in plots(summarise(of_sweep(found, "ablation"))).items():
+        write_file(MEASURED / name, picture)
     (ROOT / "RESULTS.md").write_text(text(found), encoding="utf8")
     facts = json.loads((PUPPET / SIDECAR).read_text(encoding="utf8"))
     facts["profile"] = profile(found)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from puppet_parts import Sizes, build_pipeline, save_folder
+from training.parts import Sizes, build_pipeline, save_folder
 
 torch.set_num_threads(min(2, torch.get_num_threads()))
 

@@ -22,7 +22,7 @@ def sections(out: Path) -> dict[str, bytes]:
     """The latents on disk, by the names of their files."""
     return {
         str(file.relative_to(out)): load_file(file)["latents"].numpy().tobytes()
-        for file in sorted(out.glob("shots/*/0*.safetensors"))
+        for file in sorted(out.glob("shots/*/???.safetensors"))
     }
 
 

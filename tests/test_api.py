@@ -31,7 +31,7 @@ def test_paths_and_numpys_numbers_are_values(image):
     assert all(isinstance(value, int) for value in plan.size)
     assert scene(image=Path("a.png")).image == "a.png"
     for wrong in (np.float32(2.5), np.array([1, 2])):
-        with pytest.raises(fr.StoryboardError, match=r"^steps: is .*; write a whole number$"):
+        with pytest.raises(fr.StoryboardError, match=r"^steps: is .*; write a whole number between 1 and 1000$"):
             scene(steps=wrong)
 
 
@@ -75,6 +75,35 @@ def test_what_a_render_cannot_do_is_told_before_anything_is_loaded(image, tmp_pa
     assert not (tmp_path / "o").exists()
 
 
+@pytest.mark.parametrize(
+    ("given", "kind", "told"),
+    [
+        (
+            {"device": "cpu"},
+            fr.RenderError,
+            r"^device: is said when a model is loaded; write model=fr\.load\(.*device='cpu'",
+        ),
+        ({"memory": "full"}, fr.RenderError, r"^memory: is said when a model is loaded; write model=fr\.load"),
+        ({"on_steps": print}, fr.RenderError, "^on_steps: unknown argument; did you mean 'on_step'"),
+        ({"output_dir": "o"}, fr.RenderError, "^output_dir: unknown argument; known are out, "),
+        ({"out": 3}, fr.RenderError, "^3 is no path; write it as text"),
+        ({"model": 3}, fr.ModelError, "^model is 3; give a name, a folder, or what"),
+        ({"cfg": 3}, fr.StoryboardError, "^cfg: unknown field; write `guidance"),
+    ],
+)
+def test_arguments_that_a_render_does_not_take_are_told_in_words_of_python(image, given, kind, told):
+    for render in (fr.render, fr.stream, fr.preview):
+        if not {"device", "on_steps"} & set(given) or render is not fr.preview:
+            with pytest.raises(kind, match=told):
+                render([scene()], **{"image": image, **given})
+
+
+@pytest.mark.parametrize("story", [None, 3, {"scenes": []}, scene()])
+def test_what_is_no_storyboard_is_refused(story):
+    with pytest.raises(fr.StoryboardError, match=r"is no storyboard; give the path of one, a Storyboard or a list"):
+        fr.plan(story)
+
+
 def test_a_render_is_watched_and_stopped_by_its_callbacks(model, image, tmp_path):
     """What is finished when a callback stops the render is kept by the next call."""
     scenes = [scene("a"), scene("b"), scene("c")]
@@ -103,6 +132,59 @@ def test_a_home_in_a_path_is_read(model, image, tmp_path, monkeypatch):
     assert fr.status("~/films").done == 1
 
 
+@pytest.mark.parametrize(
+    ("name", "cure"),
+    [
+        ("C:\\films\\a", "name a place on this machine, with /"),
+        ("C:/films", "name a place on this machine, with /"),
+        ("\\\\server\\films", "name a place on this machine, with /"),
+        ("films\\a", "write folders with /"),
+        ("'films", "write it without these quotes"),
+        ("films\u00a0a", "U\\+00A0 \\(no-break space\\)"),
+    ],
+)
+def test_paths_of_other_systems_and_shells_are_told_with_the_cure_wherever_they_stand(
+    image, tmp_path, monkeypatch, name, cure
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "board.yaml").write_text(
+        f"model: {name!r}\nimage: hero.png\nscenes: [{{id: a, prompt: x, seconds: 2}}]"
+    )
+    calls = {
+        fr.RenderError: (
+            lambda: fr.render([scene()], image=image, out=name),
+            lambda: fr.preview([scene()], image=image, out=name, device="cpu"),
+            lambda: fr.status(name),
+            lambda: fr.restore(name, "again"),
+            lambda: fr.restore(image, name),
+        ),
+        fr.EvaluationError: (lambda: fr.evaluate(name), lambda: fr.evaluate(image, reference=name)),
+        fr.ModelError: (lambda: fr.load(name), lambda: fr.plan([scene()], image=image, model=name)),
+        fr.StoryboardError: (lambda: fr.read(name), lambda: fr.plan([scene()], image=name)),
+    }
+    before = set(tmp_path.iterdir())
+    for kind, tries in calls.items():
+        for call in tries:
+            with pytest.raises(kind, match=cure):
+                call()
+    with pytest.raises(fr.ModelError, match=r"board\.yaml:1:8: model: "):
+        fr.plan("board.yaml")
+    assert set(tmp_path.iterdir()) == before, "nothing is made under such a name"
+
+
+@pytest.mark.parametrize("quotes", ["''", '""', "\u2018\u2019", "\u201c\u201d"])
+def test_quotes_that_another_shell_leaves_around_a_path_are_not_part_of_it(image, tiny, tmp_path, monkeypatch, quotes):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny").symlink_to(tiny)
+    begin, end = quotes
+    for folder in ("tiny", "~/tiny"):
+        assert fr.plan([scene()], image=f"{begin}hero.png{end}", model=f"{begin}{folder}{end}").size == (32, 32)
+    (tmp_path / "film").mkdir()
+    with pytest.raises(fr.RenderError, match=r"^film: is not the folder of a render"):
+        fr.status(f"{begin}film{end}")
+
+
 def test_a_models_folder_in_the_home_is_found(tiny, image, monkeypatch):
     monkeypatch.setenv("HOME", str(tiny.parent))
     assert fr.plan([scene()], image=image, model=f"~/{tiny.name}").size == (32, 32)
@@ -126,6 +208,15 @@ def test_other_libraries_are_silent_at_work_and_as_before_afterwards(model, imag
     assert seen == [(logging.ERROR, False)] * 2
     assert [library.get_verbosity() for library in libraries] == [logging.INFO] * 2
     assert all(library.is_progress_bar_enabled() for library in libraries)
+
+
+def test_a_block_prompt_and_the_same_words_on_one_line_are_the_same_film(board, model, tmp_path):
+    words = "  - id: a\n    seconds: 1.2\n    prompt: {}\n    negative_prompt: {}\n"
+    block = "|\n      a red figure\n      waves"
+    fr.render(board(words.format(block, block), "style: flat"), out=tmp_path / "o", model=model)
+    line = board(words.format("a red figure waves", "a red figure waves"), "style: >\n  flat")
+    (verdict,) = fr.preview(line, out=tmp_path / "o", model=model)
+    assert verdict[1] is None, "it is kept"
 
 
 @pytest.mark.parametrize("out", [".", "/"])

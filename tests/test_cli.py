@@ -43,6 +43,30 @@ def test_what_a_console_cannot_show_ends_nothing(board, tmp_path, encoding):
         assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
         assert ("浜辺" if encoding == "utf-8" else "\\u6d5c\\u8fba") in done.stdout
     assert (tmp_path / "o/video.mp4").exists()
+    file = board("  - {id: a, prompt: 海 — “bye”, seconds: 1.2}\n", "title: 浜辺")
+    done = run("render", file, "--out", tmp_path / "o", environment={"PYTHONIOENCODING": encoding}, encoding=encoding)
+    assert done.returncode == 0 and "rendered anew: prompt: " in done.stdout, done.stderr
+    assert ("海" if encoding == "utf-8" else "\\u6d77") in done.stdout, "the line that compares the two is no obstacle"
+
+
+@pytest.mark.parametrize("words", [("plan", "--json"), ("plan",), ("render",), ("schema",), ("--help",)])
+def test_an_output_that_takes_nothing_is_one_message(board, tmp_path, words):
+    """A full disk behind a redirect; what is rendered by then is kept."""
+    given = (words[0], board(SCENES), *words[1:]) if words[0] in ("plan", "render") else words
+    command = [Path(sys.executable).parent / "framepack-relax", *map(str, given)]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("standard output: cannot be written (No space left on device)")
+
+
+@pytest.mark.parametrize(("words", "code"), [("plan {} --json", 2), ("schema", 2), ("plan {}", 0), ("render {}", 0)])
+def test_a_closed_output_ends_what_only_prints(board, tmp_path, words, code):
+    tool, said = Path(sys.executable).parent / "framepack-relax", words.format(board(SCENES))
+    done = subprocess.run(f"{tool} {said} >&-", shell=True, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    assert done.returncode == code and "Traceback" not in done.stderr
+    assert not code or "standard output is closed" in done.stderr
+    assert (tmp_path / "out/story/video.mp4").exists() == words.startswith("render")
 
 
 def test_without_a_terminal_every_section_is_a_line_at_once(board, tmp_path):
@@ -79,6 +103,23 @@ def test_slips_of_the_command_line_are_told_before_a_model_is_loaded(board, tmp_
         (shutil.copytree if name == "scheduler" else shutil.copy)(source / name, model / name)
     done = run("render", board(SCENES), "--model", model, *words, cwd=tmp_path)
     assert done.returncode == 2 and fact in done.stderr and len(done.stderr.strip().splitlines()) == 1
+
+
+def test_quotes_around_paths_are_not_part_of_them(board, tmp_path):
+    assert run("render", board(SCENES), "--out", "'film'", cwd=tmp_path).returncode == 0
+    done = run("rerun", "“film/video.mp4”", cwd=tmp_path)
+    assert done.returncode == 0 and (tmp_path / "out/film-again/video.mp4").exists(), done.stderr
+    for words in (
+        ("status",),
+        ("eval",),
+        ("rerun",),
+        ("plan", board(SCENES), "--model"),
+        ("plan", board(SCENES), "--out"),
+    ):
+        done = run(*words, "C:\\films\\a", cwd=tmp_path)
+        assert done.returncode == 2 and "; name a place on this machine, with /" in done.stderr
+        assert "Traceback" not in done.stderr and len(done.stderr.splitlines()) == 1
+    assert not list(tmp_path.rglob("*\\*"))
 
 
 def test_a_home_in_quotes_is_the_home_and_a_picture_no_board(board, tmp_path):

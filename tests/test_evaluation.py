@@ -146,9 +146,21 @@ def test_the_command_measures_and_prints_json(tmp_path):
     assert done.returncode == 0, done.stderr
     row = json.loads(done.stdout)[0]
     assert row["film"] == str(film) and row["motion"]["dynamic"]
-    (tmp_path / "no.mp4").write_text("no")
-    done = subprocess.run([TOOL, "eval", tmp_path / "no.mp4"], capture_output=True, text=True)
-    assert done.returncode == 2 and "cannot be read as a film" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_what_the_command_prints_of_a_film_and_of_a_judge_steers_no_terminal(tmp_path):
+    evil = "\x1b[2J\x1b]0;x\x07"
+    scenes = [{"id": evil, "prompt": evil, "frames": [0, 8]}, {"id": "b" * 5_000, "prompt": "x", "frames": [8, 16]}]
+    tags = {"framepack_relax": json.dumps({"model": evil, "scenes": scenes})}
+    film = write(tmp_path / f"{evil[:4]}.mp4", moving_square(16), tags=tags)
+    judge = shutil.copytree(JUDGES / "action", tmp_path / "action")
+    config = json.loads((judge / "config.json").read_text())
+    config["id2label"] = {number: f"{name}{evil}" for number, name in config["id2label"].items()}
+    (judge / "config.json").write_text(json.dumps(config))
+    done = subprocess.run([TOOL, "eval", film, "--action", judge], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert not [sign for sign in done.stdout + done.stderr if not sign.isprintable() and sign not in "\n\xa0"]
+    assert "\\x1b[2J" in done.stdout and "b" * 50 in done.stdout and len(done.stdout) < 5_000
 
 
 def test_without_the_extra_the_command_says_what_to_install(tmp_path):

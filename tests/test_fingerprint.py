@@ -6,6 +6,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from framepack_relax.errors import ModelError
 from framepack_relax.families import fingerprint as module
@@ -119,6 +120,19 @@ def test_a_model_is_told_by_its_fingerprint_and_a_file_that_goes_meanwhile_is_na
     (copy / "vae/config.json").write_text((copy / "vae/config.json").read_text() + " ")
     with pytest.raises(ModelError, match="its files have changed since it was loaded"):
         source.check(stamp)
+
+
+@pytest.mark.parametrize("gone", ["tokenizer", "image_encoder", "vae", ""])
+def test_what_goes_after_a_model_was_loaded_is_named(tiny, tmp_path, gone):
+    """Encoders are read when a film needs them."""
+    copy = shutil.copytree(tiny, tmp_path / "copy")
+    model = load(str(copy), device="cpu")
+    assert len(model.weights) == 32
+    shutil.rmtree(copy / gone)
+    image = {0: (Image.new("RGB", (32, 32)), 7)}
+    for use in (model.source.fingerprint, lambda: model.encode_prompts(["a"]), lambda: model.encode_starts(image)):
+        with pytest.raises(ModelError, match=f"^{copy / gone}"):
+            use()
 
 
 def test_what_the_background_raises_is_raised_where_it_is_wanted():

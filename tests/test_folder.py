@@ -96,6 +96,7 @@ def test_threads_versions_and_the_last_bit_of_an_encoder_undo_nothing(place, who
 
 def test_a_shot_goes_on_with_the_start_latent_that_it_was_begun_with(place, whole, model):
     (place / "out/shots/00/001.safetensors").unlink()
+    (place / "out/video.mp4").unlink()
     with failing_at(model.vae.encoder, range(9), one_ulp):
         fr.render(place / "story.yaml", out=place / "out", model=model)
     assert same(place / "out", whole / "out")
@@ -234,17 +235,19 @@ def test_files_of_the_maker_are_neither_removed_nor_overwritten(place, model):
 def test_a_file_that_comes_later_is_the_makers_too(place, whole, model, tmp_path):
     list(fr.stream(place / "story.yaml", out=place / "new", model=model))
     (place / "new/video.mp4").write_text("mine")
-    with pytest.raises(fr.RenderError, match=r"new/video\.mp4: no render wrote it, so that it is left as it is"):
-        fr.render(place / "story.yaml", out=place / "new", model=model)
+    notes: list[str] = []
+    fr.render(place / "story.yaml", out=place / "new", model=model, on_note=notes.append)
+    assert (place / "new/video-2.mp4").read_text() == "mine" and same(place / "new", whole / "out")
+    assert [note for note in notes if "video.mp4: is not as a render wrote it, and is kept as video-2.mp4" in note]
     with Mp4Writer(place / "mine.mp4", fps=30, size=(32, 32), crf=20, metadata={}) as writer:
         writer.write(np.zeros((2, 32, 32, 3), np.uint8))
+    mine = (place / "mine.mp4").read_bytes()
     shutil.move(place / "mine.mp4", place / "out/video.mp4")  # with a sound track, say
     change(place, "steps: 2", "steps: 2\ncrf: 40")
-    with pytest.raises(fr.RenderError, match=r"out/video\.mp4: no render wrote it"):
-        fr.render(place / "story.yaml", out=place / "out", model=model)
+    fr.render(place / "story.yaml", out=place / "out", model=model)
+    assert (place / "out/video-2.mp4").read_bytes() == mine
     (place / "out/shots/footage").mkdir()
     (place / "out/shots/footage/clip.mov").write_text("mine")
-    (place / "out/video.mp4").unlink()
     fr.render(place / "story.yaml", out=place / "out", model=model, fresh=True)
     assert (place / "out/shots/footage/clip.mov").read_text() == "mine"
 

@@ -1,6 +1,7 @@
 """Start images as people have them: every mode, every orientation, damaged, hostile."""
 
 import io
+import itertools
 import os
 import struct
 import zlib
@@ -103,33 +104,52 @@ def test_cmyk_palette_alpha_and_animation(tmp_path):
 D50_OF = {  # XYZ of red, green and blue, and the exponent
     "Display P3": ((0.51512, 0.24120, -0.00105), (0.29198, 0.69225, 0.04189), (0.15710, 0.06657, 0.78407), 2.4),
     "Adobe RGB": ((0.60974, 0.31111, 0.01947), (0.20528, 0.62567, 0.06087), (0.14919, 0.06322, 0.74457), 2.19922),
+    "sRGB": ((0.43607, 0.22249, 0.01392), (0.38515, 0.71687, 0.09708), (0.14307, 0.06061, 0.71410), 2.4),
 }
 
 
-def profile(name):
-    """A colour profile (ICC 4.3) by its primaries; P3's curve is that of sRGB."""
+def fixed(*values):
+    return b"".join(struct.pack(">i", round(value * 65536)) for value in values)
 
-    def fixed(*values):
-        return b"".join(struct.pack(">i", round(value * 65536)) for value in values)
 
-    *primaries, gamma = D50_OF[name]
-    curve = (3, (gamma, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)) if gamma == 2.4 else (0, (gamma,))
+def icc(space, name, tags, connection=b"XYZ "):
+    """A colour profile (ICC 4.3) from its tags."""
     said = b"desc\0\0\0\0" + struct.pack(">I", len(name) + 1) + name.encode() + b"\0" * 80
-    tags = {b"desc": said, b"cprt": b"text\0\0\0\0none\0", b"wtpt": b"XYZ \0\0\0\0" + fixed(0.9642, 1, 0.8249)}
-    for letter, primary in zip((b"r", b"g", b"b"), primaries, strict=True):
-        tags[letter + b"XYZ"] = b"XYZ \0\0\0\0" + fixed(*primary)
-        tags[letter + b"TRC"] = b"para\0\0\0\0" + struct.pack(">HH", curve[0], 0) + fixed(*curve[1])
+    white = {b"cprt": b"text\0\0\0\0none\0", b"wtpt": b"XYZ \0\0\0\0" + fixed(0.9642, 1, 0.8249)}
+    tags = {b"desc": said, **white, **tags}
     table, data, offset = struct.pack(">I", len(tags)), b"", 132 + 12 * len(tags)
     for key, value in tags.items():
         value += b"\0" * (-len(value) % 4)
         table, data = table + key + struct.pack(">II", offset + len(data), len(value)), data + value
-    head = struct.pack(
-        ">I4sI4s4s4s12s4s", offset + len(data), b"lcms", 4 << 24, b"mntr", b"RGB ", b"XYZ ", b"", b"acsp"
-    )
+    kind = b"prtr" if space == b"CMYK" else b"mntr"
+    head = struct.pack(">I4sI4s4s4s12s4s", offset + len(data), b"lcms", 4 << 24, kind, space, connection, b"", b"acsp")
     return (head + b"\0" * 28 + fixed(0.9642, 1, 0.8249)).ljust(128, b"\0") + table + data
 
 
-@pytest.mark.parametrize("name", D50_OF)
+def curve(gamma):
+    """Of a channel; 2.4 is sRGB's."""
+    kind, numbers = (3, (gamma, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)) if gamma == 2.4 else (0, (gamma,))
+    return b"para\0\0\0\0" + struct.pack(">HH", kind, 0) + fixed(*numbers)
+
+
+def profile(name, called=""):
+    """By its primaries; P3's curve is that of sRGB."""
+    *primaries, gamma = D50_OF[name]
+    tags = {}
+    for letter, primary in zip((b"r", b"g", b"b"), primaries, strict=True):
+        tags[letter + b"XYZ"], tags[letter + b"TRC"] = b"XYZ \0\0\0\0" + fixed(*primary), curve(gamma)
+    return icc(b"RGB ", called or name, tags)
+
+
+def inks(lab):
+    """Of a press: `lab` gives the bytes of L, a and b for each of the 16 ways to print inks in full or not at all."""
+    corners = b"".join(bytes(lab(*inks)) for inks in itertools.product((0, 1), repeat=4))
+    even = bytes(range(256))
+    head = b"mft1\0\0\0\0" + bytes((4, 3, 2, 0)) + fixed(1, 0, 0, 0, 1, 0, 0, 0, 1)
+    return icc(b"CMYK", "sRGB press", {b"A2B0": head + even * 4 + corners + even * 3}, connection=b"Lab ")
+
+
+@pytest.mark.parametrize("name", ["Display P3", "Adobe RGB"])
 @pytest.mark.parametrize("kind", ["png", "jpg", "transparent.png"])
 def test_colours_are_those_of_the_images_profile(tmp_path, name, kind):
     """What a phone stores in Display P3, and a camera in Adobe RGB, reads as the same colours in sRGB."""
@@ -154,10 +174,44 @@ def test_profiles_of_srgb_and_damaged_ones_change_nothing(tmp_path):
         assert icc == profile("Display P3")[:-60] or np.array_equal(np.asarray(back), np.asarray(noise))
 
 
-def test_a_profile_of_greys(tmp_path):
+def test_a_profile_is_known_by_what_it_does_not_by_its_name(tmp_path):
+    noise = Image.effect_noise((64, 48), 90).convert("RGB")
+    plain, colour = np.asarray(noise), Image.new("RGB", (8, 8), (220, 40, 60))
+    mine = profile("sRGB", called="My Monitor")
+    assert np.array_equal(np.asarray(read_image(saved(noise, tmp_path / "a.png", icc_profile=mine))), plain)
+    seen = {}
+    for called in ("Display P3", "sRGB IEC61966-2.1", "not sRGB"):
+        icc_profile = profile("Display P3", called=called)
+        seen[called] = read_image(saved(colour, tmp_path / "b.png", icc_profile=icc_profile)).getpixel((4, 4))
+    assert len(set(seen.values())) == 1 and seen["not sRGB"][0] > 235, seen
+
+
+def test_profiles_of_greys(tmp_path):
     ramp = Image.fromarray((RAMP * 255).astype(np.uint8))
     pixels = grey(read_image(saved(ramp, tmp_path / "a.png", icc_profile=profile("Display P3"))))
     assert np.abs(pixels - RAMP).max() < 1.5 / 255, "greys stay greys under a profile of colours"
+    bright, srgb = (icc(b"GRAY", "sRGB grey", {b"kTRC": curve(gamma)}) for gamma in (1.8, 2.4))
+    light = (np.asarray(ramp) / 255) ** 1.8
+    light = np.where(light > 0.0031308, 1.055 * np.maximum(light, 1e-9) ** (1 / 2.4) - 0.055, 12.92 * light)
+    for image in (ramp, ramp.convert("LA")):
+        meant = read_image(saved(image, tmp_path / "a.png", icc_profile=bright))
+        assert np.abs(grey(meant) - light).max() < 3 / 255
+        kept = read_image(saved(image, tmp_path / "a.png", icc_profile=srgb))
+        assert np.array_equal(np.asarray(kept)[..., 0], np.asarray(ramp)), "the curve is that of sRGB"
+    colour = saved(Image.new("RGB", (8, 8), (220, 40, 60)), tmp_path / "a.png", icc_profile=bright)
+    assert read_image(colour).getpixel((4, 4)) == (220, 40, 60), "a profile of greys fits no colours"
+
+
+def test_profiles_of_inks(tmp_path):
+    press = inks(lambda c, m, y, k: (255 - 128 * k, 128, 128))  # black ink prints L 50, the others nothing
+    sheet = Image.new("CMYK", (32, 16), (255, 255, 255, 0))
+    sheet.paste((0, 0, 0, 255), (16, 0, 32, 16))
+    for name, options in (("a.jpg", {"quality": 98}), ("a.tiff", {})):
+        back = read_image(saved(sheet, tmp_path / name, icc_profile=press, **options))
+        left, right = (np.array(back.getpixel(place)) for place in ((4, 8), (28, 8)))
+        assert left.min() > 252 and np.abs(right - 119).max() <= 3, "L 50 is level 119 of sRGB"
+    colour = saved(Image.new("RGB", (8, 8), (220, 40, 60)), tmp_path / "b.png", icc_profile=press)
+    assert read_image(colour).getpixel((4, 4)) == (220, 40, 60), "a profile of inks fits no light"
 
 
 def test_what_is_no_file_is_told_at_once(tmp_path):

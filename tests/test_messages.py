@@ -1,5 +1,7 @@
 """What people write by mistake is answered with what they meant: slips of YAML, words of other programs."""
 
+import re
+
 import pytest
 import yaml
 from test_storyboard import SCENE, told
@@ -96,8 +98,13 @@ def test_signs_that_look_like_yamls_may_stand_in_texts():
         ("board", "device: cpu", "when a film is rendered"),
         ("scene", "cfg: 7", "write `guidance: {text: ..}`"),
         ("scene", "guidance_scale: 7", "write `guidance: {embedded: ..}`"),
-        ("scene", "cfg-scale: 7", "write `guidance: {embedded: ..}`"),
+        ("scene", "cfg-scale: 7", "write `guidance: {text: ..}`"),
         ("scene", "duration: 2.4", "write `seconds`"),
+        ("scene", "speed: 2", "not yet: a film plays at its `fps`; say in the prompt how fast"),
+        ("scene", "FPS: 24", "write `fps` at the top of the file"),
+        ("board", "FPS: 24", "did you mean 'fps'?"),
+        ("board", "draft: true", "when a film is rendered"),
+        ("scene", "Prompt: y", "did you mean 'prompt'?"),
         ("scene", "length: 2.4", "write `seconds`"),
         ("scene", "numFrames: 36", "write `seconds`"),
         ("scene", "frames: 36", "write `seconds`"),
@@ -116,6 +123,38 @@ def test_unknown_fields_are_answered_by_what_is_meant(where, word, cure):
     text = f"{word}\n{SCENE}" if where == "board" else SCENE.replace("}", f", {word}}}")
     (line,) = told(text)
     assert "unknown field; " in line and cure in line
+
+
+@pytest.mark.parametrize(
+    ("where", "word", "cure"),
+    [
+        ("scene", "guidance: 4", "is '4'; write `guidance: {text: 4}`"),
+        ("scene", "guidance: strong", "is 'strong'; write a mapping of fields"),
+        ("scene", "relax: 0.5", "is '0.5'; write `relax: {beta: 0.5}`"),
+        ("scene", "relax: {interval: 0.2-.8}", "is '0.2-.8'; write `interval: [0.2, .8]`"),
+        ("scene", "intensity: high", "is 'high'; write a number between 0 and 1"),
+        ("scene", "steps: many", "is 'many'; write a whole number between 1 and 1000"),
+        ("scene", "transition: fade", "is 'fade'; not yet: shots are joined by cuts"),
+        ("scene", "transition: Cut", "is 'Cut'; did you mean 'cut'?"),
+        ("scene", "transition: cut\u200b", "holds the sign U+200B (zero width space); write a plain space"),
+        ("board", "size: 640x480", "is '640x480'; write `size: [640, 480]`"),
+        ("board", "size: 640", "is '640'; write `size: [width, height]`"),
+        ("board", "fps: 2\u00a0400", "holds the sign U+00A0 (no-break space); write a plain space"),
+    ],
+)
+def test_values_of_another_kind_are_answered_by_what_to_write(where, word, cure):
+    text = f"{word}\n{SCENE}" if where == "board" else SCENE.replace("}", f", {word}}}")
+    (line,) = told(text)
+    assert line.endswith(cure)
+    if proposed := re.search(r"`(.*[0-9].*)`", cure):
+        wrong = re.search(r"\w+: [^{}]+", word)[0]
+        parse_storyboard(text.replace(wrong, proposed[1]))
+
+
+@pytest.mark.parametrize("place", ["fps: 24{}", "size: [96,{}96]", "image:{} a.png", "title: x{}", "steps: {}3 "])
+def test_a_no_break_space_at_the_end_of_a_value_is_a_space(place):
+    (plain, odd) = (f"{place.format(sign)}\n{SCENE}" for sign in (" ", " \u00a0"))
+    assert parse_storyboard(plain) == parse_storyboard(odd)
 
 
 def test_every_word_of_other_programs_leads_to_a_field_that_there_is():

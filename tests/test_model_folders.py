@@ -10,16 +10,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from faults import TOOL
 from safetensors.torch import load_file, save_file
 
 import framepack_relax as fr
 from framepack_relax.errors import ModelError
 from framepack_relax.evaluate.evaluation import JUDGES, gather
-from framepack_relax.families.catalog import card, find, find_checkpoint, read_family, what_is_missing
+from framepack_relax.families.catalog import FIGURES, card, find, find_checkpoint, read_family, what_is_missing
 from framepack_relax.families.components import load_part
 from framepack_relax.families.configs import FIT, Config, check_configs, read_config
 from framepack_relax.families.framepack.family import FramePack
 from framepack_relax.families.loader import load
+from framepack_relax.families.sidecar import SIDECAR
 
 PUPPET = Path(fr.__file__).parent / "puppet"
 
@@ -174,6 +176,45 @@ def test_nor_is_a_sidecar(copy, kind, name):
     ):
         read_family(copy)
     assert isinstance(card(str(copy)), dict)
+
+
+@pytest.mark.parametrize("name", [SIDECAR, FIGURES])
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[1]", "is a list; write a mapping of fields"),
+        ("null", "is empty; write a mapping of fields"),
+        ("5", "is 5; write a mapping of fields"),
+        ("{", "is not JSON: EOF"),
+        ('{"a": ' * 100_000, "is larger than 512 KiB|is not JSON: recursion"),
+        ('{"a": ' * 3_000 + "1" + "}" * 3_000, "is not JSON: recursion"),
+        (f'{{"a": {"9" * 5_000}}}', "is not JSON: number out of range"),
+    ],
+)
+def test_a_card_of_what_is_no_mapping_is_refused_at_the_file(copy, name, text, said):
+    (copy / name).write_text(text)
+    with pytest.raises(ModelError, match=rf"{name}: ({said})"):
+        card(str(copy))
+
+
+def test_a_card_tells_every_mistake_of_its_sidecar(copy):
+    edit(copy / SIDECAR, profile=5, fps="fast")
+    with pytest.raises(ModelError) as caught:
+        card(str(copy))
+    profile, fps = sorted(str(caught.value).splitlines(), reverse=True)
+    assert profile == f"{copy / SIDECAR}: profile: is 5; write a mapping of fields"
+    assert fps.startswith(f"{copy / SIDECAR}: fps: is 'fast'; ")
+    done = subprocess.run([TOOL, "models", copy], capture_output=True, text=True)
+    assert done.returncode == 2 and "Traceback" not in done.stderr and str(caught.value) in done.stderr
+
+
+def test_what_a_folder_says_of_itself_steers_no_terminal(copy):
+    evil = "\x1b[2J\x1b]0;x\x07"
+    edit(copy / SIDECAR, profile={"name": "mine", "figures": {"x": 1}})
+    (copy / FIGURES).write_text(json.dumps({evil: evil, "y": [evil]}))
+    done = subprocess.run([TOOL, "models", copy], capture_output=True, text=True)
+    assert done.returncode == 0 and "\x1b" not in done.stdout + done.stderr
+    assert "\\x1b[2J" in done.stdout and "mine" in done.stdout and "figures" not in done.stdout
 
 
 def test_weights_that_a_config_leaves_out_are_refused_and_those_of_other_networks_are_not(copy):

@@ -8,13 +8,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-import train_puppet
 from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoFramepackTransformer3DModel
 from diffusers.hooks import group_offloading
 from faults import packets, sections
 from PIL import Image
 from replica import write_replica
 from safetensors.torch import load_file, save_file
+from training.train import DISTILLED, FACTS
 
 import framepack_relax as fr
 from framepack_relax.errors import ModelError
@@ -225,7 +225,7 @@ def test_every_mistake_of_a_sidecar_is_told_in_our_words(copy, text, facts):
 
 
 def test_the_sidecars_that_training_writes_are_read(copy):
-    for facts in (train_puppet.FACTS, train_puppet.FACTS | train_puppet.DISTILLED):
+    for facts in (FACTS, FACTS | DISTILLED):
         (copy / "framepack_relax.json").write_text(json.dumps({**facts, "size": [96, 96]}))
         read = read_family(copy)
         assert (read.embedded, read.text) == tuple(facts["guidance"].values()) and read.size == (96, 96)

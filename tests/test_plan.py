@@ -111,18 +111,37 @@ def test_rounding_is_carried_across_cuts(image):
     assert plan.frames == 910 and plan.seconds == pytest.approx(30.33, abs=0.01), "rather than 874"
     assert len(plan.shots) == 10 and all(shot.frames[1] - shot.frames[0] in (73, 109) for shot in plan.shots)
     assert [timing.frames for timing in plan.scenes] == [shot.frames for shot in plan.shots]
+    short = [scene(f"s{k}", 1.7, transition="cut" if k else "continue") for k in range(10)]
+    plan = plan_of(image, *short)
+    assert plan.seconds == pytest.approx(17.0, abs=0.6) and all(timing.sections for timing in plan.scenes)
 
 
-def test_one_second_scenes_are_told_what_fits_the_whole_board(image):
-    scenes = [scene(f"s{k}", 1.0) for k in range(6)]
+@pytest.mark.parametrize(("count", "fps"), [(6, 30), (6, 24), (60, 30), (300, 30)])
+def test_scenes_that_are_too_short_are_told_each_in_its_place_with_seconds_that_fit(image, count, fps):
+    """Who writes what is proposed has a film, of very many scenes after some rounds."""
+    scenes, told = [scene(f"s{k}", 1.0) for k in range(count)], 0
+    for _ in range(2 + count // 40):
+        try:
+            plan = plan_of(image, *scenes, fps=fps)
+            break
+        except StoryboardError as error:
+            problems = error.problems
+        assert 1 <= len(problems) <= 41 and f"grid of {36 / fps:g} s" in problems[0].message
+        assert (len(problems) == 41) == (problems[-1].message.endswith("mend those before it first"))
+        for problem in problems[:40]:
+            index, (fits,) = int(problem.path[7:-9]), re.findall(r"; write ([\d.]+)$", problem.message)
+            scenes[index], told = scene(f"s{index}", float(fits)), told + 1
+    assert told and [len(timing.sections) for timing in plan.scenes] == [1] * count
+
+
+def test_where_too_short_scenes_stand_is_said_beside_the_ones_that_are_so_only_then(image):
     with pytest.raises(StoryboardError) as caught:
-        plan_of(image, *scenes)
-    (problem,) = caught.value.problems
-    assert problem.path == "scenes[3].seconds" and "grid of 1.2 s" in problem.message
-    proposed = dict(re.findall(r"(s\d) ([\d.]+)", problem.message))
-    assert set(proposed) == {"s3", "s4", "s5"}
-    plan = plan_of(image, *(scene(s.id, float(proposed.get(s.id, s.seconds))) for s in scenes))
-    assert [len(timing.sections) for timing in plan.scenes] == [1] * 6
+        plan_of(image, *(scene(f"s{k}", 1.0) for k in range(6)))
+    assert [str(problem) for problem in caught.value.problems] == [
+        "scenes[3].seconds: 1 s gets no section: scenes end on a grid of 1.2 s; write 1.2",
+        "scenes[4].seconds: 1 s is too short as soon as scenes[3] gets one; write 1.2",
+        "scenes[5].seconds: 1 s is too short as soon as scenes[3] gets one; write 1.2",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -347,8 +366,26 @@ def test_a_frame_rate_or_size_far_from_the_models_own_is_warned_of(image):
     assert told.startswith("size 96x96: ") and "704x544" in told, "its bucket for this image"
     (told,) = plan_of(image, scene("a"), size=(256, 256), model=replace(F1, size=(96, 96))).warnings
     assert "7.1 times the area of 96x96" in told
-    for near in ({"fps": 29.97}, {"fps": 30}, {"size": (640, 480)}, {"size": (832, 480)}):
+    for narrow, like in (((1024, 384), "640x608"), ((384, 1024), "640x608")):
+        (told,) = plan_of(image, scene("a"), size=narrow, facts=replace(F1, size=(640, 608))).warnings
+        assert f"times the aspect ratio of {like}" in told, "on the model's own area"
+    (told,) = plan_of(image, scene("a"), size=(1600, 256)).warnings
+    assert "2.7 times the aspect ratio of 960x416" in told, "the widest of FramePack's buckets"
+    wide, tall = {"size": (960, 416)}, {"size": (416, 960)}  # buckets, though not the one of this image
+    for near in ({"fps": 29.97}, {"fps": 30}, {"size": (640, 480)}, {"size": (832, 480)}, wide, tall):
         assert not plan_of(image, scene("a"), **near).warnings
+
+
+def test_of_very_many_scenes_equal_warnings_are_one_that_counts_them(image):
+    idle = {"bias_above": 0.5}
+    scenes = [scene(f"s{k}", 1.2, negative_prompt="ugly", relax=idle) for k in range(3000)]
+    told = plan_of(image, *scenes, steps=1).warnings
+    assert len(told) == 2 and all(line.startswith("scene s0, s1, s2, s3, s4, s5, and 2994 more: ") for line in told)
+    assert [word in line for word, line in zip(("negative_prompt", "bias_above"), told, strict=True)] == [True] * 2
+    (told,) = plan_of(image, *scenes[:7], scene("calm"), negative_prompt="ugly", steps=1).warnings[:1]
+    assert "scene" not in told, "what holds of the board"
+    for count, places in ((1, "scene s0"), (2, "scene s0, s1"), (6, "scene s0, s1, s2, s3, s4, s5")):
+        assert plan_of(image, *scenes[:count], steps=1).warnings[1].startswith(f"{places}: bias_above")
 
 
 def test_a_plan_knows_the_size_of_each_start_image(image, tmp_path):

@@ -8,11 +8,11 @@ import pytest
 import torch
 from diffusers import HunyuanVideoFramepackPipeline
 from diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video_framepack import DEFAULT_PROMPT_TEMPLATE
-from measure_puppet import KINDS, figures
 from PIL import Image
+from training.measure import KINDS, Measured, figures
 
 import framepack_relax as fr
-from framepack_relax.evaluate.sweep import read_rows
+from framepack_relax.evaluate.rows import read_rows
 from framepack_relax.families.catalog import FIGURES, PUPPET, find
 from framepack_relax.video.reader import read_frames
 
@@ -66,8 +66,8 @@ def test_a_moving_scene_moves_and_a_calm_one_does_not(pytestconfig, tmp_path):
 
 
 def test_what_was_measured_is_of_these_weights_and_good_enough_to_judge_the_method_on():
-    rows = read_rows(PUPPET / "measurements.jsonl")
-    assert {row["weights"] for row in rows} == {find("puppet").fingerprint()}, "run scripts/measure_puppet.py --full"
+    rows = read_rows(PUPPET / "measurements.jsonl", Measured)
+    assert {row["weights"] for row in rows} == {find("puppet").fingerprint()}, "run training.measure --full"
     assert Counter(row["kind"] for row in rows) == {kind: full for kind, (_, full, _) in KINDS.items()}
     said = figures(rows)
     assert json.loads((PUPPET / FIGURES).read_text(encoding="utf8")) == said

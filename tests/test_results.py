@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import results
 
+from framepack_relax.evaluate.rows import read_rows
 from framepack_relax.evaluate.spec import jobs, read_sweep
-from framepack_relax.evaluate.sweep import read_rows
 from framepack_relax.families.catalog import PUPPET, find
 from framepack_relax.families.sidecar import SIDECAR
 

@@ -128,10 +128,12 @@ def test_damage_anywhere_in_a_section_file_is_seen_and_mended(place, whole, mode
         file.write_bytes(bad)
         stored, right = unpack(read_file(file)), load_file(whole / "out/shots/00/002.safetensors")["latents"]
         assert stored is None or torch.equal(torch.from_numpy(stored.latents.copy()), right)
+    (place / "out/video.mp4").unlink()
     assert reasons(place / "story.yaml", place / "out", model) == [
         None, None, "its file is broken", run_folder.FOLLOWS, None,
     ]  # fmt: skip
     assert same(place / "out", whole / "out")
+    assert (place / "out/shots/00/002-2.safetensors").read_bytes() == bytes(bad)
 
 
 def test_fresh_starts_over(place, model):
@@ -322,7 +324,10 @@ def test_status_counts_what_is_there(place, tmp_path):
         os.utime(place / "out" / file, (now - 100 + 10 * number,) * 2)
     status = fr.status(place / "out")
     assert status.scenes == (("calm", 2, 2), ("flip", 1, 2), ("next", 1, 1))
-    assert (status.done, status.total, status.film) == (4, 5, None), "the film holds a section that is not there"
+    assert (status.done, status.total, status.seconds_left) == (4, 5, None)
+    assert status.film == place / "out/video.mp4", "it is whole without its sections"
+    (place / "out/video.mp4").unlink()
+    status = fr.status(place / "out")
     assert status.seconds_per_section == pytest.approx(10) and status.seconds_left == pytest.approx(10)
     with pytest.raises(fr.RenderError, match="is not the folder of a render"):
         fr.status(tmp_path)
@@ -385,6 +390,7 @@ def test_inverted_order_and_the_blend_go_on_to_the_same_bits_too(place, model, h
 @pytest.mark.parametrize("fail", [nan, None])
 def test_what_follows_a_section_rendered_anew_is_taken_up_if_that_came_out_the_same(place, model, fail):
     """Its key alone does not do: after a retry, and on some devices, the same plan gives other latents."""
+    (place / "out/video.mp4").unlink()
     (place / "out/shots/00/001.safetensors").unlink()
 
     def stop(section, seed):
@@ -411,6 +417,26 @@ def test_an_edit_that_is_taken_back_before_it_is_rendered_costs_nothing(place, m
         render(fr.read(file), out=place / "out", model=model, watch=Watcher(on_verdicts=stop))
     file.write_text(text)
     assert reasons(file, place / "out", model) == [None] * SECTIONS
+
+
+def test_a_film_that_is_whole_is_given_although_an_edit_has_begun_to_replace_its_sections(place, whole, model):
+    file = place / "story.yaml"
+    text = file.read_text()
+    file.write_text(text.replace("stands still", "waves"))
+
+    def stop(section, seed):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        render(fr.read(file), out=place / "out", model=model, watch=Watcher(on_section=stop))
+    assert fr.status(place / "out").film is None
+    file.write_text(text)
+    assert [why for _, why, _ in fr.preview(file, out=place / "out", model=model)] == [None] * SECTIONS
+    with failing(model.transformer, range(99), out_of_memory), failing(model.vae, range(99), out_of_memory):
+        film = fr.render(file, out=place / "out", model=model)
+    assert packets(film.path) == packets(whole / "out/video.mp4") and fr.status(place / "out").film == film.path
+    list(fr.stream(file, out=place / "out", model=model))
+    assert same(place / "out", whole / "out"), "latents are not another film's"
 
 
 def test_a_section_that_is_lost_before_its_decode_is_one_message(place, model):

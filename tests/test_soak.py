@@ -10,11 +10,11 @@ import time
 from pathlib import Path
 
 import pytest
-from faults import failing, make_film, nan, on_a_disk_of, out_of_memory, same, sections, start
+from faults import failing, make_film, nan, on_a_disk_of, out_of_memory, packets, same, sections, start
 from PIL import Image
 
 import framepack_relax as fr
-from framepack_relax.rendering.status import PICTURES
+from framepack_relax.rendering.mark import PICTURES
 from framepack_relax.video.reader import read_frames
 
 pytestmark = pytest.mark.soak
@@ -116,6 +116,9 @@ def test_damage_to_any_file_of_a_folder(place, whole, model):
             if rng.random() < 0.5:
                 data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
             file.write_bytes(data[: rng.choice((len(data), rng.randrange(len(data))))])
+        film = fr.render(place / "story.yaml", out=place / "out", model=model).path
+        assert packets(film) == packets(whole / "out/video.mp4")
+        film.unlink()  # else sections are mended when they are needed
         fr.render(place / "story.yaml", out=place / "out", model=model)
         assert same(place / "out", whole / "out")
     print("\ndamaged folders 60, bits equal")

@@ -136,21 +136,62 @@ def test_what_yaml_would_cut_off_a_text_as_a_comment_is_told(monkeypatch, loader
 title: Take #2
 image: red-beach.png   # beside a path it is one too
 style: "no #1"  # and after quotes
+model: models/tiny #7
 scenes:
-  - id: a
+  - id: player #7
     prompt: player #7 in red does a backflip on the beach
     seconds: 1.2  # a number
+    transition: continue #1
+    # a comment where keys begin
   - {id: b, prompt: c#4 and '#', seconds: 1.2}
+  - id: c
+    prompt: a red figure
+
+      #7 walks
+    image: pic #2.png
+    seconds: 1.2
+  - id: d
+    seconds: 1.2
+    prompt:
+      a red figure
+      walks
+      # along the beach
+# the end
 """
     lines, line_5 = told(text), "#7 in red does a backflip on the beach"
-    cure = "put the whole text in quotes, or the comment in a line of its own"
+    cure = "put the whole text in quotes, or the comment in a line of its own, where keys begin"
     assert lines == [
-        f"story.yaml:2:12: title: YAML cuts off '#2' as a comment; {cure}",
-        f"story.yaml:7:19: scenes[0].prompt: YAML cuts off '{line_5}' as a comment; {cure}",
+        f"story.yaml:{place}: YAML cuts off {cut!r} as a comment; {cure}"
+        for place, cut in (
+            ("2:12: title", "#2"),
+            ("5:19: model", "#7"),
+            ("7:15: scenes[0].id", "#7"),
+            ("8:19: scenes[0].prompt", line_5),
+            ("14:25: scenes[2].prompt", "#7 walks"),
+            ("17:15: scenes[2].image", "#2.png"),
+            ("23:12: scenes[3].prompt", "# along the beach"),
+        )
     ]
-    mended = text.replace("Take #2", "'Take #2'").replace(": player #7 in red", ": >\n      player #7 in red")
-    story = parse_storyboard(mended)
+    mended = "\n".join(line for line in text.splitlines() if not line.strip().startswith(("#7", "# along")))
+    for old, new in (("Take #2", "'Take #2'"), (": player #7 in red", ": >\n      player #7 in red"), (" #7\n", "\n")):
+        mended = mended.replace(old, new)
+    story = parse_storyboard(mended.replace("pic #2.png\n", "'pic #2.png'\n    transition: cut\n"))
     assert story.title == "Take #2" and story.scenes[0].prompt.startswith("player #7 in red")
+    assert story.scenes[2].image == "pic #2.png"
+
+
+@pytest.mark.parametrize("loader", [reader.LOADER, yaml.SafeLoader])
+@pytest.mark.parametrize("ends", ["\n", "\r\n", "\n\n  \n"])
+@pytest.mark.parametrize("indent", range(9))
+def test_a_line_of_a_text_is_told_wherever_it_would_go_on_with_it(monkeypatch, loader, ends, indent):
+    """Nothing of a person's text is lost without a word: `#7 walks` is text where `7 walks` would be."""
+    monkeypatch.setattr(reader, "LOADER", loader)
+    text = f"scenes:\n  - id: a\n    seconds: 1.2\n    prompt: a red figure{ends}{' ' * indent}{{}}7 walks{ends}"
+    if indent > 4:
+        assert parse_storyboard(text.format("")).scenes[0].prompt.endswith("7 walks")
+        assert "YAML cuts off '#7 walks'" in told(text.format("#"))[0]
+    else:
+        assert parse_storyboard(text.format("#")).scenes[0].prompt == "a red figure"
 
 
 @pytest.mark.parametrize(
@@ -171,7 +212,7 @@ def test_block_prompts_read_as_one_line(block, style):
 
 
 def test_a_number_that_is_no_whole_one_is_shown_as_it_is():
-    assert told("steps: 30.0\n" + SCENE) == ["story.yaml:1:8: steps: is 30.0; write a whole number"]
+    assert told("steps: 30.0\n" + SCENE) == ["story.yaml:1:8: steps: is 30.0; write a whole number between 1 and 1000"]
 
 
 def test_a_profiles_mistakes_are_told_beside_the_boards(tmp_path):
@@ -287,8 +328,12 @@ def test_a_home_and_quotes_of_another_shell(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "story.yaml").write_text(SCENE)
     assert read_storyboard("~/story.yaml").scenes[0].id == "a"
+    monkeypatch.chdir(tmp_path)
+    assert all(read_storyboard(name).scenes[0].id == "a" for name in ("'story.yaml'", "“~/story.yaml”"))
+    (tmp_path / "'story.yaml'").write_text(SCENE.replace("id: a", "id: b"))
+    assert read_storyboard("'story.yaml'").scenes[0].id == "b", "a file that is called so"
     with pytest.raises(StoryboardError, match="no such file; write it without these quotes"):
-        read_storyboard("'story.yaml'")
+        read_storyboard("story.yaml'")
 
 
 def test_files_a_board_names_stay_in_its_folder(tmp_path):
@@ -305,6 +350,8 @@ def test_files_a_board_names_stay_in_its_folder(tmp_path):
         "loop.png": "not a usable path", "pipe.png": "is a pipe; name a file", "C:\\Users\\me\\in.png": "leaves",
         "~/in.png": "leaves", "\\\\server\\in.png": "leaves", "sub\\..\\in.png": "write folders with /",
         "'\"in.png\"'": "without these quotes", "“in.png”": "without these quotes", "'\"C:/in.png\"'": "leaves",
+        '"images\\a.png"': "take single quotes", '"images\\new.png"': "take single quotes",
+        '"a\\tb.png"': "take single quotes", "in\u00a0b.png": "U+00A0 (no-break space)",
     }  # fmt: skip
     for name, fact in cases.items():
         text = f"image: {name}\n{SCENE}"

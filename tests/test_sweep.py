@@ -1,6 +1,7 @@
 """Sweeps on a tiny model: paired films, calm sections rendered once, and the same table after a stop."""
 
 import json
+import os
 import shutil
 import subprocess
 import time
@@ -36,12 +37,16 @@ arms:
 """
 
 
-@pytest.fixture
-def spec(tmp_path, tiny):
-    Image.radial_gradient("L").resize((32, 32)).convert("RGB").save(tmp_path / "hero.png")
-    file = tmp_path / "spec.yaml"
+def write_spec(folder, tiny):
+    Image.radial_gradient("L").resize((32, 32)).convert("RGB").save(folder / "hero.png")
+    file = folder / "spec.yaml"
     file.write_text(SPEC.format(model=tiny), encoding="utf8")
     return file
+
+
+@pytest.fixture
+def spec(tmp_path, tiny):
+    return write_spec(tmp_path, tiny)
 
 
 def sweep(spec, out, model, **more):
@@ -52,9 +57,15 @@ def without_seconds(rows):
     return [{name: value for name, value in row.items() if name not in ("seconds", "wall")} for row in rows]
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, tiny, model):
+    """A sweep that nothing stopped."""
+    folder = tmp_path_factory.mktemp("whole")
+    return sweep(write_spec(folder, tiny), folder / "out", model)
+
+
 @pytest.mark.slow
-def test_a_stopped_sweep_goes_on_to_the_same_table(spec, tmp_path, model):
-    whole = sweep(spec, tmp_path / "whole", model)
+def test_a_stopped_sweep_goes_on_to_the_same_table(spec, tmp_path, model, whole):
     told = []
 
     def stop(row, films):
@@ -65,7 +76,12 @@ def test_a_stopped_sweep_goes_on_to_the_same_table(spec, tmp_path, model):
     with pytest.raises(KeyboardInterrupt):
         sweep(spec, tmp_path / "parts", model, on_film=stop)
     file = tmp_path / "parts" / FILMS
-    file.write_text(file.read_text()[:-20])  # as a stop in the middle of a line would leave it
+    whole_lines = file.read_text()
+    file.write_text(whole_lines[:-20])  # as somebody who edits it may leave it
+    with pytest.raises(fr.EvaluationError, match=rf"{FILMS}:4: is not JSON .*; mend it, or remove the line"):
+        sweep(spec, tmp_path / "parts", model)
+    assert file.read_text() == whole_lines[:-20]
+    file.write_text("".join(whole_lines.splitlines(keepends=True)[:3]))
     again = sweep(spec, tmp_path / "parts", model)
     assert told == [(arm, 6) for arm in ("vanilla", "context beta 0.5", "context beta 1.0", "vanilla")]
     assert without_seconds(again.rows) == without_seconds(whole.rows) and len(whole.rows) == 6
@@ -74,16 +90,15 @@ def test_a_stopped_sweep_goes_on_to_the_same_table(spec, tmp_path, model):
     assert {row["key"] for row in read} == {row["key"] for row in whole.rows}
     page = whole.page.read_text(encoding="utf8")
     assert "a &lt;small&gt; sweep" in page and page.count("contact.png") == 6
-    sheets = list((tmp_path / "whole").glob("films/*/*/contact.png"))
-    assert all(str(sheet.relative_to(tmp_path / "whole")) in page for sheet in sheets) and len(sheets) == 6
-    assert len(list((tmp_path / "whole/store").iterdir())) == 2 + 6, "the calm section of a seed is rendered once"
-    reports = [json.loads(file.read_text()) for file in (tmp_path / "whole").glob("films/*/*/report.json")]
+    sheets = list(whole.page.parent.glob("films/*/*/contact.png"))
+    assert all(str(sheet.relative_to(whole.page.parent)) in page for sheet in sheets) and len(sheets) == 6
+    assert len(list((whole.page.parent / "store").iterdir())) == 2 + 6, "the calm section of a seed is rendered once"
+    reports = [json.loads(file.read_text()) for file in whole.page.parent.glob("films/*/*/report.json")]
     assert sum(section["reused"] for report in reports for section in report["sections"]) == 4
 
 
 @pytest.mark.slow
-def test_a_sweep_that_is_killed_in_mid_film_goes_on_to_the_same_table(spec, tmp_path, model):
-    whole = sweep(spec, tmp_path / "whole", model)
+def test_a_sweep_that_is_killed_in_mid_film_goes_on_to_the_same_table(spec, tmp_path, model, whole):
     out = tmp_path / "killed"
     words = [TOOL, "sweep", str(spec), "--out", str(out), "--action", "packaged", "--text", "packaged"]
     process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -106,6 +121,36 @@ def test_two_sweeps_do_not_share_a_folder(spec, tmp_path, model):
     (tmp_path / "out").mkdir()
     with hold(tmp_path / "out"), pytest.raises(fr.RenderError, match="is at work in this folder"):
         sweep(spec, tmp_path / "out", model)
+
+
+def test_what_no_sweep_wrote_is_left_as_it_is_no_link_is_followed_and_no_pipe_waited_for(spec, tmp_path, model):
+    one = spec.read_text().replace("seeds: 2", "seeds: 1").replace("beta: [0.5, 1.0]", "beta: [1.0]")
+    spec.write_text(one.replace("steps: 2", "steps: 1").replace("calm_seconds: 1.2", "calm_seconds: 0"))
+    out, mine = tmp_path / "out", tmp_path / "mine.txt"
+    mine.write_text("mine")
+    out.mkdir()
+    (out / "index.html").write_text("mine")
+    with pytest.raises(fr.RenderError, match=r"files that no render wrote \(index\.html\); .* for instance .*-2$"):
+        sweep(spec, out, model)
+    assert (out / "index.html").read_text() == "mine"
+    out = tmp_path / "good"
+    done = sweep(spec, out, model)
+    whole = (out / FILMS).read_bytes()
+    for name in (f"{FILMS}.part", "motion.png.part", "index.html.part"):
+        (out / name).symlink_to(mine)
+    spec.write_text(spec.read_text().replace("beta: [1.0]", "beta: [1.0, 0.5]"))
+    assert sweep(spec, out, model).rows[:2] == done.rows and (out / FILMS).read_bytes().startswith(whole)
+    for name, kind in ((FILMS, os.mkfifo), ("motion.png", lambda place: place.symlink_to(mine))):
+        (out / name).rename(tmp_path / "aside")
+        kind(out / name)
+        with pytest.raises(fr.RenderError, match=f"{name}: cannot be written .*a link or a pipe"):
+            sweep(spec, out, model)
+        (out / name).unlink()
+        (tmp_path / "aside").rename(out / name)
+    (out / FILMS).write_bytes(whole + b"5\n")
+    with pytest.raises(fr.EvaluationError, match=f"{FILMS}:3: is 5"):
+        sweep(spec, out, model)
+    assert (out / FILMS).read_bytes() == whole + b"5\n" and mine.read_text() == "mine"
 
 
 def test_arms_differ_in_the_last_scene_alone_and_seeds_are_paired(spec):

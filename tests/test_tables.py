@@ -1,5 +1,6 @@
 """What is shown fits the width there is: no word broken, every figure there, readable at 3,000 scenes."""
 
+import unicodedata
 from io import StringIO
 
 import pytest
@@ -7,6 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
+from rich.text import Text
 
 from framepack_relax import api, tables
 from framepack_relax.families.catalog import CATALOG
@@ -119,3 +121,25 @@ def test_what_the_crop_cuts_away_is_shown_of_every_start_image(pytestconfig, tmp
 def test_models_show_their_repositories_whole():
     text = shown(tables.models_table([(entry, False) for entry in CATALOG.values()]), 80)
     assert all(repository in text for repository, _ in CATALOG["framepack"].parts.values())
+
+
+EVIL = "\x1b[2J\x1b]0;title\x07 \x9b31m \r\x7f\x08 [red] :smile:"
+
+
+@given(st.text(st.characters(categories=["Cc", "Cf", "Lu", "Lo", "Zs"])) | st.just(EVIL), st.sampled_from([40, 200]))
+@example(EVIL, 80)
+def test_nothing_that_is_shown_steers_a_terminal(text, width):
+    screen = tables.Screen(width=width, file=StringIO())
+    row = FIGURES | {"film": text, "scene": text, "failures": {text: True}}
+    row["action"] = {"named": text, "top": {text: 0.5}, "targets": {text: {"best": 0.5, "mean": 0.5}}}
+    for shown in (
+        text,
+        Text(text),
+        tables.evaluation_table([row]),
+        tables.model_text(CATALOG["puppet"], True, {text: text}),
+    ):
+        screen.print(shown)
+    said = screen.file.getvalue()
+    assert not [sign for sign in said if unicodedata.category(sign) == "Cc" and sign != "\n"]
+    if text == EVIL:
+        assert "\\x1b" in said and "\\x9b" in said and "[red] :smile:" in said

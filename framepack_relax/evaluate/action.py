@@ -16,6 +16,7 @@ from transformers import VideoMAEForVideoClassification, VideoMAEImageProcessorP
 from ..errors import EvaluationError
 from ..families.components import PLAIN
 from ..families.fingerprint import fingerprint
+from ..storyboard.messages import printable
 from .frames import Clip
 from .windows import window_frames
 
@@ -54,7 +55,7 @@ class ActionJudge:
         self.model = made.to(device).eval()
         self.processor = VideoMAEImageProcessorPil.from_pretrained(folder, local_files_only=True)
         names: dict[int, str] = self.model.config.id2label
-        self.labels = tuple(names[number] for number in sorted(names))
+        self.labels = tuple(printable(str(names[number]), 200) for number in sorted(names))
 
     def known(self, label: str) -> str:
         """The label as this judge spells it; EvaluationError names those near it, else the first."""

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import FilmError
-from ..families.memory import give_back
+from ..families.heap import give_back
 from ..video.reader import read_frames
 
 SIDE = 256  # px of the short side: larger frames are made as small when they are read

@@ -11,14 +11,18 @@ from ..errors import EvaluationError
 from ..families.backend import Backend
 from ..families.catalog import find_family
 from ..families.loader import load
-from ..rendering.folder import writing
+from ..rendering.folder import RunFolder
+from ..rendering.mark import Mark
 from .calibration import calibrated_profile, candidates
 from .evaluation import gather, judges_for
 from .mistakes import try_all
-from .pages import save_page
+from .pages import NAMES, PAGE, save_page
 from .spec import jobs, read_sweep
 from .statistics import FEWEST, Cell, Row, summarise
-from .sweep import plan_films, run, seldom_meant
+from .sweep import FILMS, plan_films, run, seldom_meant
+
+PROFILE = "profile.yaml"
+SWEEPS = Mark(board="", title="films of sweeps")  # of every sweep: several may share a folder, and their films
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,13 +69,16 @@ def compare(
     notes = (*seldom_meant(planned, plans, loaded), *instruments.notes)
     for note in notes:
         on_note(note)
-    count = len(planned)
-    rows = run(planned, plans, out=out, model=loaded, instruments=instruments, on_film=lambda row: on_film(row, count))
-    cells = summarise(rows)
-    page = save_page(sweep.title, rows, cells, out)
-    profile = out / "profile.yaml" if calibrating else None
-    if profile:
-        said = yaml.safe_dump(calibrated_profile(rows, planned, family), sort_keys=False, width=110)
-        with writing(profile):
-            profile.write_text(said, encoding="utf8")
-    return Outcome(rows=rows, cells=cells, page=page, profile=profile, notes=notes)
+    profile = out / PROFILE if calibrating else None
+    with RunFolder(out, SWEEPS).held() as held:
+        held.begin({FILMS, *NAMES, *([PROFILE] if calibrating else [])}, {})
+        rows = run(
+            planned, plans, folder=held, model=loaded, instruments=instruments,
+            on_film=lambda row: on_film(row, len(planned)),
+        )  # fmt: skip
+        cells = summarise(rows)
+        save_page(sweep.title, rows, cells, held)
+        if calibrating:
+            said = yaml.safe_dump(calibrated_profile(rows, planned, family), sort_keys=False, width=110)
+            held.write({PROFILE: said.encode("utf8")})
+    return Outcome(rows=rows, cells=cells, page=out / PAGE, profile=profile, notes=notes)

@@ -1,23 +1,25 @@
 """A sweep to look at: plots of every figure by arm, and one HTML page with the table and every film's contact sheet."""
 
+import io
 from collections.abc import Sequence
 from html import escape
-from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from ..rendering.folder import writing
+from ..rendering.folder import RunFolder
 from .statistics import FIGURES, Cell, Row
 
 PLOTTED = ("target", "motion", "identity", "jump")
+PAGE = "index.html"
+NAMES = (PAGE, *(f"{name}.png" for name in PLOTTED))  # of the files that are written
 STYLE = """body{font:15px/1.5 system-ui;margin:2em auto;max-width:76em;padding:0 1em;color:#28282e}
 table{border-collapse:collapse;font-variant-numeric:tabular-nums}td,th{padding:.15em .7em;text-align:right}
 td:first-child,th:first-child{text-align:left}tr:nth-child(even){background:#f4f4f2}img{max-width:100%}"""
 
 
-def save_plots(cells: Sequence[Cell], out: Path) -> list[Path]:
-    """A PNG of the arms' means and intervals for each figure that was measured."""
-    made = []
+def plots(cells: Sequence[Cell]) -> dict[str, bytes]:
+    """By its name a PNG of the arms' means and intervals for each figure that was measured."""
+    made = {}
     for name in PLOTTED:
         found = [(cell.arm, cell.figures[name]) for cell in cells if name in cell.figures]
         if not found:
@@ -32,25 +34,24 @@ def save_plots(cells: Sequence[Cell], out: Path) -> list[Path]:
         axes.margins(y=0.02)
         axes.invert_yaxis()
         axes.spines[["top", "right"]].set_visible(False)
-        made.append(out / f"{name}.png")
-        with writing(made[-1]):
-            plot.savefig(made[-1], dpi=120)
+        buffer = io.BytesIO()
+        plot.savefig(buffer, dpi=120)
+        made[f"{name}.png"] = buffer.getvalue()
     return made
 
 
-def save_page(title: str, rows: Sequence[Row], cells: Sequence[Cell], out: Path) -> Path:
+def save_page(title: str, rows: Sequence[Row], cells: Sequence[Cell], folder: RunFolder) -> None:
     """index.html: table, plots, and under each arm the contact sheets of its films."""
-    plots = "".join(f"<p><img src='{file.name}' alt='{file.stem}'></p>" for file in save_plots(cells, out))
+    pictures = plots(cells)
+    shown = "".join(f"<p><img src='{name}' alt='{name.removesuffix('.png')}'></p>" for name in pictures)
     arms = []
     for cell in cells:
         films = [row for row in rows if row["arm"] == cell.arm]
         sheets = [f"<p>{escape(row['scene'])}, seed {row['seed']}<br>{_image(row)}</p>" for row in films]
         arms.append(f"<details><summary>{escape(cell.arm)}</summary>{''.join(sheets)}</details>")
     page = f"<!doctype html><meta charset=utf8><title>{escape(title)}</title><style>{STYLE}</style>"
-    page += f"<h1>{escape(title)}</h1>{_table(cells)}{plots}<h2>Films</h2>{''.join(arms)}"
-    with writing(out / "index.html"):
-        (out / "index.html").write_text(page, encoding="utf8")
-    return out / "index.html"
+    page += f"<h1>{escape(title)}</h1>{_table(cells)}{shown}<h2>Films</h2>{''.join(arms)}"
+    folder.write({**pictures, PAGE: page.encode("utf8", "replace")})
 
 
 def _image(row: Row) -> str:

@@ -4,30 +4,28 @@ A sweep that was stopped goes on where it was: a line holds the hash of all that
 """
 
 import json
-import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from hashlib import blake2b
-from pathlib import Path
 from textwrap import shorten
 
 import numpy as np
 
-from ..errors import EvaluationError
 from ..families.backend import Backend
 from ..families.base import Family
+from ..files import make_folder
 from ..planning.planner import make_plan
 from ..planning.renderplan import RenderPlan, SectionPlan
-from ..rendering.folder import writing
+from ..rendering.folder import RunFolder, writing
 from ..rendering.keys import SAMPLER_VERSION
-from ..rendering.lock import hold
 from ..rendering.loop import RenderedFilm, render
 from ..rendering.session import Options
 from ..video.motion import MotionMeter
 from .evaluation import Instruments, ends, evaluate
 from .film import read_film
 from .mistakes import told_at, try_all
+from .rows import lines_of, read_rows
 from .spec import Job
 from .statistics import Row
 
@@ -55,39 +53,31 @@ def run(
     jobs: Sequence[Job],
     plans: Sequence[RenderPlan],
     *,
-    out: Path,
+    folder: RunFolder,
     model: Backend,
     instruments: Instruments,
     on_film: Callable[[Row], None] = lambda row: None,
 ) -> list[Row]:
     """A row per job, in the order of the jobs and of their plans; calm sections that films share are rendered once.
 
-    Holds `out` meanwhile; raises RenderError if another sweep does.
+    `folder` is held meanwhile. Raises EvaluationError where its films.jsonl holds what no sweep wrote.
     """
-    file = out / FILMS
-    with writing(out):
-        (out / "store").mkdir(parents=True, exist_ok=True)
-    with hold(out):
-        with writing(file):
-            told = read_rows(file)
-            part = file.with_name(f"{FILMS}.part")
-            part.write_text("".join(json.dumps(row) + "\n" for row in told), encoding="utf8")
-            os.replace(part, file)  # without a line that a stop cut short
-        rows, known = [], {row["key"]: row for row in told}
-        for job, plan in zip(jobs, plans, strict=True):
-            key = film_key(job, plan, model, instruments)
-            folder = f"{place(job)}-{key[:8]}"
-            if key not in known:
-                film = render(job.story, out=out / folder, model=model, options=Options(store=out / "store"))
-                known[key] = {**columns(job), **measure(job, film, instruments), **made_by(model)}
-                known[key] |= {"film": folder, "key": key}
-            rows.append(known[key] | columns(job))  # two arms may come to the same film
-            if rows[-1] not in told:
-                with writing(file), open(file, "a", encoding="utf8") as opened:
-                    opened.write(json.dumps(rows[-1]) + "\n")
-                    opened.flush()
-                    os.fsync(opened.fileno())
-            on_film(rows[-1])
+    told, store = read_rows(folder.path / FILMS), folder.path / "store"
+    with writing(store):
+        make_folder(store)
+    rows, known = [], {row["key"]: row for row in told}
+    for job, plan in zip(jobs, plans, strict=True):
+        key = film_key(job, plan, model, instruments)
+        film = f"{place(job)}-{key[:8]}"
+        if key not in known:
+            made = render(job.story, out=folder.path / film, model=model, options=Options(store=store))
+            known[key] = {**columns(job), **measure(job, made, instruments), **made_by(model)}
+            known[key] |= {"film": film, "key": key}
+        rows.append(known[key] | columns(job))  # two arms may come to the same film
+        if rows[-1] not in told:
+            told.append(rows[-1])
+            folder.write({FILMS: lines_of(told)})
+        on_film(rows[-1])
     return rows
 
 
@@ -160,16 +150,3 @@ def film_key(job: Job, plan: RenderPlan, model: Backend, instruments: Instrument
 def place(job: Job) -> str:
     """Folder of a film within the sweep's."""
     return "films/" + "/".join(re.sub(r"[^\w.-]+", "-", name) for name in (job.arm.id, f"{job.event.id}-{job.seed}"))
-
-
-def read_rows(file: Path) -> list[Row]:
-    """The lines of a films.jsonl; a last one that a stop cut short is left out. Raises EvaluationError."""
-    lines = file.read_text(encoding="utf8").splitlines() if file.exists() else []
-    rows = []
-    for number, line in enumerate(lines, 1):
-        try:
-            rows.append(json.loads(line))
-        except ValueError as error:
-            if number < len(lines):
-                raise EvaluationError(f"{file}:{number}: is not JSON ({error}); remove the line") from error
-    return rows

@@ -153,8 +153,8 @@ class Family(Protocol):
         """Settings of this family that do not go together; asked after `configured`."""
         ...
 
-    def notes(self, story: Storyboard, shots: Sequence[tuple[float, int]]) -> Iterator[str]:
-        """What is worth a warning of shots, each (seconds that were asked for, sections)."""
+    def notes(self, story: Storyboard, shots: Sequence[tuple[float, int]]) -> Iterator[tuple[str, str]]:
+        """Where, and what is worth a warning there, of shots, each (seconds that were asked for, sections)."""
         ...
 
     def own_size(self, image: Size) -> Size:

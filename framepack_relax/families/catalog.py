@@ -4,28 +4,29 @@ A name is `puppet`, `framepack-f1`, `framepack`, a diffusers folder, or a hub id
 variable FRAMEPACK_RELAX_WEIGHTS, if set, is looked into first: it holds repositories as `owner/name/...`.
 """
 
-import json
 import os
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+from pydantic import RootModel
 
 from ..errors import ModelError
 from ..storyboard.meanings import suggest
 from ..storyboard.messages import printable
-from ..storyboard.paths import KINDS, not_a_file
+from ..storyboard.paths import KINDS, expand, not_a_file, path_cure
 from .base import Family
 from .configs import NetworkConfig, NetworkName, PartKinds, check_configs
 from .fake import Fake
-from .fingerprint import fingerprint, model_files
+from .fingerprint import fingerprint, model_files, told
 from .framepack.family import FramePack
 from .hunyuan_video.family import HunyuanVideo
 from .sidecar import SIDECAR, Sidecar, read_json, read_profile, read_shift
 
 WEIGHTS_VARIABLE = "FRAMEPACK_RELAX_WEIGHTS"
-FIGURES = "figures.json"  # of a model folder: what scripts/measure_puppet.py measured
+FIGURES = "figures.json"  # of a model folder: what scripts/training/measure.py measured
 PUPPET = Path(__file__).parents[1] / "puppet"
 FAMILIES = {family.kind: family for family in (FramePack, HunyuanVideo)}  # that a folder may be of
 NETWORKS = {"HunyuanVideoTransformer3DModel": HunyuanVideo}  # that need no sidecar: nothing is left open
@@ -112,12 +113,13 @@ class Source:
         return fingerprint(self.parts)
 
     def stamp(self) -> tuple[tuple[str, int, int], ...]:
-        """Sizes and times of the same files: whether they are still those that were read."""
-        stats = ((str(file), file.stat()) for _, file in model_files(self.parts))
-        return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
+        """Sizes and times of the same files: whether they are still those that were read. Raises ModelError."""
+        with told():
+            stats = ((str(file), file.stat()) for _, file in model_files(self.parts))
+            return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
 
     def check(self, stamp: tuple[tuple[str, int, int], ...]) -> None:
-        """Raises ModelError where the files are others than when they bore `stamp`."""
+        """Raises ModelError where the files are others than when they bore `stamp`, or gone."""
         if self.stamp() != stamp:
             raise ModelError(f"{self.name}: its files have changed since it was loaded; load it again")
 
@@ -127,12 +129,14 @@ def entry_of(name: str) -> Entry:
     if name in CATALOG:
         return CATALOG[name]
     # os.path takes names of any length
-    if os.path.isdir(os.path.expanduser(name)) or (
-        name.count("/") == 1 and not os.path.exists(name) and name[0] not in "./~"
+    cure = path_cure(name)
+    if os.path.isdir(expand(name)) or (
+        name.count("/") == 1 and not os.path.exists(name) and name[0] not in "./~" and not cure
     ):
         return Entry(name=name, repository=name)
     known = ", ".join(CATALOG)
-    raise ModelError(f"{name}: no such model; known are {known}, a folder in diffusers format, or a hub id owner/name")
+    known += ", a folder in diffusers format, or a hub id owner/name"
+    raise ModelError(f"{name}: no such model{cure}; known are {known}")
 
 
 def find_family(name: str) -> Family:
@@ -224,7 +228,7 @@ def _folders(name: str, wanted: Wanted, *, download: bool = True, advised: Wante
 
 def _places(repository: str) -> list[Path]:
     """Where a repository may lie as a folder."""
-    return [Path(root, os.path.expanduser(repository)) for root in (os.environ.get(WEIGHTS_VARIABLE, ""), "")]
+    return [Path(root, expand(repository)) for root in (os.environ.get(WEIGHTS_VARIABLE, ""), "")]
 
 
 def _check_part(part: str, folder: Path) -> None:
@@ -277,15 +281,20 @@ def _advice(name: str, wanted: Wanted, reasons: Mapping[str, str]) -> str:
     return "\n".join(lines)
 
 
+class Said(RootModel[dict[str, Any]]):
+    """A JSON file of which only that is known."""
+
+
 def card(name: str) -> dict[str, object]:
-    """What `framepack-relax models NAME` prints of a model with a sidecar: its contents, and the figures measured."""
-    folder = Path(entry_of(name).place("transformer")[0])
-    files = [folder / name for name in (SIDECAR, FIGURES)]
-    try:
-        parts = [json.loads(file.read_text(encoding="utf8")) for file in files if file.is_file()]
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{folder}: {SIDECAR} or {FIGURES} is no JSON ({error}); mend or download it again") from error
-    said = {key: value for part in parts for key, value in part.items()}
+    """What `framepack-relax models NAME` prints of a model with a sidecar: its contents, and the figures measured.
+
+    Raises ModelError with the mistakes of a file.
+    """
+    folder = expand(entry_of(name).place("transformer")[0])
+    if (folder / SIDECAR).is_file():
+        read_json(Sidecar, folder / SIDECAR)
+    files = [file for file in (folder / SIDECAR, folder / FIGURES) if file.is_file()]
+    said = {key: value for file in files for key, value in read_json(Said, file).root.items()}
     if profile := said.get("profile"):  # without what justifies it: RESULTS.md is easier to read
         said["profile"] = {key: value for key, value in profile.items() if key != "figures"}
     return said

@@ -54,7 +54,7 @@ class Fake(ModelFacts):
     def problems(self, story: Storyboard) -> Iterator[Problem]:
         yield from ()
 
-    def notes(self, story: Storyboard, shots: Sequence[tuple[float, int]]) -> Iterator[str]:
+    def notes(self, story: Storyboard, shots: Sequence[tuple[float, int]]) -> Iterator[tuple[str, str]]:
         yield from ()
 
     def own_size(self, image: Size) -> Size:

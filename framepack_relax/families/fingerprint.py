@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
@@ -27,16 +27,24 @@ def fingerprint(parts: Mapping[str, Path]) -> str:
 
     Raises ModelError for a file that cannot be read.
     """
-    files = [(part, file, file.stat().st_size) for part, file in model_files(parts)]
-    hashes = {file: in_background(partial(hash_of, file)) for _, file, size in files if size > LARGE}
     digest = blake2b(digest_size=16)
-    for part, file, size in files:
-        digest.update(f"{part}/{file.name}:{size}\n".encode())
-        try:
+    with told():
+        files = [(part, file, file.stat().st_size) for part, file in model_files(parts)]
+        hashes = {file: in_background(partial(hash_of, file)) for _, file, size in files if size > LARGE}
+        for part, file, size in files:
+            digest.update(f"{part}/{file.name}:{size}\n".encode())
             digest.update(hashes[file].result().encode() if file in hashes else file.read_bytes())
-        except OSError as error:
-            raise ModelError(f"{file}: cannot be read ({error.strerror}); mend that or download it again") from error
     return digest.hexdigest()
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """What cannot be read of a model, or is gone, as a ModelError that names it."""
+    try:
+        yield
+    except OSError as error:
+        fact = f"cannot be read ({error.strerror}); mend that or download it again"
+        raise ModelError(f"{error.filename}: {fact}") from error
 
 
 def model_files(parts: Mapping[str, Path]) -> Iterator[tuple[str, Path]]:

@@ -1,9 +1,7 @@
 """How much memory a render takes, by estimate: which preset fits, what a message about a full GPU can say."""
 
-import ctypes
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +12,6 @@ from .base import Context, Size
 from .components import PRESETS
 from .main_memory import main_memory_is_full
 
-M_MMAP_THRESHOLD = -3  # glibc's malloc.h
 USABLE = 0.95  # of a GPU's memory; the rest is CUDA's own
 GIB = 2**30
 
@@ -98,21 +95,3 @@ def advice(demand: Demand, total: int | None) -> str:
     if smaller is None:
         return f"{said}, too little at any size: choose another device or model"
     return f"{said}: memory={PRESETS[-1]} and `size: [{smaller[0]}, {smaller[1]}]` fit"
-
-
-def keep_steady() -> None:
-    """Tensors from 16 MiB on are given back as soon as they are freed, for the life of the process.
-
-    glibc raises this bound by itself to 32 MiB, and then keeps in pieces what a decoder frees, by which a long film
-    grows (LOG.md).
-    """
-    if sys.platform == "linux":
-        with suppress(AttributeError):  # another C library
-            ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 16 << 20)
-
-
-def give_back() -> None:
-    """Returns freed main memory to the system; glibc keeps the smaller tensors otherwise."""
-    if sys.platform == "linux":
-        with suppress(AttributeError):
-            ctypes.CDLL(None).malloc_trim(0)

@@ -11,6 +11,7 @@ from ..families.base import Family, Size, Step, TimeGrid
 from ..relax.profile import Relaxation
 from ..storyboard import Scene, Storyboard
 from ..storyboard.images import ImageError, read_image
+from ..storyboard.paths import path_cure
 from ..storyboard.schema import exact_rate
 from .abilities import ability_problems, image_problem
 from .grid import MOST_SECTIONS, fitting_seconds, snap, split
@@ -20,6 +21,7 @@ from .seeds import section_seed, shot_seed
 from .settings import (
     base_scales,
     choose_profile,
+    gathered,
     past_warnings,
     relax_scene,
     setting_problems,
@@ -28,7 +30,7 @@ from .settings import (
 )
 
 Rows = tuple[Step, ...]
-MOST_SHOWN = 12  # scenes named in a message
+MOST_SHOWN = 40  # scenes that are too short, told at once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,9 +122,9 @@ def make_plan(story: Storyboard, model: Family) -> RenderPlan:
         sections=sections,
         warnings=(
             *shape_warnings(story, family, own_size),
-            *setting_warnings(story, relaxations, family),
-            *past_warnings(sections, family),
-            *family.notes(story, [(sum(scene.seconds for scene in shot.scenes), shot.sections) for shot in shots]),
+            *gathered(setting_warnings(story, relaxations, family)),
+            *gathered(past_warnings(sections, family)),
+            *gathered(family.notes(story, [(sum(s.seconds for s in shot.scenes), shot.sections) for shot in shots])),
         ),
     )
 
@@ -225,26 +227,27 @@ def _rows(
 
 
 def _timing_problems(shots: Sequence[Shot], rate: Fraction, grid: TimeGrid) -> Iterator[Problem]:
-    """Scenes without a section, the first with seconds that give every scene of the board one; too long films."""
-    for shot in shots:
-        for index, scene, places in shot.places():
-            if len(places) > 1 and not grid.past:
-                most = float((grid.most_units * grid.unit_frames + grid.lead_frames) / rate)
-                message = f"is {scene.seconds:g} s; a scene of this model has {most:.4g} s at most: split it"
-                yield Problem(path=f"scenes[{index}].seconds", message=message)
-    without = [index for shot in shots for index, _, places in shot.places() if not places]
-    scenes = [scene for shot in shots for scene in shot.scenes]
-    for index in without:
-        cure = f"see scenes[{without[0]}]"
-        if index == without[0]:
-            asked = _seconds(shot.scenes for shot in shots)
-            fitting = chain.from_iterable(fitting_seconds(asked, rate, grid))
-            longer = [f"{s.id} {fits:g}" for s, fits in zip(scenes, fitting, strict=True) if fits != s.seconds]
-            shown = ", ".join([*longer[:MOST_SHOWN], *["and so on"] * (len(longer) > MOST_SHOWN)])
-            cure = f"with these seconds every scene of the board gets one: {shown}"
-        step = f"scenes end on a grid of {float(grid.unit_frames / rate):.4g} s"
-        message = f"{scenes[index].seconds:g} s gets no section: {step}; {cure}"
-        yield Problem(path=f"scenes[{index}].seconds", message=message)
+    """Scenes to be made longer so that every scene of the board gets a section, with their seconds; too long ones."""
+    counts = [len(places) for shot in shots for _, _, places in shot.places()]
+    asked = _seconds(shot.scenes for shot in shots)
+    pairs = zip(chain.from_iterable(asked), chain.from_iterable(fitting_seconds(asked, rate, grid)), strict=True)
+    longer = [(index, seconds, fits) for index, (seconds, fits) in enumerate(pairs) if fits != seconds]
+    step = f"scenes end on a grid of {float(grid.unit_frames / rate):.4g} s"
+    for index, seconds, fits in longer[:MOST_SHOWN]:
+        why = (
+            f"gets no section: {step}"
+            if not counts[index]
+            else f"is too short as soon as scenes[{longer[0][0]}] gets one"
+        )
+        yield Problem(path=f"scenes[{index}].seconds", message=f"{seconds:g} s {why}; write {fits:g}")
+    for index, seconds, _ in longer[MOST_SHOWN : MOST_SHOWN + 1]:
+        others = f"is too short, and so are {len(longer) - MOST_SHOWN - 1} more scenes; mend those before it first"
+        yield Problem(path=f"scenes[{index}].seconds", message=f"{seconds:g} s {others}")
+    most = float((grid.most_units * grid.unit_frames + grid.lead_frames) / rate)
+    for index, count in enumerate(counts if not grid.past else ()):
+        if count > 1:
+            message = f"is longer than the {most:.4g} s that a scene of this model has at most; split it"
+            yield Problem(path=f"scenes[{index}].seconds", message=message)
     total = sum(shot.sections for shot in shots)
     if total > MOST_SECTIONS:
         message = f"the film has {total} sections; at most {MOST_SECTIONS} are planned: split the storyboard"
@@ -267,7 +270,9 @@ def _image_sizes(story: Storyboard, shots: Sequence[Shot], family: Family) -> tu
             try:
                 read[image] = read_image(story.resolve(image)).size
             except FileNotFoundError:
-                message = f"{image}: no such file; it was looked for as {story.resolve(image).absolute()}"
+                message = (
+                    f"{image}: no such file{path_cure(image)}; it was looked for as {story.resolve(image).absolute()}"
+                )
                 problems.append(Problem(path=path, message=message))
             except ImageError as error:
                 problems.append(Problem(path=path, message=f"{image}: {error}"))

@@ -1,6 +1,6 @@
 """The plan that every later room works from: frozen, comparable, and written out as plan.json."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -10,6 +10,9 @@ from pydantic_core import to_jsonable_python
 from ..families.base import Context, Step
 from ..relax.profile import Relaxation
 from ..storyboard.schema import exact_rate
+
+LONG = ("prompt", "negative_prompt", "sigmas", "scales")  # of a section, which may be very long
+MOST, STEP = 1 << 25, 80  # bytes that these may take in plan.json, about; bytes of a step's numbers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,13 +44,13 @@ class SectionPlan:
         """s(sigma) of each restraint, a value per step."""
         return {name: tuple(step.scales[name] for step in self.steps) for name in self.steps[0].scales}
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self, without: Collection[str] = ()) -> dict[str, Any]:
         """A row of plan.json, in which the relaxation's settings stand beside the section's own."""
         row: dict[str, Any] = {}
         for name, value in vars(self).items():
             if name == "relaxation":
                 row |= {**vars(value), "at_rest": value.at_rest}
-            elif name not in ("place", "context"):
+            elif name not in ("place", "context", *without):
                 row[name] = value
         return to_jsonable_python({**row, "sigmas": self.sigmas, "scales": self.scales})
 
@@ -109,6 +112,9 @@ class RenderPlan:
         return sum(len(section.steps) for section in self.sections)
 
     def to_json(self) -> dict[str, Any]:
-        """The contents of plan.json."""
-        said = {name: value for name, value in vars(self).items() if name != "options"}
-        return to_jsonable_python({**said, **self.options, "sections": [each.to_json() for each in self.sections]})
+        """The contents of plan.json; of a very long plan, without what is long in its sections (`left_out`)."""
+        texts = sum(len(section.prompt) + len(section.negative_prompt) for section in self.sections)
+        left_out = LONG if texts + STEP * self.steps > MOST else ()
+        rows = [section.to_json(without=left_out) for section in self.sections]
+        said = {name: value for name, value in vars(self).items() if name != "options"} | dict(self.options)
+        return to_jsonable_python({**said, "sections": rows, **({"left_out": left_out} if left_out else {})})

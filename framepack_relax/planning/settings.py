@@ -1,6 +1,6 @@
 """A scene's settings: profile, explicit values, base scales, and what does not fit together."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
 
@@ -13,7 +13,8 @@ from ..storyboard.schema import exact_rate
 from .renderplan import SectionPlan
 
 OVER = 0.95  # the paper finds beta 1 worse than none
-FAR_SIZE = 2.0  # times the area that a model was made for, or one over it
+FAR_SIZE = 2.0  # times the area or the aspect ratio that a model was made for, or one over it
+MOST_SHOWN = 6  # scenes or shots named in a warning
 SAME_SPEED = 0.01  # a difference in speed that nobody sees
 UNGUIDED = "negative_prompt without effect at text scale 1; set guidance: {text: 4} or remove the line"
 NEEDS: tuple[tuple[tuple[str, ...], str, Callable[[Relaxation], bool]], ...] = (
@@ -22,6 +23,9 @@ NEEDS: tuple[tuple[tuple[str, ...], str, Callable[[Relaxation], bool]], ...] = (
     (("bias_on", "bias_above"), "a bias other than 1", lambda relax: relax.bias != 1),
     (("lowpass_above",), "a lowpass below 1", lambda relax: relax.lowpass < 1),
 )  # fields of `relax` that say how something is done, and what must be done for them
+
+
+Told = tuple[str, str]  # where, such as `scene calm`, and the warning
 
 
 def choose_profile(story: Storyboard, family: Family) -> Profile:
@@ -80,23 +84,25 @@ def shape_warnings(story: Storyboard, family: Family, own: Size) -> Iterator[str
     if abs(speed - 1) > SAME_SPEED:
         fact = f"{family.name} makes motion of {family.fps:g} frames a second, so all moves {speed:.2g} times as fast"
         yield f"fps {story.fps:g}: {fact}; remove the line for true speed"
-    size = story.size or own
-    area = size[0] * size[1] / (own[0] * own[1])
-    if not 1 / FAR_SIZE <= area <= FAR_SIZE:
-        fact = f"{area:.2g} times the area of {own[0]}x{own[1]}, which {family.name} was made for"
-        yield f"size {size[0]}x{size[1]}: {fact}; pictures may fall apart"
+    width, height = story.size or own
+    like = family.own_size((width, height))
+    area, aspect = width * height / (own[0] * own[1]), width * like[1] / (height * like[0])
+    for times, what, (across, down) in ((area, "area", own), (aspect, "aspect ratio", like)):
+        if not 1 / FAR_SIZE <= times <= FAR_SIZE:
+            fact = f"{times:.2g} times the {what} of {across}x{down}, which {family.name} was made for"
+            yield f"size {width}x{height}: {fact}; pictures may fall apart"
 
 
-def setting_warnings(story: Storyboard, relaxations: Sequence[Relaxation], family: Family) -> Iterator[str]:
+def setting_warnings(story: Storyboard, relaxations: Sequence[Relaxation], family: Family) -> Iterator[Told]:
     """Settings that are allowed and seldom meant, or that nothing comes of."""
     if story.negative_prompt.strip() and all(base_scales(scene, family).get("text", 1) == 1 for scene in story.scenes):
-        yield UNGUIDED
+        yield "", UNGUIDED
     for scene, relax in zip(story.scenes, relaxations, strict=True):
         for told in (*_odd(scene, relax, family), *_idle(scene, relax, family)):
-            yield f"scene {scene.id}: {told}"
+            yield f"scene {scene.id}", told
 
 
-def past_warnings(sections: Sequence[SectionPlan], family: Family) -> Iterator[str]:
+def past_warnings(sections: Sequence[SectionPlan], family: Family) -> Iterator[Told]:
     """Scenes that loosen nothing but the grip of a past, and have none."""
     where = "before" if family.render_order(2)[0] == 0 else "after"
     cure = f"put a calm scene {where} it, or relax embedded or text as well"
@@ -105,7 +111,18 @@ def past_warnings(sections: Sequence[SectionPlan], family: Family) -> Iterator[s
         relax = made[0].relaxation
         alone = set(relax.target) == {"context"} and not relax.at_rest and replace(relax, beta=0).at_rest
         if alone and all(section.context.initial for section in made):
-            yield f"scene {scene}: target context does nothing where no past of the shot is rendered yet; {cure}"
+            yield f"scene {scene}", f"target context does nothing where no past of the shot is rendered yet; {cure}"
+
+
+def gathered(warnings: Iterable[Told]) -> Iterator[str]:
+    """What holds of several places said once, with the first of them and the number of the others."""
+    places: dict[str, list[str]] = {}
+    for place, text in warnings:
+        places.setdefault(text, []).append(place)
+    for text, (first, *others) in places.items():
+        more = [f"and {len(others) - MOST_SHOWN + 1} more"] if len(others) >= MOST_SHOWN else []
+        shown = ", ".join([first, *(place.partition(" ")[2] for place in others[: MOST_SHOWN - 1]), *more])
+        yield f"{shown}: {text}" if first else text
 
 
 def _odd(scene: Scene, relax: Relaxation, family: Family) -> Iterator[str]:

@@ -1,58 +1,43 @@
 """A film and its folder carry the storyboard and the start images that they were made from, and give them back."""
 
 import base64
-import io
 import json
 import re
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from ..errors import FilmError, RenderError
-from ..families.base import Family
-from ..planning.settings import settle_profile
-from ..storyboard import dump_storyboard, parse_storyboard
+from ..storyboard import parse_storyboard
 from .folder import RunFolder
 from .keys import difference
-from .mark import FACTS_TAG, STORY, mark_of
+from .mark import FACTS_TAG, STORY, Note, mark_of
 from .session import AnyModel, Session, made_with
 
 STORYBOARD_TAG, IMAGES_TAG = "framepack_relax_storyboard", "framepack_relax_images"
 IMAGE_NAME = re.compile(r"images/[0-9a-f]+\.png")
-
-
-def write_story(session: Session, family: Family) -> None:
-    """Writes a storyboard that renders the same film from this folder alone; the folder's own stays as it is."""
-    if not session.is_own:
-        for path, image in session.images.items():
-            session.folder.write(session.picture_names[path], _png(image))
-        session.folder.write(STORY, _resolved(session, family).encode("utf8"))
+MOST_PICTURES = 1 << 25  # bytes of PNG that a film carries
 
 
 def story_tags(session: Session) -> dict[str, str]:
-    """What lets an mp4 do so too: the storyboard's text, and its images as base64 PNG by their path in it."""
-    pictures = {session.picture_names[path]: _png(image) for path, image in session.images.items()}
-    coded = {name: base64.b64encode(data).decode("ascii") for name, data in pictures.items()}
-    return {STORYBOARD_TAG: _resolved(session, session.model.family), IMAGES_TAG: json.dumps(coded)}
+    """What lets an mp4 render again from itself: the storyboard's text, and its images as base64 PNG by their path in
+    it, unless these are too many."""
+    images = dict(session.carried)
+    text = images.pop(STORY, b"")
+    if (size := sum(map(len, images.values()))) > MOST_PICTURES:
+        session.folder.note(
+            f"the start images take {size >> 20} MiB, and a film carries up to {MOST_PICTURES >> 20}: to render it "
+            f"again keep the folder {session.folder.path}"
+        )
+        images = {}
+    coded = {name: base64.b64encode(data).decode("ascii") for name, data in images.items()}
+    return {STORYBOARD_TAG: text.decode("utf8"), IMAGES_TAG: json.dumps(coded)} if text else {}
 
 
-def _png(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return buffer.getvalue()
+def restore(film: Path, out: Path, note: Note = lambda note: None) -> Path:
+    """Writes `out`/story.yaml and its images from the tags of `film`, which is untrusted input; gives the path.
 
-
-def _resolved(session: Session, family: Family) -> str:
-    story, plan, names = settle_profile(session.story, family), session.plan, session.picture_names
-    scenes = tuple(scene.model_copy(update={"image": names.get(scene.image or "")}) for scene in story.scenes)
-    settled = {"model": family.name, "size": plan.size, "fps": plan.fps, "sampler": plan.sampler}
-    settled |= {"order": plan.options.get("order")}
-    return dump_storyboard(story.changed(**settled, image=names.get(story.image or ""), scenes=scenes))
-
-
-def restore(film: Path, out: Path) -> Path:
-    """Writes `out`/story.yaml and its images from the tags of `film`, which is untrusted input; gives the path."""
+    `note` hears what is put aside for them.
+    """
     tags = _tags(film)
     try:
         text = tags[STORYBOARD_TAG]
@@ -65,12 +50,10 @@ def restore(film: Path, out: Path) -> Path:
     wanted = sorted({path for path in (story.image, *(scene.image for scene in story.scenes)) if path})
     for path in wanted:
         if path not in images or not IMAGE_NAME.fullmatch(path):
-            raise RenderError(f"{film}: its storyboard names the image {path!r}, which the film does not carry")
-    with RunFolder(out, mark_of(out, story, made_from=film)).held() as folder:
-        folder.begin((*wanted, STORY), {}, "")
-        for path in wanted:
-            folder.write(path, images[path])
-        folder.write(STORY, text.encode("utf8"))
+            fact = f"its storyboard names the image {path!r}, which the film does not carry"
+            raise RenderError(f"{film}: {fact}; render from the folder that it was made in, which has them all")
+    with RunFolder(out, mark_of(out, story, made_from=film), note=note).held() as folder:
+        folder.begin((), {**{path: images[path] for path in wanted}, STORY: text.encode("utf8")})
     return out / STORY
 
 

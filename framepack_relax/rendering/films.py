@@ -1,4 +1,4 @@
-"""What an mp4 in a run folder is: the film that its plan asks for, whole; or one that no render wrote."""
+"""Whether an mp4 in a run folder is the film that its plan asks for, whole."""
 
 import errno
 import json
@@ -25,16 +25,4 @@ def is_whole(film: Path, key: str) -> bool:
             raise unreadable(film, cause) from error
         return False
     except ODD:
-        return False
-
-
-def is_foreign(film: Path) -> bool:
-    """Whether it plays and does not say that a render wrote it: one that its maker has worked on, say."""
-    from ..video.reader import read_metadata  # needs PyAV
-
-    try:
-        return not any(name.startswith(FACTS_TAG) for name in read_metadata(film))
-    except FilmError as error:
-        if isinstance(error.__cause__, OSError) and error.__cause__.errno in DISK:
-            raise unreadable(film, error.__cause__) from error
         return False

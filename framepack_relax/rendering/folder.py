@@ -1,23 +1,25 @@
 """The run folder: latents of finished sections under their keys, texts, pictures; a mark, a lock. No torch.
 
+A file is a render's only as a render last wrote it, by its hash in the mark or, of sections, by its own seal. What else
+lies under its name is the maker's, or damaged: it is put aside under a free name, and that is said.
+
 A section is taken up again only if it is whole, bears the key that it would have now, and was rendered after the very
 section that stands before it. Otherwise the folder says what changed.
 """
 
 import os
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from ..errors import RenderError
-from ..files import make_folder, read_file, write_file
+from ..files import digest_of, digest_of_file, make_folder, read_file, settle, sync, write_file
 from ..planning.renderplan import RenderPlan, SectionPlan
-from .films import is_foreign
 from .keys import SectionKey, difference
 from .lock import hold
-from .mark import FILM, MARK, SECTION_FILE, START_FILE, Mark, free_name, read_mark, settle_owner, unreadable
+from .mark import MARK, SECTION_FILE, START_FILE, Mark, Note, free_name, read_mark, settle_owner, unreadable
 from .stored import Latents, Stored, pack, unpack
 
 MEND = "what is finished is kept: mend that and run the same command again"
@@ -25,6 +27,7 @@ FOLLOWS = "it follows a section that is rendered anew"
 NOT_THERE = "it is not there yet"  # why a section is rendered that never was
 BROKEN = "its file is broken"
 FRESH = "fresh was asked for"
+T = TypeVar("T")
 
 
 class Verdict(NamedTuple):
@@ -36,13 +39,14 @@ class Verdict(NamedTuple):
 
 
 class RunFolder:
-    """The folder `path`, which is made when it is `held`; `mark` is whose it is to be.
+    """The folder `path`, which is made when it is `held`; before, nothing is written. `mark` is whose it is to be.
 
-    `store` is a folder of sections under their keys that many renders share: each takes from it and adds to it.
+    `store` is a folder of sections under their keys that many renders share: each takes from it and adds to it. `note`
+    hears what is put aside.
     """
 
-    def __init__(self, path: Path, mark: Mark, *, store: Path | None = None) -> None:
-        self.path, self.mark, self.store = path, mark, store
+    def __init__(self, path: Path, mark: Mark, *, store: Path | None = None, note: Note = lambda note: None) -> None:
+        self.path, self.mark, self.store, self.note = path, mark, store, note
         self.place: tuple[int, int] | None = None  # device and inode of the folder that is held
 
     @contextmanager
@@ -78,52 +82,87 @@ class RunFolder:
         return said
 
     def _look(self, section: SectionPlan, key: SectionKey) -> tuple[Stored | None, str | None]:
-        """What is there of a section, and why it cannot be kept. Raises RenderError where it cannot be read."""
-        file = self.path / SECTION_FILE.format(section.shot, section.place)
-        try:
-            stored = unpack(read_file(file))
-        except (FileNotFoundError, NotADirectoryError):
+        """What is there of a section, and why it cannot be kept."""
+        data = self._ask(read_file, SECTION_FILE.format(section.shot, section.place))
+        if data is None:
             return None, NOT_THERE
-        except OSError as error:
-            raise unreadable(file, error) from error
+        stored = unpack(data)
         if stored is None:
             return None, BROKEN
         return stored, None if stored.key == key.key else difference(stored.inputs, key.inputs) or FOLLOWS
 
-    def begin(self, names: Iterable[str], sections: Mapping[str, str], film: str) -> None:
-        """Marks the folder as this film's, and `names` as files that the render may write.
+    def _ask(self, read: Callable[[Path], T], name: str) -> T | None:
+        """What `read` gives of a file; None where there is none. Raises RenderError where it cannot be read."""
+        try:
+            return read(self.path / name)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise unreadable(self.path / name, error) from error
 
-        Raises RenderError where one of them is there that no render wrote, or that is no file.
+    def begin(self, names: Iterable[str], files: Mapping[str, bytes]) -> None:
+        """Writes the mark and `files`. Raises RenderError where one of them, or of `names`, is there and is no file."""
+        for name in sorted({MARK, *names, *files}):
+            with writing(self.path / name), suppress(FileNotFoundError, NotADirectoryError):
+                if not stat.S_ISREG(os.lstat(self.path / name).st_mode):
+                    raise OSError(None, "it is a folder, a link or a pipe, and no render makes one there")
+        if (self.path / MARK).exists() and read_mark(self.path) is None:
+            self.put_aside(MARK)
+        self.write(files)
+
+    def write(self, files: Mapping[str, bytes]) -> None:
+        """Writes files that appear whole or not at all; one that is there as it is to be stays."""
+        for name in self.claim({name: digest_of(data) for name, data in files.items()}):
+            self._write(name, files[name])
+
+    def settle(self, part: Path, file: Path) -> None:
+        """Gives a finished file its name, as `files.settle` does. Raises OSError too."""
+        self.claim({file.name: digest_of_file(part)})
+        settle(part, file)
+
+    def claim(self, digests: Mapping[str, str]) -> list[str]:
+        """Says in the mark what is to be written under which name; gives the names of what is not there yet.
+
+        The mark knows the old contents and the new until these are replaced in their turn, so that a stop at any moment
+        leaves no file that it does not know.
         """
-        names = sorted(names)
-        for name in names:
-            self._check_free(name)
-        files = tuple(sorted({*self.mark.files, *names}))
-        self.mark = self.mark.model_copy(update={"files": files, "sections": dict(sections), "film": film})
-        if self.mark != read_mark(self.path):
-            self.write(MARK, self.mark.model_dump_json(indent=1).encode("utf8"))
+        contents, new = dict(self.mark.contents), []
+        for name, wanted in digests.items():
+            there = self._ask(digest_of_file, name) or ""
+            if there not in ("", wanted, *contents.get(name, ())):
+                self.put_aside(name)
+                there = ""
+            if there != wanted:
+                new.append(name)
+            contents[name] = tuple(dict.fromkeys(digest for digest in (there, wanted) if digest))
+        self.mark = self.mark.model_copy(update={"contents": contents})
+        if self.place and self.mark != read_mark(self.path):
+            self._write(MARK, self.mark.model_dump_json(indent=1).encode("utf8"))
+        return new if self.place else []
 
-    def _check_free(self, name: str) -> None:
+    def recall(self, name: str) -> bytes | None:
+        """The contents of a file; None if it is not there, or not as a render wrote it."""
+        data = self._ask(read_file, name)
+        return data if data is not None and digest_of(data) in self.mark.contents.get(name, ()) else None
+
+    def put_aside(self, name: str) -> None:
+        """Gives what lies under a name another one and says so; of a folder that is not held, says that it would."""
         file = self.path / name
-        with writing(file), suppress(FileNotFoundError, NotADirectoryError):
-            if not stat.S_ISREG(os.lstat(file).st_mode):
-                raise OSError(None, "it is a folder, a link or a pipe, and no render makes one there")
-            if name not in self.mark.files or (name == FILM and is_foreign(file)):
-                cure = f"move it away, or choose another folder, for instance {free_name(self.path)}"
-                raise RenderError(f"{file}: no render wrote it, so that it is left as it is; {cure}")
+        aside = free_name(file)
+        if self.place:
+            self.check_there()
+            with writing(file):
+                os.rename(file, aside)
+                sync(file.parent)
+        self.note(f"{file}: is not as a render wrote it, and {'is' if self.place else 'would be'} kept as {aside.name}")
 
     def load_section(self, section: SectionPlan) -> Stored:
         """A section that is on disk by its verdict, or was saved."""
-        file = self.path / SECTION_FILE.format(section.shot, section.place)
+        name = SECTION_FILE.format(section.shot, section.place)
         self.check_there()
-        try:
-            stored = unpack(read_file(file))
-        except FileNotFoundError:
-            stored = None
-        except OSError as error:
-            raise unreadable(file, error) from error
-        if stored is None:
-            raise RenderError(f"{file}: was removed or damaged during the render; run the same command again")
+        if (stored := unpack(self._ask(read_file, name) or b"")) is None:
+            fact = "was removed or damaged during the render"
+            raise RenderError(f"{self.path / name}: {fact}; run the same command again")
         return stored
 
     def save_section(
@@ -131,26 +170,25 @@ class RunFolder:
     ) -> str:
         """Gives the digest of the latents."""
         data, digest = pack(latents, key=key.key, seed=seed, after=after, inputs=key.inputs, made=made)
-        self.write(SECTION_FILE.format(section.shot, section.place), data)
+        self._write_sealed(SECTION_FILE.format(section.shot, section.place), data)
         self._share(section, key)
         return digest
 
     def load_start(self, shot: int, key: str) -> Latents | None:
         """A shot's start latent, if it is there and was made from what it would be made from now."""
-        file = self.path / START_FILE.format(shot)
-        try:
-            stored = unpack(read_file(file))
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except OSError as error:
-            raise unreadable(file, error) from error
+        stored = unpack(self._ask(read_file, START_FILE.format(shot)) or b"")
         return stored.latents if stored and stored.key == key else None
 
     def save_start(self, shot: int, latents: Latents, key: str, made: Mapping[str, Any]) -> None:
-        self.write(START_FILE.format(shot), pack(latents, key=key, made=made)[0])
+        self._write_sealed(START_FILE.format(shot), pack(latents, key=key, made=made)[0])
 
-    def write(self, name: str, data: bytes) -> None:
-        """Writes a file that appears whole or not at all."""
+    def _write_sealed(self, name: str, data: bytes) -> None:
+        there = self._ask(read_file, name)
+        if there is not None and unpack(there) is None:
+            self.put_aside(name)
+        self._write(name, data)
+
+    def _write(self, name: str, data: bytes) -> None:
         file = self.path / name
         self.check_there()
         with writing(file):

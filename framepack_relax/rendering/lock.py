@@ -11,7 +11,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from ..errors import RenderError
-from ..files import read_file, write_file
+from ..files import open_file, read_file, write_file
 from ..storyboard.messages import printable
 
 LOCK, OWNER = ".lock", ".owner.json"
@@ -58,8 +58,22 @@ def holder(folder: Path) -> str | None:
     try:
         with FileLock(folder / LOCK, timeout=0):
             return None
-    except OSError:
-        return _owner(folder) if (folder / OWNER).exists() else None
+    except Timeout:
+        return _owner(folder)
+    except OSError:  # it may not be written to; to share a lock, reading is enough
+        return _owner(folder) if _is_held(folder / LOCK) else None
+
+
+def _is_held(lock: Path) -> bool:
+    """Whether a lock file that may only be read is locked; False where that cannot be known."""
+    with suppress(ImportError, OSError), open_file(lock) as file:
+        import fcntl  # not on Windows
+
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def _owner(folder: Path) -> str:

@@ -20,37 +20,37 @@ from torch import Tensor
 
 from ..errors import RenderError
 from ..families.backend import Backend, Decoder, NonFinitePixels, Preset, Prompt, Start
+from ..families.heap import give_back
 from ..families.loading import Loading
-from ..families.memory import Demand, choose_preset, enough_memory, give_back
+from ..families.memory import Demand, choose_preset, enough_memory
 from ..families.tokens import unread_notes
 from ..planning.renderplan import RenderPlan, SectionPlan
 from ..planning.seeds import retry_seed
 from ..sampling.section import NonFiniteLatents, SectionResult, sample
 from ..storyboard import Storyboard
 from ..video.contact import ContactSheet
-from ..video.curves import save_curves
+from ..video.curves import draw_curves
 from ..video.motion import MotionMeter
-from .carry import story_tags, write_story
+from .carry import story_tags
 from .folder import Verdict, writing
-from .mark import FILM, PLAN, REPORT
+from .mark import FILM, PICTURES, REPORT, Note
 from .report import caption, film_report, film_tags, section_report
 from .session import USUAL, AnyModel, Options, Session, made_with, opened, settle
-from .status import PICTURES, finished_report
 
 RETRIES = 3
-PARTS = ("video.part.mp4", "video.part-again.mp4", "video.whole.mp4")  # of the film, while it is written
 Step = Callable[[SectionPlan, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Watcher:
-    """Callbacks: the verdicts; notes on the model, and on what it does not read of each prompt; then every step, and
-    every section that is on disk.
+    """Callbacks: the verdicts; notes on the model, on what it does not read of each prompt, and on files that are put
+    aside; then every step, and every section that is on disk.
 
-    `on_section` hears the seed too, which a retry may have changed.
+    `on_section` hears the seed too, which a retry may have changed. Of a film that is finished only the verdicts are
+    told.
     """
 
-    on_note: Callable[[str], None] = lambda note: None
+    on_note: Note = lambda note: None
     on_verdicts: Callable[[list[Verdict]], None] = lambda verdicts: None
     on_step: Step = lambda section, step: None
     on_section: Callable[[SectionPlan, int], None] = lambda section, seed: None
@@ -116,25 +116,22 @@ def render(
     from ..video.writer import Mp4Writer, WriteError  # needs PyAV, which `stream` can do without
 
     begun = time.perf_counter()
-    session = settle(story, Path(out), model or Loading(name=story.model), options)
+    session = settle(story, Path(out), model or Loading(name=story.model), options, watch.on_note)
     plan, folder, film = session.plan, session.folder, session.folder.path / FILM
-    with opened(session, (FILM, REPORT, *PICTURES, *PARTS)) as verdicts:
-        watch.on_verdicts(verdicts)
-        if (report := finished_report(folder.path, session.film)) and all(why is None for _, why, _ in verdicts):
+    with opened(session) as verdicts:
+        report = session.finished(verdicts)
+        watch.on_verdicts([verdict._replace(why=None) for verdict in verdicts] if report else verdicts)
+        if report:
             return RenderedFilm(path=film, folder=folder.path, plan=plan, report=report)
-        work = _prepare(session, verdicts)
-        for note in (*work.model.notes, *unread_notes(work.unread)):
-            watch.on_note(note)
+        work = _prepare(session, verdicts, watch)
         sheet = ContactSheet(rows=[(caption(plan, scene.sections[0]), *scene.frames) for scene in plan.scenes])
         meters = [MotionMeter() for _ in plan.shots]
         sections: list[dict[str, Any]] = []
         made = {"model": plan.model, **made_with(work.model, session.weights), "film": session.film}
         seeds = {section.index: section.seed for section in plan.sections}
         tags = {**film_tags(plan, made, seeds), **story_tags(session)}
-        with (
-            writing(film, kind=WriteError),
-            Mp4Writer(film, fps=plan.rate, size=plan.size, crf=story.crf, metadata=tags) as writer,
-        ):
+        encoding: dict[str, Any] = {"fps": plan.rate, "size": plan.size, "crf": story.crf, "metadata": tags}
+        with writing(film, kind=WriteError), Mp4Writer(film, settle=folder.settle, **encoding) as writer:
             for done in _sections(work, watch):
                 if len(done.frames):
                     writer.write(done.frames)
@@ -145,33 +142,34 @@ def render(
             writer.metadata |= film_tags(plan, {**made, "packets": writer.packets.digest}, seeds)
             folder.check_there()
         ends = [plan.sections[scene.sections[-1]] for scene in plan.scenes]
-        with writing(folder.path / PICTURES[0]):
-            sheet.save(folder.path / PICTURES[0])
-        with writing(folder.path / PICTURES[1]):
-            save_curves([(end.scene, end.sigmas, end.scales) for end in ends], folder.path / PICTURES[1])
+        curves = draw_curves([(end.scene, end.sigmas, end.scales) for end in ends])
         report = film_report(plan, made, work.model, sections, meters, time.perf_counter() - begun)
         report["unread"] = work.unread
-        folder.write(REPORT, json.dumps(report, indent=1).encode("utf8"))
+        told = json.dumps(report, indent=1).encode("utf8")
+        folder.write({**dict(zip(PICTURES, (sheet.png(), curves), strict=True)), REPORT: told})
     return RenderedFilm(path=film, folder=folder.path, plan=plan, report=report)
 
 
 def stream(
-    story: Storyboard, *, out: str | Path, model: AnyModel | None = None, options: Options = USUAL
+    story: Storyboard,
+    *,
+    out: str | Path,
+    model: AnyModel | None = None,
+    options: Options = USUAL,
+    watch: Watcher = Watcher(),
 ) -> Iterator[FinishedSection]:
     """Renders `story` and hands over its sections in film order; each is on disk under `out`/shots by then.
 
     Where a model renders a shot from its end, its sections come when the first, which is rendered last, is done.
     """
-    session = settle(story, Path(out), model or Loading(name=story.model), options)
-    with opened(session, ()) as verdicts:
-        yield from _sections(_prepare(session, verdicts), Watcher())
+    session = settle(story, Path(out), model or Loading(name=story.model), options, watch.on_note)
+    with opened(session) as verdicts:
+        yield from _sections(_prepare(session, verdicts, watch), watch)
 
 
-def _prepare(session: Session, verdicts: list[Verdict]) -> Work:
-    """Writes plan and storyboard, loads the model, and encodes what the sections need that must be rendered."""
+def _prepare(session: Session, verdicts: list[Verdict], watch: Watcher) -> Work:
+    """Loads the model, and encodes what the sections need that must be rendered."""
     plan, folder, model = session.plan, session.folder, session.model.load()
-    folder.write(PLAN, json.dumps(plan.to_json(), indent=1).encode("utf8"))
-    write_story(session, model.family)
     why = {section.index: why for section, why, _ in verdicts}
     needed = [plan.sections[index] for index, why in why.items() if why is not None]
     begun = {plan.sections[index].shot for index, why in why.items() if why is None}  # they go on from the same start
@@ -199,6 +197,8 @@ def _prepare(session: Session, verdicts: list[Verdict]) -> Work:
     kept = [section.prompt for section in plan.sections if section.prompt not in texts]
     unread = {prompt: text.unread for prompt, text in texts.items() if text.unread}
     unread |= model.unread(kept) if kept else {}
+    for note in (*model.notes, *unread_notes(unread)):
+        watch.on_note(note)
     return Work(
         session=session,
         why=why,
@@ -311,7 +311,7 @@ def _sample(work: Work, section: SectionPlan, past: Mapping[int, Tensor], on_ste
                 tried = f" {attempt + 1} seeds were tried." if attempt else ""
                 raise RenderError(
                     f"scene {section.scene}, section {section.index}, step {error.step}: the latents hold NaN or "
-                    f"infinity; what is finished is kept.{tried} Try on-nan=retry, dtype=float32 or another seed "
-                    "for the scene"
+                    f"infinity; what is finished is kept.{tried} Try on_nan='retry' (--on-nan retry), dtype='float32' "
+                    "(--dtype float32) or another seed for the scene"
                 ) from error
     raise AssertionError("the last attempt returns or raises")

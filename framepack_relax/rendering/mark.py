@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from itertools import count
 from pathlib import Path
 
@@ -12,23 +12,30 @@ from ..errors import RenderError
 from ..files import read_file
 from ..storyboard import Storyboard
 from ..storyboard.messages import printable
-from .stored import read_tags
+from .keys import hash_of
+from .stored import SEALED, read_tags
 
 MARK, STORY, PLAN, FILM, REPORT = "framepack-relax.json", "story.yaml", "plan.json", "video.mp4", "report.json"
+PICTURES = ("contact.png", "curves.png")
+PARTS = ("video.part.mp4", "video.part-again.mp4", "video.whole.mp4")  # of the film, while it is written
 FACTS_TAG = "framepack_relax"  # of an mp4: what made it
 SECTION_FILE = "shots/{:02d}/{:03d}.safetensors"  # of a shot, and a place in it
 START_FILE = "shots/{:02d}/start.safetensors"
+Note = Callable[[str], None]  # hears a warning, or what was put aside
 
 
 class Mark(BaseModel):
-    """`board` is the storyboard's file relative to the folder, empty for one from Python; `files` are those that
-    renders have written here; of the newest plan the key of each section by its index, and the film's."""
+    """`board` is the storyboard's file relative to the folder, empty for one from Python; one without a title either
+    has in `asked` a hash of what it asks for. `contents` are hashes of what renders have written here, by name: of what
+    lies there, and of what takes its place; sections bear their own. Of the newest plan the key of each section by its
+    index, and the film's."""
 
     model_config = ConfigDict(strict=True, frozen=True)
 
     board: str
     title: str
-    files: tuple[str, ...] = ()
+    asked: str = ""
+    contents: Mapping[str, tuple[str, ...]] = {}
     sections: Mapping[str, str] = {}
     film: str = ""
 
@@ -46,10 +53,12 @@ def read_mark(folder: Path) -> Mark | None:
 def mark_of(folder: Path, story: Storyboard, made_from: Path | None = None) -> Mark:
     """The mark of a film that is to be rendered into a folder; `made_from` is a file that stands for the storyboard.
 
-    A storyboard without a file is known by its title, or by its first scene.
+    A storyboard without a file is known by its title, or by its scenes' names and prompts.
     """
-    file = made_from or story.file
-    return Mark(board=_relative(file, folder), title=story.title) if file else Mark(board="", title=name_of(story))
+    if file := made_from or story.file:
+        return Mark(board=_relative(file, folder), title=story.title)
+    asked = "" if story.title else hash_of([(scene.id, scene.prompt) for scene in story.scenes])
+    return Mark(board="", title=name_of(story), asked=asked)
 
 
 def name_of(story: Storyboard) -> str:
@@ -66,24 +75,26 @@ def default_out(story: Storyboard) -> Path:
 def settle_owner(folder: Path, mine: Mark, keys: Collection[str] = ()) -> Mark:
     """The mark that a render of `mine` goes on from: of its own folder, or of an empty one.
 
-    A folder whose mark is lost is its own if a section bears one of its `keys`. Raises RenderError for all others.
+    A folder whose mark is lost is its own if a section bears one of its `keys`; nothing else in it is then known to be
+    of a render. Raises RenderError for all others.
     """
+    mark = read_mark(folder)
     try:
         names = sorted(name for name in os.listdir(folder) if not name.startswith("."))
+        if mark is None and any(read_tags(file).get("key") in keys for file in folder.glob(f"shots/*/*{SEALED}")):
+            return mine
     except (FileNotFoundError, NotADirectoryError):
         return mine
     except OSError as error:
-        raise unreadable(folder, error) from error
-    mark = read_mark(folder)
-    if mark is None and any(read_tags(file).get("key") in keys for file in folder.glob("shots/*/*.safetensors")):
-        return mine.model_copy(update={"files": _all_files(folder)})
+        raise unreadable(Path(error.filename or folder), error) from error
     cure = f"it is left as it is; choose another folder, for instance {free_name(folder)}"
     if mark is not None:
-        gone = mark.board != "" and not os.path.exists(folder / mark.board)
-        if not _same_board(folder, mark, mine) and not (gone and set(keys) & set(mark.sections.values())):
+        if mine.board != STORY and not _same_board(folder, mark, mine, keys):
             of = f"{printable(mark.title)} ({printable(mark.board) if mark.board else 'from Python'})"
+            cure += ", or give the storyboard a title" if mine.asked else ""
             raise RenderError(f"{folder}: holds the film of another storyboard, {of}; {cure}")
-        return mark.model_copy(update={"title": mine.title, **({} if mine.board == STORY else {"board": mine.board})})
+        whose = mine.model_dump(include={"title"} if mine.board == STORY else {"title", "board", "asked"})
+        return mark.model_copy(update=whose)
     if PLAN in names and (folder / "shots/wanted.json").exists():
         raise RenderError(
             f"{folder}: holds a render of framepack-relax 0.1, which this version cannot go on with; {cure}"
@@ -94,10 +105,12 @@ def settle_owner(folder: Path, mine: Mark, keys: Collection[str] = ()) -> Mark:
     return mine
 
 
-def free_name(folder: Path) -> Path:
-    """A folder beside this one that is not there."""
-    folder = folder.resolve() if folder.name in ("", "..") else folder
-    return next(place for n in count(2) if not (place := folder.parent / f"{folder.name or 'film'}-{n}").exists())
+def free_name(place: Path) -> Path:
+    """A name beside this folder, or this file, under which nothing is there: out-2, video-2.mp4."""
+    place = place.resolve() if place.name in ("", "..") else place
+    stem, suffix = (place.name, "") if place.is_dir() else (place.stem, place.suffix)
+    names = (place.parent / f"{stem or 'film'}-{number}{suffix}" for number in count(2))
+    return next(name for name in names if not os.path.lexists(name))
 
 
 def unreadable(file: Path, error: OSError) -> RenderError:
@@ -108,11 +121,13 @@ def unreadable(file: Path, error: OSError) -> RenderError:
     )
 
 
-def _same_board(folder: Path, mark: Mark, mine: Mark) -> bool:
-    """By its file, or the folder's own storyboard; one that was moved is known by its title, as one from Python is."""
-    moved = mark.board != "" and not os.path.exists(folder / mark.board)
-    by_title = mark.title == mine.title != "" and (moved if mine.board else mark.board == "")
-    return mine.board == STORY or mine.board == mark.board != "" or by_title
+def _same_board(folder: Path, mark: Mark, mine: Mark, keys: Collection[str]) -> bool:
+    """By its file; one from Python by its title, or what it asks for. One that was moved or has neither is known by a
+    section."""
+    known = not set(keys).isdisjoint(mark.sections.values())
+    if mark.board:
+        return mine.board == mark.board or (known and not os.path.exists(folder / mark.board))
+    return mine.board == "" and ((mine.title, mine.asked) == (mark.title, mark.asked) or (known and mine.asked != ""))
 
 
 def _relative(file: Path, folder: Path) -> str:
@@ -121,7 +136,3 @@ def _relative(file: Path, folder: Path) -> str:
         return path.encode("utf8", "backslashreplace").decode("utf8")  # names that are not UTF-8
     except ValueError:  # another drive of Windows
         return str(file)
-
-
-def _all_files(folder: Path) -> tuple[str, ...]:
-    return tuple(file.relative_to(folder).as_posix() for file in folder.rglob("*"))

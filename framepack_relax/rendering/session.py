@@ -1,8 +1,10 @@
 """What is known of a render before it needs torch: its plan, its folder, which sections are kept and why others not."""
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Union
 
@@ -12,16 +14,21 @@ from ..errors import RenderError
 from ..families.loading import Loading
 from ..planning.planner import make_plan
 from ..planning.renderplan import RenderPlan
-from ..storyboard import Storyboard
+from ..planning.settings import settle_profile
+from ..storyboard import Storyboard, dump_storyboard
 from ..storyboard.images import ImageError, fit_image, read_image
-from .folder import RunFolder, Verdict
+from ..storyboard.reader import LARGEST_BYTES
+from ..video.contact import png
+from .films import is_whole
+from .folder import BROKEN, RunFolder, Verdict
 from .keys import SectionKey, film_key, hash_of, picture_digest, section_keys, start_inputs, versions
-from .mark import PLAN, SECTION_FILE, START_FILE, STORY, mark_of, settle_owner
+from .mark import FILM, PARTS, PICTURES, PLAN, REPORT, SECTION_FILE, START_FILE, STORY, Note, mark_of, settle_owner
 
 if TYPE_CHECKING:
     from ..families.backend import Backend
 
 AnyModel = Union[Loading, "Backend"]
+MADE = (REPORT, FILM, *PICTURES)  # what a whole film comes with
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,13 +71,46 @@ class Session:
             self.plan, self.keys, self.made, fresh=self.options.fresh, strict=self.options.strict
         )
 
-    def begin(self, names: tuple[str, ...]) -> None:
-        """Marks the folder; `names` are files that come besides the plan, the storyboard and the latents."""
+    def finished(self, verdicts: list[Verdict]) -> dict[str, Any] | None:
+        """The report of the film, if both are whole, whatever became of its sections since; these are called reused.
+
+        What `fresh` or `strict` would render anew is not finished.
+        """
+        if (self.options.fresh or self.options.strict) and any(why is not None for _, why, _ in verdicts):
+            return None
+        data = self.folder.recall(REPORT)
+        report: dict[str, Any] = json.loads(data) if data else {"film": None}
+        there = all((self.folder.path / name).is_file() for name in PICTURES)
+        if report["film"] != self.film or not there or not is_whole(self.folder.path / FILM, self.film):
+            return None
+        return {**report, "sections": [{**section, "reused": True} for section in report["sections"]]}
+
+    def begin(self) -> None:
+        """Marks the folder, and writes the plan, and the storyboard unless it is the folder's own."""
         sections = {str(index): key.key for index, key in self.keys.items()}
-        files = {SECTION_FILE.format(section.shot, section.place) for section in self.plan.sections}
-        files |= {START_FILE.format(shot) for shot in self.starts}
-        files |= {PLAN, *names, *self.picture_names.values()}
-        self.folder.begin(files | ({STORY} if not self.is_own else set()), sections, self.film)
+        self.folder.mark = self.folder.mark.model_copy(update={"sections": sections, "film": self.film})
+        names = {SECTION_FILE.format(section.shot, section.place) for section in self.plan.sections}
+        names |= {START_FILE.format(shot) for shot in self.starts}
+        plan = {PLAN: json.dumps(self.plan.to_json()).encode("utf8")}
+        self.folder.begin({*names, *MADE, *PARTS}, plan | ({} if self.is_own else self.carried))
+
+    @cached_property
+    def carried(self) -> dict[str, bytes]:
+        """A storyboard that renders the same film from a folder or a film alone, and its images as PNG, by name.
+
+        Empty where the storyboard's text is longer than what is read.
+        """
+        story, plan, names = settle_profile(self.story, self.model.family), self.plan, self.picture_names
+        scenes = tuple(scene.model_copy(update={"image": names.get(scene.image or "")}) for scene in story.scenes)
+        settled = {"model": plan.model, "size": plan.size, "fps": plan.fps, "sampler": plan.sampler}
+        settled |= {"order": plan.options.get("order")}
+        whole = story.changed(**settled, image=names.get(story.image or ""), scenes=scenes)
+        text = dump_storyboard(whole).encode("utf8")
+        if len(text) > LARGEST_BYTES:
+            more = f"{len(text) >> 10} KiB, which is more than the {LARGEST_BYTES >> 10} KiB that are read"
+            self.folder.note(f"with all its settings the storyboard takes {more}: the film does not carry it; keep it")
+            return {}
+        return {**{names[path]: png(image) for path, image in self.images.items()}, STORY: text}
 
     @property
     def picture_names(self) -> dict[str, str]:
@@ -84,7 +124,7 @@ class Session:
         return file is not None and (self.folder.path / STORY).exists() and file.samefile(self.folder.path / STORY)
 
 
-def settle(story: Storyboard, out: Path, model: AnyModel, options: Options) -> Session:
+def settle(story: Storyboard, out: Path, model: AnyModel, options: Options, note: Note = lambda note: None) -> Session:
     """Plans, reads the start images, makes the keys; nothing is written. Raises StoryboardError or ModelError."""
     plan = make_plan(story, model.family)
     images = start_images(story, plan)
@@ -97,7 +137,7 @@ def settle(story: Storyboard, out: Path, model: AnyModel, options: Options) -> S
         plan=plan,
         model=model,
         options=options,
-        folder=RunFolder(out, mark_of(out, story), store=options.store),
+        folder=RunFolder(out, mark_of(out, story), store=options.store, note=note),
         images=images,
         weights=weights,
         keys=keys,
@@ -108,21 +148,31 @@ def settle(story: Storyboard, out: Path, model: AnyModel, options: Options) -> S
 
 
 @contextmanager
-def opened(session: Session, names: tuple[str, ...]) -> Iterator[list[Verdict]]:
-    """Holds and marks the folder for a render that also writes `names`; gives the verdicts. Raises RenderError."""
+def opened(session: Session) -> Iterator[list[Verdict]]:
+    """Holds and marks the folder for a render; gives the verdicts. Raises RenderError."""
     with session.folder.held(key.key for key in session.keys.values()):
-        session.begin(names)
+        session.begin()
         yield session.verdicts()
 
 
-def preview(story: Storyboard, out: Path, model: AnyModel, options: Options = USUAL) -> list[Verdict]:
+def preview(
+    story: Storyboard, out: Path, model: AnyModel, options: Options = USUAL, note: Note = lambda note: None
+) -> list[Verdict]:
     """What a render would keep of the folder `out`, and why not the rest; writes nothing.
 
-    Raises RenderError for a folder that it would refuse.
+    `note` hears what would be put aside. Raises RenderError for a folder that it would refuse.
     """
-    session = settle(story, out, model, options)
-    settle_owner(out, session.folder.mark, {key.key for key in session.keys.values()})
-    return session.verdicts()
+    session = settle(story, out, model, options, note)
+    folder = session.folder
+    folder.mark = settle_owner(out, folder.mark, {key.key for key in session.keys.values()})
+    verdicts = session.verdicts()
+    session.begin()
+    if session.finished(verdicts):
+        return [verdict._replace(why=None) for verdict in verdicts]
+    folder.claim(dict.fromkeys(MADE, "not known yet"))
+    for section in (section for section, why, _ in verdicts if why == BROKEN):
+        folder.put_aside(SECTION_FILE.format(section.shot, section.place))
+    return verdicts
 
 
 def provenance(model: AnyModel) -> dict[str, Any]:

@@ -4,24 +4,22 @@ import json
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 from ..errors import RenderError
 from ..files import read_file
 from ..storyboard.messages import printable
 from .films import ODD, is_whole
 from .lock import holder
-from .mark import FILM, PLAN, REPORT, SECTION_FILE, read_mark, unreadable
+from .mark import FILM, PLAN, SECTION_FILE, read_mark, unreadable
 from .stored import read_tags
-
-PICTURES = ("contact.png", "curves.png")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Status:
     """`scenes` are (scene, sections on disk, sections in all); `at_work` says who renders here now.
 
-    A section counts that is what the newest plan asks for; a film is there if it is the plan's and whole.
+    A section counts that is what the newest plan asks for; a film is there if it is the plan's and whole, also where
+    sections were removed since.
     """
 
     title: str
@@ -41,8 +39,9 @@ class Status:
 
     @property
     def seconds_left(self) -> float | None:
-        """Estimate from the pace so far; None before two sections are on disk."""
-        return None if self.seconds_per_section is None else self.seconds_per_section * (self.total - self.done)
+        """Estimate from the pace so far; None before two sections are on disk, and when the film is there."""
+        pace = None if self.film else self.seconds_per_section
+        return None if pace is None else pace * (self.total - self.done)
 
 
 def read_status(folder: Path) -> Status:
@@ -76,7 +75,7 @@ def read_status(folder: Path) -> Status:
     except FileNotFoundError as error:
         raise RenderError(f"{folder}: the render has only just begun, or lost its {PLAN}; render again") from error
     except OSError as error:
-        raise unreadable(folder / PLAN, error) from error
+        raise unreadable(Path(error.filename or folder / PLAN), error) from error
     except ODD as error:
         raise RenderError(f"{folder / PLAN}: is damaged; render again, which writes it anew") from error
     gaps = sorted(after - before for before, after in pairwise(times))
@@ -84,21 +83,8 @@ def read_status(folder: Path) -> Status:
     return Status(
         title=title,
         scenes=scenes,
-        film=film if len(done) == len(files) and is_whole(film, mark.film) else None,
+        film=film if is_whole(film, mark.film) else None,
         at_work=holder(folder),
         seconds_per_section=gaps[len(gaps) // 2] if gaps else None,
         newest=times[-1] if times else None,
     )
-
-
-def finished_report(folder: Path, key: str) -> dict[str, Any] | None:
-    """The report of a film with this key that is whole, with its pictures; all of its sections are called reused."""
-    try:
-        report: dict[str, Any] = json.loads(read_file(folder / REPORT))
-        there = report["film"] == key and all((folder / name).is_file() for name in (PLAN, *PICTURES))
-        report["sections"] = [{**section, "reused": True} for section in report["sections"]]
-    except (FileNotFoundError, *ODD):
-        return None
-    except OSError as error:
-        raise unreadable(folder / REPORT, error) from error
-    return report if there and is_whole(folder / FILM, key) else None

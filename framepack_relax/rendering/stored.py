@@ -15,7 +15,7 @@ from safetensors.numpy import load, save
 from ..files import read_file
 from .keys import hash_of
 
-LATENTS = "latents"
+LATENTS, SEALED = "latents", ".safetensors"
 HEADER = 1 << 20  # bytes in which the header of such a file ends
 Latents = NDArray[np.float32]
 DAMAGE = (SafetensorError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError)
@@ -63,12 +63,15 @@ def unpack(data: bytes) -> Stored | None:
 
 
 def read_tags(path: Path) -> dict[str, str]:
-    """What a file says of itself, without reading its latents; empty if it is not there or not as long as it says."""
+    """What a file says of itself, without reading its latents; empty if it is not there or not as long as it says.
+
+    Raises OSError where it cannot be read.
+    """
     try:
         header = _header(read_file(path, first=HEADER))
         if path.stat().st_size == header.pop("__end__") + max(row["data_offsets"][1] for row in _tensors(header)):
             return {name: str(value) for name, value in header["__metadata__"].items()}
-    except (OSError, *DAMAGE):
+    except (FileNotFoundError, NotADirectoryError, *DAMAGE):
         pass
     return {}
 

@@ -1,19 +1,17 @@
 """What to do about texts that are not YAML: cures for what people write."""
 
 import re
-import unicodedata
 from collections.abc import Iterator
 
 import yaml
 
 from .meanings import FULL_WIDTH, FULL_WIDTH_COLON
+from .paths import ESCAPE, SPACES, odd_space
 
 PROSE = ("title", "style", "prompt", "negative_prompt", "calm", "who", "where")  # fields of text that is read as such
 BEGINS_ODDLY = re.compile(rf"\b(?P<name>{'|'.join(PROSE)})[ ]*:[ ]+(?P<value>[\"'\[\]{{}}*&?%@`!|>,#-].*)")
 WHOLE_LINE = re.compile(r"[ ]*(?:-[ ]+)*")
-ODD_SPACE = re.compile(
-    r"^[ \t]*(?:-[ ]*)*(?:\w+:[ ]*|\w+(?=\S?\s*:))?([\u00a0\u1680\u2000-\u200b\u202f\u205f\u3000\ufeff])", re.MULTILINE
-)
+ODD_SPACE = re.compile(rf"^[ \t]*(?:-[ ]*)*(?:\w+:[ ]*|\w+(?=\S?\s*:))?([{SPACES}])", re.MULTILINE)
 ODD_COLON = re.compile(rf"^[^\S\n]*(?:-[^\S\n]+)*[A-Za-z_]+({FULL_WIDTH_COLON})", re.MULTILINE)
 NO_SPACE = re.compile(r"[ ]*(?:-[ ]+)*[a-z_]+:[^\s/]")
 INSIDE = ("quoted", "flow", "alias", "anchor", "block scalar")  # of a value that begins at the error's context
@@ -24,9 +22,7 @@ def lookalikes(text: str) -> Iterator[tuple[int, int, str]]:
     for pattern in (ODD_COLON, ODD_SPACE):
         for found in pattern.finditer(text):
             place, sign = found.start(1), found[1]
-            message = f"holds the sign U+{ord(sign):04X} ({unicodedata.name(sign).lower()}); write a plain space"
-            if sign == FULL_WIDTH_COLON:
-                message = FULL_WIDTH
+            message = FULL_WIDTH if sign == FULL_WIDTH_COLON else odd_space(sign)
             yield text.count("\n", 0, place) + 1, place - text.rfind("\n", 0, place), message
 
 
@@ -37,7 +33,7 @@ def cure(error: yaml.MarkedYAMLError, text: str) -> str:
     if stopped_at == "\t" or "tab character" in problem:
         return "indent with spaces, not tabs"
     if "escape" in problem or "hexdecimal" in problem:
-        return "in double quotes a backslash begins an escape; write / in paths, or take single quotes"
+        return ESCAPE
     if quoted := _quoted(error, text.splitlines()):
         return quoted
     before = text[: mark.index].rpartition("\n")[0].rpartition("\n")[2] if mark else ""

@@ -15,7 +15,12 @@ MOST_PIXELS = 50_000_000
 MOST_BYTES = 1 << 28
 MOST_SCANS, MOST_SCANNED = 1_000, 5 * 10**8  # of a progressive JPEG: its scans, and those times its pixels
 SAVE_ANEW = "save it as PNG or JPEG"
-SPACES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}  # colour space of a profile: mode of an image that it is for
+SPACES = {  # of a profile its colour space: the mode that it is for, and modes of images that it fits
+    "RGB": ("RGB", ("RGB", "RGBA", "P", "PA", "L", "LA", "1")),
+    "GRAY": ("L", ("L", "LA", "1")),
+    "CMYK": ("CMYK", ("CMYK",)),
+}
+STEPS, UNSEEN = 17, 2  # of each channel, and levels of 255 by which a profile of sRGB may differ from ours
 
 
 class ImageError(ValueError):
@@ -74,22 +79,41 @@ def _to_8_bits(image: Image.Image) -> Image.Image:
 
 
 def _to_srgb(image: Image.Image) -> Image.Image:
-    """RGB or RGBA, converted by the image's colour profile; a profile that is damaged or of sRGB changes nothing."""
+    """RGB or RGBA, converted by the image's colour profile; one that is damaged, for other images or sRGB does nothing.
+
+    A profile is known by what it does to colours: its name may be anything.
+    """
     transparent = image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
     plain = image.convert("RGBA" if transparent else "RGB")
     try:
         profile = ImageCms.ImageCmsProfile(io.BytesIO(image.info["icc_profile"]))
-        if "srgb" in ImageCms.getProfileDescription(profile).casefold():
+        mode, modes = SPACES[profile.profile.xcolor_space.strip()]
+        if image.mode not in modes:
             return plain
-        mode = SPACES[profile.profile.xcolor_space.strip()]
+        transform = ImageCms.buildTransform(profile, ImageCms.createProfile("sRGB"), mode, "RGB")
+        every = _every_colour(mode)
+        if (
+            np.abs(
+                np.asarray(ImageCms.applyTransform(every, transform), int) - np.asarray(every.convert("RGB"), int)
+            ).max()
+            <= UNSEEN
+        ):
+            return plain
         colours = image if image.mode == mode else plain.convert("RGB").convert(mode)
-        converted = ImageCms.profileToProfile(colours, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
+        converted = ImageCms.applyTransform(colours, transform)
     except (KeyError, ImageCms.PyCMSError, OSError, TypeError, ValueError):
         return plain
     assert converted is not None, "only a conversion in place gives nothing"
     if transparent:
         converted.putalpha(plain.getchannel("A"))
     return converted
+
+
+def _every_colour(mode: str) -> Image.Image:
+    """One row with the whole space of a mode's colours, in even steps."""
+    levels = np.linspace(0, 255, STEPS).round().astype(np.uint8)
+    colours = np.stack(np.meshgrid(*[levels] * len(mode)), -1).reshape(1, -1, len(mode))
+    return Image.fromarray(colours.squeeze(-1) if mode == "L" else colours, mode)
 
 
 def _on_white(image: Image.Image) -> Image.Image:

@@ -11,9 +11,9 @@ CALLED = {
     "seconds": "duration length time sec secs second clip_length video_length total_second_length total_seconds "
     "duration_seconds scene_length frames num_frames frame_count total_frames nframes",
     "fps": "framerate frame_rate frames_per_second rate",
-    "guidance.text": "cfg true_cfg true_cfg_scale real_cfg text_cfg",
+    "guidance.text": "cfg cfg_scale true_cfg true_cfg_scale real_cfg text_cfg",
     "guidance.embedded": "guidance_scale distilled_guidance distilled_guidance_scale distilled_cfg distilled_cfg_scale "
-    "flux_guidance embedded_cfg_scale embedded_guidance embedded_guidance_scale gs cfg_scale",
+    "flux_guidance embedded_cfg_scale embedded_guidance embedded_guidance_scale gs",
     "negative_prompt": "negative neg neg_prompt n_prompt negprompt negativeprompt uncond",
     "prompt": "text description caption action positive positive_prompt prompts",
     "image": "start_image first_image first_frame start_frame init_image input_image source_image reference_image img "
@@ -35,12 +35,20 @@ CALLED = {
     "relax.p": "power exponent decay",
 }  # our field, after a dot inside a mapping: others' words for it, in small letters with `_`
 FORMS = {"size": "size: [width, height]", "transition": "transition: cut"}  # where a name alone says too little
+BARE = {
+    "guidance": "guidance: {{text: {}}}",
+    "relax": "relax: {{beta: {}}}",
+    "size": "size: [{}, {}]",
+    "interval": "interval: [{}, {}]",
+}  # what bare numbers stand for
 NOT_YET = {
     "a shot begins with an image, and none can be given for its end": "end_image last_image last_frame end_frame "
     "final_image final_frame tail_image image_end target_image",
     "images in mid-shot are not read": "keyframe keyframes key_frames guide_image guide_images",
     "other weights are not mixed in; merge them into a model folder": "lora loras lora_weights lora_scale adapter "
     "adapters embedding textual_inversion",
+    "a film plays at its `fps`; say in the prompt how fast things move": "speed motion_speed playback_speed "
+    "slow_motion slowmo timelapse time_lapse",
     "say in the prompt how the camera moves": "camera camera_motion camera_movement camera_move pan zoom tilt dolly",
     "a film has no sound": "audio sound music voice narration speech soundtrack",
     "a film has no titles on its pictures": "subtitle subtitles overlay watermark",
@@ -54,7 +62,8 @@ NOT_YET = {
 FULL_WIDTH_COLON = "\uff1a"
 FULL_WIDTH = f"the colon {FULL_WIDTH_COLON!r} (U+FF1A) is full-width; write ':' and a space"
 WHEN_RENDERING = (
-    "device dtype memory out output output_dir output_folder filename precision gpu_memory_preservation offload"
+    "device dtype memory out output output_dir output_folder filename precision gpu_memory_preservation offload draft "
+    "tile tiles tiling tiled vae_tiling low_vram vram dry_run"
 )
 
 
@@ -63,25 +72,44 @@ def unknown_field(word: str, owner: type[BaseModel] | None, root: type[BaseModel
     known = list(owner.model_fields) if owner else []
     if FULL_WIDTH_COLON in word:
         return FULL_WIDTH
-    name = re.sub(r"(?<=[a-z])(?=[A-Z])|[- ]+", "_", word.strip()).lower()
+    name = _simple(word)
     for field, words in CALLED.items():
         if name in words.split() and (said := _write(field, known, root)):
             return said
-    for fact, words in NOT_YET.items():
-        if name in words.split():
-            return f"not yet: {fact}"
     if name in WHEN_RENDERING.split():
         return "that is said when a film is rendered, not in its storyboard"
     if name not in known and (place := _place(name, root)):
-        return f"it belongs {place}"
+        return f"it belongs {place}" if name == word else f"write `{name}` {place}"
     return suggest(word, known)
 
 
 def suggest(word: str, known: Sequence[str]) -> str:
     """A cure for a name that is not among the `known`, or not in this place."""
-    known = [name for name in known if name != word]
-    near = get_close_matches(word, known, n=1, cutoff=0.75)
+    name, known = _simple(word), [other for other in known if other != word]
+    for fact, words in NOT_YET.items():
+        if name in words.split():
+            return f"not yet: {fact}"
+    near = get_close_matches(name, known, n=1, cutoff=0.75)
     return f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
+
+
+def argument(word: str, known: Sequence[str]) -> str:
+    """What to write for an argument in Python that nothing takes; empty for a name that a storyboard may mean."""
+    name = _simple(word)
+    mine = name in WHEN_RENDERING.split() or get_close_matches(name, known, n=1, cutoff=0.75)
+    return suggest(word, known) if mine else ""
+
+
+def bare(field: str, value: Any, sign: str) -> str:
+    """How to write numbers that stand for a mapping or a list, which begins with `sign`; empty where not known."""
+    numbers, form = re.findall(r"[0-9]+(?:\.[0-9]+)?|\.[0-9]+", str(value)), BARE.get(field, "")
+    said = form.format(*numbers) if form and form.count("{}") == len(numbers) else FORMS.get(field, "")
+    return said if sign in said else ""
+
+
+def _simple(word: str) -> str:
+    """In small letters, with `_` between words."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])|[- ]+", "_", word.strip()).lower()
 
 
 def walk(annotation: Any) -> Iterator[Any]:

@@ -9,7 +9,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from ..errors import Problem, StoryboardError
-from .meanings import suggest, unknown_field, walk
+from .meanings import bare, suggest, unknown_field, walk
+from .paths import odd_space
 
 M = TypeVar("M", bound=BaseModel)
 MOST_PROBLEMS = 200  # told at once
@@ -112,16 +113,23 @@ def _sentence(detail: ErrorDetails, loc: Sequence[str | int], model: type[BaseMo
         return f"is {_shown(value)}; must be {_range(owner, loc[names[-1] :])}"
     if kind == "finite_number":
         return f"is {value}; write a finite number"
-    known = choices(owner, loc)
-    if kind == "literal_error" or (known and value not in known):
-        return f"is {_shown(value)}; {suggest(value if isinstance(value, str) else '', known)}"
     if kind == "too_short":
         return f"holds no {str(loc[-1]).removesuffix('s')}; add one"
     if kind in ("too_long", "string_too_long"):
         return f"is too long: {context.get('actual_length', len(str(value)))} of at most {context.get('max_length')}"
+    if isinstance(value, str) and (cure := odd_space(value)):
+        return f"is {_shown(value)}; {cure}"
+    known = choices(owner, loc)
+    if kind == "literal_error" or (known and value not in known):
+        return f"is {_shown(value)}; {suggest(value if isinstance(value, str) else '', known)}"
     if kind == "string_type" and isinstance(value, (dict, list, tuple)):
         return f"is {_shown(value)}; write text, in quotes if it begins with {'{' if isinstance(value, dict) else '['}"
+    sign = "{" if kind.startswith("model") else "[" if kind.startswith("tuple") else ""
+    if loc and sign and (form := bare(str(loc[-1]), value, sign)):
+        return f"is {_shown(value)}; write `{form}`"
     wanted = next((text for name, text in WANTED.items() if kind.startswith(name)), "write another value")
+    if kind.startswith(("int", "float")) and owner and (span := _range(owner, loc[names[-1] :])):
+        wanted += f" {span}"
     return f"is {value if isinstance(value, float) else _shown(value)}; {wanted}"
 
 
@@ -134,13 +142,15 @@ def choices(owner: type[BaseModel] | None, loc: Sequence[str | int]) -> list[str
 
 
 def _range(owner: type[BaseModel], loc: Sequence[str | int]) -> str:
-    """The bounds of a number in words, read from its field's schema: `loc` is the field and the places in its lists."""
+    """The bounds of a number in words, by its field's schema: `loc` is the field and the places in its lists."""
     parts = _branches(_properties(owner)[str(loc[0])])
     for index in loc[1:]:
         lists = [part for part in parts if part.get("type") == "array"]
         inner = [part["prefixItems"][int(index)] if "prefixItems" in part else part["items"] for part in lists]
         parts = [branch for part in inner for branch in _branches(part)]
-    found = next(part for part in parts if "maximum" in part)
+    found = next((part for part in parts if "maximum" in part), None)
+    if found is None:
+        return ""
     if "exclusiveMinimum" in found:
         return f"above {_shown(found['exclusiveMinimum'])} and at most {_shown(found['maximum'])}"
     return f"between {_shown(found['minimum'])} and {_shown(found['maximum'])}"

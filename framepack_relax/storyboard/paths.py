@@ -3,6 +3,7 @@
 import os
 import re
 import stat
+import unicodedata
 from pathlib import Path
 
 KINDS = {
@@ -13,12 +14,17 @@ KINDS = {
     stat.S_IFBLK: "a device",
 }
 QUOTES = "\"'\u2018\u2019\u201c\u201d"
-OTHER_ROOT = re.compile(r"[A-Za-z]:[\\/]|\\\\|~")  # of Windows, or of a home
+SPACES = "\u00a0\u1680\u2000-\u200b\u202f\u205f\u3000\ufeff"  # but the plain one, as a class of signs
+WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")  # a drive or a share
+ESCAPE = "in double quotes a backslash begins an escape; write / in paths, or take single quotes"
 
 
 def expand(path: str | Path) -> Path:
-    """The path with a `~` in front as the home that it stands for."""
-    return Path(os.path.expanduser(path))
+    """The path that a person means: `~` in front is the home, and quotes around it are those of another shell."""
+    name = os.fspath(path)
+    if len(name) > 2 and name[0] in QUOTES and name[-1] in QUOTES and not os.path.lexists(name):
+        name = name[1:-1]
+    return Path(os.path.expanduser(name))
 
 
 def not_a_file(path: Path) -> str:
@@ -32,6 +38,22 @@ def not_a_file(path: Path) -> str:
 
 def path_cure(name: str) -> str:
     """What to change in a path that leads nowhere; empty where nothing is odd about it."""
-    if name[:1] in QUOTES or name[-1:] in QUOTES:
+    if name and {name[0], name[-1]} & set(QUOTES):
         return "; write it without these quotes"
-    return "; write folders with /" if "\\" in name and os.sep == "/" else ""
+    if os.sep == "/" and ("\\" in name or WINDOWS.match(name)):
+        return "; name a place on this machine, with /" if WINDOWS.match(name) else "; write folders with /"
+    cure = ESCAPE if re.search(r"[\x00-\x1f\x7f-\x9f]", name) else odd_space(name)
+    return f"; {cure}" if cure else ""
+
+
+def leaves(name: str) -> bool:
+    """Whether a path begins at another root than where it is named: a home, a drive, the root itself."""
+    bare = name.lstrip(QUOTES)
+    return os.path.isabs(name) or bare.startswith("~") or bool(WINDOWS.match(bare))
+
+
+def odd_space(text: str) -> str:
+    """What to do about the first sign that looks like a plain space and is none; empty where there is none."""
+    found = re.search(f"[{SPACES}]", text)
+    name = f"U+{ord(found[0]):04X} ({unicodedata.name(found[0]).lower()})" if found else ""
+    return f"holds the sign {name}; write a plain space" if found else ""

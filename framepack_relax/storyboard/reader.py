@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from ..errors import Problem, StoryboardError
 from .cures import PROSE, cure, lookalikes
 from .messages import MOST_PROBLEMS, locate, path_of, printable, validated
-from .paths import OTHER_ROOT, QUOTES, expand, not_a_file, path_cure
+from .paths import expand, leaves, not_a_file, path_cure
 from .profile import ProfileFields
 from .schema import PROFILES, Storyboard, build_storyboard
 
@@ -29,6 +29,7 @@ DEEPEST = 16
 LONGEST_LIST = 3000
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 QUOTED = "or put text that begins so in quotes"
+COMMENT = re.compile(r"(?P<ends>(?:[ \t]*\r?\n)*)[ \t]*(?P<cut>#.{0,99})")  # after a scalar, here or in a next line
 LONGEST_NUMBER = 300  # characters; every whole number of that length still fits a float
 NUMBER = re.compile(r"[-+]?(?:0|[1-9][0-9]*)(?:\.[0-9]*)?(?:[eE][-+]?[0-9]+)?|[-+]?\.[0-9]+(?:[eE][-+]?[0-9]+)?")
 ODD_NUMBERS = (
@@ -43,7 +44,7 @@ ODD_NUMBERS = (
 def read_storyboard(path: str | Path) -> Storyboard:
     """The storyboard in a YAML file. Raises StoryboardError with every mistake found."""
     file = expand(path)
-    return parse_storyboard(read_text(file), file=str(path), folder=file.resolve().parent)
+    return parse_storyboard(read_text(file), file=str(file), folder=file.resolve().parent)
 
 
 def read_text(file: Path) -> str:
@@ -187,8 +188,8 @@ class Reading:
             if depth > DEEPEST:
                 return self._refuse(f"is nested more than {DEEPEST} deep", mark)
 
-    def _convert(self, node: yaml.Node, wanted: Any, path: str) -> Any:
-        """A node as the plain value that `wanted`, a type annotation, asks for."""
+    def _convert(self, node: yaml.Node, wanted: Any, path: str, begin: int) -> Any:
+        """A node as the plain value that `wanted`, a type annotation, asks for; its key or dash is at `begin`."""
         self.places.setdefault(path, _spot(node.start_mark))
         if isinstance(node, yaml.MappingNode):
             models = (kind for kind in _kinds(wanted) if isinstance(kind, type) and issubclass(kind, BaseModel))
@@ -198,9 +199,10 @@ class Reading:
                 self._refuse(f"holds {len(node.value)} items; at most {LONGEST_LIST} are read", node.start_mark, path)
                 return ()
             items = zip(node.value, _items(wanted, len(node.value)), strict=True)
-            return tuple(self._convert(item, kind, f"{path}[{index}]") for index, (item, kind) in enumerate(items))
+            dash = node.start_mark.column
+            return tuple(self._convert(item, kind, f"{path}[{n}]", dash) for n, (item, kind) in enumerate(items))
         assert isinstance(node, yaml.ScalarNode)
-        return self._scalar(node, wanted, path)
+        return None if self._refuses_cut_off(node, wanted, path, begin) else self._scalar(node, wanted, path)
 
     def _mapping(self, node: yaml.MappingNode, model: type[BaseModel] | None, path: str) -> dict[str, Any]:
         made: dict[str, Any] = {}
@@ -220,14 +222,13 @@ class Reading:
                 if field is None:
                     self.places[inside] = _spot(mark)
                 lines[name] = mark.line + 1
-                made[name] = self._convert(value, field.annotation if field else Any, inside)
+                made[name] = self._convert(value, field.annotation if field else Any, inside, mark.column)
         return made
 
     def _scalar(self, node: yaml.ScalarNode, wanted: Any, path: str) -> Any:
-        text, plain = node.value, not node.style
+        plain = not node.style
+        text = node.value.strip() if plain else node.value  # a no-break space at an end is a space
         kinds = _scalar_types(wanted)
-        if plain and path.rpartition(".")[2] in PROSE and self._refuses_cut_off(node, path):
-            return None
         if plain and text in ("", "~", "null", "Null", "NULL"):
             if kinds:
                 self._refuse("is empty; give a value or remove the line", node.start_mark, path)
@@ -248,14 +249,19 @@ class Reading:
                 self._refuse(f"{text} {advice.format(cure)}", node.start_mark, path)
         return text
 
-    def _refuses_cut_off(self, node: yaml.ScalarNode, path: str) -> bool:
-        """YAML takes ` #` and all after it for a comment; in a text that is meant to be read this is seldom meant."""
-        end = node.end_mark.index
-        rest = "".join(self.text[end : end + 100].splitlines()[:1]).strip()
-        if rest.startswith("#"):
-            advice = "put the whole text in quotes, or the comment in a line of its own"
-            self._refuse(f"YAML cuts off {printable(rest)!r} as a comment; {advice}", node.end_mark, path)
-        return rest.startswith("#")
+    def _refuses_cut_off(self, node: yaml.ScalarNode, wanted: Any, path: str, begin: int) -> bool:
+        """YAML takes ` #` and all after it for a comment, also in a line that goes on with a text.
+
+        After a text that is meant to be read this is seldom meant, nor is it after a name where no space follows.
+        """
+        found = None if node.style or str not in _kinds(wanted) else COMMENT.match(self.text, node.end_mark.index)
+        if not found or (found["ends"] and found.start("cut") - found.end("ends") <= begin):
+            return False
+        if path.rpartition(".")[2] not in PROSE and found["cut"][1:2].isspace():
+            return False
+        advice = "put the whole text in quotes, or the comment in a line of its own, where keys begin"
+        self._refuse(f"YAML cuts off {printable(found['cut'].rstrip())!r} as a comment; {advice}", node.end_mark, path)
+        return True
 
 
 def _spot(mark: yaml.Mark) -> tuple[int, int]:
@@ -316,16 +322,15 @@ def _inside(folder: Path, name: Any, path: str) -> Iterator[Problem]:
         return
     try:
         target = (folder / name).resolve()
-        leaves = Path(name).is_absolute() or not target.is_relative_to(folder.resolve())
-        leaves = leaves or bool(OTHER_ROOT.match(name.lstrip(QUOTES)))
-        kind = not_a_file(target) if not leaves else ""
+        outside = leaves(name) or not target.is_relative_to(folder.resolve())
+        kind = not_a_file(target) if not outside else ""
     except FileNotFoundError:
         yield Problem(path=path, message=f"{printable(name)}: no such file beside the storyboard{path_cure(name)}")
     except (OSError, ValueError, RuntimeError) as error:
         reason = getattr(error, "strerror", None) or error.args[-1]
         yield Problem(path=path, message=f"{name[:60]!r} is not a usable path ({printable(str(reason))})")
     else:
-        if leaves:
+        if outside:
             yield Problem(path=path, message=f"{printable(name)} leaves the storyboard's folder; copy the file into it")
         elif kind:
             cure = "name a file in it" if target.is_dir() else "name a file"

@@ -25,6 +25,7 @@ from pydantic import (
 from ..errors import Problem, StoryboardError
 from .meanings import suggest
 from .messages import explain, locate, validated
+from .paths import ESCAPE, expand
 
 if TYPE_CHECKING:
     from pydantic._internal._model_construction import ModelMetaclass
@@ -47,7 +48,7 @@ Scope = Literal["section", "history", "reference", "all"]
 
 def _plain_text(text: str) -> str:
     if found := CONTROL.search(text):
-        raise ValueError(f"holds the control character U+{ord(found[0]):04X}; remove it")
+        raise ValueError(f"holds the control character U+{ord(found[0]):04X}; remove it ({ESCAPE})")
     if found := MARKER.search(text):
         raise ValueError(f"holds {found[0]}, which the text encoder takes for a command; remove it")
     return text
@@ -283,8 +284,8 @@ class Storyboard(Part):
         return self._folder / Path(self._file).name if self._folder and self._file else None
 
     def resolve(self, path: str) -> Path:
-        """A path of the board as a path on disk: relative to its file, or to the current folder without one."""
-        return (self._folder or Path()) / path
+        """A path of the board as a path on disk: relative to its file; without one as people name files."""
+        return self._folder / path if self._folder else expand(path)
 
     def located(self, problem: Problem) -> Problem:
         """The problem with the place of its path in the file; as it is where a board field comes from elsewhere."""

@@ -2,14 +2,12 @@
 
 import io
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..files import write_file
 from .lettering import Lettering
 
 WIDEST, TALLEST = 320, 160  # px of a thumbnail
@@ -41,8 +39,8 @@ class ContactSheet:
                 image.thumbnail((WIDEST, TALLEST), Image.Resampling.LANCZOS)
                 self.thumbnails[place] = image
 
-    def save(self, path: Path) -> None:
-        """Writes the sheet as PNG."""
+    def png(self) -> bytes:
+        """The sheet as a PNG."""
         first = next(iter(self.thumbnails.values()))
         width, height, top = first.width + GAP, first.height + GAP + CAPTION, CAPTION if self.note else 0
         sheet = Image.new("RGB", (self.columns * width + GAP, top + len(self.captions) * height + GAP), PAPER)
@@ -52,7 +50,7 @@ class ContactSheet:
             lettering.write(sheet, (GAP, top + row * height + GAP), lettering.fit(caption, room), INK)
         for (row, column), image in self.thumbnails.items():
             sheet.paste(image, (column * width + GAP, top + row * height + GAP + CAPTION))
-        save_png(sheet, path)
+        return png(sheet)
 
 
 def some(rows: Sequence[Row], most: int) -> tuple[list[Row], str]:
@@ -63,8 +61,8 @@ def some(rows: Sequence[Row], most: int) -> tuple[list[Row], str]:
     return [rows[number] for number in numbers], f"{most} of {len(rows)} scenes"
 
 
-def save_png(image: Image.Image, path: Path) -> None:
-    """Writes a PNG that appears under its name when it is whole."""
+def png(image: Image.Image) -> bytes:
+    """The bytes of a PNG."""
     buffer = io.BytesIO()
     image.save(buffer, format="PNG")
-    write_file(path, buffer.getvalue())
+    return buffer.getvalue()

@@ -2,11 +2,10 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from .contact import save_png, some
+from .contact import png, some
 from .lettering import Lettering
 
 WIDTH, HEIGHT = 300, 190  # px of a panel
@@ -23,8 +22,8 @@ Curve = tuple[str, Sequence[float], Mapping[str, Sequence[float]]]
 Spot = Callable[[float, float], tuple[float, float]]  # (sigma, scale) -> px
 
 
-def save_curves(curves: Sequence[Curve], path: Path, columns: int = 3) -> None:
-    """A panel per (label, sigmas per step, scales per step by restraint): sigma falls from 1 at the left to 0."""
+def draw_curves(curves: Sequence[Curve], columns: int = 3) -> bytes:
+    """A PNG, a panel per (label, sigmas per step, scales per step by restraint): sigma falls from 1, left, to 0."""
     shown, note = some(curves, MOST_PANELS)
     columns = min(columns, len(shown))
     top, rows = NOTE if note else 0, math.ceil(len(shown) / columns)
@@ -34,7 +33,7 @@ def save_curves(curves: Sequence[Curve], path: Path, columns: int = 3) -> None:
     for index, (label, sigmas, scales) in enumerate(shown):
         panel = _panel(label, sigmas, scales, lettering).resize((WIDTH, HEIGHT), Image.Resampling.LANCZOS)
         sheet.paste(panel, (index % columns * WIDTH, top + index // columns * HEIGHT))
-    save_png(sheet, path)
+    return png(sheet)
 
 
 def _panel(

@@ -6,19 +6,17 @@ H and W height and width
 """
 
 import errno
-import os
 import re
-import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import FilmError
+from ..files import open_file
 from .packets import PacketDigest
 from .pyav import av
 
@@ -125,7 +123,7 @@ def _rate(video: av.video.stream.VideoStream) -> float:
 @contextmanager
 def _opened(path: Path) -> Iterator[av.container.InputContainer]:
     options = {"format_whitelist": FORMATS, "protocol_whitelist": "none", "max_pixels": str(MOST_PIXELS)}
-    with _regular(path) as file:
+    with open_file(path) as file:
         try:
             container = av.open(file, "r", options=options, metadata_errors="replace")
         except av.FFmpegError as error:
@@ -134,15 +132,6 @@ def _opened(path: Path) -> Iterator[av.container.InputContainer]:
             raise FilmError(f"cannot be read as a film (is none of {KNOWN})") from error
         with container:
             yield container
-
-
-def _regular(path: Path) -> BinaryIO:
-    """The open file; a FIFO, which would wait for its writer, and a device are refused."""
-    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0)))
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        file.close()
-        raise FilmError("is no file but a pipe or a device; copy the film into a file")
-    return file
 
 
 @contextmanager

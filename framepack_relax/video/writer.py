@@ -8,7 +8,7 @@ PyAV's errors leave this module as OSError.
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
@@ -47,13 +47,21 @@ class Mp4Writer:
     After an exception, and after a kill, the part stays and can be played; the next writer lets it stand until it has
     written as much itself. No frame is kept in memory.
     `crf` is H.264's quality, 1..51 (0 is taken for 1); `metadata` may hold any keys and any text, and the film has it
-    as it is at the end.
+    as it is at the end. `settle` gives the whole film (its first argument) its name.
     """
 
     @_as_os_errors()
     def __init__(
-        self, path: Path, *, fps: int | Fraction, size: tuple[int, int], crf: int, metadata: Mapping[str, str]
+        self,
+        path: Path,
+        *,
+        fps: int | Fraction,
+        size: tuple[int, int],
+        crf: int,
+        metadata: Mapping[str, str],
+        settle: Callable[[Path, Path], None] = settle,
     ) -> None:
+        self.settle = settle
         self.path, self.part = path, path.with_name(f"{path.stem}.part{path.suffix}")
         self.growing = path.with_name(f"{path.stem}.part-again{path.suffix}") if self.part.exists() else self.part
         self.fps, self.size, self.crf = fps, size, crf
@@ -118,7 +126,7 @@ class Mp4Writer:
         """Closes the part; unless there was an exception it becomes the film."""
         if kind is None:
             self.container.close()
-            _with_index_in_front(self.growing, self.path, self.metadata, self.packets.digest)
+            _with_index_in_front(self.growing, self.path, self.metadata, self.packets.digest, self.settle)
             for file in {self.growing, self.part}:
                 file.unlink(missing_ok=True)
         else:
@@ -126,7 +134,9 @@ class Mp4Writer:
                 self.container.close()
 
 
-def _with_index_in_front(part: Path, path: Path, metadata: Mapping[str, str], packets: str) -> None:
+def _with_index_in_front(
+    part: Path, path: Path, metadata: Mapping[str, str], packets: str, settle: Callable[[Path, Path], None]
+) -> None:
     """Copies the packets of a fragmented mp4 into an ordinary one, which must hold those with the digest `packets`.
 
     A part that was changed under way, a disk that was full on closing: what cannot be read again is no film.

@@ -56,7 +56,7 @@ def framepack() -> Networks:
 
 def toy() -> Networks:
     """The same classes, hardly any weights, and tiles as small."""
-    from puppet_parts import Sizes, build_transformer, build_vae  # in scripts/, where drill.sh looks too
+    from training.parts import Sizes, build_transformer, build_vae  # in scripts/, where drill.sh looks too
 
     vae = build_vae(Sizes.tiny())
     vae.tile_sample_min_height = vae.tile_sample_min_width = 24

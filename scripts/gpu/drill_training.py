@@ -37,7 +37,8 @@ def main(file: str, seconds: str, *options: str) -> int:
     run = Path(file).parent / "training" if cpu else RUN
     size = ["--smoke", "--device", "cpu"] if cpu else ["--large", "--device", "cuda"]
     end = time.monotonic() + float(seconds) - GRACE
-    training = subprocess.Popen([sys.executable, str(SCRIPTS / "train_puppet.py"), "--out", str(run), *size])
+    command = [sys.executable, "-m", "training.train", "--out", str(run.resolve()), *size]
+    training = subprocess.Popen(command, cwd=SCRIPTS)
     while training.poll() is None:
         time.sleep(1)
         record.put("stages", progress(run))

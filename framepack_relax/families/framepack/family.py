@@ -118,13 +118,13 @@ class FramePack(ModelFacts):
             message = "stream needs forward order, and this film is rendered from its end; remove the line"
             yield Problem(path="decode", message=message)
 
-    def notes(self, story: Storyboard, shots: Sequence[tuple[float, int]]) -> Iterator[str]:
+    def notes(self, story: Storyboard, shots: Sequence[tuple[float, int]]) -> Iterator[tuple[str, str]]:
         """Shots that FramePack's programs, which round half to even at 30 frames a second, give another length."""
         for number, (asked, sections) in enumerate(shots, 1):
             theirs = max(1, round(asked * 30 / SECTION_FRAMES))
             if story.noise == "framepack" and theirs != sections:
                 made = f"FramePack's programs make {theirs} sections, not {sections}"
-                yield f"shot {number}: of {asked:g} s {made}"
+                yield f"shot {number}", f"of {asked:g} s {made}"
 
     def own_size(self, image: Size) -> Size:
         return self.size or nearest_bucket(*image)

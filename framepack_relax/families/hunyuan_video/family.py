@@ -68,7 +68,7 @@ class HunyuanVideo(ModelFacts):
             if getattr(story, name) is not None:
                 yield Problem(path=name, message=f"{self.name} has no such setting; remove the line")
 
-    def notes(self, story: Storyboard, shots: Sequence[tuple[float, int]]) -> Iterator[str]:
+    def notes(self, story: Storyboard, shots: Sequence[tuple[float, int]]) -> Iterator[tuple[str, str]]:
         yield from ()
 
     def own_size(self, image: Size) -> Size:

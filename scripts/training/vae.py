@@ -3,43 +3,49 @@
 B batch, C channels, T frames, H height, W width; pixels in -1..1.
 """
 
+import logging
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKLHunyuanVideo
-from puppet_run import VaeTraining, train
-from puppet_world import SECTION_FRAMES, Film, Mix, draw, sample_film
+from diffusers.models.autoencoders.autoencoder_kl_hunyuan_video import HunyuanVideoCausalConv3d
 from torch import Tensor, nn
 
-NOBODY = np.arange(12) != 3  # all of a pose but its alpha
+from training.drawing import draw, painted
+from training.run import VaeTraining, train
+from training.world import SECOND, SECTION_FRAMES, Film, Mix, World, sample_film
+
+log = logging.getLogger("puppet.vae")
+SHADE = 0.04  # of the range: what differs by more from the place behind it is the figure
 
 
 def frames_batch(rng: np.random.Generator, config: VaeTraining, device: str) -> Tensor:
     """Single frames [B, 4, 1, H, W], most of them from the middle of something happening, cropped to the figure."""
     picks = []
     for _ in range(config.frame_batch):
-        film = _turned(rng, sample_film(rng, 3, Mix()), config)
+        film = _turned(rng, sample_film(rng, 3, Mix(), world=SECOND), config)
         busy = np.flatnonzero(np.abs(np.diff(film.pose, axis=0)).max(1) > 0.02)
         moving = len(busy) and rng.random() < 0.7
         picks.append((film, np.array([rng.choice(busy) if moving else rng.integers(len(film.pose))])))
-    return _recoloured(rng, _cropped(rng, picks, weighted(picks, config.size, device), config))
+    return _recoloured(rng, _squares(rng, picks, config, device))
 
 
 def clips_batch(rng: np.random.Generator, config: VaeTraining, device: str, *, whole: bool) -> Tensor:
-    """Clips [B, 4, T, H, W], half in a flip, a third in other motion; `whole` pictures, one at a time, or crops."""
+    """Clips [B, 4, T, H, W], most of them turning or exploding; `whole` pictures, one at a time, or crops."""
     picks: list[tuple[Film, np.ndarray]] = []
     while len(picks) < (1 if whole else config.clip_batch):
-        film = sample_film(rng, 3, Mix())
+        film = sample_film(rng, 3, Mix(), world=SECOND)
         start = int(rng.integers(0, 3 * SECTION_FRAMES + 2 - config.clip_frames))
         change = np.abs(np.diff(film.pose[start : start + config.clip_frames], axis=0)).max(0)
-        share = 1.0 if change[2] > 0.02 else 0.25 if change.max() > 0.02 else 0.03  # turning, moving, still
+        hard = change[2] > 0.02 or change[12] > 0  # turning, exploding
+        share = 1.0 if hard else 0.25 if change.max() > 0.02 else 0.03  # moving, still
         if rng.random() < share:
             shown = film if whole else _turned(rng, film, config)
             picks.append((shown, np.arange(start, start + config.clip_frames)))
-    clips = weighted(picks, config.size, device)
-    return _recoloured(rng, clips if whole else _cropped(rng, picks, clips, config))
+    return _recoloured(rng, weighted(picks, config.size, device) if whole else _squares(rng, picks, config, device))
 
 
 def _turned(rng: np.random.Generator, film: Film, config: VaeTraining) -> Film:
@@ -52,17 +58,17 @@ def _turned(rng: np.random.Generator, film: Film, config: VaeTraining) -> Film:
     return replace(film, pose=pose)
 
 
-def _cropped(
-    rng: np.random.Generator, picks: list[tuple[Film, np.ndarray]], clips: Tensor, config: VaeTraining
+def _squares(
+    rng: np.random.Generator, picks: list[tuple[Film, np.ndarray]], config: VaeTraining, device: str
 ) -> Tensor:
     """A square of each clip around the middle of its figure, off by up to a quarter of the square."""
-    made = []
-    for (film, frames), clip in zip(picks, clips, strict=True):
-        middle = (film.pose[frames, :2].mean(0) + np.array([0, 0.58])) * config.size
+    corners = []
+    for film, frames in picks:
+        middle = (film.pose[frames, :2].mean(0) + np.array([0, film.world.body.middle])) * config.size
         corner = middle + (rng.uniform(-0.25, 0.25, 2) - 0.5) * config.crop
         x, y = np.clip(corner, 0, config.size - config.crop).astype(int)
-        made.append(clip[:, :, y : y + config.crop, x : x + config.crop])
-    return torch.stack(made)
+        corners.append((int(x), int(y)))
+    return weighted(picks, config.size, device, corners=corners, crop=config.crop)
 
 
 def _recoloured(rng: np.random.Generator, clips: Tensor) -> Tensor:
@@ -70,17 +76,22 @@ def _recoloured(rng: np.random.Generator, clips: Tensor) -> Tensor:
     return torch.stack([clip[[*rng.permutation(3), 3]] if rng.random() < 0.5 else clip for clip in clips])
 
 
-def weighted(picks: list[tuple[Film, np.ndarray]], size: int, device: str) -> Tensor:
-    """Whole pictures [B, 4, T, H, W] of equally many frames of films; the fourth channel is their weight.
+def weighted(
+    picks: list[tuple[Film, np.ndarray]],
+    size: int,
+    device: str,
+    *,
+    corners: list[tuple[int, int]] | None = None,
+    crop: int | None = None,
+) -> Tensor:
+    """Pictures [B, 4, T, h, w] of equally many frames of films, or squares of them; the fourth channel is their weight.
 
     The figure and two pixels around it, where it would leave ghosts, weigh four times as much as what lies behind.
     """
-    clips = draw(picks, size, device).unflatten(0, (len(picks), -1)).transpose(1, 2)
-    places = [(replace(film, pose=film.pose * NOBODY), frames[:1]) for film, frames in picks]
-    behind = draw(places, size, device)[:, :, None]
-    figure = ((clips - behind).abs().amax(1, keepdim=True) > 0.04).float()
-    around = nn.functional.max_pool3d(figure, (1, 5, 5), stride=1, padding=(0, 2, 2))
-    return torch.cat([clips, 1 + 3 * around], dim=1)
+    frames, behind = painted(picks, size, device, corners=corners, crop=crop)
+    figure = ((frames - behind).abs().amax(1, keepdim=True) > SHADE).float()
+    around = nn.functional.max_pool2d(figure, 5, stride=1, padding=2)
+    return torch.cat([frames, 1 + 3 * around], dim=1).unflatten(0, (len(picks), -1)).transpose(1, 2)
 
 
 def pixel_loss(made: Tensor, real: Tensor) -> Tensor:
@@ -102,6 +113,14 @@ def step_loss(vae: AutoencoderKLHunyuanVideo, x: Tensor, rng: np.random.Generato
     return pixel_loss(vae.decode(z).sample, x) + kl_weight * kl
 
 
+def of_one_frame(layer: HunyuanVideoCausalConv3d, x: Tensor) -> Tensor:
+    """What the layer gives for a single frame [B, C, 1, H, W], by half the work: its past is padding of itself, so one
+    kernel over the picture, the sum over time, does the same."""
+    x = nn.functional.pad(x[:, :, 0], layer.time_causal_padding[:4], mode="replicate")
+    conv = layer.conv
+    return nn.functional.conv2d(x, conv.weight.sum(2), conv.bias, conv.stride[1:])[:, :, None]
+
+
 def inflate(vae: nn.Module) -> None:
     """After single frames: every temporal kernel sees the current frame alone.
 
@@ -117,7 +136,8 @@ def inflate(vae: nn.Module) -> None:
 
 
 def train_vae(vae: AutoencoderKLHunyuanVideo, folder: Path, config: VaeTraining, device: str) -> None:
-    """Trains in place, on single frames in `folder`/vae-frames and then on clips in `folder`/vae."""
+    """Trains in place: on single frames in `folder`/vae-frames, then on clips in `folder`/vae, in as many rounds as it
+    takes to reach `config.wanted`, each of them with a learning rate that rises and falls anew."""
     vae.use_framewise_encoding = vae.use_framewise_decoding = False
 
     def frames_loss(_: int, rng: np.random.Generator) -> Tensor:
@@ -127,11 +147,35 @@ def train_vae(vae: AutoencoderKLHunyuanVideo, folder: Path, config: VaeTraining,
         clips = clips_batch(rng, config, device, whole=step >= config.clip_steps)
         return step_loss(vae, clips, rng, config.kl_weight)
 
-    shared = {"lr": config.lr, "seed": config.seed, "device": device, "weight_decay": 1e-3, "ema": 0.998}
+    shared = {"device": device, "weight_decay": 1e-3, "ema": 0.998}
     if config.frame_steps:
-        train(vae, frames_loss, folder / "vae-frames", steps=config.frame_steps, **shared)
+        with patch.object(HunyuanVideoCausalConv3d, "forward", of_one_frame):
+            train(
+                vae, frames_loss, folder / "vae-frames",
+                steps=config.frame_steps, lr=config.lr, seed=config.seed, **shared,
+            )  # fmt: skip
         inflate(vae)
-    train(vae, clips_loss, folder / "vae", steps=config.clip_steps + config.whole_steps, **shared)
+    for number in range(config.rounds):
+        train(
+            vae, clips_loss, folder / round_name(number), steps=config.clip_steps + config.whole_steps,
+            lr=config.lr / (1 + number), seed=config.seed + 100 * number, **shared,
+        )  # fmt: skip
+        clips = torch.cat([held_out_clip(seed, SECOND, config.size)[0] for seed in range(config.held_out)])
+        decibels = psnr(vae.to("cpu").eval(), clips)
+        log.info("held-out clips: %.1f dB, lowest %.1f", decibels.mean(), decibels.min())
+        if decibels.mean() >= config.wanted[0] and decibels.min() >= config.wanted[1]:
+            break
+
+
+def round_name(number: int) -> str:
+    """Folder of a round's checkpoints."""
+    return f"vae-{number + 1}" if number else "vae"
+
+
+def held_out_clip(seed: int, world: World, size: int = 96) -> tuple[Tensor, str]:
+    """A clip [1, 3, 37, H, W] and its action; every other one of a colour and place never trained on."""
+    film = sample_film(np.random.default_rng((4242, seed)), 1, Mix(), held_out=seed % 2 == 0, world=world)
+    return draw([(film, np.arange(SECTION_FRAMES + 1))], size).transpose(0, 1)[None], film.segments[-1][0]
 
 
 @torch.no_grad()

@@ -1,9 +1,9 @@
 """Trains the packaged puppet from nothing and writes its folder.
 
-python scripts/train_puppet.py --out runs/puppet            # resumes where it stopped
-python scripts/train_puppet.py --out runs/smoke --smoke     # a minute, for the test
-python scripts/train_puppet.py --out runs/large --large     # on a GPU
-python scripts/train_puppet.py --out runs/puppet --stage transformer --stage export
+python -m training.train --out runs/puppet            # resumes where it stopped
+python -m training.train --out runs/smoke --smoke     # a minute, for the test
+python -m training.train --out runs/large --large     # on a GPU
+python -m training.train --out runs/puppet --stage transformer --stage export
 
 --start framepack_relax/puppet goes on from shipped weights instead of random ones.
 """
@@ -16,14 +16,14 @@ from pathlib import Path
 
 import torch
 from diffusers import HunyuanVideoFramepackPipeline
-from puppet_card import write_card
-from puppet_distil import distil
-from puppet_parts import Sizes, build_pipeline, save_folder
-from puppet_run import Training
-from puppet_transformer import Trained, encode_films, load_examples, train_transformer
-from puppet_vae import train_vae
 
-from framepack_relax.families.catalog import read_family
+from framepack_relax.families.sidecar import read_family
+from training.card import write_card
+from training.distil import distil
+from training.parts import Sizes, build_pipeline, save_folder
+from training.run import Training
+from training.transformer import Trained, encode_films, load_examples, train_transformer
+from training.vae import round_name, train_vae
 
 STAGES = ("vae", "latents", "transformer", "distil", "export", "card")
 FACTS = {
@@ -51,8 +51,10 @@ def restore(
     """Puts the averaged weights of the stages `names`, as far as they are done, into the pipeline."""
     trained = Trained(pipe)
     for name in names:
-        module, file = pipe.vae if name == "vae" else trained, folder / name / "last.pt"
-        if file.exists():
+        rounds = [round_name(number) for number in range(training.vae.rounds)] if name == "vae" else [name]
+        files = [file for part in rounds if (file := folder / part / "last.pt").exists()]
+        module = pipe.vae if name == "vae" else trained
+        for file in files[-1:]:
             module.load_state_dict(torch.load(file, weights_only=True)["average"])
             logging.info("restored %s", file)
     if any((folder / "latents").glob("*.safetensors")):

@@ -24,13 +24,16 @@ log = logging.getLogger("training")
 class VaeTraining:
     seed: int = 1
     size: int = 96  # px
-    crop: int = 48  # px, a square with most of the figure in it: most steps see no more than that
-    frame_steps: int = 1500
-    clip_steps: int = 12_000
-    whole_steps: int = 500  # clips of the whole picture, at the end
+    crop: int = 64  # px, a square with most of the figure in it: most steps see no more than that
+    frame_steps: int = 3000
+    clip_steps: int = 9000
+    whole_steps: int = 1000  # clips of the whole picture, at the end
+    rounds: int = 3  # of clips, at most
+    wanted: tuple[float, float] = (34.0, 30.0)  # dB of held-out clips, mean and lowest
+    held_out: int = 48  # of them
     turned: float = 0.5  # share of frames and cropped clips with the figure at any angle
-    frame_batch: int = 16
-    clip_batch: int = 3
+    frame_batch: int = 8
+    clip_batch: int = 2
     clip_frames: int = 17
     lr: float = 2e-3
     kl_weight: float = 3e-4
@@ -39,7 +42,7 @@ class VaeTraining:
 @dataclass(frozen=True, kw_only=True)
 class TransformerTraining:
     seed: int = 2
-    films: int = 800  # encoded once, four sections each
+    films: int = 1600  # encoded once, four sections each
     steps: int = 10_400
     batch: int = 16
     lr: float = 1e-3
@@ -75,7 +78,16 @@ class Training:
     @staticmethod
     def smoke() -> "Training":
         vae = VaeTraining(
-            size=32, crop=24, frame_steps=160, clip_steps=8, whole_steps=2, frame_batch=8, clip_batch=1, clip_frames=9
+            size=32,
+            crop=24,
+            frame_steps=160,
+            clip_steps=8,
+            whole_steps=2,
+            rounds=1,
+            held_out=2,
+            frame_batch=8,
+            clip_batch=1,
+            clip_frames=9,
         )
         transformer = TransformerTraining(films=3, steps=40, batch=4)
         return Training(vae=vae, transformer=transformer, distillation=Distillation(steps=30, lr=3e-3, pool=16))
@@ -179,13 +191,14 @@ class Checkpoints:
 
 @contextmanager
 def finishing_the_step() -> Iterator[threading.Event]:
-    """Ctrl-C sets the event instead of stopping in the middle of a step."""
+    """Ctrl-C and SIGTERM set the event instead of stopping in the middle of a step."""
     asked = threading.Event()
-    before = signal.signal(signal.SIGINT, lambda *_: asked.set())
+    before = {name: signal.signal(name, lambda *_: asked.set()) for name in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield asked
     finally:
-        signal.signal(signal.SIGINT, before)
+        for name, handler in before.items():
+            signal.signal(name, handler)
 
 
 def train(
@@ -203,7 +216,7 @@ def train(
 ) -> None:
     """Trains in place on the loss of (step, rng) in bf16 autocast; resumes from `folder`, leaves averaged weights.
 
-    Raises KeyboardInterrupt after Ctrl-C, when the step under way is done and saved.
+    Raises SystemExit after Ctrl-C or SIGTERM, when the step under way is done and saved.
     """
     module.to(device).train()
     optimizer = MuonAdamW(module, lr=lr, weight_decay=weight_decay)
@@ -223,5 +236,5 @@ def train(
                 log.info("%s step %d/%d loss %.4f %.0fs", folder.name, step, steps, keep.loss, time.time() - begun)
             if asked.is_set():
                 keep.save(step)
-                raise KeyboardInterrupt
+                raise SystemExit(f"{folder}: stopped after step {step}; the same command goes on from there")
     keep.finish(max(first, steps))

@@ -1,7 +1,7 @@
 """Trains the packaged judges on clips of the puppet world and writes their folders.
 
-python scripts/train_judges.py --out runs/judges           # resumes where it stopped
-python scripts/train_judges.py --out runs/judges --smoke   # seconds, for the test
+python -m training.judges --out runs/judges           # resumes where it stopped
+python -m training.judges --out runs/judges --smoke   # seconds, for the test
 
 `action`: a small VideoMAEForVideoClassification, what 16 frames over 2.1 seconds show. `text`: a small CLIPModel, how
 well a frame fits a caption. Both are folders that the classes' own from_pretrained opens, like the hub's.
@@ -18,10 +18,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from judge_data import LABELS, captioned, clips
-from puppet_parts import word_tokenizer
-from puppet_run import seed_everything, train
-from puppet_world import vocabulary
 from torch import Tensor, nn
 from transformers import (
     CLIPConfig,
@@ -35,6 +31,10 @@ from transformers import (
 )
 
 from framepack_relax.evaluate.windows import FRAMES, SPAN_SECONDS
+from training.judge_data import captioned, clips, labels
+from training.parts import word_tokenizer
+from training.run import seed_everything, train
+from training.world import PLACE_WORDS, POSE, SECOND, vocabulary
 
 log = logging.getLogger("judges")
 HALF = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
@@ -58,12 +58,12 @@ class JudgeTraining:
     @staticmethod
     def smoke() -> "JudgeTraining":
         return JudgeTraining(
-            size=32, patch=16, width=64, layers=1, steps=60, batch=6, text_steps=120, text_batch=24, held_out=24
+            size=32, patch=16, width=64, layers=1, steps=32, batch=6, text_steps=32, text_batch=24, held_out=24
         )
 
 
 def build_action(config: JudgeTraining) -> VideoMAEForVideoClassification:
-    names = dict(enumerate(LABELS))
+    names = dict(enumerate(labels(SECOND)))
     return VideoMAEForVideoClassification(
         VideoMAEConfig(
             image_size=config.size, patch_size=config.patch, num_frames=FRAMES, tubelet_size=2,
@@ -96,25 +96,25 @@ class PoseTeacher(nn.Module):
     def __init__(self, judge: VideoMAEForVideoClassification) -> None:
         super().__init__()
         self.judge, self.pair = judge, judge.config.tubelet_size
-        self.pose = nn.Linear(judge.config.hidden_size, 13 * self.pair)
+        self.pose = nn.Linear(judge.config.hidden_size, (POSE + 1) * self.pair)
 
     def forward(self, pixels: Tensor, labels: Tensor, poses: Tensor) -> Tensor:
         tokens = self.judge.videomae(pixel_values=pixels)[0]  # [B, pairs of frames * places, D]
         logits = self.judge.classifier(self.judge.fc_norm(tokens.mean(1)))
         pairs = self.pose(tokens.unflatten(1, (FRAMES // self.pair, -1)).mean(2))
-        x, y, angle, rest = poses.split((1, 1, 1, 9), dim=2)
+        x, y, angle, rest = poses.split((1, 1, 1, POSE - 3), dim=2)
         wanted = torch.cat([4 * (x - 0.5), 4 * y, angle.sin(), angle.cos(), rest], 2).view_as(pairs)
         return F.cross_entropy(logits.float(), labels) + 3 * F.mse_loss(pairs.float(), wanted)
 
 
 def action_loss(model: PoseTeacher, rng: np.random.Generator, config: JudgeTraining, device: str) -> Tensor:
-    pixels, labels, poses = clips(rng, config.batch, frames=FRAMES, span=SPAN, size=config.size)
-    loss: Tensor = model(noisy(rng, pixels).to(device), labels.to(device), poses.to(device))
+    pixels, truths, poses = clips(rng, config.batch, frames=FRAMES, span=SPAN, size=config.size, world=SECOND)
+    loss: Tensor = model(noisy(rng, pixels).to(device), truths.to(device), poses.to(device))
     return loss
 
 
 def text_loss(model: CLIPModel, rng: np.random.Generator, config: JudgeTraining, device: str) -> Tensor:
-    pixels, texts = captioned(rng, config.text_batch, config.size)
+    pixels, texts = captioned(rng, config.text_batch, config.size, SECOND)
     words = {name: ids.to(device) for name, ids in tokens(texts).items()}
     loss: Tensor = model(pixel_values=noisy(rng, pixels).to(device), **words, return_loss=True).loss
     return loss
@@ -140,12 +140,13 @@ def noisy(rng: np.random.Generator, pixels: Tensor) -> Tensor:
 def action_accuracy(model: VideoMAEForVideoClassification, config: JudgeTraining) -> dict[str, float]:
     """Share right on clips of other seeds, in all and per label."""
     rng = np.random.default_rng(99_991)
-    right: dict[str, list[bool]] = {name: [] for name in LABELS}
+    names = labels(SECOND)
+    right: dict[str, list[bool]] = {name: [] for name in names}
     for _ in range(config.held_out // config.batch):
-        pixels, labels, _ = clips(rng, config.batch, frames=FRAMES, span=SPAN, size=config.size)
+        pixels, truths, _ = clips(rng, config.batch, frames=FRAMES, span=SPAN, size=config.size, world=SECOND)
         guesses = model(pixel_values=pixels).logits.argmax(1)
-        for truth, guess in zip(labels.tolist(), guesses.tolist(), strict=True):
-            right[LABELS[truth]].append(truth == guess)
+        for truth, guess in zip(truths.tolist(), guesses.tolist(), strict=True):
+            right[names[truth]].append(truth == guess)
     every = [hit for hits in right.values() for hit in hits]
     return {"all": float(np.mean(every)), **{name: float(np.mean(hits)) for name, hits in right.items()}}
 
@@ -156,7 +157,7 @@ def text_accuracy(model: CLIPModel, config: JudgeTraining) -> dict[str, float]:
     rng = np.random.default_rng(99_991)
     whole, scene = [], []
     for _ in range(max(1, config.held_out // config.text_batch)):
-        pixels, texts = captioned(rng, config.text_batch, config.size)
+        pixels, texts = captioned(rng, config.text_batch, config.size, SECOND)
         guesses = model(pixel_values=pixels, **tokens(texts)).logits_per_image.argmax(1).tolist()
         for truth, guess in enumerate(guesses):
             whole.append(truth == guess)
@@ -167,7 +168,7 @@ def text_accuracy(model: CLIPModel, config: JudgeTraining) -> dict[str, float]:
 def scene_of(text: str) -> tuple[str, str]:
     """The colour and the place that a caption names."""
     words = text.replace(",", "").split()
-    return words[1], next(word for word in ("beach", "night", "field") if word in words)
+    return words[1], next(word for word in PLACE_WORDS if word in words)
 
 
 def save(model: Any, folder: Path, config: JudgeTraining, processor: Any, figures: dict[str, float]) -> None:

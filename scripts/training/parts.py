@@ -12,7 +12,6 @@ from diffusers import (
     HunyuanVideoFramepackTransformer3DModel,
 )
 from diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video_framepack import DEFAULT_PROMPT_TEMPLATE
-from puppet_world import vocabulary
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import (
     CLIPTextConfig,
@@ -24,6 +23,8 @@ from transformers import (
     SiglipVisionConfig,
     SiglipVisionModel,
 )
+
+from training.world import vocabulary
 
 # "</s>" must not be number 2: CLIP then takes the largest token id for the end of the text
 SPECIAL = ("<pad>", "<s>", "<unk>", "</s>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
@@ -41,7 +42,7 @@ class Sizes:
     head_dim: int = 64
     rope_axes: tuple[int, int, int] = (16, 24, 24)
     dual_blocks: int = 2
-    single_blocks: int = 4
+    single_blocks: int = 6
     text_dim: int = 128
     pooled_dim: int = 128
     vision_dim: int = 64

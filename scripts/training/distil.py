@@ -19,9 +19,10 @@ from typing import Self
 import numpy as np
 import torch
 from diffusers import HunyuanVideoFramepackPipeline, HunyuanVideoFramepackTransformer3DModel
-from puppet_run import Training, seed_everything, train
-from puppet_transformer import Batch, Trained, load_examples, sample_batch
 from torch import Tensor
+
+from training.run import Training, seed_everything, train
+from training.transformer import Batch, Trained, load_examples, sample_batch
 
 
 @torch.no_grad()

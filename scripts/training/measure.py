@@ -1,9 +1,9 @@
 """The packaged model's figures: what its card says, measured on scenes, clips and prompts held out from training.
 
-python scripts/measure_puppet.py                 # prints the figures of the committed measurements
-python scripts/measure_puppet.py --full          # measures again; half an hour on two cores, resumable
-python scripts/measure_puppet.py --quick         # a sample of each, a minute, kept nowhere
-python scripts/measure_puppet.py --pictures scripts/measured    # a film per action, the drift of calm films
+python -m training.measure                 # prints the figures of the committed measurements
+python -m training.measure --full          # measures again; half an hour on two cores, resumable
+python -m training.measure --quick         # a sample of each, a minute, kept nowhere
+python -m training.measure --pictures scripts/measured    # a film per action, the drift of calm films
 
 One JSON line per film or clip in measurements.jsonl of the model's folder, with the weights' fingerprint: other weights
 are measured anew. Everything printed, and figures.json beside them, is computed from these lines.
@@ -11,10 +11,10 @@ are measured anew. Everything printed, and figures.json beside them, is computed
 
 import argparse
 import json
-import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,62 +22,62 @@ import numpy as np
 import torch
 from diffusers import HunyuanVideoFramepackPipeline
 from draw_start_images import puppet
-from judge_data import LABELS, captioned, clips
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
-from puppet_distil import branches, guided
-from puppet_run import TransformerTraining
-from puppet_transformer import SECTIONS, Examples, Trained, encode_film, sample_batch
-from puppet_vae import psnr, reconstructed
-from puppet_world import (
-    ACTION_WORDS,
-    ACTIONS,
-    COLOURS,
-    HELD_OUT,
-    PLACE_WORDS,
-    PLACES,
-    Film,
-    Mix,
-    act,
-    draw,
-    sample_film,
-)
-from train_judges import SPAN, scene_of
 
 import framepack_relax as fr
 from framepack_relax.evaluate.action import STATIC, ActionJudge
 from framepack_relax.evaluate.detectors import find_failures
-from framepack_relax.evaluate.sweep import read_rows
+from framepack_relax.evaluate.rows import lines_of, read_rows
 from framepack_relax.evaluate.text import TextJudge
 from framepack_relax.families.catalog import FIGURES, find
+from framepack_relax.files import write_file
+from framepack_relax.storyboard.schema import Part
+from training.distil import branches, guided
+from training.drawing import draw
+from training.judge_data import captioned, clips, labels
+from training.judges import SPAN, scene_of
+from training.run import TransformerTraining
+from training.transformer import SECTIONS, Examples, Trained, encode_film, sample_batch
+from training.vae import held_out_clip, psnr, reconstructed
+from training.world import ACTION_WORDS, FIRST, PLACE_WORDS, SECOND, Film, Mix, World, act, sample_film
 
 MODEL = Path("framepack_relax/puppet")
 JUDGES = Path("framepack_relax/evaluate/judges")
 SECTION = 1.2  # seconds
 SHOWN = 4  # a picture shows every fourth frame
-DYNAMIC = tuple(action for action in ACTIONS if action != "stand")
+WORLDS = {"first": FIRST, "second": SECOND}
 EMBEDDED_SCALES = (2.0, 4.0, 8.0)
 CAPTIONS = 60  # of other colours, places and actions, among which a frame's own has to be the nearest
 Row = dict[str, Any]
 
 
+class Measured(Part, extra="allow"):
+    """A row of measurements.jsonl, of the weights with this fingerprint."""
+
+    weights: str
+    kind: str
+    seed: int
+
+
 class Bench:
     """The model and its judges, loaded once; films that begin alike share their first sections in `work`."""
 
-    def __init__(self, model: Path, judges: Path, work: Path) -> None:
-        self.work, self.judges = work, judges
+    def __init__(self, model: Path, judges: Path, work: Path, world: World) -> None:
+        self.work, self.judges, self.world = work, judges, world
+        self.actions = ("stand", *world.actions)
         self.folder, self.model = model, fr.load(str(model), device="cpu")
         self.sampler = fr.load(str(model), device="cpu", dtype="bfloat16")  # films are sampled as the sweeps' are
         self.action, self.text = ActionJudge(judges / "action"), TextJudge(judges / "text")
-        self.scenes = [(colour, place) for colour in COLOURS for place in PLACES]
+        self.scenes = [(colour, place) for colour in world.colours for place in world.places]
 
     def film(self, colour: str, place: str, seed: int, *acts: tuple[str, int]) -> list[NDArray[np.uint8]]:
         """Frames of each act (action, sections), rendered in one shot at rest."""
         folder = self.work / f"{colour}-{place}-{seed}"
         folder.mkdir(exist_ok=True)
         image = folder / "start.png"
-        puppet(colour, place, seed).save(image)
+        puppet(colour, place, seed, self.world).save(image)
         scenes = [
             fr.Scene(id=f"s{n}", prompt=prompt(colour, place, action), seconds=SECTION * sections)
             for n, (action, sections) in enumerate(acts)
@@ -98,16 +98,15 @@ def prompt(colour: str, place: str, action: str) -> str:
 
 def vae_row(bench: Bench, seed: int) -> Row:
     """PSNR of a held-out clip of 37 frames."""
-    film = sample_film(np.random.default_rng((4242, seed)), 1, Mix(), held_out=seed % 2 == 0)
-    clip = draw([(film, np.arange(37))]).transpose(0, 1)[None]
-    return {"psnr": round(psnr(bench.model.vae, clip).item(), 2), "action": film.segments[-1][0]}
+    clip, action = held_out_clip(seed, bench.world)
+    return {"psnr": round(psnr(bench.model.vae, clip).item(), 2), "action": action}
 
 
 def action_row(bench: Bench, seed: int) -> Row:
     """An action in the prompt from the first section on."""
-    action = ACTIONS[seed % len(ACTIONS)]
+    action = bench.actions[seed % len(bench.actions)]
     rng = np.random.default_rng((4243, seed))
-    scenes = sorted(HELD_OUT) if rng.random() < 1 / 3 else bench.scenes
+    scenes = sorted(bench.world.held_out) if rng.random() < 1 / 3 else bench.scenes
     colour, place = scenes[rng.integers(len(scenes))]
     (frames,) = bench.film(colour, place, seed, (action, 2))
     named = bench.action.score(frames, 30).named()
@@ -132,8 +131,8 @@ def calm_row(bench: Bench, seed: int) -> Row:
 
 def static_row(bench: Bench, seed: int) -> Row:
     """Two calm sections, then an action: whether anything happens. All actions follow the same calm."""
-    calm, number = divmod(seed, len(DYNAMIC))
-    action = DYNAMIC[number]
+    calm, number = divmod(seed, len(bench.world.actions))
+    action = list(bench.world.actions)[number]
     colour, place = bench.scenes[calm % len(bench.scenes)]
     _, frames = bench.film(colour, place, calm, ("stand", 2), (action, 2))
     named = bench.action.score(frames, 30).named()
@@ -147,7 +146,7 @@ def embedded_row(bench: Bench, seed: int) -> Row:
     """
     rng, vae = np.random.default_rng((4244, seed)), bench.model.vae
     vae.use_framewise_encoding = False
-    film = sample_film(rng, SECTIONS, Mix(), held_out=seed % 2 == 0)
+    film = sample_film(rng, SECTIONS, Mix(), held_out=seed % 2 == 0, world=bench.world)
     latents = encode_film(vae, film, 96, "cpu") * vae.config.scaling_factor
     data = Examples(films=[film], latents=latents, starts=draw([(film, np.array([0]))]))
     batch = sample_batch(rng, data, TransformerTraining(batch=1, drop_prompt=0, history_noise=0))
@@ -166,13 +165,14 @@ def embedded_row(bench: Bench, seed: int) -> Row:
 def judge_row(bench: Bench, seed: int) -> Row:
     """A drawn clip of each label for the action judge; drawn frames, and the captions of all, for the text judge."""
     rng = np.random.default_rng((4246, seed))
-    shown, labels, _ = clips(rng, len(LABELS), frames=SPAN, span=SPAN, size=96)
+    names = labels(bench.world)
+    shown, truths, _ = clips(rng, len(names), frames=SPAN, span=SPAN, size=96, world=bench.world)
     named = [bench.action.score(clip, 30).named() for clip in as_frames(shown)]
-    pixels, texts = captioned(rng, CAPTIONS, 96)
+    pixels, texts = captioned(rng, CAPTIONS, 96, bench.world)
     nearest = bench.text.cosines(as_frames(pixels), texts).argmax(1)
     scenes = [scene_of(text) == scene_of(texts[near]) for text, near in zip(texts, nearest, strict=True)]
     return {
-        "right": {LABELS[label]: name == LABELS[label] for label, name in zip(labels.tolist(), named, strict=True)},
+        "right": {names[truth]: name == names[truth] for truth, name in zip(truths.tolist(), named, strict=True)},
         "caption_right": mean(nearest == np.arange(CAPTIONS)),
         "scene_right": mean(scenes),
     }
@@ -188,7 +188,7 @@ def size_row(bench: Bench, seed: int) -> Row:
 def speed_row(bench: Bench, seed: int) -> Row:
     """Seconds of a section of 25 steps, text scale 1, with its decode."""
     image = bench.work / "start.png"
-    puppet("red", "beach", seed).save(image)
+    puppet("red", "beach", seed, bench.world).save(image)
     walk = fr.Scene(id="a", prompt=prompt("red", "beach", "walk"), seconds=3 * SECTION, guidance={"text": 1})
     begun = time.perf_counter()
     made = list(fr.stream([walk], out=bench.work / f"speed-{seed}", model=bench.model, image=str(image)))
@@ -200,7 +200,7 @@ KINDS: dict[str, tuple[Callable[[Bench, int], Row], int, int]] = {  # what measu
     "vae": (vae_row, 48, 4),
     "action": (action_row, 120, 6),
     "calm": (calm_row, 6, 1),
-    "static": (static_row, 40 * len(DYNAMIC), 5),
+    "static": (static_row, 200, 5),
     "embedded": (embedded_row, 96, 6),
     "judge": (judge_row, 100, 3),
     "size": (size_row, 1, 1),
@@ -224,19 +224,22 @@ def figures(rows: list[Row]) -> dict[str, Any]:
     def values(kind: str, name: str, **where: str) -> list[Any]:
         return [r[name] for r in rows if r["kind"] == kind and all(r[k] == v for k, v in where.items())]
 
+    def shown(kind: str) -> list[str]:
+        return list(dict.fromkeys(values(kind, "action")))
+
     made: dict[str, Any] = {}
     if decibels := values("vae", "psnr"):
         made["vae_psnr"] = {"clips": len(decibels), "mean": mean(decibels), "lowest": min(decibels)}
     if right := values("action", "right"):
         made["right_action"] = {"films": len(right), "share": mean(right)}
-        made["right_action"] |= {a: mean(values("action", "right", action=a)) for a in ACTIONS}
+        made["right_action"] |= {a: mean(values("action", "right", action=a)) for a in shown("action")}
         made["right_colour_and_place"] = mean(values("action", "scene_right"))
     if drift := values("calm", "first"):
         made["calm_drift"] = {"films": len(drift), "from_first_by_section": np.mean(drift, 0).round(4).tolist()}
         made["calm_drift"]["adjacent_by_section"] = np.mean(values("calm", "adjacent"), 0).round(5).tolist()
     if static := values("static", "static"):
         made["static_death"] = {"films": len(static), "share": mean(static)}
-        made["static_death"] |= {a: mean(values("static", "static", action=a)) for a in DYNAMIC}
+        made["static_death"] |= {a: mean(values("static", "static", action=a)) for a in shown("static")}
     if errors := values("embedded", "error"):
         change = sum(values("embedded", "change"))
         made["embedded_error"] = {"examples": len(errors)}
@@ -246,7 +249,7 @@ def figures(rows: list[Row]) -> dict[str, Any]:
     if clips_right := values("judge", "right"):
         every = [hit for right in clips_right for hit in right.values()]
         made["action_judge"] = {"clips": len(every), "share": mean(every)}
-        made["action_judge"] |= {label: mean([right[label] for right in clips_right]) for label in LABELS}
+        made["action_judge"] |= {label: mean([right[label] for right in clips_right]) for label in clips_right[0]}
         captions, scenes = values("judge", "caption_right"), values("judge", "scene_right")
         made["text_judge"] = {"frames": len(captions) * CAPTIONS, "nearest_caption": mean(captions)}
         made["text_judge"]["colour_and_place"] = mean(scenes)
@@ -265,14 +268,14 @@ def save_pictures(bench: Bench, known: list[Row], folder: Path) -> None:
     """puppet-actions.png: each action from the start on, two sections, every fourth frame; puppet-flips.png: drawn
     backflips and below each what the VAE makes of it, every third frame; puppet-drift.png."""
     rows = []
-    for number, action in enumerate(ACTIONS):
+    for number, action in enumerate(bench.actions):
         colour, place = bench.scenes[(4 * number) % len(bench.scenes)]
         (frames,) = bench.film(colour, place, 7000 + number, (action, 2))
         rows += np.split(frames[: 72 // SHOWN * SHOWN : SHOWN], 2)
     Image.fromarray(np.concatenate([np.concatenate(list(row), axis=1) for row in rows])).save(
         folder / "puppet-actions.png"
     )
-    flips = [pixels for clip in drawn_flips() for pixels in (clip, reconstructed(bench.model.vae, clip))]
+    flips = [pixels for clip in drawn_flips(bench.world) for pixels in (clip, reconstructed(bench.model.vae, clip))]
     Image.fromarray(np.concatenate([as_strip(pixels[:, :, 6:33:3]) for pixels in flips])).save(
         folder / "puppet-flips.png"
     )
@@ -285,11 +288,13 @@ def save_pictures(bench: Bench, known: list[Row], folder: Path) -> None:
     plot.savefig(folder / "puppet-drift.png", dpi=120)
 
 
-def drawn_flips() -> Iterator[torch.Tensor]:
+def drawn_flips(world: World) -> Iterator[torch.Tensor]:
     """Clips [1, 3, 37, H, W], two of them of a colour and place never trained on."""
-    for number, (colour, place) in enumerate([("red", "beach"), ("blue", "field"), *sorted(HELD_OUT)]):
-        pose, segments = act(np.random.default_rng((4245, number)), [("backflip", 37)], Mix(), starts=[[6]])
-        film = Film(colour=colour, place=place, pose=pose, segments=segments)
+    for number, (colour, place) in enumerate([("red", "beach"), ("blue", "field"), *sorted(world.held_out)[:2]]):
+        pose, segments = act(
+            np.random.default_rng((4245, number)), [("backflip", 37)], Mix(), starts=[[6]], world=world
+        )
+        film = Film(world=world, colour=colour, place=place, pose=pose, segments=segments)
         yield draw([(film, np.arange(37))]).transpose(0, 1)[None]
 
 
@@ -306,6 +311,7 @@ def as_strip(pixels: torch.Tensor) -> NDArray[np.uint8]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=MODEL)
+    parser.add_argument("--world", choices=WORLDS, default="first", help="the one that the model was trained on")
     parser.add_argument("--judges", type=Path, default=JUDGES, help="folder with action/ and text/")
     parser.add_argument("--full", action="store_true")
     parser.add_argument("--quick", action="store_true")
@@ -314,23 +320,20 @@ def main() -> None:
     words = parser.parse_args()
     torch.manual_seed(0)
     kinds = words.kind or list(KINDS)
+    bench = partial(Bench, words.model, words.judges, world=WORLDS[words.world])
     file, weights = words.model / "measurements.jsonl", find(str(words.model)).fingerprint()
-    known = [row for row in read_rows(file) if row["weights"] == weights]
+    known = [row for row in read_rows(file, Measured) if row["weights"] == weights]
     with tempfile.TemporaryDirectory() as work:
         if words.quick:
-            known = list(measure(Bench(words.model, words.judges, Path(work)), [], kinds, quick=True))
+            known = list(measure(bench(Path(work)), [], kinds, quick=True))
         elif words.full:
-            part = file.with_suffix(".part")
-            part.write_text("".join(json.dumps(row) + "\n" for row in known), encoding="utf8")
-            os.replace(part, file)  # without rows of other weights and a line that a stop cut short
-            for row in measure(Bench(words.model, words.judges, Path(work)), known, kinds, quick=False):
+            for row in measure(bench(Path(work)), list(known), kinds, quick=False):
                 print(row, flush=True)
-                with file.open("a", encoding="utf8") as lines:
-                    lines.write(json.dumps({"weights": weights, **row}) + "\n")
-            known = read_rows(file)
+                known.append({"weights": weights, **row})
+                write_file(file, lines_of(known))  # without rows of other weights
             (words.model / FIGURES).write_text(json.dumps(figures(known), indent=1) + "\n", encoding="utf8")
         if words.pictures:
-            save_pictures(Bench(words.model, words.judges, Path(work)), known, words.pictures)
+            save_pictures(bench(Path(work)), known, words.pictures)
     print(json.dumps(figures(known), indent=1))
 
 

@@ -15,10 +15,12 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoFramepackPipeline
 from diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video_framepack import DEFAULT_PROMPT_TEMPLATE
-from puppet_run import TransformerTraining, train
-from puppet_world import Film, Mix, caption, draw, sample_film
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+
+from training.drawing import draw
+from training.run import TransformerTraining, train
+from training.world import SECOND, Film, Mix, caption, sample_film
 
 log = logging.getLogger("puppet.transformer")
 SECTIONS, WINDOW, HISTORY = 4, 9, 19  # per film; latent frames of a section and of its history
@@ -54,7 +56,7 @@ def encode_film(vae: AutoencoderKLHunyuanVideo, film: Film, size: int, device: s
 
 
 def _film(seed: int, number: int) -> Film:
-    return sample_film(np.random.default_rng((seed, number)), SECTIONS, Mix())
+    return sample_film(np.random.default_rng((seed, number)), SECTIONS, Mix(), world=SECOND)
 
 
 @dataclass(frozen=True, kw_only=True)

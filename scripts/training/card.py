@@ -7,19 +7,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import HunyuanVideoFramepackPipeline
-from puppet_run import Training
-from puppet_vae import psnr
-from puppet_world import HELD_OUT, Film, Mix, draw, sample_film
 
-HELD_OUT_SEED = 99
-CLIPS = 12
-
-
-def held_out_clips(count: int) -> list[Film]:
-    """Films of one section in which something happens at once; every other one of a colour and place never trained on."""
-    rng = np.random.default_rng(HELD_OUT_SEED)
-    busy = Mix(at_once_first=1, calm_first=0, calm_only=0, calm_after=0)
-    return [sample_film(rng, 1, busy, held_out=number % 2 == 0) for number in range(count)]
+from training.run import Training
+from training.vae import held_out_clip, psnr
+from training.world import SECOND, Mix
 
 
 def _losses(folder: Path) -> tuple[int, float, float]:
@@ -33,9 +24,10 @@ def write_card(
     pipe: HunyuanVideoFramepackPipeline, out: Path, training: Training, size: int, *, distilled: bool
 ) -> None:
     """Writes `out`/model/README.md; `out` is the run's folder."""
-    clips = draw([(film, np.arange(37)) for film in held_out_clips(CLIPS)], size).unflatten(0, (CLIPS, 37))
-    decibels = psnr(pipe.vae.float(), clips.transpose(1, 2))
-    vae_steps, vae_loss, _ = _losses(out / "vae")
+    clips = torch.cat([held_out_clip(seed, SECOND, size)[0] for seed in range(training.vae.held_out)])
+    decibels = psnr(pipe.vae.float(), clips)
+    rounds = [_losses(folder) for folder in sorted(out.glob("vae*")) if folder.name != "vae-frames"]
+    vae_steps, vae_loss = sum(steps for steps, *_ in rounds), rounds[-1][1]
     vae_hours = sum(_losses(folder)[2] for folder in out.glob("vae*"))
     steps, loss, hours = _losses(out / "transformer")
     millions = {
@@ -63,9 +55,9 @@ model, word-level tokenizers. The unmodified `HunyuanVideoFramepackPipeline.from
 30 fps, `sampling_type="vanilla"`.
 
 ## Data
-Drawn by `scripts/puppet_world.py`: a paper-doll figure (red, blue, green, yellow, purple; beach, night, field) that stands
-still, waves, walks, jumps, does a backflip or disappears. {config.films} films of four sections. Never trained on:
-{", ".join(" ".join(pair) for pair in sorted(HELD_OUT))}. Prompts are dropped in {config.drop_prompt:.0%} of the samples.
+Drawn by `scripts/training/world.py`: a paper-doll figure ({", ".join(SECOND.colours)}; {", ".join(SECOND.places)}) that stands
+still, waves, walks, jumps, does a backflip, disappears or explodes. {config.films} films of four sections. Never trained on:
+{", ".join(" ".join(pair) for pair in sorted(SECOND.held_out))}. Prompts are dropped in {config.drop_prompt:.0%} of the samples.
 Calm before a change, as `Mix` says: {json.dumps(asdict(Mix()))}.
 
 ## Training
@@ -83,9 +75,9 @@ Muon for the matrices inside blocks, AdamW for the rest; bf16 autocast. Hardware
 Parameters in millions: {", ".join(f"{name} {value:.2f}" for name, value in millions.items())}.
 
 ## Measured
-VAE, {CLIPS} held-out clips of 37 frames, half of them of an unseen colour and place: PSNR mean {decibels.mean():.1f} dB,
-lowest {decibels.min():.1f} dB (`python scripts/train_puppet.py --out RUN --stage card`). Not measured yet
-(`scripts/measure_puppet.py --full`): how often the right action is shown, static death, drift, embedded scales.
+VAE, {len(clips)} held-out clips of 37 frames, half of them of an unseen colour and place: PSNR mean {decibels.mean():.1f} dB,
+lowest {decibels.min():.1f} dB (`training.train --out RUN --stage card`). Not measured yet
+(`training.measure --full`): how often the right action is shown, static death, drift, embedded scales.
 
 ## Limits
 Words outside the vocabulary are read as unknown. The profile in `framepack_relax.json` is set by hand.

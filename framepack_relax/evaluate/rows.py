@@ -1,0 +1,75 @@
+"""The rows of films.jsonl, a film a line; what stands there may have been edited by hand or by another program."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from ..errors import EvaluationError, StoryboardError
+from ..files import read_file
+from ..rendering.mark import unreadable
+from ..storyboard.messages import printable, validated
+from ..storyboard.schema import Part, Seed, Words
+from .mistakes import try_all
+from .statistics import Row
+
+Figure = Annotated[float, Field(ge=-1e9, le=1e9)]
+ELSE = "or remove the line, and its film is measured again"
+
+
+class FilmRow(Part, extra="allow"):
+    """What sweeps read again of a row; figures of missing instruments are absent."""
+
+    arm: Words
+    scene: Words
+    seed: Seed
+    film: Words
+    key: Words
+    failures: Mapping[Words, bool]
+    motion: Figure
+    at_once: Figure = 0.0
+    target: Figure | None = None
+    text: Figure = 0.0
+    identity: Figure = 1.0
+    jump: Figure = 0.0
+    drift: Figure = 0.0
+    lpips: Figure = 0.0
+    forwards: Figure = 0.0
+    seconds: Figure = 0.0
+
+
+def read_rows(file: Path, kind: type[Part] = FilmRow) -> list[Row]:
+    """Every line of a file as a row of this kind; no file is no rows.
+
+    Raises EvaluationError with the mistakes of all lines, RenderError for a file that cannot be read.
+    """
+    try:
+        lines = read_file(file).split(b"\n")
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise unreadable(file, error) from error
+    numbered = ((number, line) for number, line in enumerate(lines, 1) if line.strip())
+    return try_all(partial(_read_row, file, kind), numbered)
+
+
+def _read_row(file: Path, kind: type[Part], numbered: tuple[int, bytes]) -> Row:
+    number, line = numbered
+    try:
+        row: Row = json.loads(line)
+        validated(kind, row)
+    except StoryboardError as error:
+        said = [str(replace(problem, file=str(file), line=number)) for problem in error.problems]
+        raise EvaluationError("\n".join(f"{text}, {ELSE}" for text in said)) from error
+    except (ValueError, RecursionError) as error:
+        raise EvaluationError(f"{file}:{number}: is not JSON ({printable(str(error))}); mend it, {ELSE}") from error
+    return row
+
+
+def lines_of(rows: Sequence[Row]) -> bytes:
+    """The file that holds these rows."""
+    return "".join(json.dumps(row) + "\n" for row in rows).encode("ascii")
