@@ -23,7 +23,7 @@ from tally import Tally
 from training.parts import Sizes, build_pipeline, save_folder
 
 from framepack_relax.errors import ModelError
-from framepack_relax.families.backend import Prompt, Start
+from framepack_relax.families.backend import Given, Prompt, Start
 from framepack_relax.families.base import Step
 from framepack_relax.families.catalog import card
 from framepack_relax.families.framepack.history import slots
@@ -95,10 +95,11 @@ def walk(folder: Path, part: str = "") -> None:
             torch.zeros(1, model.latent_channels, 9, 4, 4),
             Step(index=0, sigma=0.9, timestep=900.0, scales={"embedded": 6.0}),
         )
-        inputs = model.begin(
-            x, context=slots("forward", 0, 1), steps=[step], past={}, prompt=text, negative=text,
+        given = Given(
+            noise=x, context=slots("forward", 0, 1), steps=[step], past={}, prompt=text, negative=text,
             start=Start(latent=start, embeds=torch.zeros(1, 4, 16)), options={"order": "forward", "adain": 0.0},
         )  # fmt: skip
+        inputs = model.begin(given)
         model.predict(x, step, Branch(name="cond"), inputs)
     if part in ("", "vae"):
         start = torch.zeros(1, model.latent_channels, 1, 4, 4)

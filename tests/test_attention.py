@@ -7,7 +7,7 @@ import torch
 from diffusers.models.attention_dispatch import dispatch_attention_fn
 
 import framepack_relax.families.hunyuan_video.attention as attention
-from framepack_relax.families.backend import Start
+from framepack_relax.families.backend import Given, Start
 from framepack_relax.families.base import Step
 from framepack_relax.families.framepack.history import slots
 from framepack_relax.families.framepack.layout import packed_segments
@@ -35,10 +35,11 @@ def call(model):
     start = Start(latent=noise(1), embeds=torch.randn(1, 4, 16, generator=generator))
     text = model.encode_prompts(["a red figure jumps"])["a red figure jumps"]
     x, step = noise(9), Step(index=0, sigma=0.8, timestep=800.0, scales={"embedded": 6.0})
-    inputs = model.begin(
-        x, context=slots("forward", 2, 4), steps=[step], past={0: noise(9), 1: noise(9)}, start=start, prompt=text,
-        negative=text, options={"order": "forward", "adain": 0.0},
+    given = Given(
+        noise=x, context=slots("forward", 2, 4), steps=[step], past={0: noise(9), 1: noise(9)}, start=start,
+        prompt=text, negative=text, options={"order": "forward", "adain": 0.0},
     )  # fmt: skip
+    inputs = model.begin(given)
 
     def run(edit=None):
         with edited_attention(model.transformer, edit):

@@ -20,6 +20,7 @@ from puppet_parts import Sizes, build_pipeline
 from safetensors.numpy import load_file
 
 import framepack_relax as fr
+from framepack_relax.families.backend import Given
 from framepack_relax.families.base import Step
 from framepack_relax.families.loader import load
 from framepack_relax.planning.planner import make_plan
@@ -89,11 +90,12 @@ class Shots:
         self.starts = model.encode_starts(images)
 
     def begin(self, section, noise, past, steps=None):
-        return self.model.begin(
-            noise, context=section.context, steps=steps or section.steps, past=past,
+        given = Given(
+            noise=noise, context=section.context, steps=steps or section.steps, past=past,
             start=self.starts.get(section.shot), prompt=self.prompts[section.prompt],
             negative=self.prompts[section.negative_prompt], options=self.plan.options,
         )  # fmt: skip
+        return self.model.begin(given)
 
     def noise(self, section):
         return self.model.noise(section.latents, self.plan.size, section.seed, draw=section.draw)

@@ -14,7 +14,7 @@ from PIL import Image
 from shots import sample_shot
 from transformers import SiglipImageProcessorPil
 
-from framepack_relax.families.backend import Prompt, Start
+from framepack_relax.families.backend import Given, Prompt, Start
 from framepack_relax.families.base import Step
 from framepack_relax.families.catalog import CATALOG
 from framepack_relax.families.components import load_part
@@ -106,10 +106,11 @@ def test_in_bfloat16_the_timestep_is_rounded_and_the_last_layer_is_float32(tiny)
     text = model.encode_prompts(["a red figure waves"])["a red figure waves"]
     start = model.encode_starts({0: (Image.new("RGB", (32, 32), "red"), 7)})[0]
     x, step = waves(1, 4, 9, 4, 4), Step(index=0, sigma=0.99408, timestep=994.08, scales={"embedded": 10.0})
-    inputs = model.begin(
-        x, context=slots("forward", 0, 1), steps=[step], past={}, start=start, prompt=text, negative=text,
+    given = Given(
+        noise=x, context=slots("forward", 0, 1), steps=[step], past={}, start=start, prompt=text, negative=text,
         options={"order": "forward", "adain": 0},
     )  # fmt: skip
+    inputs = model.begin(given)
     made = model.predict(x, step, Branch(name="cond"), inputs)
     assert seen["timestep"].item() == 996 and seen["hidden_states"].dtype == torch.bfloat16
     assert seen["made"].dtype == made.dtype == torch.float32

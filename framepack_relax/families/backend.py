@@ -45,6 +45,20 @@ class Start:
     embeds: Any
 
 
+@dataclass(frozen=True, kw_only=True)
+class Given:
+    """What a section is made from: `past` are the latents that its context `needs`, by place; `options` the plan's."""
+
+    noise: Tensor
+    context: Context
+    steps: Sequence[Step]
+    past: Mapping[int, Tensor]
+    start: Start | None
+    prompt: Prompt
+    negative: Prompt
+    options: Mapping[str, Any]
+
+
 class Decoder(Protocol):
     """Turns one shot's latents into frames, in film order."""
 
@@ -116,22 +130,8 @@ class Backend(Protocol):
         """[1, C, T, h, w] float32 from a CPU generator; `draw` counts the draws from 0."""
         ...
 
-    def begin(
-        self,
-        noise: Tensor,
-        *,
-        context: Context,
-        steps: Sequence[Step],
-        past: Mapping[int, Tensor],
-        start: Start | None,
-        prompt: Prompt,
-        negative: Prompt,
-        options: Mapping[str, Any],
-    ) -> Any:
-        """What `predict` needs of a section besides x, opaque; `past` are the latents that its context `needs`.
-
-        `options` are the plan's, of this family.
-        """
+    def begin(self, given: Given) -> Any:
+        """What `predict` needs of a section besides x, opaque."""
         ...
 
     def solver(self, sampler: str, steps: Sequence[Step]) -> Solve: ...

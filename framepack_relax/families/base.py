@@ -4,15 +4,17 @@ A family is a kind of model (FramePack, HunyuanVideo, ...). Its class is a froze
 the facts of one model. No torch.
 """
 
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self
 
 from ..errors import Problem
 from ..relax.effects import Effect, LowPass
 from ..relax.guidance import Branch, branches
 from ..relax.profile import Profile
 from ..storyboard import Storyboard
+from .flow import Levels
 
 if TYPE_CHECKING:
     from .backend import Backend
@@ -72,14 +74,9 @@ class Context(Protocol):
     """What a section sees of its shot: a frozen dataclass of its family's, written into plan and key."""
 
     @property
-    def initial(self) -> bool:
-        """Nothing of the shot is rendered yet: there is no past to loosen."""
-        ...
-
+    def initial(self) -> bool: ...  # nothing of the shot is rendered yet: there is no past to loosen
     @property
-    def needs(self) -> tuple[int, ...]:
-        """Places in the shot of the sections whose latents it reads, each rendered before."""
-        ...
+    def needs(self) -> tuple[int, ...]: ...  # places in the shot of the sections whose latents it reads, in the past
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,100 +87,66 @@ class NoContext:
     needs: tuple[int, ...] = ()
 
 
-class Family(Protocol):
-    """A model as planning sees it."""
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """A model as planning sees it: each family is a subclass, an instance holds the facts of one model."""
 
-    def __hash__(self) -> int: ...
-    @property
-    def name(self) -> str:
-        """As the user calls the model."""
-        ...
+    name: str  # as the user calls the model
+    size: Size | None = None  # of a film that asks for none
+    fps: float = 30  # that it was trained at
+    text: float = 1.0  # base of true CFG; 1 is off
+    profile: Profile | None = field(default=None, repr=False)  # its calibrated one; None: the paper's
+
+    kind: ClassVar[str]  # the family's name
+    grid: ClassVar[TimeGrid]
+    effects: ClassVar[frozenset[str]]  # kinds that its backend can do
+    samplers: ClassVar[tuple[str, ...]] = ("euler",)  # the first is the default
+    image: ClassVar[Literal["required", "optional", "refused"]]  # whether a shot begins with one
+    parts: ClassVar[Mapping[str, Any]] = {}  # its components by name: how the JSON file of each is read
 
     @property
-    def kind(self) -> str:
-        """The family's name."""
-        ...
-
-    @property
-    def grid(self) -> TimeGrid: ...
-    @property
+    @abstractmethod
     def terms(self) -> tuple[GuidanceTerm, ...]: ...
-    @property
-    def effects(self) -> frozenset[str]:
-        """Kinds of effects that its backend can do."""
-        ...
-
-    @property
-    def samplers(self) -> tuple[str, ...]:
-        """The first is the default."""
-        ...
-
-    @property
-    def image(self) -> Literal["required", "optional", "refused"]:
-        """Whether a shot begins with an image."""
-        ...
-
-    @property
-    def parts(self) -> Mapping[str, Any]:
-        """Its components by name: how the JSON file of each is read."""
-        ...
-
-    @property
-    def fps(self) -> float: ...
-    @property
-    def profile(self) -> Profile | None:
-        """Its calibrated one; None: the paper's."""
-        ...
 
     @property
     def options(self) -> Mapping[str, Any]:
         """Settings of this family alone that reach the latents: part of the plan and of every key."""
-        ...
+        return {}
 
     @property
     def decode(self) -> str:
         """How its decoder works."""
-        ...
+        return "stream"
 
     def configured(self, story: Storyboard) -> Self:
         """With the settings of this family that the board makes."""
-        ...
+        return self
 
     def problems(self, story: Storyboard) -> Iterator[Problem]:
         """Settings of this family that do not go together; asked after `configured`."""
-        ...
+        yield from ()
 
     def notes(self, story: Storyboard, shots: Sequence[tuple[float, int]]) -> Iterator[tuple[str, str]]:
         """Where, and what is worth a warning there, of shots, each (seconds that were asked for, sections)."""
-        ...
+        yield from ()
 
     def own_size(self, image: Size) -> Size:
         """The size of a film that asks for none; `image` is that of its first image, (1, 1) without one."""
-        ...
+        assert self.size is not None
+        return self.size
 
-    def levels(self, steps: int, size: Size, sampler: str) -> tuple[tuple[float, float], ...]:
+    @abstractmethod
+    def levels(self, steps: int, size: Size, sampler: str) -> Levels:
         """(sigma, timestep) of each step; the first sigma is the highest, after the last comes 0."""
-        ...
 
     def render_order(self, sections: int) -> Sequence[int]:
         """Places of a shot's sections in the order in which they are rendered."""
-        ...
+        return range(sections)
 
     def context(self, place: int, sections: int) -> Context:
         """Of the section at a place of a shot of so many sections."""
-        ...
+        return NoContext()
 
+    @abstractmethod
     def backend(self) -> "type[Backend]":
         """The class that renders it; imports torch."""
-        ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelFacts:
-    """What every family's class holds of one model."""
-
-    name: str
-    size: Size | None = None
-    fps: float = 30
-    text: float = 1.0  # base of true CFG; 1 is off
-    profile: Profile | None = field(default=None, repr=False)

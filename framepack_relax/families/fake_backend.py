@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..relax.effects import Effect
 from ..relax.guidance import Branch
-from .backend import Frames, Preset, Prompt, Solve, Start
+from .backend import Frames, Given, Preset, Prompt, Solve, Start
 from .base import Context, Size, Step
 from .fake import Fake
 
@@ -82,24 +82,12 @@ class FakeBackend:
         generator = torch.Generator().manual_seed(seed + draw)
         return torch.randn(1, 4, latents, size[1] // 8, size[0] // 8, generator=generator)
 
-    def begin(
-        self,
-        noise: Tensor,
-        *,
-        context: Context,
-        steps: Sequence[Step],
-        past: Mapping[int, Tensor],
-        start: Start | None,
-        prompt: Prompt,
-        negative: Prompt,
-        options: Mapping[str, Any],
-    ) -> dict[str, float]:
-        first = start.embeds if start else 0.0
-        seen = [latents[:, :, -1].mean().item() for latents in past.values()]
-        speed = options["speed"]
+    def begin(self, given: Given) -> dict[str, float]:
+        first = given.start.embeds if given.start else 0.0
+        seen = [latents[:, :, -1].mean().item() for latents in given.past.values()]
         return {
-            "positive": speed * prompt.embeds,
-            "negative": speed * negative.embeds,
+            "positive": given.prompt.embeds,
+            "negative": given.negative.embeds,
             "full": sum(seen, first),
             "initial": first,
         }

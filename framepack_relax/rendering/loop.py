@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import RenderError
-from ..families.backend import Backend, Decoder, NonFinitePixels, Preset, Prompt, Start
+from ..families.backend import Backend, Decoder, Given, NonFinitePixels, Preset, Prompt, Start
 from ..families.heap import give_back
 from ..families.loading import Loading
 from ..families.memory import Demand, choose_preset, enough_memory
@@ -295,14 +295,16 @@ def _sample(work: Work, section: SectionPlan, past: Mapping[int, Tensor], on_ste
         seed = section.seed if attempt == 0 else retry_seed(section.seed, attempt)
         noise = model.noise(section.latents, plan.size, seed, draw=section.draw)
         inputs = model.begin(
-            noise,
-            context=section.context,
-            steps=section.steps,
-            past={place: past[place] for place in section.context.needs},
-            start=work.starts.get(section.shot),
-            prompt=work.texts[section.prompt],
-            negative=work.texts[section.negative_prompt],
-            options=plan.options,
+            Given(
+                noise=noise,
+                context=section.context,
+                steps=section.steps,
+                past={place: past[place] for place in section.context.needs},
+                start=work.starts.get(section.shot),
+                prompt=work.texts[section.prompt],
+                negative=work.texts[section.negative_prompt],
+                options=plan.options,
+            )
         )
         try:
             return sample(model, inputs, section.steps, noise, sampler=plan.sampler, on_step=stepped), seed

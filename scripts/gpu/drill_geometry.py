@@ -19,7 +19,7 @@ from diffusers.models.attention_dispatch import attention_backend, dispatch_atte
 from drill_record import Record, Stopwatch, laps, spread, with_peak
 from torch import Tensor, nn
 
-from framepack_relax.families.backend import Prompt, Start
+from framepack_relax.families.backend import Given, Prompt, Start
 from framepack_relax.families.base import Size
 from framepack_relax.families.catalog import Source, find_family
 from framepack_relax.families.components import PRESETS, Preset, float32_last_layer
@@ -174,10 +174,11 @@ class Geometry:
         return self.sections["plain"]
 
     def begin(self, section: SectionPlan, x: Tensor) -> SectionInputs:
-        return self.model.begin(
-            x, context=section.context, steps=section.steps, start=self.start, prompt=self.text, negative=self.text,
-            past={place: self.past[place] for place in section.context.needs}, options=self.plan.options,
+        given = Given(
+            noise=x, context=section.context, steps=section.steps, start=self.start, prompt=self.text,
+            negative=self.text, past={place: self.past[place] for place in section.context.needs}, options=self.plan.options,
         )  # fmt: skip
+        return self.model.begin(given)
 
     def velocity(self) -> Tensor:
         """One forward pass."""

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ...relax.effects import LowPass
 from ...relax.latents import low_pass, match_statistics
-from ..backend import Decoder, Prompt, Solve, Start
+from ..backend import Decoder, Given, Solve, Start
 from ..base import Context, Size, Step
 from ..hunyuan_video.backend import HunyuanVideoBackend, SectionInputs
 from .blend import BlendDecoder
@@ -83,35 +83,24 @@ class FramePackBackend(HunyuanVideoBackend):
                 made[shot] = Start(latent=latent, embeds=embeds)
         return made
 
-    def begin(
-        self,
-        noise: Tensor,
-        *,
-        context: Context,
-        steps: Sequence[Step],
-        past: Mapping[int, Tensor],
-        start: Start | None,
-        prompt: Prompt,
-        negative: Prompt,
-        options: Mapping[str, Any],
-    ) -> SectionInputs:
-        assert isinstance(context, HistorySlots) and start is not None
-        frames = {0: start.latent}
-        for place, section in past.items():
+    def begin(self, given: Given) -> SectionInputs:
+        assert isinstance(given.context, HistorySlots) and given.start is not None
+        frames = {0: given.start.latent}
+        for place, section in given.past.items():
             frames |= {SECTION_LATENTS * place + 1 + k: frame for k, frame in enumerate(section.split(1, dim=2))}
-        full = gather_history(context, frames, start.latent)
-        contexts = {"full": full, "initial": initial_history(context, start.latent, options["order"])}
-        for effect in {effect for step in steps for effect in step.effects if isinstance(effect, LowPass)}:
+        full = gather_history(given.context, frames, given.start.latent)
+        contexts = {"full": full, "initial": initial_history(given.context, given.start.latent, given.options["order"])}
+        for effect in {effect for step in given.steps for effect in step.effects if isinstance(effect, LowPass)}:
             contexts["low_pass"] = replace(full, latents_clean=low_pass(full.latents_clean, effect.factor))
         return SectionInputs(
             prompts={
-                name: {**said.embeds, "image_embeds": start.embeds}
-                for name, said in (("positive", prompt), ("negative", negative))
+                name: {**said.embeds, "image_embeds": given.start.embeds}
+                for name, said in (("positive", given.prompt), ("negative", given.negative))
             },
             contexts={name: self._arguments(history) for name, history in contexts.items()},
-            segments=packed_segments(context, noise.shape[3], noise.shape[4]),
-            opening=past.get(context.opening),
-            drift=options["adain"],
+            segments=packed_segments(given.context, given.noise.shape[3], given.noise.shape[4]),
+            opening=given.past.get(given.context.opening),
+            drift=given.options["adain"],
         )
 
     def _arguments(self, history: History) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 from ...errors import Problem
 from ...relax.effects import EFFECTS
 from ...storyboard import Storyboard
-from ..base import GuidanceTerm, ModelFacts, Size, TimeGrid
+from ..base import Family, GuidanceTerm, Size, TimeGrid
 from ..configs import (
     ClipFields,
     Config,
@@ -19,7 +19,7 @@ from ..configs import (
     ProcessorConfig,
     SiglipFields,
 )
-from ..flow import FlowShift, sigma_table
+from ..flow import FlowShift, Levels, sigma_table
 from ..sidecar import Sidecar
 from .history import SECTION_LATENTS, HistorySlots, Order, render_order, slots
 
@@ -48,7 +48,7 @@ DYNAMIC = FlowShift()
 
 
 @dataclass(frozen=True, kw_only=True)
-class FramePack(ModelFacts):
+class FramePack(Family):
     """FramePack-F1 (forward order), the original FramePack (inverted), and models of their layout.
 
     `size` None means the 640 bucket nearest to the start image; `drift` is the strength of `drift: adain`.
@@ -129,7 +129,7 @@ class FramePack(ModelFacts):
     def own_size(self, image: Size) -> Size:
         return self.size or nearest_bucket(*image)
 
-    def levels(self, steps: int, size: Size, sampler: str) -> tuple[tuple[float, float], ...]:
+    def levels(self, steps: int, size: Size, sampler: str) -> Levels:
         return sigma_table(steps, self.shift, _mu_factor(self.shift, size), sampler=sampler)
 
     def render_order(self, sections: int) -> Sequence[int]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from ...relax.effects import Effect
 from ...relax.guidance import Branch
 from ...relax.unlearning import FramePart, Segment
-from ..backend import Decoder, Preset, Prompt, Solve, Start
+from ..backend import Decoder, Given, Preset, Prompt, Solve, Start
 from ..base import Context, Size, Step
 from ..components import load_part
 from ..loaded import LoadedModel
@@ -79,23 +79,12 @@ class HunyuanVideoBackend(LoadedModel):
         assert not images, "the planner refuses images for a family that takes none"
         return {}
 
-    def begin(
-        self,
-        noise: Tensor,
-        *,
-        context: Context,
-        steps: Sequence[Step],
-        past: Mapping[int, Tensor],
-        start: Start | None,
-        prompt: Prompt,
-        negative: Prompt,
-        options: Mapping[str, Any],
-    ) -> SectionInputs:
-        frames, height, width = noise.shape[2], -(-noise.shape[3] // 2), -(-noise.shape[4] // 2)
+    def begin(self, given: Given) -> SectionInputs:
+        frames, height, width = given.noise.shape[2], -(-given.noise.shape[3] // 2), -(-given.noise.shape[4] // 2)
         parts = tuple[FramePart, ...](["section"] * frames)
         section = Segment(parts=parts, frames=tuple(map(float, range(frames))), height=height, width=width)
         return SectionInputs(
-            prompts={"positive": prompt.embeds, "negative": negative.embeds},
+            prompts={"positive": given.prompt.embeds, "negative": given.negative.embeds},
             contexts={"full": {}},
             segments=(section,),
         )

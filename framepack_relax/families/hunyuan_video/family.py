@@ -1,15 +1,15 @@
 """HunyuanVideo without torch: text to one clip of 4k + 1 frames, without a past."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from ...errors import Problem
 from ...relax.effects import EFFECTS
 from ...storyboard import Storyboard
-from ..base import GuidanceTerm, ModelFacts, NoContext, Size, TimeGrid
+from ..base import Family, GuidanceTerm, Size, TimeGrid
 from ..configs import ClipFields, Config, HunyuanVideoTransformer, HunyuanVideoVae, LlamaFields, PartKinds
-from ..flow import FlowShift, sigma_table
+from ..flow import FlowShift, Levels, sigma_table
 from ..sidecar import Sidecar
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ UNIT = 4  # frames a latent frame gives, but the first
 
 
 @dataclass(frozen=True, kw_only=True)
-class HunyuanVideo(ModelFacts):
+class HunyuanVideo(Family):
     """Tencent's text-to-video model, on which the paper was tried: 13B, guidance distilled at scale 6."""
 
     size: Size | None = (1280, 720)
@@ -32,10 +32,7 @@ class HunyuanVideo(ModelFacts):
     kind: ClassVar[str] = "hunyuanvideo"
     grid: ClassVar[TimeGrid] = TimeGrid(unit_frames=UNIT, unit_latents=1, most_units=LONGEST // UNIT, past=False)
     effects: ClassVar[frozenset[str]] = frozenset(EFFECTS[:1])
-    samplers: ClassVar[tuple[str, ...]] = ("euler",)
     image: ClassVar[Literal["required", "optional", "refused"]] = "refused"
-    decode: ClassVar[str] = "stream"
-    options: ClassVar[Mapping[str, Any]] = {}
     sidecar: ClassVar[type[Sidecar]] = Sidecar
     parts: ClassVar[PartKinds] = {
         "transformer": HunyuanVideoTransformer,
@@ -60,28 +57,13 @@ class HunyuanVideo(ModelFacts):
             GuidanceTerm(name="text", base=self.text, floor=1.0, lowest=1.0),
         )
 
-    def configured(self, story: Storyboard) -> Self:
-        return self
-
     def problems(self, story: Storyboard) -> Iterator[Problem]:
         for name in ("order", "decode", "drift"):
             if getattr(story, name) is not None:
                 yield Problem(path=name, message=f"{self.name} has no such setting; remove the line")
 
-    def notes(self, story: Storyboard, shots: Sequence[tuple[float, int]]) -> Iterator[tuple[str, str]]:
-        yield from ()
-
-    def own_size(self, image: Size) -> Size:
-        return self.size or (1280, 720)
-
-    def levels(self, steps: int, size: Size, sampler: str) -> tuple[tuple[float, float], ...]:
+    def levels(self, steps: int, size: Size, sampler: str) -> Levels:
         return sigma_table(steps, self.shift, self.shift.shift, sampler=sampler)
-
-    def render_order(self, sections: int) -> Sequence[int]:
-        return range(sections)
-
-    def context(self, place: int, sections: int) -> NoContext:
-        return NoContext()
 
     def backend(self) -> "type[HunyuanVideoBackend]":
         from .backend import HunyuanVideoBackend
