@@ -22,8 +22,7 @@ from framepack_relax.evaluate.pages import plots
 from framepack_relax.evaluate.rows import read_rows
 from framepack_relax.evaluate.spec import jobs, read_sweep
 from framepack_relax.evaluate.statistics import Cell, Row, chance, interval, paired, seed_means, summarise
-from framepack_relax.families.catalog import PUPPET
-from framepack_relax.families.sidecar import SIDECAR, read_family
+from framepack_relax.families.catalog import PUPPET, SIDECAR, read_family
 from framepack_relax.files import write_file
 
 ROOT = Path(__file__).parents[1]

@@ -16,8 +16,8 @@ from diffusers import (
     HunyuanVideoTransformer3DModel,
 )
 from PIL import Image
-from puppet_parts import Sizes, build_pipeline
 from safetensors.numpy import load_file
+from training.parts import Sizes, build_pipeline
 
 import framepack_relax as fr
 from framepack_relax.families.backend import Given

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 from faults import TOOL, make_film
-from framepack_relax.render import carry
 from fuzz_folders import contents
 from fuzz_folders import edit as edited
 
 import framepack_relax as fr
+from framepack_relax.rendering import carry
 from framepack_relax.rendering.mark import MARK
 from framepack_relax.tables import report_table
 from framepack_relax.video.reader import film_digest, read_metadata

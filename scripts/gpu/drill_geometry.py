@@ -176,7 +176,8 @@ class Geometry:
     def begin(self, section: SectionPlan, x: Tensor) -> SectionInputs:
         given = Given(
             noise=x, context=section.context, steps=section.steps, start=self.start, prompt=self.text,
-            negative=self.text, past={place: self.past[place] for place in section.context.needs}, options=self.plan.options,
+            negative=self.text, options=self.plan.options,
+            past={place: self.past[place] for place in section.context.needs},
         )  # fmt: skip
         return self.model.begin(given)
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from diffusers import HunyuanVideoFramepackPipeline
 
-from framepack_relax.families.sidecar import read_family
+from framepack_relax.families.catalog import read_family
 from training.card import write_card
 from training.distil import distil
 from training.parts import Sizes, build_pipeline, save_folder
