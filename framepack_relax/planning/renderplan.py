@@ -11,8 +11,8 @@ from ..families.base import Context, Step
 from ..relax.profile import Relaxation
 from ..storyboard.schema import exact_rate
 
-LONG = ("prompt", "negative_prompt", "sigmas", "scales")  # of a section, which may be very long
-MOST, STEP = 1 << 25, 80  # bytes that these may take in plan.json, about; bytes of a step's numbers
+LONG = ("prompt", "negative_prompt", "sigmas", "scales", "steps")  # of a section, which may be very long
+MOST, STEP = 1 << 25, 250  # bytes that these may take in plan.json, about; bytes of a step's numbers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +52,8 @@ class SectionPlan:
                 row |= {**vars(value), "at_rest": value.at_rest}
             elif name not in ("place", "context", *without):
                 row[name] = value
-        return to_jsonable_python({**row, "sigmas": self.sigmas, "scales": self.scales})
+        tables = {"sigmas": self.sigmas, "scales": self.scales} if "sigmas" not in without else {}
+        return to_jsonable_python({**row, **tables})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,14 +14,17 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from pydantic_core import to_jsonable_python
 
 from .._version import __version__
+from ..families.base import Step
 from ..planning.renderplan import RenderPlan, SectionPlan, ShotPlan
 from ..storyboard import Storyboard
 from ..storyboard.messages import printable
 
 SAMPLER_VERSION = 2  # part of every section's key; raised when the same plan would give other latents
-NAMES = ("index", "shot", "frames", "scene", "intensity")  # of a plan's row that do not reach the latents
+# of a plan's row, what does not reach the latents, and what its steps say
+NAMES = ("index", "shot", "frames", "scene", "intensity", "steps", "sigmas", "scales")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,11 +42,14 @@ class SectionKey:
 def section_keys(plan: RenderPlan, pictures: Mapping[str, str], weights: str, dtype: str) -> dict[int, SectionKey]:
     """The key of each section by its index, in rendering order; `pictures` are digests of start images by path."""
     common = {"sampler": [plan.sampler, SAMPLER_VERSION], "family": plan.kind, **plan.options}
-    keys = {}
+    keys, rows = {}, {id(s.steps): s.steps for s in plan.sections}  # scenes share what is equal
+    tables = {name: _table(steps) for name, steps in rows.items()}
     for shot in plan.shots:
         parent, start = "", start_inputs(shot, plan, pictures, weights, dtype)
         for index in shot.sections:
-            key = SectionKey(parent=parent, inputs=_plain({**_row(plan.sections[index]), **common, **start}))
+            section = plan.sections[index]
+            row = {**_row(section), **tables[id(section.steps)], **common, **start}
+            key = SectionKey(parent=parent, inputs=_plain(row))
             keys[index], parent = key, key.key
     return keys
 
@@ -99,11 +105,14 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterable[str
 
 
 def _row(section: SectionPlan) -> dict[str, Any]:
-    """The plan's row, without a negative prompt that no pass reads."""
-    row = {name: value for name, value in section.to_json().items() if name not in NAMES}
-    if all(branch.prompt == "positive" for step in section.steps for branch in step.branches):
-        del row["negative_prompt"]
-    return {**row, "place": section.place, "context": asdict(section.context)}  # type: ignore[call-overload]
+    context = asdict(section.context)  # type: ignore[call-overload]
+    return {**section.to_json(without=NAMES), "place": section.place, "context": context}
+
+
+def _table(steps: tuple[Step, ...]) -> dict[str, Any]:
+    """What a section's steps are, and no negative prompt where no pass reads one."""
+    read = any(branch.prompt == "negative" for step in steps for branch in step.branches)
+    return {"steps": hash_of(_plain(to_jsonable_python(steps))), **({} if read else {"negative_prompt": None})}
 
 
 def _plain(value: Any) -> Any:
