@@ -17,7 +17,7 @@ from diffusers import HunyuanVideoFramepackPipeline
 from training.distil import Pool, Taught, spread_scales
 from training.drawing import draw, painted
 from training.parts import Sizes, build_vae
-from training.run import VaeTraining
+from training.run import VaeTraining, attention
 from training.vae import HunyuanVideoCausalConv3d, clips_batch, of_one_frame, pixel_loss, weighted
 from training.world import FIRST, SECOND, SECTION_FRAMES, Film, Mix, act, caption, sample_film
 
@@ -180,6 +180,17 @@ def test_a_single_frame_costs_the_codec_a_picture_and_gives_the_same():
             after = vae.encode(frame).latent_dist.mode()
             flat = vae.decode(after).sample
         assert torch.allclose(before, after, atol=1e-4) and torch.allclose(flat, vae.decode(before).sample, atol=1e-4)
+
+
+def test_attention_by_matrix_products_is_pytorchs_but_for_bf16():
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(2, 3, 300, 16) for _ in range(3))
+    mask = torch.rand(2, 1, 1, 300) < 0.7
+    for given in (mask, torch.where(mask, 0.0, -1e4), None):
+        fused = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=given)
+        assert torch.allclose(attention(query, key, value, attn_mask=given).float(), fused, atol=0.02)
+    causal = attention(query, key, value, is_causal=True)
+    assert torch.equal(causal, torch.nn.functional.scaled_dot_product_attention(query, key, value, is_causal=True))
 
 
 def test_a_guidance_embedder_begun_anew_ignores_the_scale_and_can_tell_it(tiny):

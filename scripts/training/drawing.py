@@ -16,7 +16,11 @@ SKIN = (0.96, 0.80, 0.65)
 HAIR = (0.45, 0.24, 0.12)
 DARK = (0.16, 0.12, 0.16)
 TROUSERS = ((0.72, 0.74, 0.84), (0.95, 0.95, 0.98))  # far, near
-BLAST = (((1.00, 0.42, 0.08), 1.0), ((1.00, 0.80, 0.15), 0.66), ((1.00, 0.97, 0.82), 0.32))  # colour, share of radius
+BLAST = (  # colour, share of the radius, how spiky
+    ((1.00, 0.42, 0.08), 1.0, 0.2),
+    ((1.00, 0.80, 0.15), 0.66, 0.12),
+    ((1.00, 0.97, 0.82), 0.34, 0.0),
+)
 PUFFS = ((-0.16, 0.02, 0.05), (0.15, -0.04, 0.04), (0.0, -0.14, 0.03))  # x, y and radius when they start
 SMOKE = (0.62, 0.60, 0.64)
 
@@ -206,6 +210,8 @@ def _paint_explosion(canvas: Canvas, world: World, middle: Tensor, phase: Tensor
         away = torch.hypot(x - dx * (0.6 + at), y - dy * (0.6 + at) + 0.16 * at)
         canvas.paint(radius + 0.09 * at - away, seen, torch.tensor(SMOKE))
     radius = 0.40 * torch.minimum((at / 0.25).clamp(0, 1).sqrt(), ((0.8 - at) / 0.35).clamp(0, 1))
-    spikes = 1 + 0.2 * torch.cos(9 * torch.atan2(y, x) + 6 * at)
-    for colour, share in BLAST:
-        canvas.paint(share * radius * spikes - torch.hypot(x, y), (radius > 0).float(), torch.tensor(colour))
+    spikes = torch.cos(7 * torch.atan2(y, x))
+    for colour, share, spiky in BLAST:
+        canvas.paint(
+            share * radius * (1 + spiky * spikes) - torch.hypot(x, y), (radius > 0).float(), torch.tensor(colour)
+        )

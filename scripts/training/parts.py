@@ -38,11 +38,11 @@ class Sizes:
     latent_channels: int = 16
     vae_channels: tuple[int, ...] = (16, 32, 64, 96)
     vae_groups: int = 8
-    heads: int = 3
+    heads: int = 4
     head_dim: int = 64
     rope_axes: tuple[int, int, int] = (16, 24, 24)
     dual_blocks: int = 2
-    single_blocks: int = 6
+    single_blocks: int = 4
     text_dim: int = 128
     pooled_dim: int = 128
     vision_dim: int = 64
