@@ -337,7 +337,7 @@ def _rounding(scene: SceneTiming) -> str:
 def _scales(section: SectionPlan) -> str:
     """First and last scale of what guides at all, a line each; context only where it is loosened."""
     shown = []
-    for name, values in vars(section.scales).items():
+    for name, values in section.scales.items():
         if set(values) != {1.0}:
             span = f"{values[0]:.2f}..{values[-1]:.2f}" if values[0] != values[-1] else f"{values[0]:g}"
             shown.append(f"{name} {span}")

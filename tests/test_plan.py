@@ -367,7 +367,7 @@ def test_a_frame_rate_or_size_far_from_the_models_own_is_warned_of(image):
     (told,) = plan_of(image, scene("a"), size=(256, 256), model=replace(F1, size=(96, 96))).warnings
     assert "7.1 times the area of 96x96" in told
     for narrow, like in (((1024, 384), "640x608"), ((384, 1024), "640x608")):
-        (told,) = plan_of(image, scene("a"), size=narrow, facts=replace(F1, size=(640, 608))).warnings
+        (told,) = plan_of(image, scene("a"), size=narrow, model=replace(F1, size=(640, 608))).warnings
         assert f"times the aspect ratio of {like}" in told, "on the model's own area"
     (told,) = plan_of(image, scene("a"), size=(1600, 256)).warnings
     assert "2.7 times the aspect ratio of 960x416" in told, "the widest of FramePack's buckets"
