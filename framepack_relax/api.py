@@ -244,7 +244,7 @@ def evaluate(
     with quietly:
         from .evaluate.evaluation import evaluate_scenes, gather, judges_for
 
-        names = judges_for({film.model for film in read})
+        names = judges_for({film.judges for film in read})
         instruments = gather(action=action or names[0], text=text or names[1], device=device, distance=distance)
         rows = []
         for film in read:

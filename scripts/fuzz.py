@@ -25,10 +25,12 @@ from PIL import Image
 from tally import Tally
 
 import framepack_relax as fr
-from framepack_relax.storyboard.schema import Guidance, Relax, Scene, Storyboard
+from framepack_relax.storyboard.schema import Experimental, FramePackBlock, Relax, Scene, Storyboard
 
 BOARDS = Path(__file__).resolve().parents[1] / "storyboards"
-FIELDS = sorted({name for model in (Storyboard, Scene, Guidance, Relax) for name in model.model_fields})
+FIELDS = sorted(
+    {name for model in (Storyboard, FramePackBlock, Scene, Relax, Experimental) for name in model.model_fields}
+)
 WORDS = ["auto", "cut", "continue", "puppet", "hero.png", "../x.png", "1e-3", "010", "No", "~", ".inf", "paper", "text"]
 
 MARKS = ["&x ", "*x", "!!set ", "{", "[", "- ", ": ", "\t", "'", "|\n", "<<: ", "---\n", "\x85", "9" * 50]

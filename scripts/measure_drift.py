@@ -30,7 +30,8 @@ def film_figures(model: object, work: Path, film: tuple[str, str, str], sections
     puppet(colour, place, 1).save(folder / "start.png")
     scene = fr.Scene(id="a", prompt=prompt(colour, place, action), seconds=1.2 * sections)
     drift = None if strength == "0" else f"adain {strength}"
-    made = fr.render([scene], out=folder / "out", model=model, image=str(folder / "start.png"), drift=drift)
+    board = {"framepack": {"drift": drift}}
+    made = fr.render([scene], out=folder / "out", model=model, image=str(folder / "start.png"), **board)
     return np.array([[abs(section[name]) for name in FIGURES] for section in made.report["sections"]])
 
 

@@ -63,7 +63,7 @@ def edits(segments):
     return {
         "blur": AttentionEdit(blur=blur),
         "pre_rope": AttentionEdit(blur=blur, space="pre_rope"),
-        "bias": edit_at(_with(relaxation, blur=0.0, bias=0.5), segments, 0.9),
+        "bias": edit_at(_with(relaxation, blur=0.0, history_gain=0.5), segments, 0.9),
     }
 
 
@@ -157,7 +157,7 @@ def test_keys_and_values_can_be_blurred_alone(call, segments):
 
 def test_a_bias_holds_for_the_keys_that_it_names(segments):
     def keys(on):
-        relaxation = _with(paper_profile(embedded=True).relaxation(1.0), blur=0.0, bias=0.3, bias_on=on)
+        relaxation = _with(paper_profile(embedded=True).relaxation(1.0), blur=0.0, history_gain=0.3, gain_on=on)
         return edit_at(relaxation, segments, 0.9).bias.keys
 
     near = segments[-2]
@@ -179,7 +179,7 @@ def test_bias_equals_the_softmax_with_log_gamma_added(segments, words, monkeypat
         return dispatch_attention_fn(query, key, value, attn_mask=attn_mask, **options)
 
     monkeypatch.setattr(attention, "dispatch_attention_fn", spy)
-    edit = edit_at(_with(paper_profile(embedded=True).relaxation(1.0), blur=0.0, bias=0.3), segments, 0.9)
+    edit = edit_at(_with(paper_profile(embedded=True).relaxation(1.0), blur=0.0, history_gain=0.3), segments, 0.9)
     video = sum(segment.tokens for segment in segments)
     q, k, v = (torch.randn(1, video + words, 2, 8, dtype=torch.float64) for _ in range(3))
     stock = type("Stock", (), {"_attention_backend": None, "_parallel_config": None})
@@ -202,8 +202,8 @@ def test_bias_equals_the_softmax_with_log_gamma_added(segments, words, monkeypat
         ({"blur": 0.0}, 0.9, False),
         ({"blur": 0.6}, 0.9, True),
         ({"blur": 0.6, "over_steps": "follow"}, 1e-4, False),
-        ({"blur": 0.0, "bias": 0.5, "bias_above": 0.7}, 0.9, True),
-        ({"blur": 0.0, "bias": 0.5, "bias_above": 0.7}, 0.7, False),
+        ({"blur": 0.0, "history_gain": 0.5, "history_gain_above": 0.7}, 0.9, True),
+        ({"blur": 0.0, "history_gain": 0.5, "history_gain_above": 0.7}, 0.7, False),
     ],
 )
 def test_attention_is_edited_only_while_there_is_something_to_do(segments, fields, sigma, acts):

@@ -65,7 +65,7 @@ def case(request, tiny, hunyuan):
 
 def loaded(name, tiny, hunyuan):
     folder = {"framepack": tiny, "framepack inverted": tiny, "hunyuanvideo": hunyuan, "fake": "fake"}[name]
-    return load(str(folder), device="cpu"), {"order": "inverted"} if "inverted" in name else {}
+    return load(str(folder), device="cpu"), {"framepack": {"order": "inverted"}} if "inverted" in name else {}
 
 
 def board(tmp_path, model, count=2, *, scene=None, **fields):
@@ -290,7 +290,7 @@ def test_a_film_is_encoded_once_resumed_and_the_same_again(case, tmp_path, monke
 def test_rows_say_all_that_happens(case, tmp_path):
     """plan.json's rows are the sampler's only orders: they read back to the very steps."""
     model, own = case
-    scene = {"relax": {"blur": 0.5, "over_steps": "follow"}, "intensity": 0.9}
+    scene = {"relax": {"blur": 0.5, "experimental": {"over_steps": "follow"}}, "intensity": 0.9}
     plan = make_plan(board(tmp_path, model, scene=scene, **own), model.family)
     section = json.loads(json.dumps(plan.sections[-1].to_json()))
     assert [row["sigma"] for row in section["steps"]] == section["sigmas"]

@@ -26,19 +26,19 @@ def test_limits():
 
 def test_the_first_section_is_not_touched_and_a_resumed_film_has_the_same_bits(board, model, tmp_path):
     plain = list(fr.stream(board(SCENES), out=tmp_path / "plain", model=model))
-    on = list(fr.stream(board(SCENES, "drift: adain 0.5"), out=tmp_path / "on", model=model))
+    on = list(fr.stream(board(SCENES, "framepack: {drift: adain 0.5}"), out=tmp_path / "on", model=model))
     assert torch.equal(plain[0].latents, on[0].latents) and not torch.equal(plain[1].latents, on[1].latents)
     wide = [(moments(film[-1].latents) - moments(film[0].latents)).abs().max() for film in (plain, on)]
     assert wide[1] < wide[0]
     (tmp_path / "on/shots/00/002.safetensors").unlink()
-    again = list(fr.stream(board(SCENES, "drift: adain 0.5"), out=tmp_path / "on", model=model))
+    again = list(fr.stream(board(SCENES, "framepack: {drift: adain 0.5}"), out=tmp_path / "on", model=model))
     assert [done.report["reused"] for done in again] == [True, True, False, False]
     assert all(torch.equal(a.latents, b.latents) for a, b in zip(on, again, strict=True))
-    off = list(fr.stream(board(SCENES, "drift: adain 0"), out=tmp_path / "plain", model=model))
+    off = list(fr.stream(board(SCENES, "framepack: {drift: adain 0}"), out=tmp_path / "plain", model=model))
     assert all(done.report["reused"] for done in off)
 
 
 @pytest.mark.parametrize("text", ["adain", "adain 2", "adain -1", "on", "adain nan", "0.25"])
 def test_other_words_are_refused(text):
     with pytest.raises(fr.StoryboardError, match=r"write `adain 0\.25`"):
-        parse_storyboard(f"drift: {text}\nscenes: [{{id: a, prompt: x, seconds: 1.2}}]")
+        parse_storyboard(f"framepack: {{drift: {text}}}\nscenes: [{{id: a, prompt: x, seconds: 1.2}}]")

@@ -35,7 +35,7 @@ def test_a_film_is_read_with_its_scenes_and_made_small(tmp_path):
     tags = {"framepack_relax": json.dumps({"model": "puppet", "scenes": scenes})}
     film = read_film(write(tmp_path / "f.mp4", np.zeros((25, 320, 640, 3), np.uint8), fps=24, tags=tags))
     assert film.frames.shape == (25, 256, 512, 3) and film.fps == 24 and film.seconds == pytest.approx(25 / 24)
-    assert film.model == "puppet" and [scene.prompt for scene in film.scenes] == ["x", "y"]
+    assert film.judges == "packaged" and [scene.prompt for scene in film.scenes] == ["x", "y"]
     assert len(film.cut(film.scenes[1]).frames) == 15
     tags = {"framepack_relax": json.dumps({"scenes": [scenes[0], {**scenes[1], "follows": True}]})}
     film = read_film(write(tmp_path / "h.mp4", moving_square(25), tags=tags))
@@ -44,7 +44,7 @@ def test_a_film_is_read_with_its_scenes_and_made_small(tmp_path):
     short = read_film(write(tmp_path / "i.mp4", moving_square(12), tags=tags))
     assert [scene.id for scene in short.scenes] == ["a"], "a film that is still being rendered"
     foreign = write(tmp_path / "g.mp4", moving_square(5), tags={"framepack_relax": '{"scenes": [1]}'})
-    assert (read_film(foreign).model, read_film(foreign).scenes) == (None, ())
+    assert (read_film(foreign).judges, read_film(foreign).scenes) == (None, ())
 
 
 @pytest.mark.parametrize("content", [b"", b"no film", None])

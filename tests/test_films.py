@@ -145,7 +145,7 @@ def test_the_command_tells_bad_films_without_a_traceback(bad):
 )
 def test_tags_that_somebody_else_wrote_are_no_scenes(tmp_path, facts):
     film = read_film(write(tmp_path / "f.mp4", moving_square(5), tags={"framepack_relax": facts}))
-    assert (film.model, film.scenes) == (None, ())
+    assert (film.judges, film.scenes) == (None, ())
 
 
 def test_scenes_that_overlap_or_hold_signs_that_steer_a_terminal(tmp_path):

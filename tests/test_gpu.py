@@ -16,7 +16,7 @@ from framepack_relax.rendering.loop import FinishedSection
 pytestmark = pytest.mark.gpu
 
 SCENES = ("a red figure stands still on the beach", "a red figure does a backflip on the beach")
-EDITS = {"plain": {}, "blur": {"blur": 3.0}, "bias": {"bias": 0.3}}
+EDITS = {"plain": {}, "blur": {"blur": 3.0}, "bias": {"history_gain": 0.3}}
 BF16 = 0.1  # relative rms after three steps
 SMALLEST = 512  # bytes that PyTorch allocates at the least
 

@@ -6,7 +6,8 @@ import pytest
 import yaml
 from test_storyboard import SCENE, told
 
-from framepack_relax.storyboard import Guidance, Relax, Scene, Storyboard, meanings, parse_storyboard, reader
+from framepack_relax.storyboard import Relax, Scene, Storyboard, meanings, parse_storyboard, reader
+from framepack_relax.storyboard.schema import Experimental, FramePackBlock
 
 
 @pytest.mark.parametrize(
@@ -90,7 +91,7 @@ def test_signs_that_look_like_yamls_may_stand_in_texts():
 @pytest.mark.parametrize(
     ("where", "word", "cure"),
     [
-        ("board", "cfg: 7", "write `guidance: {text: ..}` under `scenes:`"),
+        ("board", "cfg: 7", "write `guidance: {text: ..}`"),
         ("board", "duration: 7", "write `seconds` under `scenes:`"),
         ("board", "width: 640", "write `size: [width, height]`"),
         ("board", "beta: 1", "it belongs under `relax:`"),
@@ -114,7 +115,6 @@ def test_signs_that_look_like_yamls_may_stand_in_texts():
         ("scene", "lora: a", "not yet: "),
         ("scene", "camera: pan", "not yet: "),
         ("scene", "crf: 2", "it belongs at the top of the file"),
-        ("scene", "guidance: {cfg: 2}", "write `text`"),
         ("scene", "secnds: 2", "did you mean 'seconds'?"),
         ("scene", "zzz: 2", "known are id, prompt, "),
     ],
@@ -126,12 +126,35 @@ def test_unknown_fields_are_answered_by_what_is_meant(where, word, cure):
 
 
 @pytest.mark.parametrize(
+    ("old", "new", "cure"),
+    [
+        ("order: inverted", "framepack: {order: inverted}", "it belongs under `framepack:`"),
+        ("decode: blend", "framepack: {decode: blend}", "it belongs under `framepack:`"),
+        ("drift: adain 0.5", "framepack: {drift: adain 0.5}", "it belongs under `framepack:`"),
+        ("relax: {bias: 0.5}", "relax: {history_gain: 0.5}", "write `history_gain`"),
+        ("relax: {bias_above: 0.5}", "relax: {history_gain_above: 0.5}", "write `history_gain_above`"),
+        ("relax: {bias_on: all}", "relax: {experimental: {gain_on: all}}", "write `experimental: {gain_on: ..}`"),
+        *((f"relax: {{{field}}}", f"relax: {{experimental: {{{field}}}}}", "it belongs under `experimental:`")
+          for field in ("schedule: mean", "interval: [0, 1]", "coord: sigma", "over_steps: follow", "space: pre_rope",
+                        "blur_of: k", "lowpass: 0.4", "lowpass_above: 0.9")),
+    ],
+)  # fmt: skip
+def test_an_old_name_is_told_at_its_place_with_the_new_one(old, new, cure):
+    text = "scenes:\n  - id: a\n    prompt: x\n    seconds: 1\n"
+    board = (text + "    {}\n").format if old.startswith("relax") else ("{}\n" + text).format
+    (line,) = told(board(old))
+    place = "5:13" if old.startswith("relax") else "1:1"
+    assert line.startswith(f"story.yaml:{place}: ") and line.endswith(f"unknown field; {cure}")
+    parse_storyboard(board(new))
+
+
+@pytest.mark.parametrize(
     ("where", "word", "cure"),
     [
         ("scene", "guidance: 4", "is '4'; write `guidance: {text: 4}`"),
         ("scene", "guidance: strong", "is 'strong'; write a mapping of fields"),
         ("scene", "relax: 0.5", "is '0.5'; write `relax: {beta: 0.5}`"),
-        ("scene", "relax: {interval: 0.2-.8}", "is '0.2-.8'; write `interval: [0.2, .8]`"),
+        ("scene", "relax: {experimental: {interval: 0.2-.8}}", "is '0.2-.8'; write `interval: [0.2, .8]`"),
         ("scene", "intensity: high", "is 'high'; write a number between 0 and 1"),
         ("scene", "steps: many", "is 'many'; write a whole number between 1 and 1000"),
         ("scene", "transition: fade", "is 'fade'; not yet: shots are joined by cuts"),
@@ -158,7 +181,8 @@ def test_a_no_break_space_at_the_end_of_a_value_is_a_space(place):
 
 
 def test_every_word_of_other_programs_leads_to_a_field_that_there_is():
-    fields = {name for part in (Storyboard, Scene, Guidance, Relax) for name in part.model_fields}
+    parts = (Storyboard, Scene, Relax, Experimental, FramePackBlock)
+    fields = {name for part in parts for name in part.model_fields} | {"text", "embedded"}
     words = [word for group in (*meanings.CALLED.values(), *meanings.NOT_YET.values()) for word in group.split()]
     assert len(words) == len(set(words)), "no word means two things"
     assert all(set(field.split(".")) <= fields for field in meanings.CALLED)

@@ -203,13 +203,12 @@ def test_a_folder_needs_its_sidecar_to_be_told_apart(copy):
         ),
         (
             '{"order": "sideways", "size": [100, 90], "fps": 0, "guidance": {"embeded": 10}, "embedded_guidance": "no",'
-            ' "profile": {"name": "own", "target": "contxt", "points": [[0, 2]]}}',
+            ' "profile": {"name": "own", "points": [[0, 2]]}}',
             [
                 "size: width 100 and height 90 must be a multiple of 16 between 16 and 4096",
                 "fps: is 0; must be between 1 and 240",
                 "guidance.embeded: unknown field; did you mean 'embedded'?",
                 "profile.points[0][1]: is 2; must be between -1 and 1",
-                "profile.target[0]: is 'contxt'; did you mean 'context'?",
                 "order: is 'sideways'; known are forward, inverted",
                 "embedded_guidance: is 'no'; write true or false",
             ],

@@ -58,7 +58,8 @@ def ours(pair, tmp_path, order, sections, text_scale):
     scene = Scene(
         id="a", prompt=PROMPT, seconds=1.2 * sections, guidance={"text": text_scale, "embedded": 6.0}
     )  # fmt: skip
-    board = storyboard_from_scenes([scene], image=str(tmp_path / "start.png"), steps=3, sampler="euler", order=order)
+    own = {"image": str(tmp_path / "start.png"), "framepack": {"order": order}}
+    board = storyboard_from_scenes([scene], steps=3, sampler="euler", **own)
     plan = make_plan(board, model.family)
     generator = torch.Generator().manual_seed(3)
     texts = model.encode_prompts([PROMPT, ""])

@@ -31,6 +31,7 @@ from framepack_relax.storyboard import (
     read_storyboard,
     storyboard_from_scenes,
 )
+from framepack_relax.storyboard.schema import Experimental
 
 F1 = CATALOG["framepack-f1"].family
 FRAMEPACK = CATALOG["framepack"].family
@@ -248,7 +249,7 @@ def test_framepacks_noise_is_one_seed_a_shot_drawn_in_rendering_order(image):
     scenes = (scene("a"), scene("b"), scene("c", transition="cut", seed=5))
     plan = plan_of(image, *scenes, noise="framepack", seed=7)
     assert [(s.seed, s.draw) for s in plan.sections] == [(7, 0), (7, 1), (7, 2), (7, 3), (5, 0), (5, 1)]
-    backwards = plan_of(image, *scenes, noise="framepack", seed=7, order="inverted")
+    backwards = plan_of(image, *scenes, noise="framepack", seed=7, framepack={"order": "inverted"})
     assert [s.draw for s in backwards.sections] == [3, 2, 1, 0, 1, 0]
     assert {s.draw for s in plan_of(image, *scenes).sections} == {0}
 
@@ -306,7 +307,7 @@ def test_calm_scenes_are_at_rest_and_dynamic_ones_follow_eq2(image):
 
 
 def test_explicit_values_win_over_the_profile(image):
-    relax = {"target": ["context"], "beta": 0.5, "p": "linear", "blur": 0.0, "coord": "progress"}
+    relax = {"target": ["context"], "beta": 0.5, "p": "linear", "blur": 0.0, "experimental": {"coord": "progress"}}
     sections = plan_of(image, scene("x", intensity=0.1, relax=relax), steps=4).sections
     assert sections[0].context.initial and set(sections[0].scales["context"]) == {1.0}, "h is h0: nothing to loosen"
     assert sections[1].scales["context"] == pytest.approx([0.5, 0.625, 0.75, 0.875])
@@ -332,14 +333,15 @@ def test_settings_that_contradict_are_told_and_odd_ones_warned(image):
 @pytest.mark.parametrize(("order", "where"), [("forward", "before"), ("inverted", "after")])
 def test_context_alone_where_there_is_no_past_is_warned_of(image, order, where):
     loose = {"target": ["context"], "beta": 0.75, "blur": 0.0}
-    warned = plan_of(image, scene("x", 1.2, relax=loose), order=order).warnings
+    warned = plan_of(image, scene("x", 1.2, relax=loose), framepack={"order": order}).warnings
     assert len(warned) == 1 and warned[0].startswith("scene x: target context does nothing")
     assert f"put a calm scene {where} it" in warned[0]
     helped = [scene("calm"), scene("x", 1.2, relax=loose), scene("rest")]
-    assert not plan_of(image, *helped, order=order).warnings
-    assert not plan_of(image, scene("x", 2.4, relax=loose), order=order).warnings, "its other section has a past"
-    for more in ({"target": ["context", "embedded"]}, {"blur": 0.6}, {"bias": 0.5}, {"beta": 0.0}):
-        assert not plan_of(image, scene("x", 1.2, relax=loose | more), order=order).warnings
+    assert not plan_of(image, *helped, framepack={"order": order}).warnings
+    longer = scene("x", 2.4, relax=loose)
+    assert not plan_of(image, longer, framepack={"order": order}).warnings, "its other section has a past"
+    for more in ({"target": ["context", "embedded"]}, {"blur": 0.6}, {"history_gain": 0.5}, {"beta": 0.0}):
+        assert not plan_of(image, scene("x", 1.2, relax=loose | more), framepack={"order": order}).warnings
 
 
 @pytest.mark.parametrize(
@@ -347,16 +349,21 @@ def test_context_alone_where_there_is_no_past_is_warned_of(image, order, where):
     [
         ({"interval": (0.2, 0.8)}, {"schedule": "interval"}),
         ({"lowpass_above": 0.9}, {"lowpass": 0.4}),
-        ({"bias_above": 0.7, "bias_on": "all"}, {"bias": 0.5}),
+        ({"history_gain_above": 0.7, "gain_on": "all"}, {"history_gain": 0.5}),
         ({"blur_of": "k", "scope": "all", "space": "pre_rope", "over_steps": "follow"}, {"blur": 0.6}),
     ],
 )
 def test_settings_that_nothing_comes_of_are_warned_of(image, idle, cure):
-    off = {"schedule": "power", "lowpass": 1.0, "bias": 1.0, "blur": 0.0}
-    assert not plan_of(image, scene("x", intensity=0.9, relax=off)).warnings
-    (told,) = plan_of(image, scene("x", intensity=0.9, relax=off | idle)).warnings
+    off = {"schedule": "power", "lowpass": 1.0, "history_gain": 1.0, "blur": 0.0}
+
+    def warned(fields):
+        apart = {name: value for name, value in fields.items() if name in Experimental.model_fields}
+        relax = {name: value for name, value in fields.items() if name not in apart}
+        return plan_of(image, scene("x", intensity=0.9, relax={**relax, "experimental": apart})).warnings
+
+    (told,) = warned(off | idle)
     assert told.startswith("scene x: ") and all(name in told for name in (*idle, *cure))
-    assert not plan_of(image, scene("x", intensity=0.9, relax=off | idle | cure)).warnings
+    assert not warned(off) and not warned(off | idle | cure)
 
 
 def test_a_frame_rate_or_size_far_from_the_models_own_is_warned_of(image):
@@ -377,15 +384,15 @@ def test_a_frame_rate_or_size_far_from_the_models_own_is_warned_of(image):
 
 
 def test_of_very_many_scenes_equal_warnings_are_one_that_counts_them(image):
-    idle = {"bias_above": 0.5}
+    idle = {"history_gain_above": 0.5}
     scenes = [scene(f"s{k}", 1.2, negative_prompt="ugly", relax=idle) for k in range(3000)]
     told = plan_of(image, *scenes, steps=1).warnings
     assert len(told) == 2 and all(line.startswith("scene s0, s1, s2, s3, s4, s5, and 2994 more: ") for line in told)
-    assert [word in line for word, line in zip(("negative_prompt", "bias_above"), told, strict=True)] == [True] * 2
+    assert "negative_prompt" in told[0] and "history_gain_above" in told[1]
     (told,) = plan_of(image, *scenes[:7], scene("calm"), negative_prompt="ugly", steps=1).warnings[:1]
     assert "scene" not in told, "what holds of the board"
     for count, places in ((1, "scene s0"), (2, "scene s0, s1"), (6, "scene s0, s1, s2, s3, s4, s5")):
-        assert plan_of(image, *scenes[:count], steps=1).warnings[1].startswith(f"{places}: bias_above")
+        assert plan_of(image, *scenes[:count], steps=1).warnings[1].startswith(f"{places}: history_gain_above")
 
 
 def test_a_plan_knows_the_size_of_each_start_image(image, tmp_path):
@@ -408,13 +415,14 @@ def test_what_does_not_fit_is_told_in_the_order_of_the_file(tmp_path):
     Image.new("RGB", (32, 32)).save(tmp_path / "hero.png")
     low = "relax: {target: text, beta: 0.5, min: 0.5}"
     (tmp_path / "story.yaml").write_text(
-        f"decode: stream\nimage: hero.png\nscenes:\n  - {{id: a, prompt: b, seconds: 2, {low}}}\n"
-        f"  - {{id: b, prompt: b, seconds: 0.1, {low}}}\norder: inverted\n"
+        f"framepack: {{decode: stream, order: inverted}}\nimage: hero.png\nscenes:\n"
+        f"  - {{id: a, prompt: b, seconds: 2, {low}}}\n"
+        f"  - {{id: b, prompt: b, seconds: 0.1, {low}}}\n"
     )
     with pytest.raises(StoryboardError) as caught:
         make_plan(read_storyboard(tmp_path / "story.yaml"), F1)
     assert [problem.path for problem in caught.value.problems] == [
-        "decode", "scenes[0].relax.min", "scenes[1].seconds", "scenes[1].relax.min"
+        "framepack.decode", "scenes[0].relax.min", "scenes[1].seconds", "scenes[1].relax.min"
     ]  # fmt: skip
 
 
@@ -433,12 +441,12 @@ def test_inverted_order_renders_each_shot_from_its_end(image):
 def test_frames_cannot_be_streamed_from_the_films_end(tmp_path):
     Image.new("RGB", (32, 32)).save(tmp_path / "hero.png")
     (tmp_path / "story.yaml").write_text(
-        "image: hero.png\norder: inverted\ndecode: stream\nscenes: [{id: a, prompt: b, seconds: 1}]\n"
+        "image: hero.png\nframepack: {order: inverted,\n  decode: stream}\nscenes: [{id: a, prompt: b, seconds: 1}]\n"
     )
     story = read_storyboard(tmp_path / "story.yaml")
-    with pytest.raises(StoryboardError, match=r"story.yaml:3:9: decode: stream needs forward order"):
+    with pytest.raises(StoryboardError, match=r"story.yaml:3:11: framepack.decode: stream needs forward order"):
         make_plan(story, F1)
-    assert make_plan(story.changed(decode=None), F1).decode == "blend"
+    assert make_plan(story.changed(framepack={"order": "inverted"}), F1).decode == "blend"
 
 
 def test_every_shipped_storyboard_is_planned(pytestconfig):

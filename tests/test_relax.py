@@ -12,7 +12,7 @@ from framepack_relax.families.framepack.history import slots
 from framepack_relax.families.framepack.layout import packed_segments
 from framepack_relax.relax.guidance import branches, combine, relaxed_scale, step_weights
 from framepack_relax.relax.latents import low_pass
-from framepack_relax.relax.profile import Profile, Relaxation, explicit_values, paper_profile, written
+from framepack_relax.relax.profile import Profile, Relaxation, paper_profile, written
 from framepack_relax.relax.unlearning import Blur, Segment, mixing_matrix
 from framepack_relax.storyboard import Relax
 from framepack_relax.storyboard.reader import parse_as
@@ -85,12 +85,12 @@ def test_low_pass_keeps_constants_and_slow_waves_and_takes_what_is_fine():
 def test_a_profiles_levels_hold_from_their_intensity_on():
     profile = Profile(
         name="steps", threshold=0.2, points=((0.2, 0.0), (1.0, 0.8)), p=1.0, blur=0.0, target=("context",),
-        levels=((0.6, Relax(bias=0.5, bias_above=0.7)), (0.9, Relax(beta=1.0, bias_above=0.0))),
+        levels=((0.6, Relax(history_gain=0.5, history_gain_above=0.7)), (0.9, Relax(beta=1.0, history_gain_above=0.0))),
     )  # fmt: skip
     assert profile.relaxation(0.2).at_rest
-    assert [profile.relaxation(x).bias for x in (0.5, 0.6, 1.0)] == [1.0, 0.5, 1.0], "the last level alone"
+    assert [profile.relaxation(x).history_gain for x in (0.5, 0.6, 1.0)] == [1.0, 0.5, 1.0], "the last level alone"
     assert [profile.relaxation(x).beta for x in (0.6, 0.9)] == [pytest.approx(0.4), 1.0]
-    assert [profile.relaxation(x).bias_above for x in (0.6, 0.9)] == [0.7, 0.0]
+    assert [profile.relaxation(x).history_gain_above for x in (0.6, 0.9)] == [0.7, 0.0]
 
 
 def test_a_profiles_file_speaks_as_a_storyboard_does():
@@ -99,8 +99,8 @@ def test_a_profiles_file_speaks_as_a_storyboard_does():
 
 
 def test_what_is_written_of_a_relaxation_reads_back_to_it():
-    made = replace(paper_profile(embedded=False).relaxation(0.6), minimum=1.2, bias=0.5, interval=(0.2, 0.9))
-    assert Relaxation(**explicit_values(Relax(**written(made)))) == made
+    made = replace(paper_profile(embedded=False).relaxation(0.6), min=1.2, history_gain=0.5, interval=(0.2, 0.9))
+    assert Relaxation(**Relax(**written(made)).said) == made
 
 
 VECTORS = {"cond": torch.tensor([3.0]), "uncond": torch.tensor([1.0]), "free": torch.tensor([7.0])}

@@ -133,10 +133,10 @@ def test_stopping_keeps_what_is_finished(board, model, tmp_path):
 def test_inverted_order_renders_a_shot_from_its_end_and_shows_it_from_its_start(board, model, tmp_path):
     order: list[int] = []
     watch = Watcher(on_section=lambda section, seed: order.append(section.index))
-    film = render(fr.read(board(FILM, "order: inverted")), out=tmp_path / "i", model=model, watch=watch)
+    film = render(fr.read(board(FILM, "framepack: {order: inverted}")), out=tmp_path / "i", model=model, watch=watch)
     assert order == [2, 1, 0, 4, 3]
     assert len(list(read_frames(film.path))) == 182 and [s["index"] for s in film.report["sections"]] == [0, 1, 2, 3, 4]
-    shown = list(fr.stream(board(FILM, "order: inverted"), out=tmp_path / "i", model=model))
+    shown = list(fr.stream(board(FILM, "framepack: {order: inverted}"), out=tmp_path / "i", model=model))
     assert [(d.plan.index, d.first_frame, len(d.frames)) for d in shown] == [
         (0, 0, 0), (1, 0, 40), (2, 40, 69), (3, 109, 0), (4, 109, 73),
     ]  # fmt: skip
@@ -144,7 +144,7 @@ def test_inverted_order_renders_a_shot_from_its_end_and_shows_it_from_its_start(
 
 def test_the_blend_decodes_the_same_latents_to_as_many_frames(film, board, model):
     streamed = list(read_frames(film.path))
-    other = fr.render(board(FILM, "decode: blend"), out=film.folder, model=model)
+    other = fr.render(board(FILM, "framepack: {decode: blend}"), out=film.folder, model=model)
     assert all(section["reused"] for section in other.report["sections"]), "the decode changes no latents"
     blended = list(read_frames(other.path))
     assert len(blended) == len(streamed) == 182
@@ -205,12 +205,12 @@ def test_a_file_where_the_folder_should_be(board, model, tmp_path):
 @pytest.mark.parametrize(
     ("relax", "passes"),
     [
-        ("lowpass: 0.5", (2, 2, 2, 0)),
-        ("lowpass: 0.5, lowpass_above: 1.0", (2, 2, 0, 0)),
-        ("target: [text], beta: 1.0, schedule: interval, interval: [0.9, 1.0]", (2, 1, 0, 0)),
+        ("experimental: {lowpass: 0.5}", (2, 2, 2, 0)),
+        ("experimental: {lowpass: 0.5, lowpass_above: 1.0}", (2, 2, 0, 0)),
+        ("target: [text], beta: 1.0, experimental: {schedule: interval, interval: [0.9, 1.0]}", (2, 1, 0, 0)),
         ("target: [context], beta: 0.75, schedule: mean", (2, 2, 0, 2)),
-        ("bias: 0.5, bias_on: all", (2, 2, 0, 0)),
-        ("blur: 0.6, blur_of: v, scope: history", (2, 2, 0, 0)),
+        ("history_gain: 0.5, experimental: {gain_on: all}", (2, 2, 0, 0)),
+        ("blur: 0.6, scope: history, experimental: {blur_of: v}", (2, 2, 0, 0)),
     ],
 )
 def test_comparators_change_the_film_with_the_passes_that_they_need(board, model, tmp_path, relax, passes):

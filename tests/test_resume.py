@@ -370,7 +370,7 @@ def test_every_shot_says_from_where_on_it_is_rendered_anew(place, model):
     ]
 
 
-@pytest.mark.parametrize("head", ["order: inverted", "decode: blend"])
+@pytest.mark.parametrize("head", ["framepack: {order: inverted}", "framepack: {decode: blend}"])
 def test_inverted_order_and_the_blend_go_on_to_the_same_bits_too(place, model, head):
     file = place / "story.yaml"
     file.write_text(f"{head}\n{file.read_text()}")
@@ -441,7 +441,7 @@ def test_a_film_that_is_whole_is_given_although_an_edit_has_begun_to_replace_its
 
 def test_a_section_that_is_lost_before_its_decode_is_one_message(place, model):
     file = place / "story.yaml"
-    file.write_text("order: inverted\n" + file.read_text())
+    file.write_text("framepack: {order: inverted}\n" + file.read_text())
 
     def lose(section, seed):
         if section.index == 2:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from framepack_relax.errors import StoryboardError
 from framepack_relax.evaluate.spec import read_sweep
 from framepack_relax.storyboard import (
+    Guidance,
     Scene,
     Storyboard,
     dump_storyboard,
@@ -46,7 +47,7 @@ scenes:
   - id: calm
     prompt: ""
     seconds: .nan
-    relax: {target: [contxt], beta: 2, p: rapd}
+    relax: {target: [context], beta: 2, p: rapd}
     transition: contnue
     image: ../hero.png
 """
@@ -62,9 +63,8 @@ scenes:
         "story.yaml:12:9: scenes[1].id: 'calm' is also the id of scenes[0]; ids must differ",
         "story.yaml:13:13: scenes[1].prompt: is empty; write something or remove the line",
         "story.yaml:14:14: scenes[1].seconds: .nan is not finite; write a finite number",
-        "story.yaml:15:22: scenes[1].relax.target[0]: is 'contxt'; did you mean 'context'?",
-        "story.yaml:15:37: scenes[1].relax.beta: is 2; must be between -1 and 1",
-        "story.yaml:15:43: scenes[1].relax.p: is 'rapd', neither a number nor a preset; did you mean 'rapid'?",
+        "story.yaml:15:38: scenes[1].relax.beta: is 2; must be between -1 and 1",
+        "story.yaml:15:44: scenes[1].relax.p: is 'rapd', neither a number nor a preset; did you mean 'rapid'?",
         "story.yaml:16:17: scenes[1].transition: is 'contnue'; did you mean 'continue'?",
         "story.yaml:17:12: scenes[1].image: ../hero.png leaves the storyboard's folder; copy the file into it",
     ]
@@ -216,14 +216,14 @@ def test_a_number_that_is_no_whole_one_is_shown_as_it_is():
 
 
 def test_a_profiles_mistakes_are_told_beside_the_boards(tmp_path):
-    (tmp_path / "mine.yaml").write_text("name: mine\ntarget: contxt\np: fast\nscope: [section]\n")
+    (tmp_path / "mine.yaml").write_text("name: mine\ntarget: []\np: fast\nscope: [section]\n")
     text = "profile: mine.yaml\n" + SCENE.replace("}", ", intensity: 2}")
     profile = tmp_path / "mine.yaml"
     assert told(text, folder=tmp_path) == [
         "story.yaml:3:49: scenes[0].intensity: is 2; must be between 0 and 1",
-        f"{profile}:2:9: target[0]: is 'contxt'; did you mean 'context'?",
+        f"{profile}:2:9: target: must name one or more targets, each once",
         f"{profile}:3:4: p: is 'fast', neither a number nor a preset; known are sustained, linear, rapid",
-        f"{profile}:4:8: scope: is a list; known are section, history, reference, all",
+        f"{profile}:4:8: scope: is a list; write text, in quotes if it begins with [",
     ]
     for damage, fact in (("name: [", "is not YAML"), ("", "is empty; it needs at least `name:`")):
         profile.write_text(damage)
@@ -239,8 +239,9 @@ def test_a_profiles_mistakes_are_told_beside_the_boards(tmp_path):
         ("p: fast", "known are sustained, linear, rapid"),
         ("target: []", "one or more targets"),
         ("target: [text, text]", "each once"),
-        ("target: [auto]", "known are embedded, text, context"),
-        ("bias: 0", "above 0 and at most 4"),
+        ("target: ", "is empty; give a value or remove the line"),
+        ("history_gain: 0", "above 0 and at most 4"),
+        ("experimental: {lowpass: 2}", "above 0 and at most 1"),
     ],
 )
 def test_limits_of_relax(field, cure):
@@ -248,8 +249,21 @@ def test_limits_of_relax(field, cure):
     assert len(lines) == 1 and lines[0].startswith("story.yaml:2:") and cure in lines[0]
 
 
+def test_guidance_takes_any_name_with_a_scale():
+    """Which names there are the model's family knows."""
+    board = "guidance: {text: 4}\n" + SCENE.replace("}", ", guidance: {text_low: 2.5}}")
+    story = parse_storyboard(board)
+    assert story.guidance_of(story.scenes[0]) == {"text": 4, "text_low": 2.5}
+    assert parse_storyboard(dump_storyboard(story)) == story
+    assert Guidance(text=4).scales == {"text": 4} and Guidance(text=4) != Guidance()
+    for scale in ("0.5", "101"):
+        (line,) = told(SCENE.replace("}", f", guidance: {{text: {scale}}}}}"))
+        assert line == f"story.yaml:2:55: scenes[0].guidance.text: is {scale}; must be between 1 and 100"
+
+
 def test_relax_takes_presets_and_a_bare_target():
     relax = parse_storyboard(SCENE.replace("}", ", relax: {p: rapid, target: text}}")).scenes[0].relax
+    assert parse_storyboard(SCENE.replace("}", ", relax: {target: auto}}")).scenes[0].relax.target is None
     assert relax.p == 2.1 and relax.target == ("text",)
 
 
@@ -421,7 +435,9 @@ def test_the_json_schema_names_every_field_and_forbids_others():
     assert set(scene["properties"]) == set(Scene.model_fields) and scene["required"] == ["id", "prompt", "seconds"]
     relax = schema["$defs"]["Relax"]["properties"]
     assert {"enum": ["sustained", "linear", "rapid"], "type": "string"} in relax["p"]["anyOf"]
-    assert {"enum": ["embedded", "text", "context"], "type": "string"} in relax["target"]["anyOf"]
+    assert {"type": "string"} in relax["target"]["anyOf"] and {"type": "null"} in relax["target"]["anyOf"]
+    scale = schema["$defs"]["Guidance"]["additionalProperties"]
+    assert scale == {"maximum": 100, "minimum": 1, "type": "number"}
     assert all(
         "description" in field for part in (schema, *schema["$defs"].values()) for field in part["properties"].values()
     )

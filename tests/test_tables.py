@@ -68,7 +68,7 @@ def test_every_figure_and_word_of_an_evaluation_is_whole(width):
 def test_a_wide_console_is_used(pytestconfig):
     plan = api.plan(read_storyboard(pytestconfig.rootpath / "storyboards/day.yaml"))
     lines = shown(tables.plan_table(plan), 160).splitlines()
-    assert any("3.6 s -> 3.60 s" in line and "context beta 0.75 p 0.7, bias 0.5 on history" in line for line in lines)
+    assert any("3.6 s -> 3.60 s" in line and "context beta 0.75 p 0.7, gain 0.5 on history" in line for line in lines)
     narrow = shown(tables.plan_table(plan), 80).splitlines()
     assert len(lines) < len(narrow)
 

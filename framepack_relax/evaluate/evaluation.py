@@ -77,9 +77,9 @@ def gather(*, action: str, text: str, device: str | None = None, distance: Dista
     )
 
 
-def judges_for(models: Set[str | None]) -> tuple[str, str]:
-    """Names of the action and the text judge: the packaged ones know the packaged model's world only."""
-    return ("packaged", "packaged") if models == {"puppet"} else ("videomae", "clip")
+def judges_for(named: Set[str | None]) -> tuple[str, str]:
+    """Names of the action and the text judge, by what the films' models name: the packaged ones know one world only."""
+    return ("packaged", "packaged") if named == {"packaged"} else ("videomae", "clip")
 
 
 def evaluate_scenes(

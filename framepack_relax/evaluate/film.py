@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ..families.catalog import CATALOG, find_family
 from ..storyboard.messages import printable
 from ..video.reader import read_header
 from .frames import Clip, Frames, Kept, Source
@@ -26,12 +27,12 @@ class FilmScene:
 
 @dataclass(frozen=True, kw_only=True)
 class Film:
-    """`frames` uint8 RGB [N, H, W, 3]; `model` and `scenes` are what framepack-relax wrote into the file, if it did."""
+    """`frames` uint8 RGB [N, H, W, 3]; `judges` and `scenes` are by what framepack-relax wrote into the file."""
 
     path: Path
     frames: Clip
     fps: float
-    model: str | None = None
+    judges: str | None = None
     scenes: tuple[FilmScene, ...] = ()
 
     @property
@@ -57,9 +58,9 @@ def read_film(path: Path, kept: Kept | None = None) -> Film:
     """Any film that video/reader.py reads; its frames are decoded once, to see that all can be. Raises FilmError."""
     header = read_header(path)
     source = Source(path, kept or Kept())
-    model, scenes = _own_tags(header.tags.get(TAG, "{}"), source.count)
+    judges, scenes = _own_tags(header.tags.get(TAG, "{}"), source.count)
     frames = Frames(source, range(source.count))
-    return Film(path=path, frames=frames, fps=header.rate, model=model, scenes=scenes)
+    return Film(path=path, frames=frames, fps=header.rate, judges=judges, scenes=scenes)
 
 
 def read_films(paths: Sequence[Path]) -> list[Film]:
@@ -69,11 +70,13 @@ def read_films(paths: Sequence[Path]) -> list[Film]:
 
 
 def _own_tags(text: str, count: int) -> tuple[str | None, tuple[FilmScene, ...]]:
-    """Model, and the scenes that are there in a film of `count` frames; nothing where somebody else wrote the tag."""
+    """Its model's judges, and the scenes that a film of `count` frames has; nothing where another wrote the tag."""
     scenes: list[FilmScene] = []
     try:
         facts = json.loads(text)
-        model = facts.get("model")
+        judges, model = facts.get("judges"), facts.get("model")
+        if judges is None and model in CATALOG:
+            judges = find_family(model).judges
         for row in facts.get("scenes", [])[:MOST_SCENES]:
             first, end = (int(frame) for frame in row["frames"])
             if (scenes[-1].frames[1] if scenes else 0) <= first < end <= count:
@@ -84,4 +87,4 @@ def _own_tags(text: str, count: int) -> tuple[str | None, tuple[FilmScene, ...]]
                 )
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
         return None, ()
-    return model if isinstance(model, str) else None, tuple(scenes)
+    return judges if isinstance(judges, str) else None, tuple(scenes)

@@ -58,7 +58,7 @@ def compare(
     if calibrating:
         candidates(planned, family)
     loaded = load(sweep.model, **loading) if model is None or isinstance(model, str) else model
-    fitting = judges_for({family.name})
+    fitting = judges_for({family.judges})
     instruments = gather(action=judges[0] or fitting[0], text=judges[1] or fitting[1], device=str(loaded.device))
     try_all(lambda job: job.targets(instruments), planned)  # labels that the judge does not have
     if calibrating and not (instruments.action and all(job.event.target for job in planned)):

@@ -20,7 +20,7 @@ from ..storyboard import Guidance, Relax, Scene, Storyboard, storyboard_from_sce
 from ..storyboard.messages import locate, printable, validated
 from ..storyboard.paths import expand
 from ..storyboard.reader import Reading, read_text
-from ..storyboard.schema import Part, Power, Scope, Seed, Steps, Words
+from ..storyboard.schema import Part, Power, Seed, Steps, Words
 from .evaluation import Instruments
 from .mistakes import told_at, try_all
 
@@ -81,7 +81,7 @@ class Grid(Part):
     beta: Annotated[tuple[Annotated[float, Field(ge=-1, le=1)], ...], Several] = ()
     p: Annotated[tuple[Power, ...], Several] = ()
     blur: Annotated[tuple[Annotated[float, Field(ge=0, le=8)], ...], Several] = ()
-    scope: Annotated[tuple[Scope, ...], Several] = ()
+    scope: Annotated[tuple[str, ...], Several] = ()
 
 
 class Arm(Part):

@@ -13,13 +13,17 @@ from ..errors import Problem
 from ..relax.effects import Effect, LowPass
 from ..relax.guidance import Branch, branches
 from ..relax.profile import Profile
-from ..storyboard import Storyboard
+from ..storyboard import Relax, Storyboard
+from ..storyboard.meanings import suggest
+from ..storyboard.messages import printable
+from ..storyboard.schema import Experimental
 from .flow import Levels
 
 if TYPE_CHECKING:
     from .backend import Backend
 
 Size = tuple[int, int]  # width, height px
+ASKING = {"kv_blur": "blur", "key_gain": "history_gain", "low_pass": "lowpass"}  # fields of `relax`, by their effect
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,11 +99,13 @@ class Family:
     size: Size | None = None  # of a film that asks for none
     fps: float = 30  # that it was trained at
     text: float = 1.0  # base of true CFG; 1 is off
+    judges: str | None = None  # of its films, where the usual ones do not know its world
     profile: Profile | None = field(default=None, repr=False)  # its calibrated one; None: the paper's
 
     kind: ClassVar[str]  # the family's name
     grid: ClassVar[TimeGrid]
     effects: ClassVar[frozenset[str]]  # kinds that its backend can do
+    scopes: ClassVar[tuple[str, ...]] = ("section", "all")  # whose keys and values it can blur
     samplers: ClassVar[tuple[str, ...]] = ("euler",)  # the first is the default
     image: ClassVar[Literal["required", "optional", "refused"]]  # whether a shot begins with one
     parts: ClassVar[Mapping[str, Any]] = {}  # its components by name: how the JSON file of each is read
@@ -121,6 +127,27 @@ class Family:
     def configured(self, story: Storyboard) -> Self:
         """With the settings of this family that the board makes."""
         return self
+
+    def relax_problems(self, place: str, relax: Relax) -> Iterator[Problem]:
+        """What a `relax`, whose fields' paths begin with `place`, names or asks for that it has not."""
+        terms = [term.name for term in self.terms]
+        for nth, name in enumerate(relax.target or ()):
+            if name not in terms:
+                message = f"{self.name} has no restraint {printable(name)}; {suggest(name, terms)}"
+                yield Problem(path=f"{place}target[{nth}]", message=message)
+        if relax.scope and relax.scope not in self.scopes:
+            message = f"{self.name} has no {printable(relax.scope)} to blur; {suggest(relax.scope, self.scopes)}"
+            yield Problem(path=f"{place}scope", message=message)
+        for effect, name in ASKING.items():
+            if effect not in self.effects and name in relax.said:
+                inside = "experimental." if name in Experimental.model_fields else ""
+                yield Problem(path=f"{place}{inside}{name}", message=f"{self.name} cannot do that; remove the line")
+
+    def profile_problems(self, profile: Profile) -> Iterator[Problem]:
+        """The same of an intensity profile."""
+        yield from self.relax_problems("", Relax(target=profile.target, scope=profile.scope))
+        for nth, (_, relax) in enumerate(profile.levels):
+            yield from self.relax_problems(f"levels[{nth}][1].", relax)
 
     def problems(self, story: Storyboard) -> Iterator[Problem]:
         """Settings of this family that do not go together; asked after `configured`."""

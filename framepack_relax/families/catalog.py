@@ -9,21 +9,23 @@ import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, TypeVar
 
 from pydantic import RootModel
 
 from ..errors import ModelError
+from ..relax.profile import Profile
 from ..storyboard.meanings import suggest
 from ..storyboard.messages import printable
 from ..storyboard.paths import KINDS, expand, not_a_file, path_cure
+from ..storyboard.schema import Order
 from .base import Family
 from .configs import NetworkConfig, NetworkName, PartKinds, check_configs
 from .fake import Fake
 from .fingerprint import fingerprint, model_files, told
 from .framepack.family import FramePack
 from .hunyuan_video.family import HunyuanVideo
-from .sidecar import SIDECAR, Sidecar, read_json, read_profile, read_shift
+from .sidecar import SIDECAR, Kind, Sidecar, read_json, read_profile, read_shift
 
 WEIGHTS_VARIABLE = "FRAMEPACK_RELAX_WEIGHTS"
 FIGURES = "figures.json"  # of a model folder: what scripts/training/measure.py measured
@@ -36,6 +38,7 @@ LARGEST = 256 << 20  # bytes, of vocabularies and configs
 OTHERS = {
     "adapter_config.json": "names another model, which an adapter is for; merge the adapter, and remove this file"
 }
+F = TypeVar("F", bound=Family)
 Wanted = Mapping[str, set[str]]  # patterns of files, by repository
 TENCENT = "Tencent Hunyuan Community licence: not for use in the European Union, the United Kingdom and South Korea"
 
@@ -56,7 +59,7 @@ class Entry:
         return self.parts.get(part, (self.repository, part))
 
 
-def _framepack(name: str, repository: str, order: Literal["forward", "inverted"], about: str) -> Entry:
+def _framepack(name: str, repository: str, order: Order, about: str) -> Entry:
     parts = {"transformer": (repository, ""), **{p: (REDUX, p) for p in ("image_encoder", "feature_extractor")}}
     return Entry(
         name=name, about=about, gigabytes=43.0, licence=TENCENT, repository=HUNYUAN, parts=parts,
@@ -147,8 +150,8 @@ def find_family(name: str) -> Family:
     entry = entry_of(name)
     repository = entry.place("transformer")[0]
     if entry.family is not None:
-        calibrated = [read_profile(place / SIDECAR) for place in _places(repository) if (place / SIDECAR).is_file()]
-        return replace(entry.family, profile=calibrated[0]) if calibrated else entry.family
+        sidecars = [place / SIDECAR for place in _places(repository) if (place / SIDECAR).is_file()]
+        return _calibrated(entry.family, sidecars[0], read_profile(sidecars[0])) if sidecars else entry.family
     wanted = {repository: {SIDECAR, "scheduler/*", "transformer/config.json"}}
     return replace(read_family(_folders(name, wanted, advised={repository: {"*"}})[repository]), name=name)
 
@@ -157,11 +160,12 @@ def read_family(folder: Path) -> FramePack | HunyuanVideo:
     """Of a diffusers folder: from its sidecar, or from its transformer where that says all. Raises ModelError."""
     file = folder / SIDECAR
     if file.is_file():
-        kind = read_json(Sidecar, file).family or FramePack.kind
+        kind = read_json(Kind, file).family or FramePack.kind
         if kind not in FAMILIES:
             raise ModelError(f"{file}: family: {printable(kind)} is unknown; {suggest(kind, list(FAMILIES))}")
         family = FAMILIES[kind]
-        return family.read(str(folder), read_json(family.sidecar, file), read_shift(folder))
+        made = family.read(str(folder), read_json(family.sidecar, file), read_shift(folder))
+        return _calibrated(made, file, made.profile)
     config = folder / "transformer" / "config.json"
     network = read_json(NetworkName, config).network if config.is_file() else None
     if network in NETWORKS:
@@ -171,6 +175,13 @@ def read_family(folder: Path) -> FramePack | HunyuanVideo:
         f'write one, for example {{"order": "forward", "fps": 30, "guidance": {{"embedded": 10.0, "text": 1.0}}, '
         '"embedded_guidance": true}'
     )
+
+
+def _calibrated(family: F, file: Path, profile: Profile | None) -> F:
+    """With the profile that its sidecar holds. Raises ModelError where that asks for what the family has not."""
+    if problems := [*family.profile_problems(profile)] if profile is not None else ():
+        raise ModelError("\n".join(f"{file}: profile.{problem}" for problem in problems))
+    return replace(family, profile=profile)
 
 
 def find(name: str, *, download: bool = True) -> Source:

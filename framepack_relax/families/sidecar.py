@@ -8,26 +8,39 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from ..errors import ModelError, StoryboardError
 from ..relax.profile import Profile
-from ..storyboard import Guidance
 from ..storyboard.messages import explain
 from ..storyboard.reader import read_text
-from ..storyboard.schema import Part, Rate, Size
+from ..storyboard.schema import Order, Part, Rate, Scale, Size
 from .flow import FlowShift
 
 SIDECAR = "framepack_relax.json"
 M = TypeVar("M", bound=BaseModel)
 
 
+class BaseScales(Part):
+    """Of the guidance terms that a model of HunyuanVideo's kind has, at rest."""
+
+    embedded: Scale | None = None
+    text: Scale | None = None
+
+
 class Sidecar(Part):
     """What framepack_relax.json may say; of a model of the catalogue only its profile is used."""
 
     family: str | None = None
-    order: Literal["forward", "inverted"] | None = None
+    order: Order | None = None
     size: Size | None = None
     fps: Rate | None = None
-    guidance: Guidance = Guidance()
+    guidance: BaseScales = BaseScales()
     embedded_guidance: bool | None = None
+    judges: Literal["packaged"] | None = None  # of its films, where the usual ones do not know its world
     profile: Profile | None = None
+
+
+class Kind(Part, extra="ignore"):
+    """Of framepack_relax.json, what decides how the rest of it is read."""
+
+    family: str | None = None
 
 
 class Scheduler(Part, extra="ignore"):

@@ -1,41 +1,41 @@
 """What a board asks of a model that its family cannot do: each a mistake with its place and the cure."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 from ..errors import Problem
 from ..families.base import Family
-from ..relax.profile import Relaxation
 from ..storyboard import Storyboard
 from ..storyboard.meanings import suggest
+from ..storyboard.messages import printable
+from ..storyboard.schema import BLOCKS
 
-FIELDS = {"kv_blur": "blur", "key_gain": "bias", "low_pass": "lowpass"}  # of `relax`, by the effect that they ask for
 
-
-def ability_problems(story: Storyboard, relaxations: Sequence[Relaxation], family: Family) -> Iterator[Problem]:
-    """Guidance terms, targets, effects, samplers and transitions that the family has not."""
-    names = [term.name for term in family.terms]
-    settable = [term.name for term in family.terms if term.settable]
+def ability_problems(story: Storyboard, family: Family) -> Iterator[Problem]:
+    """Settings of other families; guidance terms, targets, scopes, effects, samplers, transitions that it has not."""
     if story.sampler and story.sampler not in family.samplers:
         message = f"{family.name} is not sampled with {story.sampler}; write {' or '.join(family.samplers)}"
         yield Problem(path="sampler", message=message)
-    for index, (scene, relax) in enumerate(zip(story.scenes, relaxations, strict=True)):
+    for kind in BLOCKS:
+        if kind != family.kind and getattr(story, kind) is not None:
+            yield Problem(path=kind, message=f"{family.name} is of another family, {family.kind}; remove these lines")
+    yield from _guidance_problems("guidance", story.guidance.scales, family)
+    for index, scene in enumerate(story.scenes):
         place = f"scenes[{index}]"
-        for name in scene.guidance.model_dump(exclude_none=True):
-            if name not in settable:
-                message = f"{family.name} has no such guidance; {suggest(name, settable)}"
-                yield Problem(path=f"{place}.guidance.{name}", message=message)
-        for name in relax.target if not relax.at_rest else ():
-            if name not in names:
-                message = f"{family.name} has no restraint {name}; {suggest(name, names)}"
-                yield Problem(path=f"{place}.relax.target", message=message)
-        for effect, field in FIELDS.items():
-            if effect not in family.effects and getattr(scene.relax, field) is not None:
-                yield Problem(path=f"{place}.relax.{field}", message=f"{family.name} cannot do that; remove the line")
+        yield from _guidance_problems(f"{place}.guidance", scene.guidance.scales, family)
+        yield from family.relax_problems(f"{place}.relax.", scene.relax)
         if index and not family.grid.past and scene.transition == "continue":
             message = (
                 f"{family.name} makes each scene on its own and cannot go on from another; write `transition: cut`"
             )
             yield Problem(path=f"{place}.transition", message=message)
+
+
+def _guidance_problems(place: str, names: Iterable[str], family: Family) -> Iterator[Problem]:
+    known = [term.name for term in family.terms if term.settable]
+    for name in names:
+        if name not in known:
+            message = f"{family.name} has no such guidance; {suggest(name, known)}"
+            yield Problem(path=f"{place}.{printable(name)}", message=message)
 
 
 def image_problem(family: Family, shot: int, image: str | None) -> str:

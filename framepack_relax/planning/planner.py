@@ -93,7 +93,7 @@ def make_plan(story: Storyboard, model: Family) -> RenderPlan:
         *_timing_problems(shots, rate, family.grid),
         *image_problems,
         *family.problems(story),
-        *ability_problems(story, relaxations, family),
+        *ability_problems(story, family),
         *_noise_problems(story, shots),
         *setting_problems(story, relaxations, family),
     ]
@@ -191,7 +191,7 @@ def _plan_sections(
 ) -> Iterator[SectionPlan]:
     seed, rendered = _seed(story, shot.scenes[0]), list(family.render_order(shot.sections))
     for index, scene, places in shot.places():
-        relaxation, base = relaxations[index], tuple(base_scales(scene, family).items())
+        relaxation, base = relaxations[index], tuple(base_scales(story, scene, family).items())
         steps = scene.steps or story.steps
         for nth, place in enumerate(places):
             context = family.context(place, shot.sections)

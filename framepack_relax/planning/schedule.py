@@ -28,7 +28,7 @@ def plan_steps(
     def scale(term: GuidanceTerm, weight: float) -> float:
         if term.name not in targets:
             return base[term.name]
-        low = term.floor if relaxation.minimum is None else relaxation.minimum
+        low = term.floor if relaxation.min is None else relaxation.min
         return relaxed_scale(weight, base=base[term.name], minimum=low, beta=relaxation.beta)
 
     return tuple(

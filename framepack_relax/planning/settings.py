@@ -6,7 +6,7 @@ from itertools import groupby
 
 from ..errors import Problem
 from ..families.base import Family, Size
-from ..relax.profile import Profile, Relaxation, explicit_values, paper_profile, written
+from ..relax.profile import Profile, Relaxation, paper_profile, written
 from ..storyboard import Relax, Scene, Storyboard
 from ..storyboard.reader import parse_as, read_text
 from ..storyboard.schema import exact_rate
@@ -20,7 +20,7 @@ UNGUIDED = "negative_prompt without effect at text scale 1; set guidance: {text:
 NEEDS: tuple[tuple[tuple[str, ...], str, Callable[[Relaxation], bool]], ...] = (
     (("interval",), "schedule: interval", lambda relax: relax.schedule == "interval"),
     (("blur_of", "scope", "space", "over_steps"), "a blur above 0", lambda relax: relax.blur > 0),
-    (("bias_on", "bias_above"), "a bias other than 1", lambda relax: relax.bias != 1),
+    (("history_gain_above", "gain_on"), "a history_gain other than 1", lambda relax: relax.history_gain != 1),
     (("lowpass_above",), "a lowpass below 1", lambda relax: relax.lowpass < 1),
 )  # fields of `relax` that say how something is done, and what must be done for them
 
@@ -35,7 +35,7 @@ def choose_profile(story: Storyboard, family: Family) -> Profile:
     if story.profile == "auto":
         return family.profile or paper_of(family)
     file = story.resolve(story.profile)
-    return parse_as(Profile, read_text(file), file=str(file))
+    return parse_as(Profile, read_text(file), file=str(file), others=family.profile_problems)
 
 
 def paper_of(family: Family) -> Profile:
@@ -55,26 +55,26 @@ def settle_profile(story: Storyboard, family: Family) -> Storyboard:
 
 def relax_scene(scene: Scene, profile: Profile) -> Relaxation:
     """The profile's settings at the scene's intensity, overruled by the scene's explicit values."""
-    return replace(profile.relaxation(scene.intensity), **explicit_values(scene.relax))
+    return replace(profile.relaxation(scene.intensity), **scene.relax.said)
 
 
-def base_scales(scene: Scene, family: Family) -> dict[str, float]:
-    """The scales at rest: the scene's `guidance`, else the model's."""
-    own = scene.guidance.model_dump(exclude_none=True)
+def base_scales(story: Storyboard, scene: Scene, family: Family) -> dict[str, float]:
+    """The scales at rest: the scene's `guidance`, else the board's, else the model's."""
+    own = story.guidance_of(scene)
     return {term.name: own.get(term.name, term.base) for term in family.terms}
 
 
 def setting_problems(story: Storyboard, relaxations: Sequence[Relaxation], family: Family) -> Iterator[Problem]:
     """s_min above the base, or below what its target allows."""
     for index, (scene, relax) in enumerate(zip(story.scenes, relaxations, strict=True)):
-        if relax.minimum is None:
+        if relax.min is None:
             continue
-        bases, terms = base_scales(scene, family), {term.name: term for term in family.terms}
-        for target in relax.target:
-            low, base = terms[target].lowest, bases[target]
-            if not low <= relax.minimum <= base:
+        bases = base_scales(story, scene, family)
+        for term in family.terms:
+            low, base = term.lowest, bases[term.name]
+            if term.name in relax.target and not low <= relax.min <= base:
                 allowed = f"it must be between {low:g} and the base scale {base:g}"
-                message = f"is {relax.minimum:g}; for target {target} {allowed}"
+                message = f"is {relax.min:g}; for target {term.name} {allowed}"
                 yield Problem(path=f"scenes[{index}].relax.min", message=message)
 
 
@@ -95,10 +95,11 @@ def shape_warnings(story: Storyboard, family: Family, own: Size) -> Iterator[str
 
 def setting_warnings(story: Storyboard, relaxations: Sequence[Relaxation], family: Family) -> Iterator[Told]:
     """Settings that are allowed and seldom meant, or that nothing comes of."""
-    if story.negative_prompt.strip() and all(base_scales(scene, family).get("text", 1) == 1 for scene in story.scenes):
+    unguided = [base_scales(story, scene, family).get("text", 1) == 1 for scene in story.scenes]
+    if story.negative_prompt.strip() and all(unguided):
         yield "", UNGUIDED
-    for scene, relax in zip(story.scenes, relaxations, strict=True):
-        for told in (*_odd(scene, relax, family), *_idle(scene, relax, family)):
+    for scene, relax, alone in zip(story.scenes, relaxations, unguided, strict=True):
+        for told in (*_odd(relax, family, unguided=alone), *_idle(scene, relax, unguided=alone)):
             yield f"scene {scene.id}", told
 
 
@@ -125,8 +126,8 @@ def gathered(warnings: Iterable[Told]) -> Iterator[str]:
         yield f"{shown}: {text}" if first else text
 
 
-def _odd(scene: Scene, relax: Relaxation, family: Family) -> Iterator[str]:
-    """What a relaxation does that is seldom meant."""
+def _odd(relax: Relaxation, family: Family, *, unguided: bool) -> Iterator[str]:
+    """What a relaxation does that is seldom meant; `unguided`: at text scale 1."""
     if relax.at_rest:
         return
     if relax.beta < 0:
@@ -136,15 +137,15 @@ def _odd(scene: Scene, relax: Relaxation, family: Family) -> Iterator[str]:
     for term in family.terms:
         if term.name in relax.target and not term.trained:
             yield f"target {term.name} has no trained meaning on {family.name}; use text or context"
-    if "text" in relax.target and base_scales(scene, family).get("text", 1) == 1:
+    if "text" in relax.target and unguided:
         yield "target text does nothing at base scale 1; set guidance: {text: 4}"
 
 
-def _idle(scene: Scene, relax: Relaxation, family: Family) -> Iterator[str]:
+def _idle(scene: Scene, relax: Relaxation, *, unguided: bool) -> Iterator[str]:
     """What the scene itself sets and nothing comes of."""
-    if (scene.negative_prompt or "").strip() and base_scales(scene, family).get("text", 1) == 1:
+    if (scene.negative_prompt or "").strip() and unguided:
         yield UNGUIDED
     for names, needed, at_work in NEEDS:
-        idle = [name for name in names if getattr(scene.relax, name) is not None]
+        idle = [name for name in names if name in scene.relax.said]
         if idle and not at_work(relax):
             yield f"{', '.join(idle)} without effect: needs {needed}; add that or remove the line"

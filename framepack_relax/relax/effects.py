@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from ..storyboard.schema import Scope
+from ..storyboard.schema import BlurOf, GainOn, Space
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -11,9 +11,9 @@ class KVBlur:
     """Eq. 3: keys and values of `scope` smoothed over time."""
 
     sigma: float  # of the Gaussian, in latent frames
-    scope: Scope = "section"
-    of: Literal["kv", "k", "v"] = "kv"
-    space: Literal["post_rope", "pre_rope"] = "post_rope"
+    scope: str = "section"
+    of: BlurOf = "kv"
+    space: Space = "post_rope"
     kind: Literal["kv_blur"] = "kv_blur"
 
 
@@ -22,7 +22,7 @@ class KeyGain:
     """The attention weights of past keys for the section's queries, multiplied by `gain` before they are normalised."""
 
     gain: float
-    on: Literal["history", "reference", "all"] = "history"
+    on: GainOn = "history"
     kind: Literal["key_gain"] = "key_gain"
 
 

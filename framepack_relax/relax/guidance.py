@@ -8,8 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar, get_args
 
-Restraint = Literal["embedded", "text", "context"]
-Schedule = Literal["power", "mean", "area", "cosine", "interval"]
+from ..storyboard.schema import Schedule
 
 TEXT_MARGIN = 1e-3  # closer to scale 1 than this, the second pass has no weight and is skipped
 CONTEXT_MARGIN = 0.02  # less looseness than this is not worth a pass

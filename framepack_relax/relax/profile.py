@@ -1,42 +1,41 @@
 """What an intensity asks for: a profile maps it to beta, p and blur; a scene's explicit values win over it."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any
 
 from ..storyboard.profile import ProfileFields
-from ..storyboard.schema import Relax, Scope
+from ..storyboard.schema import BlurOf, Coord, Experimental, GainOn, OverSteps, Schedule, Space
 from .effects import Effect, KeyGain, KVBlur, LowPass
-from .guidance import Restraint, Schedule
 
 
 @dataclass(frozen=True, kw_only=True)
 class Relaxation:
     """How one scene is relaxed."""
 
-    target: tuple[Restraint, ...]
+    target: tuple[str, ...]  # guidance terms
     beta: float  # -1..1, strength of eq. 2; below 0 it boosts
     p: float  # 0..8, decay power of eq. 2
-    minimum: float | None = None  # s_min; None: 1 for embedded and text, 0 for context
+    min: float | None = None  # s_min; None: each term's own
+    blur: float = 0.0  # sigma_blur in latent frames, 0 is off
+    scope: str = "section"
+    history_gain: float = 1.0  # of the weights of past keys for the section's queries, 1 is off
+    history_gain_above: float = 0.0  # it acts while sigma is above this
     schedule: Schedule = "power"  # of the strength over the steps
     interval: tuple[float, float] = (0.0, 1.0)  # sigmas between which the schedule `interval` does not relax
-    coord: Literal["sigma", "progress"] = "sigma"
-    blur: float = 0.0  # sigma_blur in latent frames, 0 is off
-    blur_of: Literal["kv", "k", "v"] = "kv"
-    scope: Scope = "section"
-    space: Literal["post_rope", "pre_rope"] = "post_rope"
-    over_steps: Literal["constant", "follow"] = "constant"
-    bias: float = 1.0  # gamma on the weights of past keys for section queries, 1 is off
-    bias_on: Literal["history", "reference", "all"] = "history"
-    bias_above: float = 0.0  # the bias acts while sigma is above this
+    coord: Coord = "sigma"
+    over_steps: OverSteps = "constant"
+    space: Space = "post_rope"
+    blur_of: BlurOf = "kv"
+    gain_on: GainOn = "history"
     lowpass: float = 1.0  # the past's sharp images are made this much smaller and large again, 1 is off
     lowpass_above: float = 0.0  # while sigma is above this
 
     @property
     def at_rest(self) -> bool:
         """Nothing is relaxed: the scene is the plain model's."""
-        return (self.beta == 0 or not self.target) and (self.blur, self.bias, self.lowpass) == (0, 1, 1)
+        return (self.beta == 0 or not self.target) and (self.blur, self.history_gain, self.lowpass) == (0, 1, 1)
 
     def in_words(self) -> str:
         """What is relaxed, in a line of a table."""
@@ -45,7 +44,7 @@ class Relaxation:
         words = [f"{' + '.join(self.target)} beta {self.beta:.2f} p {self.p:g}"] if self.beta else []
         words += [self.schedule] if self.beta and self.schedule != "power" else []
         words += [f"blur {self.blur:g} on {self.scope}"] if self.blur else []
-        words += [f"bias {self.bias:g} on {self.bias_on}"] if self.bias != 1 else []
+        words += [f"gain {self.history_gain:g} on {self.gain_on}"] if self.history_gain != 1 else []
         words += [f"low-pass {self.lowpass:g}"] if self.lowpass != 1 else []
         return ", ".join(words)
 
@@ -55,28 +54,23 @@ class Relaxation:
         blur = self.blur * (sigma**self.p if self.over_steps == "follow" else 1.0)
         if blur > 0:
             acting.append(KVBlur(sigma=blur, scope=self.scope, of=self.blur_of, space=self.space))
-        if self.bias != 1 and sigma > self.bias_above:
-            acting.append(KeyGain(gain=self.bias, on=self.bias_on))
+        if self.history_gain != 1 and sigma > self.history_gain_above:
+            acting.append(KeyGain(gain=self.history_gain, on=self.gain_on))
         if self.lowpass < 1 and sigma > self.lowpass_above:
             acting.append(LowPass(factor=self.lowpass))
         return tuple(acting)
 
 
-def explicit_values(relax: Relax) -> dict[str, Any]:
-    """What is said, as fields of Relaxation."""
-    said = {name: value for name, value in relax if value is not None and (name, value) != ("target", "auto")}
-    if "min" in said:
-        said["minimum"] = said.pop("min")
-    return said
-
-
 def written(relaxation: Relaxation) -> dict[str, Any]:
-    """The reverse, as YAML has it: what a profile decides and what is not the default, named as in `relax`."""
+    """As `relax` has it in YAML: what a profile decides, and what is not the default."""
     default = {field.name: field.default for field in fields(Relaxation) if field.name != "blur"}
-    said = {key: value for key, value in asdict(relaxation).items() if value != default.get(key)}
-    if "minimum" in said:
-        said["min"] = said.pop("minimum")
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in said.items()}
+    said = {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in vars(relaxation).items()
+        if value != default.get(name)
+    }
+    apart = {name: said.pop(name) for name in Experimental.model_fields if name in said}
+    return {**said, "experimental": apart} if apart else said
 
 
 class Profile(ProfileFields):
@@ -91,14 +85,14 @@ class Profile(ProfileFields):
             return Relaxation(target=self.target, beta=0.0, p=self.p, scope=self.scope)
         made = Relaxation(target=self.target, beta=self.beta(intensity), p=self.p, blur=self.blur, scope=self.scope)
         reached = [relax for first, relax in self.levels if intensity >= first]
-        return replace(made, **explicit_values(reached[-1])) if reached else made
+        return replace(made, **reached[-1].said) if reached else made
 
 
 def paper_profile(*, embedded: bool) -> Profile:
     """The paper's settings: the embedded scale where the model has a trained one, else true CFG on the text."""
     points = ((0.25, 0.0), (0.5, 0.5), (1.0, 0.75))
-    target: tuple[Restraint] = ("embedded",) if embedded else ("text",)
-    return Profile(name="paper", threshold=0.25, points=points, p=0.7, blur=0.6, target=target)
+    target = "embedded" if embedded else "text"
+    return Profile(name="paper", threshold=0.25, points=points, p=0.7, blur=0.6, target=(target,))
 
 
 def _interpolate(points: Sequence[tuple[float, float]], x: float) -> float:

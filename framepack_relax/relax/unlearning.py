@@ -1,6 +1,6 @@
 """Temporal unlearning (eq. 3): keys and values smoothed over time, K~_t = sum_j G(j - t; sigma_blur) K_j.
 
-And its comparator, a bias on the past's keys.
+And its comparator, a gain on the weights of the past's keys.
 
     B batch, L tokens of the packed video sequence, N heads, H head dim, F frames of a segment
 
@@ -17,7 +17,7 @@ import torch
 from einops import einsum, rearrange
 from torch import Tensor
 
-from ..storyboard.schema import Scope
+from ..storyboard.schema import GainOn
 
 FramePart = Literal["history", "reference", "section"]
 SMALLEST_WEIGHT = 1e-6
@@ -67,7 +67,7 @@ class Blur:
     groups: tuple[tuple[tuple[tuple[int, int], ...], int, tuple[int, ...], Tensor], ...]
 
     @staticmethod
-    def over(segments: Sequence[Segment], *, sigma_blur: float, scope: Scope) -> "Blur":
+    def over(segments: Sequence[Segment], *, sigma_blur: float, scope: str) -> "Blur":
         """The blur of a layout: `scope` says whose rows are rewritten; they may read any frame of an equal grid."""
         grids: dict[tuple[int, int], list[tuple[float, FramePart, int]]] = {}
         for segment, part, frame, first in token_frames(segments):
@@ -111,7 +111,7 @@ class KeyBias:
     log_gamma: float
 
     @staticmethod
-    def over(segments: Sequence[Segment], *, gamma: float, on: Literal["history", "reference", "all"]) -> "KeyBias":
+    def over(segments: Sequence[Segment], *, gamma: float, on: GainOn) -> "KeyBias":
         """The bias of a layout: gamma multiplies the weights of these keys before they are normalised."""
         biased = ("history", "reference") if on == "all" else (on,)
         spans = [(part, first, first + seg.height * seg.width) for seg, part, _, first in token_frames(segments)]

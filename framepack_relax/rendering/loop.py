@@ -128,6 +128,7 @@ def render(
         meters = [MotionMeter() for _ in plan.shots]
         sections: list[dict[str, Any]] = []
         made = {"model": plan.model, **made_with(work.model, session.weights), "film": session.film}
+        made["judges"] = work.model.family.judges
         seeds = {section.index: section.seed for section in plan.sections}
         tags = {**film_tags(plan, made, seeds), **story_tags(session)}
         encoding: dict[str, Any] = {"fps": plan.rate, "size": plan.size, "crf": story.crf, "metadata": tags}

@@ -103,7 +103,7 @@ class Session:
         story, plan, names = settle_profile(self.story, self.model.family), self.plan, self.picture_names
         scenes = tuple(scene.model_copy(update={"image": names.get(scene.image or "")}) for scene in story.scenes)
         settled = {"model": plan.model, "size": plan.size, "fps": plan.fps, "sampler": plan.sampler}
-        settled |= {"order": plan.options.get("order")}
+        settled |= story.block(plan.kind, plan.options)
         whole = story.changed(**settled, image=names.get(story.image or ""), scenes=scenes)
         text = dump_storyboard(whole).encode("utf8")
         if len(text) > LARGEST_BYTES:

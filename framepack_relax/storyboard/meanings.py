@@ -31,8 +31,11 @@ CALLED = {
     "scenes": "shots clips sections segments parts timeline scene",
     "transition": "cut continue hard_cut new_shot",
     "style": "style_prompt suffix prompt_suffix common_prompt global_prompt",
-    "order": "sampling_type render_order direction",
+    "framepack.order": "sampling_type render_order direction",
     "relax.p": "power exponent decay",
+    "relax.history_gain": "bias",
+    "relax.history_gain_above": "bias_above",
+    "experimental.gain_on": "bias_on",
 }  # our field, after a dot inside a mapping: others' words for it, in small letters with `_`
 FORMS = {"size": "size: [width, height]", "transition": "transition: cut"}  # where a name alone says too little
 BARE = {
@@ -89,6 +92,9 @@ def suggest(word: str, known: Sequence[str]) -> str:
     for fact, words in NOT_YET.items():
         if name in words.split():
             return f"not yet: {fact}"
+    for field, words in CALLED.items():
+        if name in words.split() and (own := field.rpartition(".")[2]) in known:
+            return f"write `{own}`"
     near = get_close_matches(name, known, n=1, cutoff=0.75)
     return f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
 

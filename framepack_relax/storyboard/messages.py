@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cache
-from typing import Any, Literal, TypeVar, get_args, get_origin
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from ..errors import Problem, StoryboardError
-from .meanings import bare, suggest, unknown_field, walk
+from .annotations import at, bounds, choices, mapping
+from .meanings import bare, suggest, unknown_field
 from .paths import odd_space
 
 M = TypeVar("M", bound=BaseModel)
@@ -41,7 +41,7 @@ def locate(problem: Problem, file: str, places: Mapping[str, tuple[int, int]]) -
     """The problem with the line and column of its path, or of the nearest mapping around it that is written."""
     path = problem.path
     while path and path not in places:
-        path = path.rpartition(".")[0] if "." in path else path.rpartition("[")[0]
+        path = path.rpartition("[" if path.endswith("]") else ".")[0]
     line, column = places.get(path, (None, None))
     return replace(problem, file=file, line=line, column=column)
 
@@ -75,42 +75,28 @@ def printable(text: str, most: int = 60) -> str:
     return shown if len(shown) <= most else shown[: most - 3] + "..."
 
 
-def model_at(model: type[BaseModel], loc: Sequence[str | int]) -> type[BaseModel] | None:
-    """The mapping's model that a path leads to, None where the path leads to no mapping."""
-    current: type[BaseModel] | None = model
-    for part in loc:
-        if isinstance(part, int):
-            continue
-        field = current.model_fields.get(part) if current else None
-        inside = walk(field.annotation) if field else ()
-        current = next((kind for kind in inside if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
-    return current
-
-
 def _plain_loc(loc: tuple[int | str, ...], model: type[BaseModel]) -> tuple[int | str, ...]:
     """Without the branch names that pydantic adds for unions."""
-    plain: list[int | str] = []
+    plain: tuple[int | str, ...] = ()
     for part in loc:
-        inside = model_at(model, plain)
-        if isinstance(part, int) or inside is not None or not plain:
-            plain.append(part)
-    return tuple(plain)
+        if isinstance(part, int) or mapping(at(model, plain)):
+            plain += (part,)
+    return plain
 
 
 def _sentence(detail: ErrorDetails, loc: Sequence[str | int], model: type[BaseModel]) -> str:
     kind, value, context = detail["type"], detail.get("input"), detail.get("ctx", {})
-    names = [index for index, part in enumerate(loc) if isinstance(part, str)]
-    owner = model_at(model, loc[: names[-1]]) if names else model
+    wanted = at(model, loc)
     if kind == "json_invalid":
         return f"is not JSON: {context['error']}"
     if kind == "missing":
         return "is missing; add it"
     if kind == "extra_forbidden":
-        return f"unknown field; {unknown_field(str(loc[-1]), owner, model)}"
+        return f"unknown field; {unknown_field(str(loc[-1]), mapping(at(model, loc[:-1])), model)}"
     if kind == "value_error":
         return str(context["error"])
-    if kind.startswith(("greater", "less")) and owner:
-        return f"is {_shown(value)}; must be {_range(owner, loc[names[-1] :])}"
+    if kind.startswith(("greater", "less")):
+        return f"is {_shown(value)}; must be {bounds(wanted)}"
     if kind == "finite_number":
         return f"is {value}; write a finite number"
     if kind == "too_short":
@@ -119,7 +105,7 @@ def _sentence(detail: ErrorDetails, loc: Sequence[str | int], model: type[BaseMo
         return f"is too long: {context.get('actual_length', len(str(value)))} of at most {context.get('max_length')}"
     if isinstance(value, str) and (cure := odd_space(value)):
         return f"is {_shown(value)}; {cure}"
-    known = choices(owner, loc)
+    known = choices(wanted)
     if kind == "literal_error" or (known and value not in known):
         return f"is {_shown(value)}; {suggest(value if isinstance(value, str) else '', known)}"
     if kind == "string_type" and isinstance(value, (dict, list, tuple)):
@@ -127,42 +113,10 @@ def _sentence(detail: ErrorDetails, loc: Sequence[str | int], model: type[BaseMo
     sign = "{" if kind.startswith("model") else "[" if kind.startswith("tuple") else ""
     if loc and sign and (form := bare(str(loc[-1]), value, sign)):
         return f"is {_shown(value)}; write `{form}`"
-    wanted = next((text for name, text in WANTED.items() if kind.startswith(name)), "write another value")
-    if kind.startswith(("int", "float")) and owner and (span := _range(owner, loc[names[-1] :])):
-        wanted += f" {span}"
-    return f"is {value if isinstance(value, float) else _shown(value)}; {wanted}"
-
-
-def choices(owner: type[BaseModel] | None, loc: Sequence[str | int]) -> list[str]:
-    """The names that a field accepts, if it accepts names."""
-    names = [part for part in loc if isinstance(part, str)]
-    field = owner.model_fields.get(names[-1]) if owner and names else None
-    kinds = walk(field.annotation) if field else ()
-    return [str(value) for kind in kinds if get_origin(kind) is Literal for value in get_args(kind)]
-
-
-def _range(owner: type[BaseModel], loc: Sequence[str | int]) -> str:
-    """The bounds of a number in words, by its field's schema: `loc` is the field and the places in its lists."""
-    parts = _branches(_properties(owner)[str(loc[0])])
-    for index in loc[1:]:
-        lists = [part for part in parts if part.get("type") == "array"]
-        inner = [part["prefixItems"][int(index)] if "prefixItems" in part else part["items"] for part in lists]
-        parts = [branch for part in inner for branch in _branches(part)]
-    found = next((part for part in parts if "maximum" in part), None)
-    if found is None:
-        return ""
-    if "exclusiveMinimum" in found:
-        return f"above {_shown(found['exclusiveMinimum'])} and at most {_shown(found['maximum'])}"
-    return f"between {_shown(found['minimum'])} and {_shown(found['maximum'])}"
-
-
-def _branches(schema: dict[str, Any]) -> list[dict[str, Any]]:
-    return [schema, *schema.get("anyOf", [])]
-
-
-@cache
-def _properties(owner: type[BaseModel]) -> dict[str, Any]:
-    return owner.model_json_schema()["properties"]
+    cure = next((text for name, text in WANTED.items() if kind.startswith(name)), "write another value")
+    if kind.startswith(("int", "float")) and (span := bounds(wanted)):
+        cure += f" {span}"
+    return f"is {value if isinstance(value, float) else _shown(value)}; {cure}"
 
 
 def _shown(value: Any) -> str:

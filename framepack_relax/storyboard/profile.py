@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from .schema import Part, Power, Relax, Scope, Targets, Words, only
+from .schema import Part, Power, Relax, Targets, Words, only
 
 Intensity = Annotated[float, Field(ge=0, le=1)]
 Beta = Annotated[float, Field(ge=-1, le=1)]
@@ -27,6 +27,6 @@ class ProfileFields(Part):
     p: Power = 0.7
     blur: float = Field(0.0, ge=0, le=8)
     target: Targets = ("text",)
-    scope: Scope = "section"
+    scope: str = "section"
     levels: Annotated[tuple[tuple[Intensity, Relax], ...], BY_INTENSITY] = ()
     figures: Mapping[str, Any] = Field({})  # what a calibration measured; decides nothing

@@ -5,16 +5,16 @@ Anchors, aliases, merges and tags are refused: a storyboard is untrusted input a
 """
 
 import re
-import types
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel
 
 from ..errors import Problem, StoryboardError
+from .annotations import inside, kinds, scalars
 from .cures import PROSE, cure, lookalikes
 from .messages import MOST_PROBLEMS, locate, path_of, printable, validated
 from .paths import expand, leaves, not_a_file, path_cure
@@ -79,9 +79,14 @@ def parse_storyboard(text: str, *, file: str = "<storyboard>", folder: Path | No
     return story.placed(file, folder, reading.places)
 
 
-def parse_as(model: type[P], text: str, *, file: str) -> P:
-    """Any other mapping in YAML, checked by its pydantic model. Raises StoryboardError with every mistake."""
-    return Reading(file).checked(text, model, lambda data: validated(model, data))
+def parse_as(model: type[P], text: str, *, file: str, others: Callable[[P], Iterable[Problem]] = lambda made: ()) -> P:
+    """Any other mapping in YAML, checked by its pydantic model. Raises StoryboardError with every mistake, and with the
+    `others` of what is right otherwise."""
+    reading = Reading(file)
+    made = reading.checked(text, model, lambda data: validated(model, data))
+    if problems := [locate(problem, file, reading.places) for problem in others(made)]:
+        raise StoryboardError(problems)
+    return made
 
 
 def _events(text: str) -> Iterator[yaml.Event]:
@@ -192,19 +197,18 @@ class Reading:
         """A node as the plain value that `wanted`, a type annotation, asks for; its key or dash is at `begin`."""
         self.places.setdefault(path, _spot(node.start_mark))
         if isinstance(node, yaml.MappingNode):
-            models = (kind for kind in _kinds(wanted) if isinstance(kind, type) and issubclass(kind, BaseModel))
-            return self._mapping(node, next(models, None), path)
+            return self._mapping(node, wanted, path)
         if isinstance(node, yaml.SequenceNode):
             if len(node.value) > LONGEST_LIST:
                 self._refuse(f"holds {len(node.value)} items; at most {LONGEST_LIST} are read", node.start_mark, path)
                 return ()
-            items = zip(node.value, _items(wanted, len(node.value)), strict=True)
             dash = node.start_mark.column
-            return tuple(self._convert(item, kind, f"{path}[{n}]", dash) for n, (item, kind) in enumerate(items))
+            items = enumerate(node.value)
+            return tuple(self._convert(item, inside(wanted, n), f"{path}[{n}]", dash) for n, item in items)
         assert isinstance(node, yaml.ScalarNode)
         return None if self._refuses_cut_off(node, wanted, path, begin) else self._scalar(node, wanted, path)
 
-    def _mapping(self, node: yaml.MappingNode, model: type[BaseModel] | None, path: str) -> dict[str, Any]:
+    def _mapping(self, node: yaml.MappingNode, wanted: Any, path: str) -> dict[str, Any]:
         made: dict[str, Any] = {}
         lines: dict[str, int] = {}
         for key, value in node.value:
@@ -212,28 +216,26 @@ class Reading:
             if not isinstance(key, yaml.ScalarNode):
                 self._refuse("a key must be a plain word", mark, path)
                 continue
-            inside = f"{path}.{path_of([name])}" if path else path_of([name])
+            there, kind = f"{path}.{path_of([name])}" if path else path_of([name]), inside(wanted, name)
             if name == "<<" and not key.style:
                 self._refuse("merge key '<<'; storyboards have no merges, write it out", mark, path)
             elif name in made:
-                self._refuse(f"is given twice, first in line {lines[name]}; keep one", mark, inside)
+                self._refuse(f"is given twice, first in line {lines[name]}; keep one", mark, there)
             else:
-                field = model.model_fields.get(name) if model else None
-                if field is None:
-                    self.places[inside] = _spot(mark)
+                if kind is Any:
+                    self.places[there] = _spot(mark)
                 lines[name] = mark.line + 1
-                made[name] = self._convert(value, field.annotation if field else Any, inside, mark.column)
+                made[name] = self._convert(value, kind, there, mark.column)
         return made
 
     def _scalar(self, node: yaml.ScalarNode, wanted: Any, path: str) -> Any:
         plain = not node.style
         text = node.value.strip() if plain else node.value  # a no-break space at an end is a space
-        kinds = _scalar_types(wanted)
         if plain and text in ("", "~", "null", "Null", "NULL"):
-            if kinds:
+            if wanted is not Any:
                 self._refuse("is empty; give a value or remove the line", node.start_mark, path)
             return None
-        if not kinds & {int, float}:
+        if not scalars(wanted) & {int, float}:
             return text
         if not plain:
             if NUMBER.fullmatch(text):
@@ -254,7 +256,7 @@ class Reading:
 
         After a text that is meant to be read this is seldom meant, nor is it after a name where no space follows.
         """
-        found = None if node.style or str not in _kinds(wanted) else COMMENT.match(self.text, node.end_mark.index)
+        found = None if node.style or str not in kinds(wanted) else COMMENT.match(self.text, node.end_mark.index)
         if not found or (found["ends"] and found.start("cut") - found.end("ends") <= begin):
             return False
         if path.rpartition(".")[2] not in PROSE and found["cut"][1:2].isspace():
@@ -267,29 +269,6 @@ class Reading:
 def _spot(mark: yaml.Mark) -> tuple[int, int]:
     """Line and column, from 1."""
     return mark.line + 1, mark.column + 1
-
-
-def _kinds(wanted: Any) -> Iterator[Any]:
-    """The members of a union, or the one annotation itself."""
-    if get_origin(wanted) in (types.UnionType, Union, Annotated):
-        for inner in get_args(wanted):
-            yield from _kinds(inner)
-    else:
-        yield wanted
-
-
-def _scalar_types(wanted: Any) -> set[type]:
-    """Scalar types inside an annotation; of a Literal the types of its values."""
-    kinds = list(_kinds(wanted))
-    values = [value for kind in kinds if get_origin(kind) is Literal for value in get_args(kind)]
-    return {type(value) for value in values} | {kind for kind in (str, int, float) if kind in kinds}
-
-
-def _items(wanted: Any, count: int) -> list[Any]:
-    """The annotation of each item of a list of `count` items."""
-    for kinds in (get_args(kind) for kind in _kinds(wanted) if get_origin(kind) is tuple):
-        return [kinds[0]] * count if kinds[-1] is ... else [*kinds, *[Any] * count][:count]
-    return [Any] * count
 
 
 def _path_problems(data: dict[str, Any], folder: Path | None) -> Iterator[Problem]:

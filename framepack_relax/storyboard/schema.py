@@ -1,6 +1,5 @@
 """What a storyboard may say. Field descriptions give units; they become the JSON Schema's."""
 
-import math
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -42,8 +41,14 @@ MARKER = re.compile(r"<\|\w{1,40}\|>")  # of Llama\'s chat template, into which 
 ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 BAD_ID = "is {}; write 1 to 64 of A-Z, a-z, 0-9, '_', '-' and '.', a letter or digit first, such as scene-1"
 DRIFT = re.compile(r"adain (0|1|0?\.[0-9]{1,6})")
-Target = Literal["embedded", "text", "context"]
-Scope = Literal["section", "history", "reference", "all"]
+Schedule = Literal["power", "mean", "area", "cosine", "interval"]
+Coord = Literal["sigma", "progress"]
+OverSteps = Literal["constant", "follow"]
+Space = Literal["post_rope", "pre_rope"]
+BlurOf = Literal["kv", "k", "v"]
+GainOn = Literal["history", "reference", "all"]
+Order = Literal["forward", "inverted"]
+Decoding = Literal["stream", "blend"]
 
 
 def _plain_text(text: str) -> str:
@@ -116,7 +121,7 @@ def _as_tuple(value: Any) -> Any:
 
 
 def _targets(value: Any) -> Any:
-    return (value,) if isinstance(value, str) and value != "auto" else _as_tuple(value)
+    return (value,) if isinstance(value, str) else _as_tuple(value)
 
 
 Text = Annotated[str, AfterValidator(_plain_text)]
@@ -125,16 +130,15 @@ Id = Annotated[str, only(ID.fullmatch, BAD_ID)]
 Drift = Annotated[str, only(DRIFT.fullmatch, "is {}; write `adain 0.25`, a strength from 0 to 1, or remove the line")]
 ProfileName = Annotated[Words, only(_names_profile, "is {}; known are auto, paper, or a .yaml file")]
 RISING = only(lambda x: x is None or 0 <= x[0] < x[1] <= 1, "must be two sigmas between 0 and 1, the lower first")
-DISTINCT = only(
-    lambda x: not isinstance(x, tuple) or 0 < len(x) == len(set(x)), "must name one or more targets, each once"
-)
-Targets = Annotated[tuple[Target, ...], BeforeValidator(_targets), DISTINCT]
+DISTINCT = only(lambda names: 0 < len(names) == len(set(names)), "must name one or more targets, each once")
+Targets = Annotated[tuple[str, ...], BeforeValidator(_targets, json_schema_input_type=str | tuple[str, ...]), DISTINCT]
 Exponent = Annotated[float, Field(gt=0, le=8)]
 Power = Annotated[
     Exponent,
     BeforeValidator(_power, json_schema_input_type=Exponent | Literal["sustained", "linear", "rapid"]),
 ]
 Size = Annotated[tuple[int, int], BeforeValidator(_as_tuple), AfterValidator(_multiple_of_16)]
+Scale = Annotated[float, Field(ge=1, le=100)]
 Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
 Rate = Annotated[
     float,
@@ -166,31 +170,20 @@ class Part(BaseModel, metaclass=_Told):
         return {name: _plain(value) for name, value in data.items()} if isinstance(data, Mapping) else data
 
 
-class Guidance(Part):
-    """Base scales at rest; absent ones are the model's own."""
+class Guidance(Part, extra="allow"):
+    """Base scales at rest, by the names that the model's family has for them; absent ones are the model's own."""
 
-    embedded: float | None = Field(None, ge=1, le=100, description="embedded (distilled) guidance scale")
-    text: float | None = Field(None, ge=1, le=100, description="true CFG scale on the prompt; 1 is off")
+    __pydantic_extra__: dict[str, Scale] = Field(init=False)
+
+    @property
+    def scales(self) -> dict[str, float]:
+        return dict(self.model_extra or {})
 
 
-class Relax(Part):
-    """Explicit relaxation of a scene; what is absent comes from the intensity profile."""
+class Experimental(Part):
+    """What ablations change."""
 
-    target: Annotated[
-        Literal["auto"] | tuple[Target, ...] | None,
-        BeforeValidator(_targets, json_schema_input_type=Literal["auto"] | Target | tuple[Target, ...] | None),
-        DISTINCT,
-        Field(description="restraints that eq. 2 relaxes: auto, or one or more of embedded, text, context"),
-    ] = None
-    beta: float | None = Field(None, ge=-1, le=1, description="relaxation strength; 0 is off, below 0 boosts")
-    p: Power | None = Field(None, description="decay power, or sustained (0.7), linear (1.0), rapid (2.1)")
-    min: float | None = Field(None, ge=0, le=100, description="s_min, the scale that beta 1 reaches at sigma 1")
-    blur: float | None = Field(None, ge=0, le=8, description="sigma_blur of K and V in latent frames; 0 is off")
-    scope: Scope | None = Field(None, description="whose K and V are blurred")
-    space: Literal["post_rope", "pre_rope"] | None = Field(None, description="where K is blurred")
-    over_steps: Literal["constant", "follow"] | None = Field(None, description="blur over the steps")
-    coord: Literal["sigma", "progress"] | None = Field(None, description="shifted noise fraction or unshifted time")
-    schedule: Literal["power", "mean", "area", "cosine", "interval"] | None = Field(
+    schedule: Schedule | None = Field(
         None, description="over the steps: eq. 2's power; constant at its mean by steps or by area; cosine; interval"
     )
     interval: Annotated[
@@ -199,12 +192,39 @@ class Relax(Part):
         RISING,
         Field(description="sigmas [low, high] between which the schedule interval does not relax"),
     ] = None
-    blur_of: Literal["kv", "k", "v"] | None = Field(None, description="what is blurred: keys, values or both")
-    bias: float | None = Field(None, gt=0, le=4, description="gamma on past keys for the section; 1 is off")
-    bias_on: Literal["history", "reference", "all"] | None = Field(None, description="whose keys are biased")
-    bias_above: float | None = Field(None, ge=0, le=1, description="the bias acts while sigma is above this")
+    coord: Coord | None = Field(None, description="shifted noise fraction or unshifted time")
+    over_steps: OverSteps | None = Field(None, description="blur over the steps")
+    space: Space | None = Field(None, description="where K is blurred")
+    blur_of: BlurOf | None = Field(None, description="what is blurred: keys, values or both")
+    gain_on: GainOn | None = Field(None, description="on whose keys history_gain acts")
     lowpass: float | None = Field(None, gt=0, le=1, description="ALG: scale of the past's sharp images; 1 is off")
     lowpass_above: float | None = Field(None, ge=0, le=1, description="the low-pass acts while sigma is above this")
+
+
+class Relax(Part):
+    """Explicit relaxation of a scene; what is absent comes from the intensity profile."""
+
+    target: Annotated[
+        Targets | None,
+        BeforeValidator(lambda value: None if value == "auto" else value),
+        Field(description="guidance terms that eq. 2 relaxes: embedded, text, context, as the model's family has them"),
+    ] = None
+    beta: float | None = Field(None, ge=-1, le=1, description="relaxation strength; 0 is off, below 0 boosts")
+    p: Power | None = Field(None, description="decay power, or sustained (0.7), linear (1.0), rapid (2.1)")
+    min: float | None = Field(None, ge=0, le=100, description="s_min, the scale that beta 1 reaches at sigma 1")
+    blur: float | None = Field(None, ge=0, le=8, description="sigma_blur of K and V in latent frames; 0 is off")
+    scope: str | None = Field(None, description="whose K and V are blurred: section, all, or a part of the past")
+    history_gain: float | None = Field(
+        None, gt=0, le=4, description="multiplies the attention that a section pays to past keys; 1 is off"
+    )
+    history_gain_above: float | None = Field(None, ge=0, le=1, description="it acts while sigma is above this")
+    experimental: Experimental = Field(Experimental(), description="what ablations change")
+
+    @property
+    def said(self) -> dict[str, Any]:
+        """What is not absent, those of `experimental` among the others."""
+        fields = (*self, *self.experimental)
+        return {name: value for name, value in fields if value is not None and name != "experimental"}
 
 
 class Scene(Part):
@@ -219,8 +239,28 @@ class Scene(Part):
     transition: Literal["continue", "cut"] = Field("continue", description="keep the history, or begin a new shot")
     seed: Seed | None = Field(None, description="instead of the board's")
     steps: Steps | None = Field(None, description="denoising steps, instead of the board's")
-    guidance: Guidance = Field(Guidance(), description="base scales at rest; default: the model's own")
+    guidance: Guidance = Field(Guidance(), description="base scales at rest; default: the board's, then the model's")
     relax: Relax = Field(Relax(), description="explicit relaxation; what is absent comes from the profile")
+
+
+class FramePackBlock(Part):
+    """Settings of FramePack's family."""
+
+    order: Order | None = Field(None, description="of rendering; default: the model's own")
+    decode: Decoding | None = Field(
+        None, description="latents to frames: each latent once, or FramePack's way; default: stream in forward order"
+    )
+    drift: Drift | None = Field(
+        None, description="`adain 0.25` pulls colours towards those of the section a shot is begun with; default: off"
+    )
+
+    @property
+    def adain(self) -> float:
+        """Strength of the correction of drift, 0..1; 0 is off."""
+        return float(self.drift.removeprefix("adain ")) if self.drift else 0.0
+
+
+BLOCKS = {"framepack": FramePackBlock}  # of a storyboard, by the family whose settings they hold
 
 
 class Storyboard(Part):
@@ -241,13 +281,8 @@ class Storyboard(Part):
         description="a section's noise from its scene and place there, so that inserted scenes change no other's; or "
         "drawn section after section from the shot's seed, as FramePack does",
     )
-    order: Literal["forward", "inverted"] | None = Field(None, description="of rendering; default: the model's own")
-    drift: Drift | None = Field(
-        None, description="`adain 0.25` pulls colours towards those of the section a shot is begun with; default: off"
-    )
-    decode: Literal["stream", "blend"] | None = Field(
-        None, description="latents to frames: each latent once, or FramePack's way; default: stream in forward order"
-    )
+    framepack: FramePackBlock | None = Field(None, description="settings of FramePack's family")
+    guidance: Guidance = Field(Guidance(), description="base scales at rest of every scene; default: the model's own")
     style: Text = Field("", description="joined to every scene's prompt", max_length=20_000)
     negative_prompt: Text = Field("", max_length=20_000, description="for true CFG")
     image: Words | None = Field(None, description="start image, relative to the storyboard")
@@ -273,10 +308,15 @@ class Storyboard(Part):
         """The scene's negative prompt, else the board's, on one line."""
         return _on_one_line(self.negative_prompt if scene.negative_prompt is None else scene.negative_prompt)
 
-    @property
-    def adain(self) -> float:
-        """Strength of the correction of drift, 0..1; 0 is off."""
-        return float(self.drift.removeprefix("adain ")) if self.drift else 0.0
+    def guidance_of(self, scene: Scene) -> dict[str, float]:
+        """The base scales that the scene sets, else the board."""
+        return {**self.guidance.scales, **scene.guidance.scales}
+
+    def block(self, kind: str, options: Mapping[str, Any]) -> dict[str, Any]:
+        """The board's field for a family, and in it what the board says of that, and a plan's `options` of it."""
+        said, fields = getattr(self, kind, None), BLOCKS[kind].model_fields if kind in BLOCKS else {}
+        own = {**(vars(said) if said else {}), **{name: options[name] for name in fields if name in options}}
+        return {kind: own} if own else {}
 
     @property
     def file(self) -> Path | None:
@@ -352,13 +392,6 @@ def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
 
 
 _QuotingDumper.add_representer(str, _represent_text)
-_QuotingDumper.add_representer(float, lambda dumper, x: dumper.represent_scalar("tag:yaml.org,2002:float", _number(x)))
-
-
-def _number(value: float) -> str:
-    text = repr(value)
-    assert math.isfinite(value), "the schema refuses NaN and infinity"
-    return text if "e" not in text or "." in text else text.replace("e", ".0e")
 
 
 def storyboard_schema() -> dict[str, Any]:

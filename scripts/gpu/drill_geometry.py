@@ -42,8 +42,8 @@ SECTION = 1.2  # s of film
 RELAXED: Mapping[str, Relax] = {
     "plain": Relax(),
     "blur": Relax(blur=0.6),
-    "bias": Relax(bias=0.5),
-    "context": Relax(target=("context",), beta=1, schedule="mean"),  # a second pass in every step
+    "bias": Relax(history_gain=0.5),
+    "context": Relax(target=("context",), beta=1, experimental={"schedule": "mean"}),  # a second pass in every step
     "plain again": Relax(),
 }
 

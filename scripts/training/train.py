@@ -31,6 +31,7 @@ FACTS = {
     "fps": 30,
     "guidance": {"embedded": 1.0, "text": 2.0},
     "embedded_guidance": False,
+    "judges": "packaged",
     "profile": {
         "name": "puppet-hand-set",
         "threshold": 0.25,

@@ -14,11 +14,12 @@ from torch import Tensor
 
 from ...relax.effects import LowPass
 from ...relax.latents import low_pass, match_statistics
+from ...storyboard.schema import Order
 from ..backend import Decoder, Given, Solve, Start
 from ..base import Context, Size, Step
 from ..hunyuan_video.backend import HunyuanVideoBackend, SectionInputs
 from .blend import BlendDecoder
-from .history import SECTION_LATENTS, HistorySlots, Order
+from .history import SECTION_LATENTS, HistorySlots
 from .layout import packed_segments
 from .solver import make_solver
 

@@ -13,9 +13,10 @@ from diffusers import AutoencoderKLHunyuanVideo
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ...storyboard.schema import Order
 from ..hunyuan_video.stream import decode, to_uint8
 from .family import LATENT_FRAMES
-from .history import SECTION_LATENTS, Order
+from .history import SECTION_LATENTS
 
 OVERLAP = LATENT_FRAMES * (SECTION_LATENTS - 1) + 1  # frames
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 from ...errors import Problem
 from ...relax.effects import EFFECTS
 from ...storyboard import Storyboard
+from ...storyboard.schema import Decoding, FramePackBlock, Order
 from ..base import Family, GuidanceTerm, Size, TimeGrid
 from ..configs import (
     ClipFields,
@@ -21,7 +22,7 @@ from ..configs import (
 )
 from ..flow import FlowShift, Levels, sigma_table
 from ..sidecar import Sidecar
-from .history import SECTION_LATENTS, HistorySlots, Order, render_order, slots
+from .history import SECTION_LATENTS, HistorySlots, render_order, slots
 
 if TYPE_CHECKING:
     from .backend import FramePackBackend
@@ -59,11 +60,12 @@ class FramePack(Family):
     embedded_guidance: bool = True  # the embedded scale is trained (distilled), so relaxing it means something
     shift: FlowShift = DYNAMIC
     drift: float = 0.0
-    decoder: Literal["stream", "blend"] | None = None
+    decoder: Decoding | None = None
 
     kind: ClassVar[str] = "framepack"
     grid: ClassVar[TimeGrid] = TimeGrid(unit_frames=SECTION_FRAMES, unit_latents=SECTION_LATENTS, lead_latents=0)
     effects: ClassVar[frozenset[str]] = frozenset(EFFECTS)
+    scopes: ClassVar[tuple[str, ...]] = ("section", "history", "reference", "all")
     samplers: ClassVar[tuple[str, ...]] = ("unipc", "euler")
     image: ClassVar[Literal["required", "optional", "refused"]] = "required"
     sidecar: ClassVar[type[Sidecar]] = FramePackSidecar
@@ -90,6 +92,7 @@ class FramePack(Family):
             embedded=said.guidance.embedded or 6.0,
             text=said.guidance.text or 1.0,
             embedded_guidance=said.embedded_guidance,
+            judges=said.judges,
             profile=said.profile,
             shift=shift,
         )
@@ -111,12 +114,13 @@ class FramePack(Family):
         return self.decoder or ("stream" if self.order == "forward" else "blend")
 
     def configured(self, story: Storyboard) -> Self:
-        return replace(self, order=story.order or self.order, drift=story.adain, decoder=story.decode)
+        said = story.framepack or FramePackBlock()
+        return replace(self, order=said.order or self.order, drift=said.adain, decoder=said.decode)
 
     def problems(self, story: Storyboard) -> Iterator[Problem]:
         if self.decoder == "stream" and self.order == "inverted":
             message = "stream needs forward order, and this film is rendered from its end; remove the line"
-            yield Problem(path="decode", message=message)
+            yield Problem(path="framepack.decode", message=message)
 
     def notes(self, story: Storyboard, shots: Sequence[tuple[float, int]]) -> Iterator[tuple[str, str]]:
         """Shots that FramePack's programs, which round half to even at 30 frames a second, give another length."""

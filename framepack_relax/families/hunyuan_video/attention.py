@@ -6,7 +6,7 @@ B batch, L video tokens, M text tokens, N heads, H head dim
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from diffusers.models.attention_dispatch import dispatch_attention_fn
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ...relax.effects import Effect, KeyGain, KVBlur
 from ...relax.unlearning import Blur, KeyBias, Segment
+from ...storyboard.schema import BlurOf, Space
 
 ALIGNED = 8  # elements: xformers takes a bias only if its strides are multiples of this
 
@@ -27,8 +28,8 @@ class AttentionEdit:
     """What is done to self-attention in one forward pass."""
 
     blur: Blur | None = None
-    blur_of: Literal["kv", "k", "v"] = "kv"
-    space: Literal["post_rope", "pre_rope"] = "post_rope"
+    blur_of: BlurOf = "kv"
+    space: Space = "post_rope"
     bias: KeyBias | None = None
 
 

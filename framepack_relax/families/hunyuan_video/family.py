@@ -1,12 +1,9 @@
 """HunyuanVideo without torch: text to one clip of 4k + 1 frames, without a past."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
-from ...errors import Problem
 from ...relax.effects import EFFECTS
-from ...storyboard import Storyboard
 from ..base import Family, GuidanceTerm, Size, TimeGrid
 from ..configs import ClipFields, Config, HunyuanVideoTransformer, HunyuanVideoVae, LlamaFields, PartKinds
 from ..flow import FlowShift, Levels, sigma_table
@@ -46,7 +43,8 @@ class HunyuanVideo(Family):
     @classmethod
     def read(cls, name: str, said: Sidecar, shift: FlowShift) -> Self:
         """Of a folder's sidecar, which may say nothing, and its scheduler."""
-        own = {"size": said.size, "fps": said.fps, **said.guidance.model_dump(), "profile": said.profile}
+        own = {"size": said.size, "fps": said.fps, **said.guidance.model_dump()}
+        own |= {"judges": said.judges, "profile": said.profile}
         given: dict[str, Any] = {key: value for key, value in own.items() if value is not None}
         return cls(name=name, shift=shift, **given)
 
@@ -56,11 +54,6 @@ class HunyuanVideo(Family):
             GuidanceTerm(name="embedded", base=self.embedded, floor=1.0),
             GuidanceTerm(name="text", base=self.text, floor=1.0, lowest=1.0),
         )
-
-    def problems(self, story: Storyboard) -> Iterator[Problem]:
-        for name in ("order", "decode", "drift"):
-            if getattr(story, name) is not None:
-                yield Problem(path=name, message=f"{self.name} has no such setting; remove the line")
 
     def levels(self, steps: int, size: Size, sampler: str) -> Levels:
         return sigma_table(steps, self.shift, self.shift.shift, sampler=sampler)

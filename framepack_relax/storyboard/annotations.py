@@ -1,0 +1,62 @@
+"""What a file's pydantic model says of a place in it: the type that is wanted there, its names, its bounds."""
+
+import types
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel
+
+
+def kinds(annotation: Any) -> Iterator[Any]:
+    """The members of a union, or the one annotation itself, and what is noted on it."""
+    if get_origin(annotation) in (types.UnionType, Union, Annotated):
+        for inner in get_args(annotation):
+            yield from kinds(inner)
+    else:
+        yield annotation
+
+
+def mapping(annotation: Any) -> type[BaseModel] | None:
+    """The model of the mapping that is wanted; None where none is."""
+    return next((kind for kind in kinds(annotation) if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
+
+
+def inside(annotation: Any, part: str | int) -> Any:
+    """What is wanted under a name of a mapping, or at a place of a list; Any where nothing is known."""
+    model = mapping(annotation)
+    if isinstance(part, int):
+        for items in (get_args(kind) for kind in kinds(annotation) if get_origin(kind) in (list, tuple)):
+            return items[0] if len(items) == 1 or items[-1] is ... else items[part] if part < len(items) else Any
+    elif model and part in model.model_fields:
+        return Annotated[model.model_fields[part].annotation, model.model_fields[part]]
+    elif model and model.model_config.get("extra") == "allow":
+        return get_args(model.__annotations__["__pydantic_extra__"])[1]
+    return Any
+
+
+def at(model: Any, loc: Sequence[str | int]) -> Any:
+    """What is wanted at a path in a file of this model."""
+    for part in loc:
+        model = inside(model, part)
+    return model
+
+
+def choices(annotation: Any) -> list[str]:
+    """The names that may stand there, if names may."""
+    return [str(value) for kind in kinds(annotation) if get_origin(kind) is Literal for value in get_args(kind)]
+
+
+def bounds(annotation: Any) -> str:
+    """Those of a number, in words; empty where it has not two."""
+    noted = [fact for kind in kinds(annotation) for fact in getattr(kind, "metadata", ())]
+    found = {name: getattr(fact, name) for fact in noted for name in ("gt", "ge", "le") if hasattr(fact, name)}
+    if {"gt", "le"} <= found.keys():
+        return f"above {found['gt']} and at most {found['le']}"
+    return f"between {found['ge']} and {found['le']}" if {"ge", "le"} <= found.keys() else ""
+
+
+def scalars(annotation: Any) -> set[type]:
+    """Types of the texts and numbers that may stand there; of a Literal those of its values."""
+    found = list(kinds(annotation))
+    values = [value for kind in found if get_origin(kind) is Literal for value in get_args(kind)]
+    return {type(value) for value in values} | {kind for kind in (str, int, float) if kind in found}
