@@ -33,9 +33,7 @@ else:
 
 PRESETS = {"sustained": 0.7, "linear": 1.0, "rapid": 2.1}
 PROFILES = ("auto", "paper")
-BROADCAST = {
-    round(n * 1000 / 1001, 3): Fraction(n * 1000, 1001) for n in (24, 30, 48, 60, 120)
-}  # fps: 23.976, 29.97 ..
+BROADCAST = {round(n * 1000 / 1001, 3): Fraction(n * 1000, 1001) for n in (24, 30, 48, 60, 120)}  # fps: 23.976, ..
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 MARKER = re.compile(r"<\|\w{1,40}\|>")  # of Llama\'s chat template, into which prompts are put
 ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
@@ -48,6 +46,7 @@ Space = Literal["post_rope", "pre_rope"]
 BlurOf = Literal["kv", "k", "v"]
 GainOn = Literal["history", "reference", "all"]
 Order = Literal["forward", "inverted"]
+Sampler = Literal["unipc", "euler"]
 Decoding = Literal["stream", "blend"]
 
 
@@ -116,36 +115,24 @@ def _power(value: Any) -> Any:
     return PRESETS[value] if isinstance(value, str) else value
 
 
-def _as_tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _targets(value: Any) -> Any:
-    return (value,) if isinstance(value, str) else _as_tuple(value)
-
-
 Text = Annotated[str, AfterValidator(_plain_text)]
 Words = Annotated[str, only(str.strip, "is empty; write something or remove the line"), AfterValidator(_plain_text)]
 Id = Annotated[str, only(ID.fullmatch, BAD_ID)]
 Drift = Annotated[str, only(DRIFT.fullmatch, "is {}; write `adain 0.25`, a strength from 0 to 1, or remove the line")]
 ProfileName = Annotated[Words, only(_names_profile, "is {}; known are auto, paper, or a .yaml file")]
-RISING = only(lambda x: x is None or 0 <= x[0] < x[1] <= 1, "must be two sigmas between 0 and 1, the lower first")
+RISING = only(lambda x: 0 <= x[0] < x[1] <= 1, "must be two sigmas between 0 and 1, the lower first")
+Interval = Annotated[tuple[float, float], RISING]
 DISTINCT = only(lambda names: 0 < len(names) == len(set(names)), "must name one or more targets, each once")
-Targets = Annotated[tuple[str, ...], BeforeValidator(_targets, json_schema_input_type=str | tuple[str, ...]), DISTINCT]
+ONE = BeforeValidator(lambda x: (x,) if isinstance(x, str) else x, json_schema_input_type=str | tuple[str, ...])
+Targets = Annotated[tuple[str, ...], ONE, DISTINCT]
 Exponent = Annotated[float, Field(gt=0, le=8)]
-Power = Annotated[
-    Exponent,
-    BeforeValidator(_power, json_schema_input_type=Exponent | Literal["sustained", "linear", "rapid"]),
-]
-Size = Annotated[tuple[int, int], BeforeValidator(_as_tuple), AfterValidator(_multiple_of_16)]
+Preset = Literal["sustained", "linear", "rapid"]
+Power = Annotated[Exponent, BeforeValidator(_power, json_schema_input_type=Exponent | Preset)]
+Size = Annotated[tuple[int, int], AfterValidator(_multiple_of_16)]
 Scale = Annotated[float, Field(ge=1, le=100)]
 Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
-Rate = Annotated[
-    float,
-    Field(ge=1, le=240),
-    AfterValidator(_rate),
-    PlainSerializer(lambda rate: rate),  # 30 stays 30 and does not become 30.0
-]
+AS_IT_IS = PlainSerializer(lambda rate: rate)  # 30 stays 30 and does not become 30.0
+Rate = Annotated[float, Field(ge=1, le=240), AfterValidator(_rate), AS_IT_IS]
 Steps = Annotated[int, Field(ge=1, le=1000)]
 
 
@@ -183,15 +170,8 @@ class Guidance(Part, extra="allow"):
 class Experimental(Part):
     """What ablations change."""
 
-    schedule: Schedule | None = Field(
-        None, description="over the steps: eq. 2's power; constant at its mean by steps or by area; cosine; interval"
-    )
-    interval: Annotated[
-        tuple[float, float] | None,
-        BeforeValidator(_as_tuple),
-        RISING,
-        Field(description="sigmas [low, high] between which the schedule interval does not relax"),
-    ] = None
+    schedule: Schedule | None = Field(None, description="eq. 2's power; its mean by steps or area; cosine; interval")
+    interval: Interval | None = Field(None, description="sigmas between which the schedule interval does not relax")
     coord: Coord | None = Field(None, description="shifted noise fraction or unshifted time")
     over_steps: OverSteps | None = Field(None, description="blur over the steps")
     space: Space | None = Field(None, description="where K is blurred")
@@ -204,19 +184,15 @@ class Experimental(Part):
 class Relax(Part):
     """Explicit relaxation of a scene; what is absent comes from the intensity profile."""
 
-    target: Annotated[
-        Targets | None,
-        BeforeValidator(lambda value: None if value == "auto" else value),
-        Field(description="guidance terms that eq. 2 relaxes: embedded, text, context, as the model's family has them"),
-    ] = None
+    target: Annotated[Targets | None, BeforeValidator(lambda value: None if value == "auto" else value)] = Field(
+        None, description="guidance terms that eq. 2 relaxes: embedded, text, context, as the model's family has them"
+    )
     beta: float | None = Field(None, ge=-1, le=1, description="relaxation strength; 0 is off, below 0 boosts")
     p: Power | None = Field(None, description="decay power, or sustained (0.7), linear (1.0), rapid (2.1)")
     min: float | None = Field(None, ge=0, le=100, description="s_min, the scale that beta 1 reaches at sigma 1")
     blur: float | None = Field(None, ge=0, le=8, description="sigma_blur of K and V in latent frames; 0 is off")
     scope: str | None = Field(None, description="whose K and V are blurred: section, all, or a part of the past")
-    history_gain: float | None = Field(
-        None, gt=0, le=4, description="multiplies the attention that a section pays to past keys; 1 is off"
-    )
+    history_gain: float | None = Field(None, gt=0, le=4, description="multiplies the attention to the past; 1 is off")
     history_gain_above: float | None = Field(None, ge=0, le=1, description="it acts while sigma is above this")
     experimental: Experimental = Field(Experimental(), description="what ablations change")
 
@@ -247,12 +223,8 @@ class FramePackBlock(Part):
     """Settings of FramePack's family."""
 
     order: Order | None = Field(None, description="of rendering; default: the model's own")
-    decode: Decoding | None = Field(
-        None, description="latents to frames: each latent once, or FramePack's way; default: stream in forward order"
-    )
-    drift: Drift | None = Field(
-        None, description="`adain 0.25` pulls colours towards those of the section a shot is begun with; default: off"
-    )
+    decode: Decoding | None = Field(None, description="each latent once, or FramePack's way; default: by the order")
+    drift: Drift | None = Field(None, description="`adain 0.25` pulls colours towards a shot's first; default: off")
 
     @property
     def adain(self) -> float:
@@ -273,13 +245,9 @@ class Storyboard(Part):
     fps: Rate | None = Field(None, description="frames per second; default: the model's own")
     seed: Seed = Field(31337, description="every section's noise follows from it")
     steps: Steps = Field(25, description="denoising steps per section")
-    sampler: Literal["unipc", "euler"] | None = Field(
-        None, description="FramePack's own solver, or the Euler of diffusers' pipelines; default: the model's own"
-    )
+    sampler: Sampler | None = Field(None, description="FramePack's solver, or Euler; default: the model's own")
     noise: Literal["per_scene", "framepack"] = Field(
-        "per_scene",
-        description="a section's noise from its scene and place there, so that inserted scenes change no other's; or "
-        "drawn section after section from the shot's seed, as FramePack does",
+        "per_scene", description="inserted scenes change no other's; or section after section, as FramePack draws it"
     )
     framepack: FramePackBlock | None = Field(None, description="settings of FramePack's family")
     guidance: Guidance = Field(Guidance(), description="base scales at rest of every scene; default: the model's own")
@@ -287,9 +255,7 @@ class Storyboard(Part):
     negative_prompt: Text = Field("", max_length=20_000, description="for true CFG")
     image: Words | None = Field(None, description="start image, relative to the storyboard")
     profile: ProfileName = Field("auto", description="intensity profile: auto (the model's own), paper, or a file")
-    crf: int = Field(
-        16, ge=0, le=51, description="H.264 quality; lower is better and larger; 0, which few players take, is made 1"
-    )
+    crf: int = Field(16, ge=0, le=51, description="H.264 quality; lower is better and larger; 0 is made 1")
     scenes: tuple[Scene, ...] = Field(min_length=1, max_length=3000, description="in the order of the film")
 
     _folder: Path | None = PrivateAttr(None)
@@ -374,12 +340,16 @@ def storyboard_from_scenes(scenes: Sequence[Scene], **board: Any) -> Storyboard:
 
 def dump_storyboard(story: Storyboard) -> str:
     """YAML that reads back to an equal storyboard."""
-    data = story.model_dump(mode="json", exclude_none=True)
-    for scene in data["scenes"]:
-        for name in ("guidance", "relax"):
-            if not scene[name]:
-                del scene[name]
+    data = _without_empty(story.model_dump(mode="json"))
     return yaml.dump(data, Dumper=_QuotingDumper, sort_keys=False, allow_unicode=True, width=110)
+
+
+def _without_empty(value: Any) -> Any:
+    """Mappings without what is None, or has nothing in it."""
+    if isinstance(value, dict):
+        kept = {name: _without_empty(item) for name, item in value.items()}
+        return {name: item for name, item in kept.items() if item not in (None, {})}
+    return [_without_empty(item) for item in value] if isinstance(value, list) else value
 
 
 class _QuotingDumper(yaml.SafeDumper):
