@@ -71,11 +71,11 @@ def _check_work(image: Image.Image, data: bytes) -> None:
 def _to_8_bits(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         raise ImageError(f"holds floating-point numbers of unknown range; {SAVE_ANEW}")
-    if image.mode.startswith("I"):  # 16 bits; convert() would clip at 255
-        scaled = Image.fromarray((np.asarray(image).clip(0, 65535) / 257).round().astype(np.uint8))
-        scaled.info = image.info
-        return scaled
-    return image
+    if not image.mode.startswith("I"):
+        return image
+    scaled = Image.fromarray((np.asarray(image).clip(0, 65535) / 257).round().astype(np.uint8))
+    scaled.info = image.info  # 16 bits; convert() would clip at 255
+    return scaled
 
 
 def _to_srgb(image: Image.Image) -> Image.Image:
@@ -92,12 +92,8 @@ def _to_srgb(image: Image.Image) -> Image.Image:
             return plain
         transform = ImageCms.buildTransform(profile, ImageCms.createProfile("sRGB"), mode, "RGB")
         every = _every_colour(mode)
-        if (
-            np.abs(
-                np.asarray(ImageCms.applyTransform(every, transform), int) - np.asarray(every.convert("RGB"), int)
-            ).max()
-            <= UNSEEN
-        ):
+        theirs, ours = ImageCms.applyTransform(every, transform), every.convert("RGB")
+        if np.abs(np.asarray(theirs, int) - np.asarray(ours, int)).max() <= UNSEEN:
             return plain
         colours = image if image.mode == mode else plain.convert("RGB").convert(mode)
         converted = ImageCms.applyTransform(colours, transform)
@@ -117,11 +113,8 @@ def _every_colour(mode: str) -> Image.Image:
 
 
 def _on_white(image: Image.Image) -> Image.Image:
-    return (
-        Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-        if "A" in image.mode
-        else image
-    )
+    white = Image.new("RGBA", image.size, "white")
+    return Image.alpha_composite(white, image).convert("RGB") if "A" in image.mode else image
 
 
 def fit_image(image: Image.Image, size: tuple[int, int]) -> Image.Image:

@@ -38,12 +38,7 @@ CALLED = {
     "experimental.gain_on": "bias_on",
 }  # our field, after a dot inside a mapping: others' words for it, in small letters with `_`
 FORMS = {"size": "size: [width, height]", "transition": "transition: cut"}  # where a name alone says too little
-BARE = {
-    "guidance": "guidance: {{text: {}}}",
-    "relax": "relax: {{beta: {}}}",
-    "size": "size: [{}, {}]",
-    "interval": "interval: [{}, {}]",
-}  # what bare numbers stand for
+BARE = {"guidance": "{{text: {}}}", "relax": "{{beta: {}}}", "size": "[{}, {}]", "interval": "[{}, {}]"}  # of numbers
 NOT_YET = {
     "a shot begins with an image, and none can be given for its end": "end_image last_image last_frame end_frame "
     "final_image final_frame tail_image image_end target_image",
@@ -62,6 +57,9 @@ NOT_YET = {
     "every step is computed": "teacache use_teacache cache magcache speedup",
     "a film is one take; render it again with another `seed`": "batch batch_size takes variations count num_videos",
 }  # what cannot be said: words for it
+MEANT, LACKING = (
+    {word: said for said, words in table.items() for word in words.split()} for table in (CALLED, NOT_YET)
+)
 FULL_WIDTH_COLON = "\uff1a"
 FULL_WIDTH = f"the colon {FULL_WIDTH_COLON!r} (U+FF1A) is full-width; write ':' and a space"
 WHEN_RENDERING = (
@@ -76,9 +74,8 @@ def unknown_field(word: str, owner: type[BaseModel] | None, root: type[BaseModel
     if FULL_WIDTH_COLON in word:
         return FULL_WIDTH
     name = _simple(word)
-    for field, words in CALLED.items():
-        if name in words.split() and (said := _write(field, known, root)):
-            return said
+    if name in MEANT and (said := _write(MEANT[name], known, root)):
+        return said
     if name in WHEN_RENDERING.split():
         return "that is said when a film is rendered, not in its storyboard"
     if name not in known and (place := _place(name, root)):
@@ -89,12 +86,10 @@ def unknown_field(word: str, owner: type[BaseModel] | None, root: type[BaseModel
 def suggest(word: str, known: Sequence[str]) -> str:
     """A cure for a name that is not among the `known`, or not in this place."""
     name, known = _simple(word), [other for other in known if other != word]
-    for fact, words in NOT_YET.items():
-        if name in words.split():
-            return f"not yet: {fact}"
-    for field, words in CALLED.items():
-        if name in words.split() and (own := field.rpartition(".")[2]) in known:
-            return f"write `{own}`"
+    if name in LACKING:
+        return f"not yet: {LACKING[name]}"
+    if (own := MEANT.get(name, "").rpartition(".")[2]) in known:
+        return f"write `{own}`"
     near = get_close_matches(name, known, n=1, cutoff=0.75)
     return f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
 
@@ -109,20 +104,14 @@ def argument(word: str, known: Sequence[str]) -> str:
 def bare(field: str, value: Any, sign: str) -> str:
     """How to write numbers that stand for a mapping or a list, which begins with `sign`; empty where not known."""
     numbers, form = re.findall(r"[0-9]+(?:\.[0-9]+)?|\.[0-9]+", str(value)), BARE.get(field, "")
-    said = form.format(*numbers) if form and form.count("{}") == len(numbers) else FORMS.get(field, "")
+    fits = form and form.count("{}") == len(numbers)
+    said = f"{field}: {form.format(*numbers)}" if fits else FORMS.get(field, "")
     return said if sign in said else ""
 
 
 def _simple(word: str) -> str:
     """In small letters, with `_` between words."""
     return re.sub(r"(?<=[a-z])(?=[A-Z])|[- ]+", "_", word.strip()).lower()
-
-
-def walk(annotation: Any) -> Iterator[Any]:
-    """An annotation and all that it is made of."""
-    yield annotation
-    for inner in get_args(annotation):
-        yield from walk(inner)
 
 
 def _write(field: str, known: Sequence[str], root: type[BaseModel]) -> str:
@@ -143,10 +132,11 @@ def _place(field: str, root: type[BaseModel]) -> str:
     return "" if home is None else f"under `{home}:`" if home else "at the top of the file"
 
 
-def _homes(name: str, model: type[BaseModel]) -> Iterator[tuple[str, type[BaseModel]]]:
+def _homes(name: str, model: Any) -> Iterator[tuple[str, type[BaseModel]]]:
     """Every mapping of a file by the field that it stands under."""
-    yield name, model
-    for field, info in model.model_fields.items():
-        for kind in walk(info.annotation):
-            if isinstance(kind, type) and issubclass(kind, BaseModel):
-                yield from _homes(field, kind)
+    if isinstance(model, type) and issubclass(model, BaseModel):
+        yield name, model
+        for field, info in model.model_fields.items():
+            yield from _homes(field, info.annotation)
+    for inner in get_args(model):
+        yield from _homes(name, inner)

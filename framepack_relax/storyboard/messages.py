@@ -14,16 +14,17 @@ from .paths import odd_space
 
 M = TypeVar("M", bound=BaseModel)
 MOST_PROBLEMS = 200  # told at once
+SAID = {
+    "json_invalid": "is not JSON: {error}",
+    "missing": "is missing; add it",
+    "value_error": "{error}",
+    "finite_number": "is {value}; write a finite number",
+    "too_long": "is too long: {actual_length} of at most {max_length}",
+}  # by pydantic's kind of error
 WANTED = {
-    "bool": "write true or false",
-    "int": "write a whole number",
-    "float": "write a number",
-    "string": "write text",
-    "tuple": "write a list",
-    "model": "write a mapping of fields",
-    "dict": "write a mapping of fields",
-    "missing_argument": "give a list of the right length",
-}  # by how pydantic's kind of error begins
+    "bool": "true or false", "int": "a whole number", "float": "a number", "string": "text", "tuple": "a list",
+    "model": "a mapping of fields", "dict": "a mapping of fields", "missing_argument": "a list of the right length",
+}  # fmt: skip  # by how pydantic's kind of error begins
 
 
 def validated(model: type[M], data: Any, others: Sequence[Problem] = ()) -> M:
@@ -87,22 +88,16 @@ def _plain_loc(loc: tuple[int | str, ...], model: type[BaseModel]) -> tuple[int 
 def _sentence(detail: ErrorDetails, loc: Sequence[str | int], model: type[BaseModel]) -> str:
     kind, value, context = detail["type"], detail.get("input"), detail.get("ctx", {})
     wanted = at(model, loc)
-    if kind == "json_invalid":
-        return f"is not JSON: {context['error']}"
-    if kind == "missing":
-        return "is missing; add it"
+    if kind in SAID:
+        return SAID[kind].format(value=value, **context)
     if kind == "extra_forbidden":
         return f"unknown field; {unknown_field(str(loc[-1]), mapping(at(model, loc[:-1])), model)}"
-    if kind == "value_error":
-        return str(context["error"])
     if kind.startswith(("greater", "less")):
         return f"is {_shown(value)}; must be {bounds(wanted)}"
-    if kind == "finite_number":
-        return f"is {value}; write a finite number"
     if kind == "too_short":
         return f"holds no {str(loc[-1]).removesuffix('s')}; add one"
-    if kind in ("too_long", "string_too_long"):
-        return f"is too long: {context.get('actual_length', len(str(value)))} of at most {context.get('max_length')}"
+    if kind == "string_too_long":
+        return f"is too long: {len(value)} of at most {context['max_length']}"
     if isinstance(value, str) and (cure := odd_space(value)):
         return f"is {_shown(value)}; {cure}"
     known = choices(wanted)
@@ -113,7 +108,7 @@ def _sentence(detail: ErrorDetails, loc: Sequence[str | int], model: type[BaseMo
     sign = "{" if kind.startswith("model") else "[" if kind.startswith("tuple") else ""
     if loc and sign and (form := bare(str(loc[-1]), value, sign)):
         return f"is {_shown(value)}; write `{form}`"
-    cure = next((text for name, text in WANTED.items() if kind.startswith(name)), "write another value")
+    cure = "write " + next((text for name, text in WANTED.items() if kind.startswith(name)), "another value")
     if kind.startswith(("int", "float")) and (span := bounds(wanted)):
         cure += f" {span}"
     return f"is {value if isinstance(value, float) else _shown(value)}; {cure}"

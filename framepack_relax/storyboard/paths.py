@@ -36,6 +36,12 @@ def not_a_file(path: Path) -> str:
     return "" if stat.S_ISREG(mode) else KINDS.get(stat.S_IFMT(mode), "no file")
 
 
+def refusal(path: Path) -> str:
+    """What to say of a path where no regular file stands; else as `not_a_file`."""
+    kind = not_a_file(path)
+    return f"is {kind}; name a file{' in it' if path.is_dir() else ''}" if kind else ""
+
+
 def path_cure(name: str) -> str:
     """What to change in a path that leads nowhere; empty where nothing is odd about it."""
     if name and {name[0], name[-1]} & set(QUOTES):

@@ -17,7 +17,7 @@ from ..errors import Problem, StoryboardError
 from .annotations import inside, kinds, scalars
 from .cures import PROSE, cure, lookalikes
 from .messages import MOST_PROBLEMS, locate, path_of, printable, validated
-from .paths import expand, leaves, not_a_file, path_cure
+from .paths import expand, leaves, path_cure, refusal
 from .profile import ProfileFields
 from .schema import PROFILES, Storyboard, build_storyboard
 
@@ -51,17 +51,15 @@ def read_text(file: Path) -> str:
     """The text of a YAML file of at most 512 KiB. Raises StoryboardError."""
     line = None
     try:
-        if kind := not_a_file(file):
-            cure = "name a file in it" if file.is_dir() else "name a file"
-            raise StoryboardError([Problem(file=str(file), message=f"is {kind}; {cure}")])
-        with file.open("rb") as stream:
-            data = stream.read(LARGEST_BYTES + 1)
-        if b"\0" in data and not data.startswith(UTF_16):
-            message = "is no text; a storyboard is a text in YAML"
-        elif len(data) <= LARGEST_BYTES:
-            return data.decode("utf-8-sig")
-        else:
-            message = f"is larger than {LARGEST_BYTES >> 10} KiB; make it smaller"
+        if not (message := refusal(file)):
+            with file.open("rb") as stream:
+                data = stream.read(LARGEST_BYTES + 1)
+            if b"\0" in data and not data.startswith(UTF_16):
+                message = "is no text; a storyboard is a text in YAML"
+            elif len(data) <= LARGEST_BYTES:
+                return data.decode("utf-8-sig")
+            else:
+                message = f"is larger than {LARGEST_BYTES >> 10} KiB; make it smaller"
     except FileNotFoundError:
         message = f"no such file{path_cure(str(file))}"
     except UnicodeDecodeError as error:
@@ -275,23 +273,17 @@ def _path_problems(data: dict[str, Any], folder: Path | None) -> Iterator[Proble
     """Files that a board names: inside its folder, and there."""
     if folder is None:
         return
-    if (profile := data.get("profile", "auto")) not in PROFILES:
-        yield from _profile_problems(folder, profile)
-    yield from _inside(folder, data.get("image"), "image")
     scenes = data.get("scenes")
     for index, scene in enumerate(scenes if isinstance(scenes, tuple) else ()):
         if isinstance(scene, dict):
             yield from _inside(folder, scene.get("image"), f"scenes[{index}].image")
-
-
-def _profile_problems(folder: Path, name: Any) -> Iterator[Problem]:
-    """Of a profile's file that is there also its own mistakes."""
-    problems = list(_inside(folder, name, "profile"))
+    yield from _inside(folder, data.get("image"), "image")
+    name = data.get("profile", "auto")
+    problems = [] if name in PROFILES else list(_inside(folder, name, "profile"))
     yield from problems
-    if not problems and isinstance(name, str) and name.strip():
-        file = folder / name
-        try:
-            parse_as(ProfileFields, read_text(file), file=str(file))
+    if isinstance(name, str) and name.strip() and name not in PROFILES and not problems:
+        try:  # its own mistakes
+            parse_as(ProfileFields, read_text(folder / name), file=str(folder / name))
         except StoryboardError as error:
             yield from error.problems
 
@@ -302,15 +294,12 @@ def _inside(folder: Path, name: Any, path: str) -> Iterator[Problem]:
     try:
         target = (folder / name).resolve()
         outside = leaves(name) or not target.is_relative_to(folder.resolve())
-        kind = not_a_file(target) if not outside else ""
+        wrong = "leaves the storyboard's folder; copy the file into it" if outside else refusal(target)
     except FileNotFoundError:
         yield Problem(path=path, message=f"{printable(name)}: no such file beside the storyboard{path_cure(name)}")
     except (OSError, ValueError, RuntimeError) as error:
         reason = getattr(error, "strerror", None) or error.args[-1]
         yield Problem(path=path, message=f"{name[:60]!r} is not a usable path ({printable(str(reason))})")
     else:
-        if outside:
-            yield Problem(path=path, message=f"{printable(name)} leaves the storyboard's folder; copy the file into it")
-        elif kind:
-            cure = "name a file in it" if target.is_dir() else "name a file"
-            yield Problem(path=path, message=f"{printable(name)} is {kind}; {cure}")
+        if wrong:
+            yield Problem(path=path, message=f"{printable(name)} {wrong}")
