@@ -11,10 +11,9 @@ from training.judge_data import captioned, clips, label, labels
 from training.measure import figures
 from training.world import FIRST, SECOND, Film, Mix, act
 
-from framepack_relax.evaluate.action import ActionJudge, ActionScores
+from framepack_relax.evaluate.action import ActionJudge, ActionScores, window_frames
 from framepack_relax.evaluate.evaluation import JUDGES as PACKAGED
 from framepack_relax.evaluate.text import TextJudge
-from framepack_relax.evaluate.windows import window_frames
 
 
 def film(action, frames=145, starts=(40,)):

@@ -1,9 +1,11 @@
 """Which action a film shows: a VideoMAE classifier (arXiv 2203.12602) over windows of 16 frames.
 
+A film is resampled by time, not by number, as action recognisers were trained: VideoMAE's Kinetics protocol, 16 frames
+with stride 4 at 30 fps. The overlap is ours, so that an action of less than a second is in the middle of some window.
+
 N frames, W windows, L labels; frames are uint8 RGB [N, H, W, 3]
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -18,9 +20,10 @@ from ..families.components import PLAIN
 from ..families.fingerprint import fingerprint
 from ..storyboard.messages import printable
 from .frames import Clip
-from .windows import window_frames
 
 STATIC = "static"
+FRAMES = 16  # of a window
+SPAN_SECONDS, STEP_SECONDS = 64 / 30, 16 / 30  # of a window, and from window to window
 SHOWN = 6  # labels, of those that a judge has
 
 
@@ -71,10 +74,19 @@ class ActionJudge:
     @torch.no_grad()
     def score(self, frames: Clip, fps: float) -> ActionScores:
         """Every window of a film, one forward pass each."""
-        windows = [self._window(frames[numbers]) for numbers in window_frames(len(frames), fps)]
-        return ActionScores(labels=self.labels, windows=np.concatenate(windows))
+        made = []
+        for numbers in window_frames(len(frames), fps):
+            pixels = self.processor(list(frames[numbers]), return_tensors="pt")["pixel_values"].to(self.model.device)
+            made.append(self.model(pixel_values=pixels).logits.float().softmax(-1).cpu().numpy())
+        return ActionScores(labels=self.labels, windows=np.concatenate(made))
 
-    def _window(self, frames: Sequence[NDArray[np.uint8]] | NDArray[np.uint8]) -> NDArray[np.float32]:
-        pixels = self.processor(list(frames), return_tensors="pt")["pixel_values"].to(self.model.device)
-        made: NDArray[np.float32] = self.model(pixel_values=pixels).logits.float().softmax(-1).cpu().numpy()
-        return made
+
+def window_frames(frames: int, fps: float) -> list[list[int]]:
+    """Frame numbers of each window; the last one ends with the film, and in a shorter film holds the last frame."""
+    span, step = SPAN_SECONDS * fps, STEP_SECONDS * fps
+    spare = max(0.0, frames - span)
+    offsets = np.linspace(0, span - 1, FRAMES)
+    starts = [number * step for number in range(1 + int(spare / step + 1e-9))]
+    if spare - starts[-1] >= 0.5:
+        starts.append(spare)
+    return [[min(frames - 1, round(start + offset)) for offset in offsets] for start in starts]

@@ -15,7 +15,7 @@ from ..video.motion import MotionMeter
 from .action import ActionJudge
 from .detectors import find_failures
 from .film import Film
-from .flow import measure_motion
+from .flow import mean_of, measure_motion
 from .frames import Clip
 from .mistakes import try_all
 from .perceptual import Distance, lpips_distance, measure_stability
@@ -142,7 +142,7 @@ def evaluate(
             "mean": motion.mean,
             "at_once": motion.within(AT_ONCE),
             "dynamic": motion.dynamic,
-            "camera_and_all": float(motion.raw.mean()) if len(motion.raw) else 0.0,
+            "camera_and_all": mean_of(motion.raw),
             "series": motion.series.round(4).tolist(),
         },
     }
@@ -167,7 +167,7 @@ def evaluate(
         made["text"] |= {"best": float(cosines.max()), "checkpoint": instruments.text.name}
     if instruments.distance:
         other = None if reference is None else reference.frames
-        made["lpips"] = asdict(measure_stability(film.frames, film.fps, instruments.distance, other))
+        made["lpips"] = measure_stability(film.frames, film.fps, instruments.distance, other)
     if len(film.frames) > 1:
         made["failures"] = _failures(film, instruments, made)
     return made

@@ -37,7 +37,7 @@ class Motion:
 
     @property
     def mean(self) -> float:
-        return float(self.series.mean()) if len(self.series) else 0.0
+        return mean_of(self.series)
 
     @property
     def dynamic(self) -> bool:
@@ -46,8 +46,12 @@ class Motion:
 
     def within(self, seconds: float) -> float:
         """Mean of the first `seconds`: whether an action starts at once."""
-        count = max(1, round(seconds * self.rate))
-        return float(self.series[:count].mean()) if len(self.series) else 0.0
+        return mean_of(self.series[: max(1, round(seconds * self.rate))])
+
+
+def mean_of(series: NDArray[np.float64]) -> float:
+    """Zero where there are no pairs."""
+    return float(series.mean()) if len(series) else 0.0
 
 
 def measure_motion(frames: Clip, fps: float) -> Motion:
