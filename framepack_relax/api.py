@@ -12,8 +12,8 @@ from .families.quiet import quietly
 if TYPE_CHECKING:
     import torch
 
-    from .evaluate.outcome import Outcome
     from .evaluate.perceptual import Distance
+    from .evaluate.sweep import Outcome
     from .families.backend import Backend
     from .planning.renderplan import RenderPlan, SectionPlan
     from .rendering.folder import Verdict
@@ -282,11 +282,12 @@ def sweep(
     Needs the extra `eval`. Raises StoryboardError, ModelError, RenderError or EvaluationError.
     """
     try:
-        from .evaluate.outcome import compare
+        from .evaluate.sweep import compare
     except ImportError as error:
         raise EvaluationError(f"{error.name} {EXTRA}") from error
     folder, choice = output_folder(out), str(model) if isinstance(model, Place) else model
-    return compare(str(spec), folder, choice, quick, calibrate, (action, text), on_film, loading, on_note)
+    options: Any = {"quick": quick, "calibrating": calibrate, "judges": (action, text), "loading": loading}
+    return compare(str(spec), folder, choice, on_film=on_film, on_note=on_note, **options)
 
 
 def _prepare(

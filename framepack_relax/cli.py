@@ -19,10 +19,11 @@ from rich.text import Text
 from . import api, tables
 from ._version import __version__
 from .errors import RelaxError
+from .families.heap import keep_steady
 from .families.quiet import quietly
 
 if TYPE_CHECKING:
-    from .evaluate.outcome import Outcome
+    from .evaluate.sweep import Outcome
     from .families.loading import Loading
     from .planning.renderplan import RenderPlan, SectionPlan
     from .rendering.folder import Verdict
@@ -371,6 +372,7 @@ def _print_json(data: Any) -> None:
 
 def main() -> None:
     """Entry point: what a user can mend is printed without a traceback, exit code 2."""
+    keep_steady()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # stops a render as Ctrl-C does
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # what a console or a log cannot show is shown by its number

@@ -157,14 +157,13 @@ def evaluate(
         scores = instruments.action.score(film.frames, film.fps)
         best = {label: scores.best(label) for label in scores.labels}
         made["action"] = {"named": scores.named(), "top": dict(sorted(best.items(), key=lambda row: -row[1])[:TOP])}
-        made["action"]["targets"] = {
-            label: {"mean": scores.mean(label), "best": scores.best(label)} for label in labels
-        }
+        made["action"]["targets"] = {name: {"mean": scores.mean(name), "best": best[name]} for name in labels}
     if instruments.text and prompt:
         numbers = np.linspace(0, len(film.frames) - 1, min(PROMPTED, len(film.frames))).round().astype(int)
         cosines = instruments.text.cosines(film.frames[numbers], [prompt])[:, 0]
-        made["text"] = {"cosine": float(cosines.mean()), "score": 100 * max(0.0, float(cosines.mean()))}
-        made["text"] |= {"best": float(cosines.max()), "checkpoint": instruments.text.name}
+        mean, best_fit = float(cosines.mean()), float(cosines.max())
+        said = {"cosine": mean, "score": 100 * max(0.0, mean), "best": best_fit}
+        made["text"] = said | {"checkpoint": instruments.text.name}
     if instruments.distance:
         other = None if reference is None else reference.frames
         made["lpips"] = measure_stability(film.frames, film.fps, instruments.distance, other)
