@@ -261,7 +261,8 @@ def models_table(entries: Sequence[tuple[Entry, bool]]) -> Table:
     table = Table("name", "what", **LOOK)
     for entry, there in entries:
         size = f"{entry.gigabytes:g} GB, {'on disk' if there else 'not on disk'}"
-        table.add_row(entry.name, "\n".join([entry.about, size, *_origin(entry), entry.licence]))
+        origins = dict.fromkeys(f"from {repository}" for repository, _ in entry.parts.values())
+        table.add_row(entry.name, "\n".join([entry.about, size, *origins, entry.licence]))
         table.add_section()
     return table
 
@@ -315,11 +316,6 @@ def sweep_table(cells: Sequence[Cell]) -> Grid:
         rows.append({**row, "fails": ", ".join(fails) or "-"})
     caption = "means; of the first two a 95 % bootstrap interval and the share of pairs won against the first arm"
     return Grid(rows, keys="arm", wraps=", ".join(["arm", *names[:2], "fails"]), caption=caption)
-
-
-def _origin(entry: Entry) -> list[str]:
-    repositories = list(dict.fromkeys(repository for repository, _ in entry.parts.values()))
-    return [] if entry.name == "puppet" else [f"from {name}" for name in repositories]
 
 
 def _yes(there: bool) -> str:

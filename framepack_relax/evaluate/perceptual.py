@@ -58,11 +58,11 @@ def lpips_distance() -> Distance:
     try:
         import lpips
 
-        network = lpips.LPIPS(net="alex", verbose=False).eval()
+        made: Distance = lpips.LPIPS(net="alex", verbose=False).eval()
     except ImportError as error:
         cure = "pip install 'framepack-relax[lpips]'"
         raise EvaluationError(f"lpips is not installed, so {UNMEASURED}: {cure}") from error
     except (OSError, RuntimeError) as error:
         reason = f"lpips cannot load AlexNet's weights ({error}), so {UNMEASURED}"
         raise EvaluationError(f"{reason}; it downloads them from pytorch.org") from error
-    return lambda a, b: network(a, b)
+    return made
