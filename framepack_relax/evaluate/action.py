@@ -6,7 +6,6 @@ with stride 4 at 30 fps. The overlap is ours, so that an action of less than a s
 N frames, W windows, L labels; frames are uint8 RGB [N, H, W, 3]
 """
 
-from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -27,26 +26,14 @@ SPAN_SECONDS, STEP_SECONDS = 64 / 30, 16 / 30  # of a window, and from window to
 SHOWN = 6  # labels, of those that a judge has
 
 
-@dataclass(frozen=True, kw_only=True)
-class ActionScores:
-    """`windows` [W, L] float32: the probability of each label in each window."""
+Scores = dict[str, NDArray[np.float32]]  # by label: its probability in each window [W]
 
-    labels: tuple[str, ...]
-    windows: NDArray[np.float32]
 
-    def mean(self, label: str) -> float:
-        """Over the film, as a single score of a whole clip would be."""
-        return float(self.windows[:, self.labels.index(label)].mean())
-
-    def best(self, label: str) -> float:
-        """In the window that shows it best: an event of less than a second counts in full."""
-        return float(self.windows[:, self.labels.index(label)].max())
-
-    def named(self) -> str:
-        """The label of the film: what is most certain in any window, and static only where nothing else is."""
-        best = {label: self.best(label) for label in self.labels if label != STATIC}
-        label = max(best, key=best.__getitem__)
-        return label if best[label] > 0.5 or STATIC not in self.labels else STATIC
+def named(scores: Scores) -> str:
+    """The label of a film: what is most certain in any window, and static only where nothing else is."""
+    best = {label: windows.max() for label, windows in scores.items() if label != STATIC}
+    label = max(best, key=best.__getitem__)
+    return label if best[label] > 0.5 or STATIC not in scores else STATIC
 
 
 class ActionJudge:
@@ -72,13 +59,13 @@ class ActionJudge:
         raise EvaluationError(f"{label}: the action judge has no such label; {cure}")
 
     @torch.no_grad()
-    def score(self, frames: Clip, fps: float) -> ActionScores:
+    def score(self, frames: Clip, fps: float) -> Scores:
         """Every window of a film, one forward pass each."""
         made = []
         for numbers in window_frames(len(frames), fps):
             pixels = self.processor(list(frames[numbers]), return_tensors="pt")["pixel_values"].to(self.model.device)
             made.append(self.model(pixel_values=pixels).logits.float().softmax(-1).cpu().numpy())
-        return ActionScores(labels=self.labels, windows=np.concatenate(made))
+        return dict(zip(self.labels, np.concatenate(made).T, strict=True))
 
 
 def window_frames(frames: int, fps: float) -> list[list[int]]:
