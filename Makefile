@@ -1,9 +1,10 @@
 # make demo: installs into .venv and renders a film on the CPU.  make test: installs and runs the tests; make test-all:
-# those that train networks too; make drill: rehearses scripts/gpu/drill.sh on the CPU.
+# those that train networks too; make evidence: whether RESULTS.md, the packaged model's figures and the demo film's
+# latents are what this tree gives; make drill: rehearses scripts/gpu/drill.sh on the CPU.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-all test-versions check drill clean
+.PHONY: demo test test-all test-versions evidence check drill clean
 
 demo: .venv/installed
 	$(BIN)/framepack-relax render storyboards/backflip.yaml --out out/backflip
@@ -16,6 +17,9 @@ test-all: .venv/installed-dev
 
 test-versions: .venv/installed
 	$(BIN)/python scripts/versions.py
+
+evidence: .venv/installed-dev
+	$(BIN)/python scripts/evidence.py
 
 check: .venv/installed-dev
 	$(BIN)/ruff check .

@@ -26,7 +26,7 @@ __all__ += ["Guidance", "Relax", "Scene", "Storyboard"]
 
 
 class _Package(ModuleType):
-    """Keeps `fr.plan` and `fr.render` the functions when the rooms of the same names are imported later."""
+    """Keeps `fr.evaluate` the function when the room of the same name is imported later."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         if not (name in __all__ and isinstance(value, ModuleType)):

@@ -1,4 +1,4 @@
-"""The Python API: each call takes a storyboard file, a Storyboard, or a list of scenes."""
+"""The Python API: each call takes a storyboard file, a Storyboard, or a list of scenes; rooms are entered when used."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -7,40 +7,37 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from .errors import EvaluationError, ModelError, Problem, RelaxError, RenderError, StoryboardError
-from .families.catalog import find_family
-from .families.loading import Loading
 from .families.quiet import quietly
-from .planning.planner import make_plan
-from .planning.renderplan import RenderPlan, SectionPlan
-from .rendering.mark import Note, default_out
-from .storyboard import Scene, Storyboard, read_storyboard, storyboard_from_scenes
-from .storyboard.meanings import argument
-from .storyboard.messages import printable
-from .storyboard.paths import expand, path_cure
 
 if TYPE_CHECKING:
     import torch
 
-    from .evaluate.outcome import Outcome
     from .evaluate.perceptual import Distance
+    from .evaluate.sweep import Outcome
     from .families.backend import Backend
+    from .planning.renderplan import RenderPlan, SectionPlan
     from .rendering.folder import Verdict
     from .rendering.loop import FinishedSection, RenderedFilm
+    from .rendering.mark import Note
     from .rendering.session import Options
     from .rendering.status import Status
+    from .storyboard import Scene, Storyboard
 
 Place = str | Path
-Story = Place | Storyboard | Sequence[Scene]
+Story: TypeAlias = "Place | Storyboard | Sequence[Scene]"
 Model: TypeAlias = "Place | Backend | None"
 Memory = Literal["auto", "full", "tiled", "offload"]
 OnNan = Literal["stop", "retry"]
+EXTRA = "is not installed: pip install 'framepack-relax[eval]'"
 
 
-def read(story: Story, **board: Any) -> Storyboard:
+def read(story: Story, **board: Any) -> "Storyboard":
     """A checked storyboard; `board` sets or overrules its fields (seed=7, steps=12, image="hero.png").
 
     Raises StoryboardError with every mistake.
     """
+    from .storyboard import Scene, Storyboard, read_storyboard, storyboard_from_scenes
+
     if isinstance(story, Place):
         story = read_storyboard(story)
     if isinstance(story, Storyboard):
@@ -51,8 +48,11 @@ def read(story: Story, **board: Any) -> Storyboard:
     return storyboard_from_scenes(story, **board)
 
 
-def plan(story: Story, **board: Any) -> RenderPlan:
+def plan(story: Story, **board: Any) -> "RenderPlan":
     """What a render will do, section by section; no weights are loaded and torch is not imported."""
+    from .families.catalog import find_family
+    from .planning.planner import make_plan
+
     checked = read(story, **board)
     try:
         family = find_family(checked.model)
@@ -93,9 +93,9 @@ def render(
     fresh: bool = False,
     strict: bool = False,
     on_nan: OnNan = "stop",
-    on_step: Callable[[SectionPlan, int], None] = lambda section, step: None,
-    on_section: Callable[[SectionPlan, int], None] = lambda section, seed: None,
-    on_note: Note = lambda note: None,
+    on_step: Callable[["SectionPlan", int], None] = lambda section, step: None,
+    on_section: Callable[["SectionPlan", int], None] = lambda section, seed: None,
+    on_note: "Note" = lambda note: None,
     **board: Any,
 ) -> "RenderedFilm":
     """Renders a film into the folder `out`; `film.path` is the mp4, `film.report` the contents of report.json.
@@ -106,13 +106,12 @@ def render(
     `on_step` is called with a section and the number of the step, from 0, that it has behind it, `on_section` with a
     section that is on disk and its noise's seed; of a film that is finished nothing is loaded, and neither is called.
     `on_note` hears warnings, and files that no render wrote and that were in the way: they are kept under a free name.
-    An exception that one of them raises stops the render and comes out
-    of this call; finished sections stay, and the same call goes on from there. Threads may share a loaded model.
+    An exception that one of them raises stops the render and comes out of this call; finished sections stay, and the
+    same call goes on from there. Threads may share a loaded model.
     """
     from .rendering.loop import Watcher, render
 
-    checked, loaded = _prepare(story, model, board)
-    folder = output_folder(out or default_out(checked))
+    checked, folder, loaded = _prepare(story, out, model, board)
     watch = Watcher(on_step=on_step, on_section=on_section, on_note=on_note)
     return render(checked, out=folder, model=loaded, options=_options(on_nan, fresh, strict), watch=watch)
 
@@ -124,15 +123,14 @@ def stream(
     model: Model = None,
     fresh: bool = False,
     on_nan: OnNan = "stop",
-    on_note: Note = lambda note: None,
+    on_note: "Note" = lambda note: None,
     **board: Any,
 ) -> "Iterator[FinishedSection]":
     """Yields sections as they finish, each with its latents and the frames that are final; writes no mp4.
 
     Mistakes are raised at once, not with the first section. `on_note` is as with `render`.
     """
-    checked, loaded = _prepare(story, model, board)
-    return _stream(checked, output_folder(out or default_out(checked)), loaded, _options(on_nan, fresh), on_note)
+    return _stream(*_prepare(story, out, model, board), _options(on_nan, fresh), on_note)
 
 
 def preview(
@@ -144,7 +142,7 @@ def preview(
     dtype: "str | torch.dtype | None" = None,
     fresh: bool = False,
     strict: bool = False,
-    on_note: Note = lambda note: None,
+    on_note: "Note" = lambda note: None,
     **board: Any,
 ) -> "list[Verdict]":
     """Which sections in `out` a render would keep, and why the others not; loads no weights and writes nothing.
@@ -152,16 +150,16 @@ def preview(
     Torch is asked only for what is not said, `device` and `dtype`. `on_note` hears which files of others would be put
     aside. Raises RenderError where a render would refuse the folder.
     """
+    from .families.loading import Loading
     from .rendering.session import preview
 
-    checked, loaded = _prepare(story, model, board)
+    checked, folder, loaded = _prepare(story, out, model, board)
     choice = loaded or Loading(name=checked.model, device=_named(device), dtype=_named(dtype), download=False)
-    folder = output_folder(out or default_out(checked))
     return preview(checked, folder, choice, _options("stop", fresh, strict), on_note)
 
 
 def _stream(
-    story: Storyboard, folder: Path, model: "Backend | None", options: "Options", on_note: Note
+    story: "Storyboard", folder: Path, model: "Backend | None", options: "Options", on_note: "Note"
 ) -> "Iterator[FinishedSection]":
     with quietly:
         from .rendering.loop import Watcher, stream
@@ -177,6 +175,13 @@ def _options(on_nan: OnNan, fresh: bool, strict: bool = False) -> "Options":
     return Options(fresh=fresh, strict=strict, on_nan=on_nan)
 
 
+def folder_for(story: "Storyboard", out: Place | None) -> Path:
+    """The folder `out`, or that of the storyboard. Raises RenderError where it can be none."""
+    from .rendering.mark import default_out
+
+    return output_folder(out or default_out(story))
+
+
 def output_folder(out: Place) -> Path:
     """The folder `out`, which need not be there yet. Raises RenderError where it can be none."""
     folder = meant(out)
@@ -190,6 +195,9 @@ def output_folder(out: Place) -> Path:
 
 def meant(path: Place, error: type[RelaxError] = RenderError) -> Path:
     """The path that a person means; raises `error` for one that is none here, such as one of Windows."""
+    from .storyboard.messages import printable
+    from .storyboard.paths import expand, path_cure
+
     if not isinstance(path, Place):
         raise error(f"{path!r} is no path; write it as text")
     place = expand(path)
@@ -199,7 +207,7 @@ def meant(path: Place, error: type[RelaxError] = RenderError) -> Path:
 
 
 @quietly
-def restore(film: Place, out: Place, *, on_note: Note = lambda note: None) -> Path:
+def restore(film: Place, out: Place, *, on_note: "Note" = lambda note: None) -> Path:
     """Writes the storyboard and start images that a film carries into the folder `out`; gives the storyboard's path.
 
     Rendering it gives the same film again. `on_note` hears which edited ones were put aside for them. Raises
@@ -237,7 +245,7 @@ def evaluate(
     try:
         from .evaluate.film import read_film, read_films
     except ImportError as error:
-        raise EvaluationError(f"{error.name} is not installed: pip install 'framepack-relax[eval]'") from error
+        raise EvaluationError(f"{error.name} {EXTRA}") from error
     # without torch, so that what cannot be read is told at once
     other = None if reference is None else read_film(meant(reference, EvaluationError))
     read = read_films([meant(film, EvaluationError) for film in ([films] if isinstance(films, Place) else films)])
@@ -263,7 +271,7 @@ def sweep(
     action: str | None = None,
     text: str | None = None,
     on_film: Callable[[dict[str, Any], int], None] = lambda row, films: None,
-    on_note: Note = lambda line: None,
+    on_note: "Note" = lambda line: None,
     **loading: Any,
 ) -> "Outcome":
     """Renders and measures every film of a sweep into `out` and compares its arms; goes on where a stop left it.
@@ -274,25 +282,31 @@ def sweep(
     Needs the extra `eval`. Raises StoryboardError, ModelError, RenderError or EvaluationError.
     """
     try:
-        from .evaluate.outcome import compare
+        from .evaluate.sweep import compare
     except ImportError as error:
-        raise EvaluationError(f"{error.name} is not installed: pip install 'framepack-relax[eval]'") from error
+        raise EvaluationError(f"{error.name} {EXTRA}") from error
     folder, choice = output_folder(out), str(model) if isinstance(model, Place) else model
-    return compare(str(spec), folder, choice, quick, calibrate, (action, text), on_film, loading, on_note)
+    options: Any = {"quick": quick, "calibrating": calibrate, "judges": (action, text), "loading": loading}
+    return compare(str(spec), folder, choice, on_film=on_film, on_note=on_note, **options)
 
 
-def _prepare(story: Story, model: Model, board: dict[str, Any]) -> "tuple[Storyboard, Backend | None]":
-    """Raises RenderError for an argument that neither a render nor a storyboard takes."""
+def _prepare(
+    story: Story, out: Place | None, model: Model, board: dict[str, Any]
+) -> "tuple[Storyboard, Path, Backend | None]":
+    """Storyboard, folder, loaded model. Raises RenderError for an argument that no render and no storyboard takes."""
+    from .storyboard import Storyboard
+    from .storyboard.meanings import argument
+
     own = [name for name, kind in signature(render).parameters.items() if kind.kind is Parameter.KEYWORD_ONLY]
     for name in board:
         if name in signature(load).parameters:
-            raise RenderError(
-                f"{name}: is said when a model is loaded; write model=fr.load(..., {name}={board[name]!r})"
-            )
+            call = f"model=fr.load(..., {name}={board[name]!r})"
+            raise RenderError(f"{name}: is said when a model is loaded; write {call}")
         if name not in Storyboard.model_fields and (cure := argument(name, own)):
             raise RenderError(f"{name}: unknown argument; {cure}")
-    if not (model is None or isinstance(model, Place) or hasattr(model, "family")):
-        raise ModelError(f"model is {model!r}; give a name, a folder, or what fr.load gave")
     if isinstance(model, Place):
-        return read(story, **{**board, "model": str(model)}), None
-    return read(story, **board), model
+        board, model = {**board, "model": str(model)}, None
+    elif model is not None and not hasattr(model, "family"):
+        raise ModelError(f"model is {model!r}; give a name, a folder, or what fr.load gave")
+    checked = read(story, **board)
+    return checked, folder_for(checked, out), model

@@ -1,12 +1,13 @@
 """Render storyboards to FramePack video, plan them, and measure what the films show."""
 
+from __future__ import annotations
+
 import io
 import json
 import os
 import signal
 import sys
 import time
-from enum import StrEnum
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,26 +19,17 @@ from rich.text import Text
 from . import api, tables
 from ._version import __version__
 from .errors import RelaxError
-from .families.catalog import CATALOG, WEIGHTS_VARIABLE, card, entry_of, what_is_missing
-from .families.loading import Loading
+from .families.heap import keep_steady
 from .families.quiet import quietly
-from .planning.renderplan import RenderPlan, SectionPlan
-from .rendering.mark import default_out
-from .storyboard import Storyboard, storyboard_schema
 
 if TYPE_CHECKING:
-    from .evaluate.outcome import Outcome
+    from .evaluate.sweep import Outcome
+    from .families.loading import Loading
+    from .planning.renderplan import RenderPlan, SectionPlan
     from .rendering.folder import Verdict
     from .rendering.loop import RenderedFilm
     from .rendering.session import Options
-
-
-class NanChoice(StrEnum):
-    stop, retry = "stop", "retry"
-
-
-class MemoryChoice(StrEnum):
-    auto, full, tiled, offload = "auto", "full", "tiled", "offload"
+    from .storyboard import Storyboard
 
 
 HELP = {"help_option_names": ["-h", "--help"]}
@@ -57,11 +49,11 @@ Into = Annotated[Path | None, typer.Option("--out", help="say too what a render 
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; default: cuda where there is one")]
 Dtype = Annotated[str | None, typer.Option(help="float32 or bfloat16; default: bfloat16 on CUDA")]
 Memory = Annotated[
-    MemoryChoice, typer.Option(help="full: all on the GPU; tiled: VAE in tiles; offload: weights elsewhere")
+    api.Memory, typer.Option(help="full: all on the GPU; tiled: VAE in tiles; offload: weights elsewhere")
 ]
 Anew = Annotated[bool | None, typer.Option("--fresh/--strict", help="keep nothing / nothing of other versions")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="say what would be kept and why not the rest; write nothing")]
-OnNan = Annotated[NanChoice, typer.Option(help="latents with NaN: stop, or retry with another seed, three times")]
+OnNan = Annotated[api.OnNan, typer.Option(help="latents with NaN: stop, or retry with another seed, three times")]
 Quick = Annotated[bool, typer.Option("--quick", help="one seed, two scenes, half the steps: a look")]
 Action = Annotated[str | None, typer.Option(help="action judge: packaged, videomae, folder or hub id")]
 TextJudge = Annotated[str | None, typer.Option(help="text judge: packaged, clip, folder or hub id")]
@@ -75,20 +67,20 @@ def render(
     model: Model = None,
     device: Device = None,
     dtype: Dtype = None,
-    memory: Memory = MemoryChoice.auto,
+    memory: Memory = "auto",
     steps: Steps = None,
     seed: Seed = None,
     draft: Draft = False,
     anew: Anew = None,
     dry_run: DryRun = False,
-    on_nan: OnNan = NanChoice.stop,
+    on_nan: OnNan = "stop",
 ) -> None:
     """Render a storyboard; what is on disk already, made by the same settings, is kept and not rendered again."""
     board = _board(story, model, steps, seed, draft)
     if dry_run:
         return _preview(board, out, device=device, dtype=dtype, **KEEPING[anew])
-    loading = {"device": device, "dtype": dtype, "memory": memory.value}
-    _render(board, out or default_out(board), loading, {"on_nan": on_nan.value, **KEEPING[anew]})
+    loading = {"device": device, "dtype": dtype, "memory": memory}
+    _render(board, api.folder_for(board, out), loading, {"on_nan": on_nan, **KEEPING[anew]})
 
 
 @app.command()
@@ -97,22 +89,22 @@ def rerun(
     out: Out = None,
     device: Device = None,
     dtype: Dtype = None,
-    memory: Memory = MemoryChoice.auto,
+    memory: Memory = "auto",
     anew: Anew = None,
-    on_nan: OnNan = NanChoice.stop,
+    on_nan: OnNan = "stop",
 ) -> None:
     """Render a film again from the storyboard and start images that it carries."""
     film = api.meant(film)
     name = film.absolute().parent.name if film.name == "video.mp4" else film.stem
-    folder = api.output_folder(out or Path("out") / f"{name}-again")
+    folder = api.output_folder(out or Path("out", f"{name}-again"))
     with quietly:
         from .families.loader import pick_device, pick_dtype
         from .rendering.carry import provenance
     pick_dtype(dtype, pick_device(device))  # mistakes of these are told before anything is written
     board = api.read(api.restore(film, folder, on_note=_warn))
     as_then = {f"torch.{name}": name for name in ("float32", "bfloat16")}.get(str(provenance(film).get("dtype")))
-    loading = {"device": device, "dtype": dtype or as_then, "memory": memory.value}
-    _render(board, folder, loading, {"on_nan": on_nan.value, **KEEPING[anew]}, again=film)
+    loading = {"device": device, "dtype": dtype or as_then, "memory": memory}
+    _render(board, folder, loading, {"on_nan": on_nan, **KEEPING[anew]}, again=film)
 
 
 @app.command()
@@ -127,10 +119,10 @@ def _render(
     board: Storyboard, folder: Path, loading: dict[str, Any], options: dict[str, Any], again: Path | None = None
 ) -> None:
     """Loads the model, renders with a bar, prints the table; `again`: the film that should come out the same."""
-    folder = api.output_folder(folder)
     plan = api.plan(board)
     _warn(*plan.warnings)
     with quietly:
+        from .families.loading import Loading
         from .rendering.carry import what_differs
         from .rendering.session import Options
     loaded = Loading(name=board.model, **loading)
@@ -143,7 +135,7 @@ def _render(
 
 def _preview(board: Storyboard, out: Path | None, **given: Any) -> None:
     """What a render would keep."""
-    folder = api.meant(out or default_out(board))
+    folder = api.folder_for(board, out)
     line = tables.verdict_line(api.preview(board, out=folder, on_note=_warn, **given)) or "nothing is there yet"
     console.print(f"{folder}: {line}", soft_wrap=True)
 
@@ -154,7 +146,7 @@ def _warn(*texts: str) -> None:
 
 
 @quietly
-def _with_bar(board: Storyboard, folder: Path, model: Loading, plan: RenderPlan, options: "Options") -> "RenderedFilm":
+def _with_bar(board: Storyboard, folder: Path, model: Loading, plan: RenderPlan, options: Options) -> RenderedFilm:
     """Renders with a bar; where nobody sees one, with a line for every section."""
     from .rendering.loop import Watcher, render
 
@@ -169,7 +161,7 @@ def _with_bar(board: Storyboard, folder: Path, model: Loading, plan: RenderPlan,
             task = bar.add_task("", total=plan.steps, section=1, sections=total, scene="loading the model")
             begins: dict[int, int] = {}  # step at which each section that is to be rendered begins
 
-            def on_verdicts(verdicts: "list[Verdict]") -> None:
+            def on_verdicts(verdicts: list[Verdict]) -> None:
                 if line := tables.verdict_line(verdicts):
                     bar.console.print(line, soft_wrap=True)
                 steps = [(section.index, len(section.sigmas)) for section, why, _ in verdicts if why is not None]
@@ -248,9 +240,8 @@ def evaluate(
         rows, notes = api.evaluate(films, prompt=prompt, target_classes=target_class, reference=reference, **judges)
     _warn(*notes)
     if as_json:
-        _print_json(rows)
-    else:
-        console.print(tables.evaluation_table(rows))
+        return _print_json(rows)
+    console.print(tables.evaluation_table(rows))
 
 
 @app.command()
@@ -263,12 +254,12 @@ def sweep(
     text: TextJudge = None,
     device: Device = None,
     dtype: Dtype = None,
-    memory: Memory = MemoryChoice.auto,
+    memory: Memory = "auto",
 ) -> None:
     """Compare settings on the same films; a sweep that was stopped goes on where it was."""
-    options = {"action": action, "text": text, "model": model, "device": device, "dtype": dtype, "memory": memory.value}
-    place = out or Path("out") / (Path(spec).stem + ("-quick" if quick else ""))
-    console.print(str(_compare(spec, place, {"quick": quick, **options}).page), soft_wrap=True)
+    options = {"action": action, "text": text, "model": model, "device": device, "dtype": dtype, "memory": memory}
+    place = out or Path("out", Path(spec).stem + "-quick" * quick)
+    console.print(str(_compare(spec, place, quick=quick, **options).page), soft_wrap=True)
 
 
 @app.command()
@@ -280,15 +271,16 @@ def calibrate(
     text: TextJudge = None,
     device: Device = None,
     dtype: Dtype = None,
-    memory: Memory = MemoryChoice.auto,
+    memory: Memory = "auto",
 ) -> None:
     """Find, for each level of intensity, the settings that serve a model best, and write them as a profile."""
     if spec == "calibration" and model not in (None, "puppet"):
-        fact = "the sweep that comes along shows the packaged model's figures"
-        _warn(f"{fact}; write one with images of this model's kind")
-    options = {"action": action, "text": text, "model": model, "device": device, "dtype": dtype, "memory": memory.value}
-    place = out or Path("out") / f"calibration-{Path(model or 'own').name}"
-    done = _compare(spec, place, {"calibrate": True, **options})
+        _warn(
+            "the sweep that comes along shows the packaged model's figures; write one with images of this model's kind"
+        )
+    options = {"action": action, "text": text, "model": model, "device": device, "dtype": dtype, "memory": memory}
+    place = out or Path("out", f"calibration-{Path(model or 'own').name}")
+    done = _compare(spec, place, calibrate=True, **options)
     use = 'for `profile:` of storyboards; the model\'s framepack_relax.json takes the same, in JSON, as "profile"'
     console.print(f"{done.profile}: {use}", soft_wrap=True)
 
@@ -297,7 +289,7 @@ def _dim(field: str) -> TextColumn:
     return TextColumn(f"{{task.fields[{field}]}}", style="dim", markup=False)
 
 
-def _compare(spec: str, folder: Path, options: dict[str, Any]) -> "Outcome":
+def _compare(spec: str, folder: Path, **options: Any) -> Outcome:
     """A sweep with a bar and its table."""
     film = TextColumn("film {task.completed} of {task.total}")
     times, watched = (TimeElapsedColumn(), TimeRemainingColumn()), errors.is_terminal
@@ -321,12 +313,16 @@ def _compare(spec: str, folder: Path, options: dict[str, Any]) -> "Outcome":
 @app.command()
 def schema() -> None:
     """Print the JSON Schema of storyboards, for editors."""
+    from .storyboard import storyboard_schema
+
     _print_json(storyboard_schema())
 
 
 @app.command()
 def models(name: Annotated[str | None, typer.Argument(help="one model, in full")] = None) -> None:
     """List the models: where they come from, size, licence, and whether they are on disk."""
+    from .families.catalog import CATALOG, WEIGHTS_VARIABLE, card, entry_of, what_is_missing
+
     if name is None:
         console.print(tables.models_table([(entry, not what_is_missing(entry.name)) for entry in CATALOG.values()]))
         console.print(f"A diffusers folder or a hub id works too; offline folders: {WEIGHTS_VARIABLE}.", style="dim")
@@ -338,21 +334,21 @@ def models(name: Annotated[str | None, typer.Argument(help="one model, in full")
 
 
 def _board(story: Path, model: str | None, steps: int | None, seed: int | None, draft: bool) -> Storyboard:
-    """The storyboard with the command line's changes."""
+    """The storyboard with the command line's changes; its `steps` stand in for those of scenes, too."""
     board = api.read(story)
     options = {"model": model, "seed": seed, "steps": steps}
     given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
-    if steps is not None:
-        given["scenes"] = tuple(scene.model_copy(update={"steps": None}) for scene in board.scenes)
+    own = [None if steps is not None else scene.steps for scene in board.scenes]
     if draft:
-        scenes = given.get("scenes", board.scenes)
-        given["steps"] = _fewer(given.get("steps", board.steps))
-        given["scenes"] = tuple(s.model_copy(update={"steps": s.steps and _fewer(s.steps)}) for s in scenes)
+        own, given["steps"] = list(map(_fewer, own)), _fewer(given.get("steps", board.steps))
+    if draft or steps is not None:
+        pairs = zip(board.scenes, own, strict=True)
+        given["scenes"] = tuple(scene.model_copy(update={"steps": count}) for scene, count in pairs)
     return board.changed(**given) if given else board
 
 
-def _fewer(steps: int) -> int:
-    return max(1, -(-steps // DRAFT))
+def _fewer(steps: int | None) -> int | None:
+    return steps and max(1, -(-steps // DRAFT))
 
 
 def _version(wanted: bool) -> None:
@@ -376,6 +372,7 @@ def _print_json(data: Any) -> None:
 
 def main() -> None:
     """Entry point: what a user can mend is printed without a traceback, exit code 2."""
+    keep_steady()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # stops a render as Ctrl-C does
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # what a console or a log cannot show is shown by its number

@@ -1,5 +1,7 @@
 """What the command line shows, as tables by rich."""
 
+from __future__ import annotations
+
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
@@ -7,25 +9,24 @@ from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.cells import cell_len
-from rich.console import Console, ConsoleOptions, JustifyMethod, RenderableType, RenderResult
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.padding import Padding
 from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from .families.catalog import Entry
-from .planning.renderplan import RenderPlan, SceneTiming, SectionPlan
-from .rendering.folder import NOT_THERE, Verdict
-from .rendering.status import Status
-from .storyboard.images import cut_away
-
 if TYPE_CHECKING:
     from .evaluate.statistics import Cell
+    from .families.catalog import Entry
+    from .planning.renderplan import RenderPlan, SceneTiming, SectionPlan
+    from .rendering.folder import Verdict
+    from .rendering.status import Status
 
 KEEP = "\u00a0"  # a space at which no line ends
 MOST_ROWS = 200  # of a table
 NARROW, TALL = 1 / 3, 4  # a table that gets less than this share of what it wants, and rows of more lines, is none
 SHOWN = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) != "\n"}
+LOOK: Mapping[str, Any] = {"box": box.SIMPLE_HEAD, "padding": (0, 1, 0, 0), "pad_edge": False}
 MOST_SINGLE = 40  # scenes that `status` shows one by one
 
 
@@ -50,42 +51,44 @@ class Grid:
     """
 
     def __init__(
-        self, columns: str, *, keys: str = "scene", left: str = "", wraps: str = "", title: str = "", caption: str = ""
+        self,
+        rows: Iterable[Mapping[str, str]],
+        *,
+        keys: str = "scene",
+        left: str = "",
+        wraps: str = "",
+        title: str | None = None,
+        caption: str | None = None,
     ) -> None:
-        self.columns, self.keys, self.wraps = columns.split(", "), keys.split(", "), wraps.split(", ")
+        self.rows = [{name: _tidy(cell) for name, cell in row.items()} for row in rows]
+        self.columns, self.keys, self.wraps = list(self.rows[0]), keys.split(", "), wraps.split(", ")
         self.left = {*left.split(", "), *self.keys, *self.wraps}
-        self.title, self.caption = title or None, caption or None
-        self.rows: list[tuple[str, ...]] = []
-
-    def add_row(self, *cells: str) -> None:
-        self.rows.append(tuple(map(_tidy, cells)))
+        self.title, self.caption = title or None, caption
+        if (more := len(self.rows) - MOST_ROWS) > 0:
+            gap = {name: f"{more} more" if name in self.keys else "..." for name in self.columns}
+            self.rows[MOST_ROWS // 2 : -MOST_ROWS // 2] = [gap]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        rows, more = self.rows, len(self.rows) - MOST_ROWS
-        if more > 0:
-            gap = tuple(f"{more} more" if name in self.keys else "..." for name in self.columns)
-            rows = [*rows[: MOST_ROWS // 2], gap, *rows[-MOST_ROWS // 2 :]]
-        widths = self._widths(rows, options.max_width)
+        widths = self._widths(options.max_width)
         if widths is None:
-            yield from self._blocks(rows)
+            yield from self._blocks()
             return
-        look: dict[str, Any] = {"box": box.SIMPLE_HEAD, "padding": (0, 1, 0, 0), "pad_edge": False}
-        table = Table(**look, title=self.title, caption=self.caption)
-        for name, width in zip(self.columns, widths, strict=True):
-            justify: JustifyMethod = "left" if name in self.left else "right"
+        table = Table(**LOOK, title=self.title, caption=self.caption)
+        for name, width in widths.items():
+            justify: Any = "left" if name in self.left else "right"
             table.add_column(_spaced(name), justify=justify, width=width, overflow="fold")
-        for row in rows:
-            table.add_row(*(_spaced(_in_lines(cell, width)) for cell, width in zip(row, widths, strict=True)))
+        for row in self.rows:
+            table.add_row(*(_spaced(_in_lines(row[name], width)) for name, width in widths.items()))
         yield table
 
-    def _widths(self, rows: Sequence[tuple[str, ...]], width: int) -> list[int] | None:
+    def _widths(self, width: int) -> dict[str, int] | None:
         """What each column needs, or has of too little, shared by need.
 
         None where the longest words do not fit, or only in ladders of short lines.
         """
         least, most = [], []
-        for place, name in enumerate(self.columns):
-            lines = [line for row in rows for line in row[place].split("\n")]
+        for name in self.columns:
+            lines = [line for row in self.rows for line in row[name].split("\n")]
             words = [word for line in lines for word in line.split(" ")] if name in self.wraps else lines
             most.append(max(map(cell_len, [name, *lines])))
             least.append(max(map(cell_len, [*name.split(" "), *words])))
@@ -95,15 +98,15 @@ class Grid:
         share = min(1.0, spare / max(wanted, 1))
         widths = [low + int((high - low) * share) for low, high in zip(least, most, strict=True)]
         tallest = max(high / width for high, width in zip(most, widths, strict=True))
-        return None if share < NARROW and tallest > TALL else widths
+        return None if share < NARROW and tallest > TALL else dict(zip(self.columns, widths, strict=True))
 
-    def _blocks(self, rows: Sequence[tuple[str, ...]]) -> RenderResult:
+    def _blocks(self) -> RenderResult:
         if self.title:
             yield Text(self.title, style="italic")
-        for row in rows:
-            said = {name: value.replace("\n", ", ") for name, value in zip(self.columns, row, strict=True)}
-            yield Text("  ".join(said.pop(key) for key in self.keys), style="bold", overflow="fold")
-            facts = [f"{name} {value}" for name, value in said.items() if value not in ("", "-", "...")]
+        for row in self.rows:
+            yield Text("  ".join(row[key] for key in self.keys), style="bold", overflow="fold")
+            others = {name: cell.replace("\n", ", ") for name, cell in row.items() if name not in self.keys}
+            facts = [f"{name} {cell}" for name, cell in others.items() if cell not in ("", "-", "...")]
             yield Padding(Text(_spaced("; ".join(facts)), overflow="fold"), (0, 0, 0, 2))
         if self.caption:
             yield Text(self.caption, style="dim")
@@ -136,41 +139,37 @@ def plan_table(plan: RenderPlan) -> Grid:
     """A row per scene with every rounding shown."""
     asked = sum(scene.asked_seconds for scene in plan.scenes)
     order = f", {plan.options['order']} order" if "order" in plan.options else ""
-    table = Grid(
-        "shot, scene, asked -> real, sections, frames, intensity, relaxed, scales",
+    rows = []
+    for scene in plan.scenes:
+        last = plan.sections[scene.sections[-1]]
+        settings = {"intensity": f"{last.intensity:g}", "relaxed": last.relaxation.in_words(), "scales": _scales(last)}
+        place = {"sections": str(len(scene.sections)), "frames": f"{scene.frames[0]}..{scene.frames[1] - 1}"}
+        rows.append({"shot": str(scene.shot + 1), **_asked(scene), **place, **settings})
+    return Grid(
+        rows,
         left="frames",
         wraps="asked -> real, relaxed, scales",
         title=f"{plan.title or 'untitled'}: {plan.model}, {plan.size[0]}x{plan.size[1]}{order}",
         caption=f"asked {asked:g} s -> {plan.seconds:.2f} s, {len(plan.sections)} sections, {plan.frames} frames at "
         f"{plan.fps:g} fps, {plan.steps} steps of {plan.sampler}, profile {plan.profile}",
     )
-    for scene in plan.scenes:
-        last = plan.sections[scene.sections[-1]]
-        table.add_row(
-            str(scene.shot + 1),
-            scene.scene,
-            _rounding(scene),
-            str(len(scene.sections)),
-            f"{scene.frames[0]}..{scene.frames[1] - 1}",
-            f"{last.intensity:g}",
-            last.relaxation.in_words(),
-            _scales(last),
-        )
-    return table
 
 
 def prompts_table(plan: RenderPlan) -> Grid:
     """What the model reads of each scene: the prompt with the style, and a negative prompt where it is used."""
-    table = Grid("scene, what the model reads", wraps="what the model reads")
+    rows = []
     for scene in plan.scenes:
         section = plan.sections[scene.sections[0]]
         negative = section.negative_prompt if set(section.scales.get("text", ())) - {1.0} else ""
-        table.add_row(scene.scene, section.prompt + (f"\nnot: {negative}" if negative else ""))
-    return table
+        read = section.prompt + (f"\nnot: {negative}" if negative else "")
+        rows.append({"scene": scene.scene, "what the model reads": read})
+    return Grid(rows, wraps="what the model reads")
 
 
 def crops_text(plan: RenderPlan) -> str:
     """A line per start image: what the centre crop to the film's size cuts away of it."""
+    from .storyboard.images import cut_away
+
     said = []
     for image, size in {str(shot.image): shot.image_size for shot in plan.shots}.items():
         share, sides = cut_away(size, plan.size)
@@ -182,21 +181,18 @@ def crops_text(plan: RenderPlan) -> str:
 
 def report_table(plan: RenderPlan, report: Mapping[str, Any]) -> Grid:
     """A row per scene of a finished film: asked and real seconds, settings, forward passes, seconds spent."""
-    columns = "scene, asked -> real, relaxed, passes, motion, seam, seconds"
-    table = Grid(columns, wraps="asked -> real, relaxed", title=plan.title)
+    rows = []
     for scene in plan.scenes:
-        rows = [report["sections"][index] for index in scene.sections]
-        forwards = sum(sum(row["forwards"].values()) for row in rows)
-        table.add_row(
-            scene.scene,
-            _rounding(scene),
-            plan.sections[scene.sections[-1]].relaxation.in_words(),
-            "kept" if all(row["reused"] for row in rows) else str(forwards),
-            f"{sum(row['motion'] for row in rows) / len(rows):.3f}",
-            f"{max(row['seam'] for row in rows):.1f}",
-            f"{sum(sum(row['seconds'].values()) for row in rows):.1f}",
-        )
-    return table
+        made = [report["sections"][index] for index in scene.sections]
+        forwards = sum(sum(row["forwards"].values()) for row in made)
+        figures = {
+            "passes": "kept" if all(row["reused"] for row in made) else str(forwards),
+            "motion": f"{sum(row['motion'] for row in made) / len(made):.3f}",
+            "seam": f"{max(row['seam'] for row in made):.1f}",
+            "seconds": f"{sum(sum(row['seconds'].values()) for row in made):.1f}",
+        }
+        rows.append({**_asked(scene), "relaxed": plan.sections[scene.sections[-1]].relaxation.in_words(), **figures})
+    return Grid(rows, wraps="asked -> real, relaxed", title=plan.title)
 
 
 def totals_text(totals: Mapping[str, Any]) -> str:
@@ -207,6 +203,8 @@ def totals_text(totals: Mapping[str, Any]) -> str:
 
 def verdict_line(verdicts: Sequence[Verdict]) -> str:
     """What an existing folder gives, and of every shot from where on and why it is rendered; empty for a new folder."""
+    from .rendering.folder import NOT_THERE
+
     kept = sum(why is None for _, why, _ in verdicts)
     said = [f"{kept} of {len(verdicts)} sections are kept"]
     for shot in dict.fromkeys(section.shot for section, _, _ in verdicts):
@@ -221,12 +219,12 @@ def verdict_line(verdicts: Sequence[Verdict]) -> str:
 
 def status_table(status: Status) -> Grid:
     """A row per scene with its sections on disk; of very many, a row for all that are done, or not begun, in a row."""
-    table = Grid("scene, on disk", title=status.title)
+    rows = []
     for _, group in groupby(status.scenes, key=_state if len(status.scenes) > MOST_SINGLE else id):
         names, done, total = zip(*group, strict=True)
         name = names[0] if len(names) == 1 else f"{names[0]} .. {names[-1]} ({len(names)} scenes)"
-        table.add_row(name, f"{sum(done)} of {sum(total)}")
-    return table
+        rows.append({"scene": name, "on disk": f"{sum(done)} of {sum(total)}"})
+    return Grid(rows, title=status.title)
 
 
 def _state(scene: tuple[str, int, int]) -> object:
@@ -260,10 +258,11 @@ def duration(seconds: float) -> str:
 
 def models_table(entries: Sequence[tuple[Entry, bool]]) -> Table:
     """A row per model, whose facts stand in lines so that repositories can be copied."""
-    table = Table("name", "what", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table = Table("name", "what", **LOOK)
     for entry, there in entries:
         size = f"{entry.gigabytes:g} GB, {'on disk' if there else 'not on disk'}"
-        table.add_row(entry.name, "\n".join([entry.about, size, *_origin(entry), entry.licence]))
+        origins = dict.fromkeys(f"from {repository}" for repository, _ in entry.parts.values())
+        table.add_row(entry.name, "\n".join([entry.about, size, *origins, entry.licence]))
         table.add_section()
     return table
 
@@ -281,57 +280,51 @@ def model_text(entry: Entry, there: bool, card: Mapping[str, Any]) -> Table:
 
 def evaluation_table(rows: Sequence[Mapping[str, Any]]) -> Grid:
     """A row per film or scene; figures of missing instruments are dashes."""
-    columns = f"film, scene, motion, in{KEEP}1.2{KEEP}s, dynamic, action, targets, text, lpips, drift, fails"
-    caption = "motion in short sides a second, camera taken out; action: its best window"
-    table = Grid(columns, keys="film, scene", left="fails", wraps="action, targets", caption=caption)
+    shown = []
     for row in rows:
         motion, action = row["motion"], row.get("action", {})
         targets = [f"{label} {p['best']:.2f} ({p['mean']:.2f})" for label, p in action.get("targets", {}).items()]
-        named = f"{action['named']} {action['top'].get(action['named'], 0.0):.2f}" if action else "-"
-        table.add_row(
-            str(row["film"]),
-            row["scene"] or "-",
-            f"{motion['mean']:.3f}",
-            f"{motion['at_once']:.3f}",
-            _yes(motion["dynamic"]),
-            named,
-            "\n".join(targets) or "-",
-            f"{row['text']['score']:.1f}" if "text" in row else "-",
-            f"{row['lpips']['adjacent']:.3f}" if "lpips" in row else "-",
-            f"{row['drift']['drift']:.3f}" if "drift" in row else "-",
-            next((kind for kind, true in row.get("failures", {}).items() if true), "-"),
-        )
-    return table
+        cells = {
+            "film": str(row["film"]),
+            "scene": row["scene"],
+            "motion": f"{motion['mean']:.3f}",
+            f"in{KEEP}1.2{KEEP}s": f"{motion['at_once']:.3f}",
+            "dynamic": _yes(motion["dynamic"]),
+            "action": action and f"{action['named']} {action['top'].get(action['named'], 0.0):.2f}",
+            "targets": "\n".join(targets),
+            "text": "text" in row and f"{row['text']['score']:.1f}",
+            "lpips": "lpips" in row and f"{row['lpips']['adjacent']:.3f}",
+            "drift": "drift" in row and f"{row['drift']['drift']:.3f}",
+            "fails": next((kind for kind, true in row.get("failures", {}).items() if true), ""),
+        }
+        shown.append({name: cell or "-" for name, cell in cells.items()})
+    caption = "motion in short sides a second, camera taken out; action: its best window"
+    return Grid(shown, keys="film, scene", left="fails", wraps="action, targets", caption=caption)
 
 
-def sweep_table(cells: "Sequence[Cell]") -> Grid:
+def sweep_table(cells: Sequence[Cell]) -> Grid:
     """A row per arm: means; of action and motion the interval too, and the share of pairs won against the first arm."""
     names = [n for n in ("target", "motion", "identity", "jump", "forwards", "seconds") if n in cells[0].figures]
-    caption = "means; of the first two a 95 % bootstrap interval and the share of pairs won against the first arm"
-    columns = ", ".join(["arm", "films", *names, "fails"])
-    table = Grid(columns, keys="arm", wraps=", ".join(["arm", *names[:2], "fails"]), caption=caption)
+    rows = []
     for cell in cells:
-        said = []
+        row = {"arm": cell.arm, "films": str(cell.films)}
         for name in names:
             figure = cell.figures.get(name)
             more = f" {figure.span(2)} {figure.wins:.2f}" if figure and name in names[:2] else ""
-            said.append(f"{figure.mean:.2f}{more}" if figure else "-")
-        fails = ", ".join(f"{kind} {share:.2f}" for kind, share in cell.failures.items() if share)
-        table.add_row(cell.arm, str(cell.films), *said, fails or "-")
-    return table
-
-
-def _origin(entry: Entry) -> list[str]:
-    repositories = list(dict.fromkeys(repository for repository, _ in entry.parts.values()))
-    return [] if entry.name == "puppet" else [f"from {name}" for name in repositories]
+            row[name] = f"{figure.mean:.2f}{more}" if figure else "-"
+        fails = [f"{kind} {share:.2f}" for kind, share in cell.failures.items() if share]
+        rows.append({**row, "fails": ", ".join(fails) or "-"})
+    caption = "means; of the first two a 95 % bootstrap interval and the share of pairs won against the first arm"
+    return Grid(rows, keys="arm", wraps=", ".join(["arm", *names[:2], "fails"]), caption=caption)
 
 
 def _yes(there: bool) -> str:
     return "yes" if there else "no"
 
 
-def _rounding(scene: SceneTiming) -> str:
-    return f"{scene.asked_seconds:g}{KEEP}s{KEEP}-> {scene.real_seconds:.2f}{KEEP}s"
+def _asked(scene: SceneTiming) -> dict[str, str]:
+    seconds = f"{scene.asked_seconds:g}{KEEP}s{KEEP}-> {scene.real_seconds:.2f}{KEEP}s"
+    return {"scene": scene.scene, "asked -> real": seconds}
 
 
 def _scales(section: SectionPlan) -> str:

@@ -68,9 +68,9 @@ def brightness(a, b):
 def test_stability_between_frames_to_the_first_and_to_a_reference():
     ramp = np.arange(40, dtype=np.uint8)[:, None, None, None] * np.ones((1, 8, 8, 3), np.uint8)
     figures = measure_stability(ramp, 8, brightness, ramp)
-    assert figures.adjacent == pytest.approx(1 / 127.5)
-    assert figures.first == pytest.approx(20 / 127.5)
-    assert figures.reference == 0
+    assert figures["adjacent"] == pytest.approx(1 / 127.5)
+    assert figures["first"] == pytest.approx(20 / 127.5)
+    assert figures["reference"] == 0
     with pytest.raises(fr.EvaluationError, match="frames of 4x8, the film of 8x8"):
         measure_stability(ramp, 8, brightness, ramp[:, :, :4])
 

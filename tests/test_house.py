@@ -55,3 +55,16 @@ def test_importing_the_package_loads_nothing_heavy():
         "assert callable(fr.plan) and callable(fr.render), 'the functions stay the functions'\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_help_loads_no_library_that_only_work_needs():
+    code = (
+        "import sys\n"
+        "from framepack_relax import cli\n"
+        "try: cli.main()\n"
+        "except SystemExit as stop: assert not stop.code\n"
+        "heavy = {'torch', 'diffusers', 'transformers', 'huggingface_hub', 'av', 'numpy', 'pydantic', 'yaml', 'PIL'}\n"
+        "sys.exit(', '.join(heavy & set(sys.modules)) or None)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, "--help"], capture_output=True, text=True)
+    assert "Usage: " in done.stdout and done.returncode == 0, done.stderr

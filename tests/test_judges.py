@@ -11,10 +11,9 @@ from training.judge_data import captioned, clips, label, labels
 from training.measure import figures
 from training.world import FIRST, SECOND, Film, Mix, act
 
-from framepack_relax.evaluate.action import ActionJudge, ActionScores
+from framepack_relax.evaluate.action import ActionJudge, named, window_frames
 from framepack_relax.evaluate.evaluation import JUDGES as PACKAGED
 from framepack_relax.evaluate.text import TextJudge
-from framepack_relax.evaluate.windows import window_frames
 
 
 def film(action, frames=145, starts=(40,)):
@@ -47,10 +46,9 @@ def test_windows_are_seconds_whatever_the_frame_rate():
 
 def test_a_film_is_named_by_its_most_certain_window():
     windows = np.array([[0.9, 0.1, 0.0], [0.2, 0.8, 0.0], [0.9, 0.1, 0.0]], np.float32)
-    scores = ActionScores(labels=("static", "jump", "wave"), windows=windows)
-    assert scores.named() == "jump" and scores.best("jump") == pytest.approx(0.8)
-    assert scores.mean("jump") == pytest.approx(1 / 3)
-    assert ActionScores(labels=scores.labels, windows=windows[[0, 2]]).named() == "static"
+    labels = ("static", "jump", "wave")
+    assert named(dict(zip(labels, windows.T, strict=True))) == "jump"
+    assert named(dict(zip(labels, windows[[0, 2]].T, strict=True))) == "static"
 
 
 @pytest.mark.slow
@@ -66,8 +64,8 @@ def test_training_learns_resumes_and_its_folders_open_like_the_hubs(pytestconfig
         assert np.mean(losses[-8:]) < 0.97 * np.mean(losses[:8]), judge
     frames = np.zeros((70, 32, 32, 3), np.uint8)
     scores = ActionJudge(tmp_path / "action").score(frames, 30)
-    assert scores.labels == labels(SECOND) and scores.windows.shape == (2, 7)
-    assert scores.windows.sum(1) == pytest.approx(1, abs=1e-5)
+    assert tuple(scores) == labels(SECOND)
+    assert sum(scores.values()) == pytest.approx(np.ones(2), abs=1e-5)
     cosines = TextJudge(tmp_path / "text").cosines(frames[:40], ["a red figure waves", "a blue figure jumps at night"])
     assert cosines.shape == (40, 2) and np.abs(cosines).max() <= 1
 
@@ -77,8 +75,8 @@ def test_the_packaged_action_judge_names_clips_it_has_not_seen():
     pixels, truths, _ = clips(np.random.default_rng(4242), 30, frames=64, span=64, size=96)
     frames = ((pixels.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 1, 3, 4, 2).numpy()
     judge = ActionJudge(PACKAGED / "action")
-    named = [judge.score(clip, 30).named() for clip in frames]
-    assert sum(name == labels()[truth] for name, truth in zip(named, truths.tolist(), strict=True)) >= 29
+    names = [named(judge.score(clip, 30)) for clip in frames]
+    assert sum(name == labels()[truth] for name, truth in zip(names, truths.tolist(), strict=True)) >= 29
 
 
 def test_the_packaged_text_judge_prefers_a_frames_own_caption():

@@ -1,46 +1,17 @@
-"""RESULTS.md is what its films say, and the films are enough of them."""
+"""What RESULTS.md is made from: enough films, claims that name their arms, verdicts that need seeds to agree."""
 
-import json
 from collections import Counter
-from pathlib import Path
 
 import pytest
 import results
 
 from framepack_relax.evaluate.rows import read_rows
 from framepack_relax.evaluate.spec import jobs, read_sweep
-from framepack_relax.families.catalog import PUPPET, find
-from framepack_relax.families.sidecar import SIDECAR
-
-ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
 def rows():
     return read_rows(results.FILMS)
-
-
-@pytest.mark.slow
-def test_results_are_up_to_date_with_their_films(rows):
-    assert (ROOT / "RESULTS.md").read_text(encoding="utf8") == results.text(rows), "run python scripts/results.py"
-
-
-def test_the_readmes_figures_are_those_of_the_films(rows):
-    said = " ".join((ROOT / "README.md").read_text(encoding="utf8").split())
-    ablation = results.of_sweep(rows, "ablation")
-    plain, paper, text, constant, context = (
-        results.percent(results.right(ablation, arm))
-        for arm in ("vanilla", "paper", "guidance relaxed", "guidance constant at the mean", "context")
-    )
-    assert f"shows the wanted action in {plain} of the films, the paper's settings in {paper}," in said
-    assert f"relaxed guidance in {text} (constant guidance of the same mean: {constant})" in said
-    assert f"loosened context in {context}," in said
-
-
-def test_the_packaged_models_profile_is_what_the_films_say(rows):
-    assert json.loads((PUPPET / SIDECAR).read_text(encoding="utf8"))["profile"] == results.profile(rows)
-    weights = {row["weights"] for row in rows}
-    assert weights == {find("puppet").fingerprint()[:12]}, "measured on other weights: run the sweeps again"
 
 
 @pytest.mark.parametrize("name", ["ablation", "calibration", "paper-table-1", "paper-table-2"])

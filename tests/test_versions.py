@@ -1,5 +1,7 @@
 """The versions that are said to do: what `make test-versions` installs, and what the make targets do."""
 
+import ast
+import sys
 import tomllib
 from pathlib import Path
 
@@ -26,3 +28,28 @@ def test_the_versions_of_the_make_targets_are_allowed_and_of_every_direct_depend
     pinned = dict(line.split("==") for line in lines if not line.startswith("#"))
     for requirement in requirements():
         assert requirement.specifier.contains(pinned[requirement.name]), requirement
+
+
+def test_what_is_declared_is_what_is_imported():
+    """Both ways; the exceptions are named by other libraries, or are part of one that is declared."""
+    modules = {"pyyaml": "yaml", "pillow": "PIL", "opencv-python-headless": "cv2"}
+    through = {
+        "accelerate",  # diffusers loads weights and groups of layers by it
+        "xformers",  # diffusers' attention takes it where it is there
+    }
+    parts = {"pydantic_core", "huggingface_hub"}  # of pydantic, and of transformers and diffusers, at their versions
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf8"))["project"]
+    extras = project["optional-dependencies"]
+    declared = {
+        modules.get(name, name)
+        for text in [*project["dependencies"], *extras["cuda"], *extras["eval"], *extras["lpips"]]
+        for name in [Requirement(text).name]
+    }
+    imported = {
+        name.split(".")[0]
+        for file in (ROOT / "framepack_relax").rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf8")))
+        if isinstance(node, ast.Import) or (isinstance(node, ast.ImportFrom) and not node.level)
+        for name in ([node.module] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names])
+    } - sys.stdlib_module_names
+    assert imported - parts - {"framepack_relax"} == declared - through

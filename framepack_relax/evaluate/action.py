@@ -1,10 +1,11 @@
 """Which action a film shows: a VideoMAE classifier (arXiv 2203.12602) over windows of 16 frames.
 
+A film is resampled by time, not by number, as action recognisers were trained: VideoMAE's Kinetics protocol, 16 frames
+with stride 4 at 30 fps. The overlap is ours, so that an action of less than a second is in the middle of some window.
+
 N frames, W windows, L labels; frames are uint8 RGB [N, H, W, 3]
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -18,32 +19,21 @@ from ..families.components import PLAIN
 from ..families.fingerprint import fingerprint
 from ..storyboard.messages import printable
 from .frames import Clip
-from .windows import window_frames
 
 STATIC = "static"
+FRAMES = 16  # of a window
+SPAN_SECONDS, STEP_SECONDS = 64 / 30, 16 / 30  # of a window, and from window to window
 SHOWN = 6  # labels, of those that a judge has
 
 
-@dataclass(frozen=True, kw_only=True)
-class ActionScores:
-    """`windows` [W, L] float32: the probability of each label in each window."""
+Scores = dict[str, NDArray[np.float32]]  # by label: its probability in each window [W]
 
-    labels: tuple[str, ...]
-    windows: NDArray[np.float32]
 
-    def mean(self, label: str) -> float:
-        """Over the film, as a single score of a whole clip would be."""
-        return float(self.windows[:, self.labels.index(label)].mean())
-
-    def best(self, label: str) -> float:
-        """In the window that shows it best: an event of less than a second counts in full."""
-        return float(self.windows[:, self.labels.index(label)].max())
-
-    def named(self) -> str:
-        """The label of the film: what is most certain in any window, and static only where nothing else is."""
-        best = {label: self.best(label) for label in self.labels if label != STATIC}
-        label = max(best, key=best.__getitem__)
-        return label if best[label] > 0.5 or STATIC not in self.labels else STATIC
+def named(scores: Scores) -> str:
+    """The label of a film: what is most certain in any window, and static only where nothing else is."""
+    best = {label: windows.max() for label, windows in scores.items() if label != STATIC}
+    label = max(best, key=best.__getitem__)
+    return label if best[label] > 0.5 or STATIC not in scores else STATIC
 
 
 class ActionJudge:
@@ -69,12 +59,21 @@ class ActionJudge:
         raise EvaluationError(f"{label}: the action judge has no such label; {cure}")
 
     @torch.no_grad()
-    def score(self, frames: Clip, fps: float) -> ActionScores:
+    def score(self, frames: Clip, fps: float) -> Scores:
         """Every window of a film, one forward pass each."""
-        windows = [self._window(frames[numbers]) for numbers in window_frames(len(frames), fps)]
-        return ActionScores(labels=self.labels, windows=np.concatenate(windows))
+        made = []
+        for numbers in window_frames(len(frames), fps):
+            pixels = self.processor(list(frames[numbers]), return_tensors="pt")["pixel_values"].to(self.model.device)
+            made.append(self.model(pixel_values=pixels).logits.float().softmax(-1).cpu().numpy())
+        return dict(zip(self.labels, np.concatenate(made).T, strict=True))
 
-    def _window(self, frames: Sequence[NDArray[np.uint8]] | NDArray[np.uint8]) -> NDArray[np.float32]:
-        pixels = self.processor(list(frames), return_tensors="pt")["pixel_values"].to(self.model.device)
-        made: NDArray[np.float32] = self.model(pixel_values=pixels).logits.float().softmax(-1).cpu().numpy()
-        return made
+
+def window_frames(frames: int, fps: float) -> list[list[int]]:
+    """Frame numbers of each window; the last one ends with the film, and in a shorter film holds the last frame."""
+    span, step = SPAN_SECONDS * fps, STEP_SECONDS * fps
+    spare = max(0.0, frames - span)
+    offsets = np.linspace(0, span - 1, FRAMES)
+    starts = [number * step for number in range(1 + int(spare / step + 1e-9))]
+    if spare - starts[-1] >= 0.5:
+        starts.append(spare)
+    return [[min(frames - 1, round(start + offset)) for offset in offsets] for start in starts]

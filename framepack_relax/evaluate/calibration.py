@@ -114,11 +114,11 @@ def calibrated_profile(rows: Sequence[Row], jobs: Sequence[Job], family: Family)
     cells = {cell.arm: cell for cell in summarise(rows)}
     levels, figures = [], []
     for level in LEVELS:
-        choice = choose(rows, level)
-        levels.append([level.first, written(arms[choice.arm])])
-        gain = [round(x, 3) for x in (choice.gain, choice.low, choice.high)]
-        said = {"arm": choice.arm, "gain": gain, "chance": round(choice.chance, 4), "weights": asdict(level)}
-        figures.append({**said, "means": _means(cells[choice.arm])})
+        best = choose(rows, level)
+        levels.append([level.first, written(arms[best.arm])])
+        gain, doubt = [round(x, 3) for x in (best.gain, best.low, best.high)], round(best.chance, 4)
+        means = _means(cells[best.arm])
+        figures.append({"arm": best.arm, "gain": gain, "chance": doubt, "weights": asdict(level), "means": means})
     plain = cells[rows[0]["arm"]]
     return {
         "name": "calibrated",

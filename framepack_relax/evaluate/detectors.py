@@ -10,15 +10,18 @@ N frames, P pairs of frames (N - 1), D embedding, h and w the small frames' heig
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import groupby
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ..video.motion import busiest
 from .frames import Clip, Pixels, bring_to
 
 SIDE = 96  # px that the short side is brought to
 RATE = 30.0  # frames a second that are looked at, at most
+BUSIEST = 0.01  # share of the pixels
 CELLS = 8  # the picture in 8 x 8
 Floats = NDArray[np.float32]
 
@@ -49,51 +52,39 @@ class Thresholds:
 THRESHOLDS = Thresholds()
 
 
-@dataclass(frozen=True, kw_only=True)
-class Signals:
+class Signals(NamedTuple):
     """What the detectors look at."""
 
     fps: float
-    adjacent: Floats  # [P] levels, busiest 1 % from frame to frame
     to_first: Floats  # [N] levels, busiest 1 %
     area: Floats  # [N] share of the pixels that differ from the first frame
-    moved: Floats  # [P] share of the pixels that differ from frame to frame
-    unexplained: Floats  # [P] share of the pixels that optical flow does not bring from one frame to the next
     cells: Floats  # [N] share of cells that differ from the first frame
     detail: Floats  # [N] mean Laplacian over the first frame's
+    adjacent: Floats  # [P] levels, busiest 1 % from frame to frame
+    moved: Floats  # [P] share of the pixels that differ from frame to frame
+    unexplained: Floats  # [P] share of the pixels that optical flow does not bring from one frame to the next
 
 
 def measure_signals(frames: Iterable[Pixels], fps: float, thresholds: Thresholds) -> Signals:
     """Of two frames or more, of which no more than three are held at a time."""
-    rows: list[tuple[float, float, float, float]] = []  # of each frame
-    pairs: list[tuple[float, float, float]] = []
-    first: Floats | None = None
-    before: Floats | None = None
+    rows, pairs = [], []  # of each frame, and of it and the one before
+    first = before = None
     dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     for frame in frames:
         small = _small(frame)
         first = small if first is None else first
         change = np.abs(small - first).max(axis=-1)
-        cells = cv2.resize(change, (CELLS, CELLS), interpolation=cv2.INTER_AREA)
-        shares = float((change > thresholds.seen).mean()), float((cells > thresholds.cell).mean())
-        rows.append((_busiest(change), *shares, float(np.abs(cv2.Laplacian(small, cv2.CV_32F)).mean())))
+        cells = cv2.resize(change, (CELLS, CELLS), interpolation=cv2.INTER_AREA) > thresholds.cell
+        detail = np.abs(cv2.Laplacian(small, cv2.CV_32F)).mean()
+        rows.append((busiest(change, BUSIEST), (change > thresholds.seen).mean(), cells.mean(), detail))
         if before is not None:
             step = np.abs(small - before).max(axis=-1)
             lost = _unexplained(dis, before, small) > thresholds.seen
-            pairs.append((_busiest(step), float((step > thresholds.seen).mean()), float(lost.mean())))
+            pairs.append((busiest(step, BUSIEST), (step > thresholds.seen).mean(), lost.mean()))
         before = small
-    to_first, area, cells_share, detail = np.array(rows, dtype=np.float32).T
-    adjacent, moved, unexplained = np.array(pairs, dtype=np.float32).T
-    return Signals(
-        fps=fps,
-        adjacent=adjacent,
-        to_first=to_first,
-        area=area,
-        moved=moved,
-        unexplained=unexplained,
-        cells=cells_share,
-        detail=np.asarray(detail / max(detail[0], 1e-6), dtype=np.float32),
-    )
+    to_first, area, cells, detail = np.array(rows, dtype=np.float32).T
+    detail = np.asarray(detail / max(detail[0], 1e-6), dtype=np.float32)
+    return Signals(fps, to_first, area, cells, detail, *np.array(pairs, dtype=np.float32).T)
 
 
 def find_failures(
@@ -148,10 +139,8 @@ def _snaps_back(s: Signals, t: Thresholds) -> bool:
         return False
     gone, back = away[0], away[-1]
     near = t.sudden_frames
-    going, coming = (
-        s.moved[max(0, gone - near) : gone + near].max(),
-        s.moved[max(0, back - near - 1) : back + near].max(),
-    )
+    going = s.moved[max(0, gone - near) : gone + near].max()
+    coming = s.moved[max(0, back - near - 1) : back + near].max()
     return bool(back - gone < t.excursion_seconds * s.fps or coming > t.sudden * going)
 
 
@@ -163,12 +152,6 @@ def _late(series: Floats) -> float:
 def _small(frame: NDArray[np.uint8]) -> Floats:
     small = bring_to(frame, SIDE).astype(np.float32)
     return np.asarray(cv2.GaussianBlur(small, (0, 0), 1.0), dtype=np.float32)
-
-
-def _busiest(change: Floats) -> float:
-    """Mean of the largest 1 % of a change [h, w]."""
-    count = max(1, change.size // 100)
-    return float(np.partition(change.ravel(), -count)[-count:].mean())
 
 
 def _unexplained(dis: cv2.DISOpticalFlow, before: Floats, after: Floats) -> Floats:

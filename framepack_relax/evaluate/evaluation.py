@@ -12,7 +12,7 @@ from ..families.catalog import find_checkpoint
 from ..families.components import told_as
 from ..families.loader import pick_device
 from ..video.motion import MotionMeter
-from .action import ActionJudge
+from .action import ActionJudge, named
 from .detectors import find_failures
 from .film import Film
 from .flow import measure_motion
@@ -26,7 +26,6 @@ ACTION = {"packaged": str(JUDGES / "action"), "videomae": "MCG-NJU/videomae-base
 TEXT = {"packaged": str(JUDGES / "text"), "clip": "openai/clip-vit-large-patch14"}
 LICENCES = {ACTION["videomae"]: "CC BY-NC 4.0: not for commercial use"}
 TOP = 5  # labels
-AT_ONCE = 1.2  # seconds in which an action should have started
 PROMPTED = 16  # frames of a film that are compared with its prompt
 WINDOW = 1.2  # seconds at either end of a shot of which drift is told
 
@@ -134,18 +133,8 @@ def evaluate(
     first of its `shot` (the `ends` of one whose frames end with the film's). Raises EvaluationError for a label that
     the judge has not.
     """
-    motion = measure_motion(film.frames, film.fps)
-    made: dict[str, Any] = {
-        "film": str(film.path),
-        "seconds": round(film.seconds, 3),
-        "motion": {
-            "mean": motion.mean,
-            "at_once": motion.within(AT_ONCE),
-            "dynamic": motion.dynamic,
-            "camera_and_all": float(motion.raw.mean()) if len(motion.raw) else 0.0,
-            "series": motion.series.round(4).tolist(),
-        },
-    }
+    made: dict[str, Any] = {"film": str(film.path), "seconds": round(film.seconds, 3)}
+    made["motion"] = measure_motion(film.frames, film.fps)
     meter, window = MotionMeter(), round(WINDOW * film.fps)
     for part in shot or ends(film.frames, film.fps):
         meter.add(part)
@@ -155,19 +144,18 @@ def evaluate(
     if instruments.action:
         labels = try_all(instruments.action.known, targets)
         scores = instruments.action.score(film.frames, film.fps)
-        best = {label: scores.best(label) for label in scores.labels}
-        made["action"] = {"named": scores.named(), "top": dict(sorted(best.items(), key=lambda row: -row[1])[:TOP])}
-        made["action"]["targets"] = {
-            label: {"mean": scores.mean(label), "best": scores.best(label)} for label in labels
-        }
+        best = {label: float(windows.max()) for label, windows in scores.items()}  # an event of less than a second, too
+        made["action"] = {"named": named(scores), "top": dict(sorted(best.items(), key=lambda row: -row[1])[:TOP])}
+        made["action"]["targets"] = {name: {"mean": float(scores[name].mean()), "best": best[name]} for name in labels}
     if instruments.text and prompt:
         numbers = np.linspace(0, len(film.frames) - 1, min(PROMPTED, len(film.frames))).round().astype(int)
         cosines = instruments.text.cosines(film.frames[numbers], [prompt])[:, 0]
-        made["text"] = {"cosine": float(cosines.mean()), "score": 100 * max(0.0, float(cosines.mean()))}
-        made["text"] |= {"best": float(cosines.max()), "checkpoint": instruments.text.name}
+        mean, best_fit = float(cosines.mean()), float(cosines.max())
+        said = {"cosine": mean, "score": 100 * max(0.0, mean), "best": best_fit}
+        made["text"] = said | {"checkpoint": instruments.text.name}
     if instruments.distance:
         other = None if reference is None else reference.frames
-        made["lpips"] = asdict(measure_stability(film.frames, film.fps, instruments.distance, other))
+        made["lpips"] = measure_stability(film.frames, film.fps, instruments.distance, other)
     if len(film.frames) > 1:
         made["failures"] = _failures(film, instruments, made)
     return made

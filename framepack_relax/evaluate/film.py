@@ -56,11 +56,10 @@ class Film:
 
 def read_film(path: Path, kept: Kept | None = None) -> Film:
     """Any film that video/reader.py reads; its frames are decoded once, to see that all can be. Raises FilmError."""
-    header = read_header(path)
+    tags, rate = read_header(path)
     source = Source(path, kept or Kept())
-    judges, scenes = _own_tags(header.tags.get(TAG, "{}"), source.count)
-    frames = Frames(source, range(source.count))
-    return Film(path=path, frames=frames, fps=header.rate, judges=judges, scenes=scenes)
+    judges, scenes = _own_tags(tags.get(TAG, "{}"), source.count)
+    return Film(path=path, frames=Frames(source, range(source.count)), fps=rate, judges=judges, scenes=scenes)
 
 
 def read_films(paths: Sequence[Path]) -> list[Film]:
@@ -82,9 +81,8 @@ def _own_tags(text: str, count: int) -> tuple[str | None, tuple[FilmScene, ...]]
             if (scenes[-1].frames[1] if scenes else 0) <= first < end <= count:
                 prompt = str(row["prompt"]).encode("utf8", "replace").decode("utf8")
                 follows = first > 0 and bool(row.get("follows", False))
-                scenes.append(
-                    FilmScene(id=printable(str(row["id"])), prompt=prompt, frames=(first, end), follows=follows)
-                )
+                name = printable(str(row["id"]))
+                scenes.append(FilmScene(id=name, prompt=prompt, frames=(first, end), follows=follows))
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
         return None, ()
     return judges if isinstance(judges, str) else None, tuple(scenes)

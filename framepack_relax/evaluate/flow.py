@@ -7,8 +7,9 @@ second.
 N frames, P pairs of frames, H and W height and width; frames are uint8 RGB [N, H, W, 3]
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import cv2
 import numpy as np
@@ -19,6 +20,7 @@ from .frames import Clip, bring_to
 
 SIDE = 256  # px that the short side is brought to
 RATE = 8  # pairs a second
+AT_ONCE = 1.2  # seconds in which an action should have started
 FASTEST = 0.05  # share of the pixels that counts
 MOVING = 6 / SIDE * RATE  # short sides a second, from which on VBench calls a pair moving
 VISIBLE = 4  # levels by which a place must change for its flow to count: flat surfaces have any flow (LOG.md)
@@ -27,42 +29,32 @@ OFF = 1.0  # px by which a point may miss that motion and still belong to the ba
 CELLS = 4  # the picture in 4 x 4: half of them must hold such points, else the camera is taken to stand
 
 
-@dataclass(frozen=True, kw_only=True)
-class Motion:
-    """`series` [P] and `raw` [P], the camera's motion left in: short sides a second; `rate` pairs a second."""
+def measure_motion(frames: Clip, fps: float) -> dict[str, Any]:
+    """Short sides a second, by the flow of frames about an eighth of a second apart; a film of one frame has no pairs.
 
-    series: NDArray[np.float64]
-    raw: NDArray[np.float64]
-    rate: float
-
-    @property
-    def mean(self) -> float:
-        return float(self.series.mean()) if len(self.series) else 0.0
-
-    @property
-    def dynamic(self) -> bool:
-        """VBench's verdict: a quarter of the pairs moves."""
-        return int((self.series > MOVING).sum()) >= max(1, round(len(self.series) / 4))
-
-    def within(self, seconds: float) -> float:
-        """Mean of the first `seconds`: whether an action starts at once."""
-        count = max(1, round(seconds * self.rate))
-        return float(self.series[:count].mean()) if len(self.series) else 0.0
-
-
-def measure_motion(frames: Clip, fps: float) -> Motion:
-    """The flow of frames about an eighth of a second apart; a film of one frame has no pairs."""
+    `series` [P], its mean and that of its beginning (`at_once`), VBench's verdict (`dynamic`: a quarter of the pairs
+    moves), and the mean with the camera's motion left in.
+    """
     every = max(1, round(fps / RATE))
-    greys = map(_grey, frames[::every])
     rate = fps / every
     series, raw = [], []
     dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    for before, after in pairwise(greys):
+    for before, after in pairwise(map(_grey, frames[::every])):
         flow = np.asarray(dis.calc(before, after, np.zeros((*before.shape, 2), np.float32)), dtype=np.float32)
         seen = _visible(before, after)[..., None]
-        raw.append(_fastest(flow * seen))
-        series.append(_fastest((flow - camera_flow(before, flow)) * seen))
-    return Motion(series=np.array(series) * rate / SIDE, raw=np.array(raw) * rate / SIDE, rate=rate)
+        raw.append(_fastest(flow * seen) * rate / SIDE)
+        series.append(_fastest((flow - camera_flow(before, flow)) * seen) * rate / SIDE)
+    return {
+        "mean": _mean(series),
+        "at_once": _mean(series[: max(1, round(AT_ONCE * rate))]),
+        "dynamic": sum(speed > MOVING for speed in series) >= max(1, round(len(series) / 4)),
+        "camera_and_all": _mean(raw),
+        "series": [round(speed, 4) for speed in series],
+    }
+
+
+def _mean(series: Sequence[float]) -> float:
+    return float(np.mean(series)) if series else 0.0
 
 
 def camera_flow(frame: NDArray[np.uint8], flow: NDArray[np.float32]) -> NDArray[np.float32]:

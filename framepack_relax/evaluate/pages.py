@@ -2,8 +2,9 @@
 
 import io
 from collections.abc import Sequence
-from html import escape
+from pathlib import Path
 
+from jinja2 import Template
 from matplotlib.figure import Figure
 
 from ..rendering.folder import RunFolder
@@ -11,10 +12,8 @@ from .statistics import FIGURES, Cell, Row
 
 PLOTTED = ("target", "motion", "identity", "jump")
 PAGE = "index.html"
+TEMPLATE = Path(__file__).parent / "page.html"
 NAMES = (PAGE, *(f"{name}.png" for name in PLOTTED))  # of the files that are written
-STYLE = """body{font:15px/1.5 system-ui;margin:2em auto;max-width:76em;padding:0 1em;color:#28282e}
-table{border-collapse:collapse;font-variant-numeric:tabular-nums}td,th{padding:.15em .7em;text-align:right}
-td:first-child,th:first-child{text-align:left}tr:nth-child(even){background:#f4f4f2}img{max-width:100%}"""
 
 
 def plots(cells: Sequence[Cell]) -> dict[str, bytes]:
@@ -43,29 +42,7 @@ def plots(cells: Sequence[Cell]) -> dict[str, bytes]:
 def save_page(title: str, rows: Sequence[Row], cells: Sequence[Cell], folder: RunFolder) -> None:
     """index.html: table, plots, and under each arm the contact sheets of its films."""
     pictures = plots(cells)
-    shown = "".join(f"<p><img src='{name}' alt='{name.removesuffix('.png')}'></p>" for name in pictures)
-    arms = []
-    for cell in cells:
-        films = [row for row in rows if row["arm"] == cell.arm]
-        sheets = [f"<p>{escape(row['scene'])}, seed {row['seed']}<br>{_image(row)}</p>" for row in films]
-        arms.append(f"<details><summary>{escape(cell.arm)}</summary>{''.join(sheets)}</details>")
-    page = f"<!doctype html><meta charset=utf8><title>{escape(title)}</title><style>{STYLE}</style>"
-    page += f"<h1>{escape(title)}</h1>{_table(cells)}{shown}<h2>Films</h2>{''.join(arms)}"
-    folder.write({**pictures, PAGE: page.encode("utf8", "replace")})
-
-
-def _image(row: Row) -> str:
-    return f"<img loading=lazy src='{escape(row['film'])}/contact.png' alt=''>"
-
-
-def _table(cells: Sequence[Cell]) -> str:
     names = [name for name in FIGURES if any(name in cell.figures for cell in cells)]
-    kinds = list(cells[0].failures)
-    head = "".join(f"<th>{escape(name)}" for name in ("arm", "films", *names, *kinds))
-    rows = []
-    for cell in cells:
-        words = [escape(cell.arm), str(cell.films)]
-        words += [f"{f.mean:.3f}<br><small>{f.span(3)}</small>" if f else "" for f in map(cell.figures.get, names)]
-        words += [f"{cell.failures[kind]:.2f}" for kind in kinds]
-        rows.append("<tr>" + "".join(f"<td>{word}" for word in words))
-    return f"<table><tr>{head}{''.join(rows)}</table>"
+    template = Template(TEMPLATE.read_text(encoding="utf8"), autoescape=True)
+    page = template.render(title=title, names=names, cells=cells, pictures=pictures, rows=rows)
+    folder.write({**pictures, PAGE: page.encode("utf8", "replace")})

@@ -4,7 +4,6 @@ P pairs of frames, N frames, H and W height and width; frames are uint8 RGB [N, 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -19,25 +18,21 @@ UNMEASURED = "films are compared neither from frame to frame nor with a referenc
 Distance = Callable[[Tensor, Tensor], Tensor]  # two batches [P, 3, H, W] in -1..1 -> [P]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Stability:
-    """Means over a film; `reference` is None where there is no film to compare with."""
+def measure_stability(
+    frames: Clip, fps: float, distance: Distance, reference: Clip | None = None
+) -> dict[str, float | None]:
+    """Means over a film: from frame to frame, to the `first`, to the same moment of a `reference`, None without one.
 
-    adjacent: float  # from frame to frame
-    first: float  # to the first frame
-    reference: float | None  # to the same moment of the reference
-
-
-def measure_stability(frames: Clip, fps: float, distance: Distance, reference: Clip | None = None) -> Stability:
-    """Compared about 8 times a second; `reference` has the frame rate and the size of `frames`."""
+    Compared about 8 times a second; `reference` has the frame rate and the size of `frames`.
+    """
     every = max(1, round(fps / RATE))
     seen = frames[::every]
     other = None if reference is None else reference[::every][: len(seen)]
-    return Stability(
-        adjacent=_mean(seen[:-1], seen[1:], distance),
-        first=_mean(seen[:1], seen[1:], distance),
-        reference=None if other is None or not len(other) else _mean(seen[: len(other)], other, distance),
-    )
+    return {
+        "adjacent": _mean(seen[:-1], seen[1:], distance),
+        "first": _mean(seen[:1], seen[1:], distance),
+        "reference": None if other is None or not len(other) else _mean(seen[: len(other)], other, distance),
+    }
 
 
 @torch.no_grad()
@@ -63,11 +58,11 @@ def lpips_distance() -> Distance:
     try:
         import lpips
 
-        network = lpips.LPIPS(net="alex", verbose=False).eval()
+        made: Distance = lpips.LPIPS(net="alex", verbose=False).eval()
     except ImportError as error:
         cure = "pip install 'framepack-relax[lpips]'"
         raise EvaluationError(f"lpips is not installed, so {UNMEASURED}: {cure}") from error
     except (OSError, RuntimeError) as error:
         reason = f"lpips cannot load AlexNet's weights ({error}), so {UNMEASURED}"
         raise EvaluationError(f"{reason}; it downloads them from pytorch.org") from error
-    return lambda a, b: network(a, b)
+    return made

@@ -36,7 +36,7 @@ def _filled_alone(prompt: str) -> str:
 
 
 def _ids_differ(parts: "tuple[Event | Arm, ...]") -> "tuple[Event | Arm, ...]":
-    ids = [name for part in parts for name in part.ids()]
+    ids = [one.id for part in parts for one in (part.cells() if isinstance(part, Arm) else [part])]
     if twice := [repr(name) for name in dict.fromkeys(ids) if ids.count(name) > 1]:
         raise ValueError(f"more than one is called {', '.join(twice)}; ids must differ")
     return parts
@@ -63,15 +63,9 @@ class Event(Part):
 
     id: Words
     prompt: Prompt = Field(description="with {who} and {where}")
-    target: Annotated[
-        tuple[Words, ...],
-        BeforeValidator(lambda value: (value,) if isinstance(value, str) else value, json_schema_input_type=Words),
-        Several,
-        Field(description="labels of the action judge for it: one, or several of which one must be seen"),
-    ] = ()
-
-    def ids(self) -> Iterator[str]:
-        yield self.id
+    target: Annotated[tuple[Words, ...], BeforeValidator(lambda v: (v,) if isinstance(v, str) else v), Several] = Field(
+        (), description="labels of the action judge for it: one, or several of which one must be seen"
+    )
 
 
 class Grid(Part):
@@ -92,9 +86,6 @@ class Arm(Part):
     relax: Relax = Relax()
     guidance: Guidance = Guidance()
     grid: Grid = Grid()
-
-    def ids(self) -> Iterator[str]:
-        return (cell.id for cell in self.cells())
 
     def cells(self) -> Iterator["Arm"]:
         """The arm itself, or one for each combination of the grid's values, named by them."""
@@ -195,15 +186,9 @@ def _job(sweep: Sweep, folder: Path, number: int, scene: int, cell: tuple[int, A
     (nth, arm), begin, event = cell, number % len(sweep.starts), sweep.scenes[scene]
     start, seed = sweep.starts[begin], sweep.first_seed + number
     act = "scenes[1]" if sweep.calm_seconds else "scenes[0]"
-    paths = {
-        "scenes[0].prompt": "calm",
-        "scenes[0].seconds": "calm_seconds",
-        f"{act}.prompt": f"scenes[{scene}].prompt",
-        f"{act}.seconds": "seconds",
-        act: f"arms[{nth}]",
-        "scenes": "seconds",
-        "image": f"starts[{begin}].image",
-    }
+    paths = {"scenes[0].prompt": "calm", "scenes[0].seconds": "calm_seconds", "image": f"starts[{begin}].image"}
+    paths |= {f"{act}.prompt": f"scenes[{scene}].prompt", f"{act}.seconds": "seconds"}
+    paths |= {act: f"arms[{nth}]", "scenes": "seconds"}
     located = partial(sweep.located, paths=paths)
     story = told_at(located, partial(_story, sweep, folder, start, event, arm, seed))
     calms = tuple(dict.fromkeys(other.said(sweep.calm) for other in (start, *sweep.starts)))

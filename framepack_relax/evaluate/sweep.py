@@ -1,37 +1,106 @@
-"""Renders and measures every film of a sweep; each is a line of films.jsonl as soon as it is done.
+"""A sweep from its spec to its page: every film is a line of films.jsonl as soon as it is rendered and measured.
 
 A sweep that was stopped goes on where it was: a line holds the hash of all that determines its film and its figures.
 """
 
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
+from pathlib import Path
 from textwrap import shorten
+from typing import Any
 
 import numpy as np
+import yaml
 
+from ..errors import EvaluationError
 from ..families.backend import Backend
 from ..families.base import Family
+from ..families.catalog import find_family
+from ..families.loader import load
 from ..files import make_folder
 from ..planning.planner import make_plan
-from ..planning.renderplan import RenderPlan, SectionPlan
+from ..planning.renderplan import RenderPlan
 from ..rendering.folder import RunFolder, writing
 from ..rendering.keys import SAMPLER_VERSION
 from ..rendering.loop import RenderedFilm, render
+from ..rendering.mark import Mark, Note
 from ..rendering.session import Options
 from ..video.motion import MotionMeter
-from .evaluation import Instruments, ends, evaluate
+from .calibration import calibrated_profile, candidates
+from .evaluation import Instruments, ends, evaluate, gather, judges_for
 from .film import read_film
 from .mistakes import told_at, try_all
+from .pages import NAMES, PAGE, save_page
 from .rows import lines_of, read_rows
-from .spec import Job
-from .statistics import Row
+from .spec import Job, jobs, read_sweep
+from .statistics import FEWEST, Cell, Row, summarise
 
 FILMS = "films.jsonl"
 EVERY = 4  # frames, of those that are asked who and where
+PROFILE = "profile.yaml"
+SWEEPS = Mark(board="", title="films of sweeps")  # of every sweep: several may share a folder, and their films
 MEASURES = 3  # raised when the same film would get other figures
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a sweep leaves: a row a film, a cell an arm, the page, a profile; and notes on settings and instruments."""
+
+    rows: list[Row]
+    cells: list[Cell]
+    page: Path
+    profile: Path | None  # of a calibration
+    notes: tuple[str, ...]
+
+
+def compare(
+    spec: str,
+    out: Path,
+    model: str | Backend | None,
+    *,
+    quick: bool,
+    calibrating: bool,
+    judges: tuple[str | None, str | None],
+    on_film: Callable[[Row, int], None],
+    on_note: Note,
+    loading: Mapping[str, Any],
+) -> Outcome:
+    """Renders, measures, compares; see api.sweep. All that can be known is checked and noted before the first film."""
+    sweep, folder = read_sweep(spec)
+    sweep = sweep.quick() if quick else sweep
+    if isinstance(model, str):
+        sweep, model = sweep.model_copy(update={"model": model}), None
+    planned = jobs(sweep, folder)
+    family = model.family if model else find_family(sweep.model)
+    plans = plan_films(planned, family)
+    if calibrating:
+        candidates(planned, family)
+    model = model or load(sweep.model, **loading)
+    action, text = (given or fitting for given, fitting in zip(judges, judges_for({family.judges}), strict=True))
+    instruments = gather(action=action, text=text, device=str(model.device))
+    try_all(lambda job: job.targets(instruments), planned)  # labels that the judge does not have
+    if calibrating and not (instruments.action and all(job.event.target for job in planned)):
+        lacks = "a calibration needs an action judge, and a `target:` of every scene that it can name"
+        raise EvaluationError("\n".join([lacks, *instruments.notes]))
+    if calibrating and sweep.seeds < FEWEST:
+        raise EvaluationError(f"{sweep.seeds} seeds tell no arm from chance; a calibration needs {FEWEST}")
+    notes = (*seldom_meant(planned, plans, model), *instruments.notes)
+    for note in notes:
+        on_note(note)
+    own = [PROFILE] if calibrating else []
+    with RunFolder(out, SWEEPS).held() as held:
+        held.begin({FILMS, *NAMES, *own}, {})
+        rows = run(planned, plans, folder=held, model=model, instruments=instruments, on_film=on_film)
+        cells = summarise(rows)
+        save_page(sweep.title, rows, cells, held)
+        for name in own:
+            said = yaml.safe_dump(calibrated_profile(rows, planned, family), sort_keys=False, width=110)
+            held.write({name: said.encode("utf8")})
+    return Outcome(rows=rows, cells=cells, page=out / PAGE, profile=out / PROFILE if own else None, notes=notes)
 
 
 def plan_films(jobs: Sequence[Job], family: Family) -> list[RenderPlan]:
@@ -56,7 +125,7 @@ def run(
     folder: RunFolder,
     model: Backend,
     instruments: Instruments,
-    on_film: Callable[[Row], None] = lambda row: None,
+    on_film: Callable[[Row, int], None],
 ) -> list[Row]:
     """A row per job, in the order of the jobs and of their plans; calm sections that films share are rendered once.
 
@@ -68,28 +137,19 @@ def run(
     rows, known = [], {row["key"]: row for row in told}
     for job, plan in zip(jobs, plans, strict=True):
         key = film_key(job, plan, model, instruments)
-        film = f"{place(job)}-{key[:8]}"
+        columns = {"arm": job.arm.id, "scene": job.event.id, "seed": job.seed}
         if key not in known:
+            film = f"{place(job)}-{key[:8]}"
             made = render(job.story, out=folder.path / film, model=model, options=Options(store=store))
-            known[key] = {**columns(job), **measure(job, made, instruments), **made_by(model)}
-            known[key] |= {"film": film, "key": key}
-        rows.append(known[key] | columns(job))  # two arms may come to the same film
+            means = {"dtype": str(model.dtype).removeprefix("torch."), "sampler_version": SAMPLER_VERSION}
+            means |= {"weights": model.weights[:12], "film": film, "key": key}
+            known[key] = {**columns, **measure(job, made, instruments), **means}
+        rows.append(known[key] | columns)  # two arms may come to the same film
         if rows[-1] not in told:
             told.append(rows[-1])
             folder.write({FILMS: lines_of(told)})
-        on_film(rows[-1])
+        on_film(rows[-1], len(jobs))
     return rows
-
-
-def columns(job: Job) -> Row:
-    """The columns that say which film a row is about."""
-    return {"arm": job.arm.id, "scene": job.event.id, "seed": job.seed}
-
-
-def made_by(model: Backend) -> Row:
-    """The columns that say with what."""
-    dtype = str(model.dtype).removeprefix("torch.")
-    return {"weights": model.weights[:12], "dtype": dtype, "sampler_version": SAMPLER_VERSION}
 
 
 def measure(job: Job, film: RenderedFilm, instruments: Instruments) -> Row:
@@ -104,14 +164,8 @@ def measure(job: Job, film: RenderedFilm, instruments: Instruments) -> Row:
     meter = MotionMeter()
     meter.add(seen.frames)
     borders = [meter.changes[section.frames[0] - 1] for section in sections if section.frames[0]]
-    targets, shot = job.targets(instruments), ends(seen.frames, seen.fps)
-    said = evaluate(
-        seen.cut(scene),
-        instruments,
-        prompt=scene.prompt,
-        targets=targets,
-        shot=shot,
-    )
+    shot, targets = ends(seen.frames, seen.fps), job.targets(instruments)
+    said = evaluate(seen.cut(scene), instruments, prompt=scene.prompt, targets=targets, shot=shot)
     row: Row = {"motion": said["motion"]["mean"], "at_once": said["motion"]["at_once"]}
     row |= {"failures": said["failures"], "jump": 255 * max(borders, default=0.0), **said["drift"]}
     if instruments.action:
@@ -124,17 +178,12 @@ def measure(job: Job, film: RenderedFilm, instruments: Instruments) -> Row:
             row["identity"] = float(np.mean(fits.argmax(1) == 0))
     if instruments.distance:
         row["lpips"] = said["lpips"]["adjacent"]
-    row["forwards"] = sum(forwards(section) for section in sections)
+    row["forwards"] = sum(len(step.branches) for section in sections for step in section.steps)
     reports = [film.report["sections"][section.index] for section in sections]
     if not any(report["reused"] for report in reports):
         row["seconds"] = sum(report["seconds"]["sampling"] for report in reports)
     row["wall"] = film.report["totals"]["seconds"]
     return {name: round(value, 5) if isinstance(value, float) else value for name, value in row.items()}
-
-
-def forwards(section: SectionPlan) -> int:
-    """Forward passes that a section takes, by its plan."""
-    return sum(len(step.branches) for step in section.steps)
 
 
 def film_key(job: Job, plan: RenderPlan, model: Backend, instruments: Instruments) -> str:

@@ -67,41 +67,30 @@ def _framepack(name: str, repository: str, order: Order, about: str) -> Entry:
     )  # fmt: skip
 
 
-CATALOG = {
-    entry.name: entry
-    for entry in (
-        Entry(
-            name="puppet",
-            about="the packaged paper-doll model: 96x96, runs on two CPU cores",
-            gigabytes=0.03,
-            licence="Apache-2.0",
-            repository=str(PUPPET),
-        ),
-        _framepack(
-            "framepack-f1", "lllyasviel/FramePack_F1_I2V_HY_20250503", "forward",
-            "FramePack-F1, 13B: forward order, the choice for storyboards",
-        ),
-        _framepack(
-            "framepack", "lllyasviel/FramePackI2V_HY", "inverted",
-            "the original FramePack, 13B: renders the last section first",
-        ),
-        Entry(
-            name="hunyuanvideo",
-            about="HunyuanVideo, 13B, text to one clip a scene: the model of the paper's experiments",
-            gigabytes=42.0,
-            licence=TENCENT,
-            repository=HUNYUAN,
-            family=HunyuanVideo(name="hunyuanvideo"),
-        ),
-        Entry(
-            name="fake",
-            about="no model: arithmetic that renders at once, to try a storyboard or a farm",
-            licence="Apache-2.0",
-            repository="",
-            family=Fake(name="fake"),
-        ),
-    )
-}  # fmt: skip
+ENTRIES = (
+    Entry(
+        name="puppet", gigabytes=0.03, licence="Apache-2.0", repository=str(PUPPET),
+        about="the packaged paper-doll model: 96x96, runs on two CPU cores",
+    ),
+    _framepack(
+        "framepack-f1", "lllyasviel/FramePack_F1_I2V_HY_20250503", "forward",
+        "FramePack-F1, 13B: forward order, the choice for storyboards",
+    ),
+    _framepack(
+        "framepack", "lllyasviel/FramePackI2V_HY", "inverted",
+        "the original FramePack, 13B: renders the last section first",
+    ),
+    Entry(
+        name="hunyuanvideo", gigabytes=42.0, licence=TENCENT, repository=HUNYUAN,
+        about="HunyuanVideo, 13B, text to one clip a scene: the model of the paper's experiments",
+        family=HunyuanVideo(name="hunyuanvideo"),
+    ),
+    Entry(
+        name="fake", licence="Apache-2.0", repository="", family=Fake(name="fake"),
+        about="no model: arithmetic that renders at once, to try a storyboard or a farm",
+    ),
+)  # fmt: skip
+CATALOG = {entry.name: entry for entry in ENTRIES}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,8 +126,7 @@ def entry_of(name: str) -> Entry:
         name.count("/") == 1 and not os.path.exists(name) and name[0] not in "./~" and not cure
     ):
         return Entry(name=name, repository=name)
-    known = ", ".join(CATALOG)
-    known += ", a folder in diffusers format, or a hub id owner/name"
+    known = ", ".join([*CATALOG, "a folder in diffusers format, or a hub id owner/name"])
     raise ModelError(f"{name}: no such model{cure}; known are {known}")
 
 
@@ -227,9 +215,8 @@ def _folders(name: str, wanted: Wanted, *, download: bool = True, advised: Wante
     for repository, files in wanted.items():
         try:
             there = next((place for place in _places(repository) if os.path.isdir(place)), None)
-            folders[repository] = there or Path(
-                snapshot_download(repository, allow_patterns=sorted(files), local_files_only=not download)
-            )
+            options: Any = {"allow_patterns": sorted(files), "local_files_only": not download}
+            folders[repository] = there or Path(snapshot_download(repository, **options))
         except (LocalEntryNotFoundError, RepositoryNotFoundError, HfHubHTTPError, OSError, ValueError) as error:
             reasons[repository] = (str(error).strip().splitlines() or [repr(error)])[0]
     if reasons:
@@ -284,9 +271,8 @@ def _advice(name: str, wanted: Wanted, reasons: Mapping[str, str]) -> str:
         include = " ".join(f"--include '{pattern}'" for pattern in sorted(wanted[repository]) if pattern != "*")
         lines.append(f"  {repository}: {reason}".rstrip(": "))
         lines.append(f"    hf download {repository} {include}".rstrip())
-    lines.append(
-        f"into the hub's cache, or with --local-dir into WEIGHTS/<owner>/<name> and set {WEIGHTS_VARIABLE}=WEIGHTS"
-    )
+    place = f"with --local-dir into WEIGHTS/<owner>/<name> and set {WEIGHTS_VARIABLE}=WEIGHTS"
+    lines.append(f"into the hub's cache, or {place}")
     if name in CATALOG:
         lines.append(f"({CATALOG[name].gigabytes:g} GB in all; {CATALOG[name].licence})")
     return "\n".join(lines)

@@ -7,7 +7,7 @@ other file and no repository.
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -43,7 +43,7 @@ class Config(Part, extra="ignore"):
         yield from ()
 
     @model_validator(mode="after")
-    def _check(self) -> "Config":
+    def _check(self) -> Self:
         if said := "; ".join(self.mistakes()):
             raise ValueError(said)
         return self
@@ -103,13 +103,13 @@ class HunyuanVideoVae(Config):
 
 
 class Encoder(Config):
-    """What Llama, CLIP and Siglip have in common."""
+    """What Llama, CLIP and Siglip have in common, with CLIP's defaults."""
 
-    hidden_size: Width
-    intermediate_size: Width
-    num_hidden_layers: Layers
-    num_attention_heads: Layers
-    hidden_act: Activation
+    hidden_size: Width = 512
+    intermediate_size: Width = 2048
+    num_hidden_layers: Layers = 12
+    num_attention_heads: Layers = 8
+    hidden_act: Activation = "quick_gelu"
     attention_dropout: Small = 0.0
 
     def mistakes(self) -> Iterator[str]:
@@ -118,7 +118,7 @@ class Encoder(Config):
 
 
 class TextConfig(Encoder):
-    vocab_size: Words
+    vocab_size: Words = 49_408
     pad_token_id: Token | None = None
     bos_token_id: Token | None = None
     eos_token_id: Token | list[Token] | None = None
@@ -155,12 +155,6 @@ class LlamaFields(TextConfig):
 
 
 class ClipFields(TextConfig):
-    vocab_size: Words = 49_408
-    hidden_size: Width = 512
-    intermediate_size: Width = 2048
-    num_hidden_layers: Layers = 12
-    num_attention_heads: Layers = 8
-    hidden_act: Activation = "quick_gelu"
     max_position_embeddings: Annotated[int, Field(ge=77, le=1 << 22)] = 77  # tokens of a prompt
     layer_norm_eps: Small = 1e-5
     projection_dim: Width = 512
@@ -169,7 +163,6 @@ class ClipFields(TextConfig):
 class SiglipFields(Encoder):
     hidden_size: Width = 768
     intermediate_size: Width = 3072
-    num_hidden_layers: Layers = 12
     num_attention_heads: Layers = 12
     hidden_act: Activation = "gelu_pytorch_tanh"
     image_size: Annotated[int, Field(ge=1, le=4096)] = 224
@@ -270,20 +263,18 @@ def check_configs(parts: Mapping[str, Path], kinds: PartKinds) -> None:
     """Raises ModelError with every mistake in a model's configs, or with the numbers that do not fit each other."""
     configs: dict[str, Config] = {}
     said: list[str] = []
-    read = {part: kind for part, kind in kinds.items() if kind is not Config}
-    for part, kind in read.items():
+    for part, kind in kinds.items():
         try:
-            configs[part] = read_config(kind, parts[part])
+            configs |= {part: read_config(kind, parts[part])} if kind is not Config else {}
         except ModelError as error:
             said.append(str(error))
     for part, field, other, same in FIT if not said else ():
-        if not {part, other} <= read.keys():
-            continue
-        here, there = getattr(configs[part], field), getattr(configs[other], same)
-        if here != there and here != PictureSize.model_construct(height=there, width=there):
-            place, where = (parts[name] / read[name].file for name in (part, other))
-            shown = f"{here.width}x{here.height}" if isinstance(here, PictureSize) else here
-            fact = f"is {shown}, and {same} in {where} is {there}; these parts are not of one model"
-            said.append(str(Problem(file=str(place), path=field, message=fact)))
+        if {part, other} <= configs.keys():
+            here, there = getattr(configs[part], field), getattr(configs[other], same)
+            if set(dict(here).values() if isinstance(here, PictureSize) else [here]) != {there}:
+                place, where = (parts[name] / kinds[name].file for name in (part, other))
+                shown = f"{here.width}x{here.height}" if isinstance(here, PictureSize) else here
+                fact = f"is {shown}, and {same} in {where} is {there}; these parts are not of one model"
+                said.append(str(Problem(file=str(place), path=field, message=fact)))
     if said:
         raise ModelError("\n".join(said))

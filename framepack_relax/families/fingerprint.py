@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import TypeVar
 
 from ..errors import ModelError
+from ..files import digest_of_file, make_folder, write_file
 
 CACHE_VARIABLE = "FRAMEPACK_RELAX_CACHE"
 NOT_OF_IT = ("framepack_relax.json", "figures.json", "held_out.json")  # what is said about a model
 LARGE = 64 << 20  # bytes; larger files are read once, and their hash is remembered
-BLOCK = 16 << 20  # bytes, read at a time
 SETTLED = 2.0  # seconds: the coarsest clock of a file system, within which a change may leave no trace
 READERS = threading.Semaphore(4)
 T = TypeVar("T")
@@ -63,29 +63,19 @@ def hash_of(file: Path) -> str:
         known = memory.read_text("ascii")
         if len(bytes.fromhex(known)) == 16:
             return known
-    digest = blake2b(digest_size=16)
-    with READERS, file.open("rb", buffering=0) as stream:
-        block = memoryview(bytearray(BLOCK))
-        while count := stream.readinto(block):
-            digest.update(block[:count])
+    with READERS:
+        digest = digest_of_file(file)
     if before == _identity(file) and time.time() - file.stat().st_ctime > SETTLED:
-        _remember(memory, digest.hexdigest())
-    return digest.hexdigest()
+        with suppress(OSError):  # where the cache cannot be written the next load takes longer; that is all
+            make_folder(memory.parent)
+            write_file(memory, digest.encode())
+    return digest
 
 
 def _identity(file: Path) -> tuple[str, int, int, int, int]:
     """By which a file is known again; ctime shows a change behind a restored mtime."""
     stat = file.stat()
     return str(file.resolve()), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino
-
-
-def _remember(memory: Path, text: str) -> None:
-    """Where the cache cannot be written the next load takes longer; that is all."""
-    part = memory.with_name(f"{memory.name}.{os.getpid()}.{threading.get_ident()}.part")
-    with suppress(OSError):
-        memory.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(text, "ascii")
-        os.replace(part, memory)
 
 
 def cache_folder() -> Path:

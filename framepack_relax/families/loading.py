@@ -1,7 +1,7 @@
 """A model by name, which is loaded when something must be rendered; until then no torch, unless for the device."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from .base import Family
 from .catalog import find, find_family
@@ -58,5 +58,4 @@ class Loading:
     def load(self) -> "Backend":
         from .loader import load
 
-        given: dict[str, Any] = {"device": self.device, "dtype": self.dtype, "memory": self.memory}
-        return load(self.name, **given)
+        return load(self.name, device=self.device, dtype=self.dtype, memory=self.memory)

@@ -9,7 +9,6 @@ import errno
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -29,24 +28,16 @@ MOST_FRAMES = 200_000  # almost two hours at 30 a second
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Header:
-    """What a film says of itself: `tags` are its metadata, `rate` frames a second, in the mean."""
-
-    tags: dict[str, str]
-    rate: float
-
-
 def read_metadata(path: Path) -> dict[str, str]:
     """The tags of a film; bytes that are not UTF-8 are replaced. Raises FilmError."""
     with _told(path), _opened(path) as container:
         return dict(container.metadata)
 
 
-def read_header(path: Path) -> Header:
-    """Raises FilmError also where there is no video to be read, or none that can be measured."""
+def read_header(path: Path) -> tuple[dict[str, str], float]:
+    """Its tags, and frames a second in the mean. Raises FilmError also where there is no video that can be measured."""
     with _told(path), _opened(path) as container:
-        return Header(tags=dict(container.metadata), rate=_rate(_video(container)))
+        return dict(container.metadata), _rate(_video(container))
 
 
 def film_digest(path: Path) -> tuple[str, dict[str, str]]:

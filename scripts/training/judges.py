@@ -30,7 +30,7 @@ from transformers import (
     VideoMAEImageProcessor,
 )
 
-from framepack_relax.evaluate.windows import FRAMES, SPAN_SECONDS
+from framepack_relax.evaluate.action import FRAMES, SPAN_SECONDS
 from training.judge_data import captioned, clips, labels
 from training.parts import word_tokenizer
 from training.run import seed_everything, train

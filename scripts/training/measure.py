@@ -28,6 +28,7 @@ from PIL import Image
 
 import framepack_relax as fr
 from framepack_relax.evaluate.action import STATIC, ActionJudge
+from framepack_relax.evaluate.action import named as named_of
 from framepack_relax.evaluate.detectors import find_failures
 from framepack_relax.evaluate.rows import lines_of, read_rows
 from framepack_relax.evaluate.text import TextJudge
@@ -109,7 +110,7 @@ def action_row(bench: Bench, seed: int) -> Row:
     scenes = sorted(bench.world.held_out) if rng.random() < 1 / 3 else bench.scenes
     colour, place = scenes[rng.integers(len(scenes))]
     (frames,) = bench.film(colour, place, seed, (action, 2))
-    named = bench.action.score(frames, 30).named()
+    named = named_of(bench.action.score(frames, 30))
     seen = bench.scene_of(frames[:37])
     wanted = STATIC if action == "stand" else action
     return {"action": action, "named": named, "right": named == wanted, "scene_right": seen == (colour, place)}
@@ -135,7 +136,7 @@ def static_row(bench: Bench, seed: int) -> Row:
     action = list(bench.world.actions)[number]
     colour, place = bench.scenes[calm % len(bench.scenes)]
     _, frames = bench.film(colour, place, calm, ("stand", 2), (action, 2))
-    named = bench.action.score(frames, 30).named()
+    named = named_of(bench.action.score(frames, 30))
     return {"action": action, "named": named, "static": find_failures(frames, 30)["static"]}
 
 
@@ -167,7 +168,7 @@ def judge_row(bench: Bench, seed: int) -> Row:
     rng = np.random.default_rng((4246, seed))
     names = labels(bench.world)
     shown, truths, _ = clips(rng, len(names), frames=SPAN, span=SPAN, size=96, world=bench.world)
-    named = [bench.action.score(clip, 30).named() for clip in as_frames(shown)]
+    named = [named_of(bench.action.score(clip, 30)) for clip in as_frames(shown)]
     pixels, texts = captioned(rng, CAPTIONS, 96, bench.world)
     nearest = bench.text.cosines(as_frames(pixels), texts).argmax(1)
     scenes = [scene_of(text) == scene_of(texts[near]) for text, near in zip(texts, nearest, strict=True)]
