@@ -15,7 +15,7 @@ from faults import failing as failing_at
 from PIL import Image
 
 import framepack_relax as fr
-from framepack_relax.families import loaded, loader
+from framepack_relax.families import loaded
 from framepack_relax.families.hunyuan_video import backend
 from framepack_relax.families.identity import checksum
 from framepack_relax.families.loading import Loading
@@ -111,8 +111,8 @@ def test_a_finished_film_loads_nothing_and_one_that_must_be_encoded_anew_no_enco
         assert part.startswith("tokenizer"), f"{part} was loaded"
         return load_part(source, part, dtype)
 
-    load_part = loader.load_part
-    for module in (loaded, backend, loader):
+    load_part = loaded.load_part
+    for module in (loaded, backend):
         monkeypatch.setattr(module, "load_part", refuse)
     before = files(place / "out")
     film = fr.render(place / "story.yaml", out=place / "out")
@@ -188,7 +188,7 @@ def test_a_dry_run_says_what_would_be_kept_without_torch_and_writes_nothing(plac
         "try: app(sys.argv[1:])\nexcept SystemExit as end: assert not end.code, end.code\n"
         "assert not {'torch', 'diffusers', 'transformers'} & set(sys.modules)"
     )
-    said = "1 of 2 sections are kept; from section 1 (scene flip) on rendered anew: beta: 0.7 -> 0.5, scales changed"
+    said = "1 of 2 sections are kept; from section 1 (scene flip) on rendered anew: beta: 0.7 -> 0.5, steps changed"
     for words in (
         ["render", "--dry-run", "--strict", "--device", "cpu"],
         ["plan", "--dtype", "float32", "--device", "cpu"],

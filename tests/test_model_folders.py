@@ -97,7 +97,7 @@ def test_any_value_in_any_field_is_read_or_refused_by_file(copy, name):
         ("vae/config.json", {"norm_num_groups": 3}, "norm_num_groups 3 must divide block_out_channels"),
         ("text_encoder/config.json", {"num_hidden_layers": 1}, "num_hidden_layers: is 1; must be between 3 and 256"),
         ("text_encoder/config.json", {"num_attention_heads": 3}, "num_attention_heads 3 must divide hidden_size 16"),
-        ("text_encoder/config.json", {"pad_token_id": 40}, "pad_token_id 40 is none of the 40 tokens"),
+        ("text_encoder/config.json", {"pad_token_id": 4000}, "pad_token_id 4000 is none of the"),
         ("text_encoder/config.json", {"quantization_config": {"quant_method": "gptq"}}, "quantised weights are not"),
         ("vae/config.json", {"quantization_config": {"quant_method": "bitsandbytes"}}, "quantised weights are not"),
         ("text_encoder_2/config.json", {"max_position_embeddings": 76}, "is 76; must be between 77 and"),
@@ -273,7 +273,7 @@ def test_a_size_that_the_weights_do_not_have_is_named(copy, part, field, value):
     ("change", "said"),
     [
         ({"added_tokens": [{"id": 500, "content": "<far>", "special": True}]}, "tokenizer"),
-        ({"model": {"type": "WordLevel", "vocab": {"<s>": 41}, "unk_token": "<s>"}}, "tokenizer"),
+        ({"model": {"type": "WordLevel", "vocab": {"<s>": 4000}, "unk_token": "<s>"}}, "tokenizer"),
         ({"model": {"type": "WordLevel", "vocab": {}, "unk_token": "<unk>"}}, "tokenizer"),
         ({"model": None}, "tokenizer"),
         ({"post_processor": {"type": "TemplateProcessing", "single": [{"Sequence": {"id": "A", "type_id": 0}}, {
@@ -298,17 +298,17 @@ def test_the_image_processor_is_the_one_that_its_file_describes(tiny):
         pixels = torch.randint(0, 256, (3, 40, 56), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
         same = [processor(images=pixels.numpy(), return_tensors="np").pixel_values for processor in (made, whole)]
         assert (same[0] == same[1]).all() and same[0].shape[-1] == read_config(
-            "image_encoder", folder / "image_encoder"
+            KINDS["image_encoder"], folder / "image_encoder"
         ).image_size
 
 
 def test_encoders_are_the_ones_that_their_files_describe(tiny):
-    from framepack_relax.families.components import MODULES
+    from framepack_relax.families.components import CLASSES
 
     for part in ("text_encoder", "text_encoder_2", "image_encoder"):
         for folder in (tiny, PUPPET):
             made = load_part(find(str(folder)), part, torch.float32).config.to_dict()
-            whole = MODULES[part].from_pretrained(folder / part, dtype=torch.float32).config.to_dict()
+            whole = CLASSES[KINDS[part]].from_pretrained(folder / part, dtype=torch.float32).config.to_dict()
             given = {"_name_or_path", "architectures", "transformers_version", "dtype"}
             assert {key: made[key] for key in made if key not in given} == {
                 key: whole[key] for key in whole if key not in given

@@ -98,10 +98,14 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterable[str
             yield "the start image changed"
         elif name == "versions" and isinstance(before, dict) and isinstance(after, dict):
             yield from (f"{k} {printable(str(before.get(k)))} -> {v}" for k, v in after.items() if before.get(k) != v)
-        elif all(isinstance(value, (str, int, float, bool)) and len(str(value)) < 60 for value in (before, after)):
+        elif name != "steps" and _short(before) and _short(after):
             yield f"{printable(name)}: {printable(str(before))} -> {printable(str(after))}"
         else:
             yield f"{printable(name)} changed"
+
+
+def _short(value: Any) -> bool:
+    return isinstance(value, (str, int, float, bool)) and len(str(value)) < 60
 
 
 def _row(section: SectionPlan) -> dict[str, Any]:
