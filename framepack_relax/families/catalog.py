@@ -58,6 +58,11 @@ class Entry:
     def place(self, part: str) -> tuple[str, str]:
         return self.parts.get(part, (self.repository, part))
 
+    @property
+    def places(self) -> dict[str, tuple[str, str]]:
+        """Of every part; empty where only the folder says which there are."""
+        return {part: self.place(part) for part in (self.family.parts if self.family else ())}
+
 
 def _framepack(name: str, repository: str, order: Order, about: str) -> Entry:
     parts = {"transformer": (repository, ""), **{p: (REDUX, p) for p in ("image_encoder", "feature_extractor")}}
