@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from inspect import Parameter, signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
@@ -247,8 +248,9 @@ def evaluate(
     except ImportError as error:
         raise EvaluationError(f"{error.name} {EXTRA}") from error
     # without torch, so that what cannot be read is told at once
-    other = None if reference is None else read_film(meant(reference, EvaluationError))
-    read = read_films([meant(film, EvaluationError) for film in ([films] if isinstance(films, Place) else films)])
+    to_path = partial(meant, error=EvaluationError)
+    other = None if reference is None else read_film(to_path(reference))
+    read = read_films([films] if isinstance(films, Place) else films, to_path)
     with quietly:
         from .evaluate.evaluation import evaluate_scenes, gather, judges_for
 

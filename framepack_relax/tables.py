@@ -261,7 +261,7 @@ def models_table(entries: Sequence[tuple[Entry, bool]]) -> Table:
     table = Table("name", "what", **LOOK)
     for entry, there in entries:
         size = f"{entry.gigabytes:g} GB, {'on disk' if there else 'not on disk'}"
-        origins = [f"from {repository}" for repository in entry.origins]
+        origins = dict.fromkeys(f"from {repository}" for repository, _ in entry.places.values())
         table.add_row(entry.name, "\n".join([entry.about, size, *origins, entry.licence]))
         table.add_section()
     return table
@@ -271,7 +271,7 @@ def model_text(entry: Entry, there: bool, card: Mapping[str, Any]) -> Table:
     """One model in full: its facts and the places of its parts."""
     table = Table(show_header=False, box=None)
     rows = [("name", entry.name), ("what", entry.about), ("licence", entry.licence), ("on disk", _yes(there))]
-    rows += [("from", origin) for origin in entry.origins]
+    rows += [(part, f"{repository} {subfolder}".strip()) for part, (repository, subfolder) in entry.places.items()]
     rows += [(key, str(value)) for key, value in card.items()]
     for key, value in rows:
         table.add_row(key, value)

@@ -12,15 +12,15 @@ BARE = Instruments(action=None, text=None, distance=None, notes=())
 
 @pytest.fixture(scope="module")
 def said():
-    return drawn.measure(4)
+    return drawn.measure(2)
 
 
 @pytest.mark.slow
 def test_most_failures_are_called_by_their_name(said):
     assert list(said) == ["sound", "static", "freeze", "snap-back", "chaos", "over-relaxed", "collapse"]
-    assert all(row[kind] >= 2 for kind, row in said.items())
-    assert sum(row[kind] for kind, row in said.items()) >= 24, drawn.table(said)
-    assert said["sound"]["sound"] == said["static"]["static"] == 4
+    assert all(row[kind] >= 1 for kind, row in said.items())
+    assert sum(row[kind] for kind, row in said.items()) >= 12, drawn.table(said)
+    assert said["sound"]["sound"] == said["static"]["static"] == 2
 
 
 def test_precision_and_recall_are_of_the_counts():

@@ -177,7 +177,7 @@ def test_ready_sweeps_can_be_planned_and_begin_with_plain_framepack(name):
         "guidance 6",
         "text",
     }
-    settings = [(section.relaxation, section.scales) for section in arms.values()]
+    settings = [(section.relaxation, *section.scales.items()) for section in arms.values()]
     assert len(set(settings)) == len(settings), "no two arms are the same"
     quick = jobs(planned.quick(), folder)
     assert {job.seed for job in quick} == {0} and {job.arm.id for job in quick} == set(arms)

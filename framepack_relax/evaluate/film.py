@@ -1,9 +1,10 @@
 """A film on disk as frames to be judged, and what it says of its scenes."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from ..families.catalog import CATALOG, find_family
 from ..storyboard.messages import printable
@@ -13,6 +14,7 @@ from .mistakes import try_all
 
 TAG = "framepack_relax"  # of the mp4
 MOST_SCENES = 3000  # as of a storyboard
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,10 +64,10 @@ def read_film(path: Path, kept: Kept | None = None) -> Film:
     return Film(path=path, frames=Frames(source, range(source.count)), fps=rate, judges=judges, scenes=scenes)
 
 
-def read_films(paths: Sequence[Path]) -> list[Film]:
+def read_films(films: Sequence[T], path_of: Callable[[T], Path]) -> list[Film]:
     """Raises EvaluationError with every film that cannot be read."""
     kept = Kept()
-    return try_all(lambda path: read_film(path, kept), paths)
+    return try_all(lambda film: read_film(path_of(film), kept), films)
 
 
 def _own_tags(text: str, count: int) -> tuple[str | None, tuple[FilmScene, ...]]:

@@ -17,7 +17,7 @@ from ..storyboard.schema import Part, Seed, Words
 from .mistakes import try_all
 from .statistics import Row
 
-Figure = Annotated[float, Field(ge=-1e9, le=1e9)]
+Figure = Annotated[float, Field(ge=-(10**9), le=10**9)]
 ELSE = "or remove the line, and its film is measured again"
 
 

@@ -55,14 +55,13 @@ class Entry:
     parts: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     family: FramePack | HunyuanVideo | Fake | None = None  # None: as the folder says
 
-    @property
-    def origins(self) -> list[str]:
-        """Repositories and folders that it comes from."""
-        named = [*(repository for repository, _ in self.parts.values()), self.repository]
-        return [name for name in dict.fromkeys(named) if name]
-
     def place(self, part: str) -> tuple[str, str]:
         return self.parts.get(part, (self.repository, part))
+
+    @property
+    def places(self) -> dict[str, tuple[str, str]]:
+        """Of every part; empty where only the folder says which there are."""
+        return {part: self.place(part) for part in (self.family.parts if self.family else ())}
 
 
 def _framepack(name: str, repository: str, order: Order, about: str) -> Entry:
