@@ -106,7 +106,7 @@ def _sentence(detail: ErrorDetails, loc: Sequence[str | int], model: type[BaseMo
         return f"is too long: {len(value)} of at most {context['max_length']}"
     if isinstance(value, str) and (cure := odd_space(value)):
         return f"is {_shown(value)}; {cure}"
-    known = choices(wanted)
+    known = [str(name) for name in choices(wanted)]
     if kind == "literal_error" or (known and value not in known):
         return f"is {_shown(value)}; {suggest(value if isinstance(value, str) else '', known)}"
     if kind == "string_type" and isinstance(value, (dict, list, tuple)):

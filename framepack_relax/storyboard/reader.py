@@ -14,7 +14,7 @@ import yaml
 from pydantic import BaseModel
 
 from ..errors import Problem, StoryboardError
-from .annotations import inside, kinds, scalars
+from .annotations import inside, kinds, numeric
 from .cures import PROSE, cure, lookalikes
 from .messages import MOST_PROBLEMS, Check, locate, path_of, printable, validated
 from .paths import expand, leaves, path_cure, refusal
@@ -227,17 +227,13 @@ class Reading:
             if wanted is not Any:
                 self._refuse("is empty; give a value or remove the line", node.start_mark, path)
             return None
-        if not scalars(wanted) & {int, float}:
+        if not numeric(wanted) or len(text) > LONGEST_NUMBER:
             return text
-        if not plain:
-            if NUMBER.fullmatch(text):
-                self._refuse("is text; remove the quotes", node.start_mark, path)
-            return text
-        if len(text) > LONGEST_NUMBER:
-            return text
-        if NUMBER.fullmatch(text):
+        if NUMBER.fullmatch(text) and plain:
             return int(text) if re.fullmatch(r"[-+]?[0-9]+", text) else float(text)
-        for pattern, advice in ODD_NUMBERS:
+        if NUMBER.fullmatch(text):
+            self._refuse("is text; remove the quotes", node.start_mark, path)
+        for pattern, advice in ODD_NUMBERS if plain else ():
             if pattern.fullmatch(text):
                 cure = re.sub(r"^([-+]?)0+(?=[0-9])", r"\1", text.replace("_", ""))
                 self._refuse(f"{text} {advice.format(cure)}", node.start_mark, path)
