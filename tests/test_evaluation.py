@@ -11,9 +11,11 @@ from faults import TOOL
 
 import framepack_relax as fr
 from framepack_relax.evaluate.action import ActionJudge
-from framepack_relax.evaluate.evaluation import JUDGES
+from framepack_relax.evaluate.evaluation import JUDGES, judges_for
 from framepack_relax.evaluate.film import read_film
 from framepack_relax.evaluate.perceptual import measure_stability
+from framepack_relax.families.catalog import PUPPET, find_family
+from framepack_relax.families.sidecar import SIDECAR
 from framepack_relax.video.writer import Mp4Writer
 
 
@@ -45,6 +47,34 @@ def test_a_film_is_read_with_its_scenes_and_made_small(tmp_path):
     assert [scene.id for scene in short.scenes] == ["a"], "a film that is still being rendered"
     foreign = write(tmp_path / "g.mp4", moving_square(5), tags={"framepack_relax": '{"scenes": [1]}'})
     assert (read_film(foreign).judges, read_film(foreign).scenes) == (None, ())
+
+
+@pytest.mark.parametrize(
+    ("facts", "judges"),
+    [
+        ({"model": "a/folder/of/a/model", "judges": "packaged"}, "packaged"),  # its sidecar named them
+        ({"model": "puppet"}, "packaged"),  # of before films said so: the catalogue knows
+        ({"model": "framepack-f1"}, None),
+        ({"model": "puppet-of-another"}, None),
+        ({"model": ["puppet"]}, None),
+        ({"model": "framepack-f1", "judges": 3}, None),
+    ],
+)
+def test_a_films_judges_are_those_that_its_model_names(tmp_path, facts, judges):
+    film = read_film(write(tmp_path / "f.mp4", moving_square(5), tags={"framepack_relax": json.dumps(facts)}))
+    assert film.judges == judges
+    assert judges_for({film.judges}) == (("packaged",) * 2 if judges else ("videomae", "clip"))
+    assert judges_for({film.judges, None}) == judges_for(set()) == ("videomae", "clip"), "one judge for all films"
+
+
+def test_a_models_folder_is_judged_as_its_sidecar_says_under_whatever_name(tmp_path):
+    shutil.copytree(PUPPET / "scheduler", tmp_path / "mine" / "scheduler")
+    sidecar = tmp_path / "mine" / SIDECAR
+    shutil.copy(PUPPET / SIDECAR, sidecar)
+    assert find_family(str(tmp_path / "mine")).judges == find_family("puppet").judges == "packaged"
+    facts = json.loads(sidecar.read_text())
+    sidecar.write_text(json.dumps({name: said for name, said in facts.items() if name != "judges"}))
+    assert find_family(str(tmp_path / "mine")).judges is None
 
 
 @pytest.mark.parametrize("content", [b"", b"no film", None])

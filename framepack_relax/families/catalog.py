@@ -25,7 +25,7 @@ from .fake import Fake
 from .fingerprint import fingerprint, model_files, told
 from .framepack.family import FramePack
 from .hunyuan_video.family import HunyuanVideo
-from .sidecar import SIDECAR, Kind, Sidecar, read_json, read_profile, read_shift
+from .sidecar import SIDECAR, Sidecar, read_json, read_profile, read_shift
 
 WEIGHTS_VARIABLE = "FRAMEPACK_RELAX_WEIGHTS"
 FIGURES = "figures.json"  # of a model folder: what scripts/training/measure.py measured
@@ -153,7 +153,7 @@ def read_family(folder: Path) -> FramePack | HunyuanVideo:
     """Of a diffusers folder: from its sidecar, or from its transformer where that says all. Raises ModelError."""
     file = folder / SIDECAR
     if file.is_file():
-        kind = read_json(Kind, file).family or FramePack.kind
+        kind = str(read_json(Said, file).root.get("family") or FramePack.kind)
         if kind not in FAMILIES:
             raise ModelError(f"{file}: family: {printable(kind)} is unknown; {suggest(kind, list(FAMILIES))}")
         family = FAMILIES[kind]

@@ -37,12 +37,6 @@ class Sidecar(Part):
     profile: Profile | None = None
 
 
-class Kind(Part, extra="ignore"):
-    """Of framepack_relax.json, what decides how the rest of it is read."""
-
-    family: str | None = None
-
-
 class Scheduler(Part, extra="ignore"):
     """What a diffusers scheduler config says of the shift; null is absent."""
 

@@ -35,7 +35,7 @@ def choose_profile(story: Storyboard, family: Family) -> Profile:
     if story.profile == "auto":
         return family.profile or paper_of(family)
     file = story.resolve(story.profile)
-    return parse_as(Profile, read_text(file), file=str(file), others=family.profile_problems)
+    return parse_as(Profile, read_text(file), file=str(file), check=family.profile_problems)
 
 
 def paper_of(family: Family) -> Profile:

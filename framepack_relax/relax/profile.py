@@ -1,9 +1,9 @@
 """What an intensity asks for: a profile maps it to beta, p and blur; a scene's explicit values win over it."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from itertools import pairwise
 from typing import Any
+
+import numpy as np
 
 from ..storyboard.profile import ProfileFields
 from ..storyboard.schema import BlurOf, Coord, Experimental, GainOn, OverSteps, Schedule, Space
@@ -77,7 +77,8 @@ class Profile(ProfileFields):
     """What the fields mean."""
 
     def beta(self, intensity: float) -> float:
-        return 0.0 if intensity <= self.threshold else _interpolate(self.points, intensity)
+        intensities, betas = zip(*self.points, strict=True)
+        return 0.0 if intensity <= self.threshold else float(np.interp(intensity, intensities, betas))
 
     def relaxation(self, intensity: float) -> Relaxation:
         """The settings of a scene of this intensity (0..1) before its explicit values."""
@@ -93,13 +94,3 @@ def paper_profile(*, embedded: bool) -> Profile:
     points = ((0.25, 0.0), (0.5, 0.5), (1.0, 0.75))
     target = "embedded" if embedded else "text"
     return Profile(name="paper", threshold=0.25, points=points, p=0.7, blur=0.6, target=(target,))
-
-
-def _interpolate(points: Sequence[tuple[float, float]], x: float) -> float:
-    """Piecewise linear through points of rising x, constant beyond the ends."""
-    if x <= points[0][0]:
-        return points[0][1]
-    for (x0, y0), (x1, y1) in pairwise(points):
-        if x <= x1:
-            return y0 + (y1 - y0) * (x - x0) / (x1 - x0)
-    return points[-1][1]

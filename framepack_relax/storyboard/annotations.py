@@ -41,9 +41,9 @@ def at(model: Any, loc: Sequence[str | int]) -> Any:
     return model
 
 
-def choices(annotation: Any) -> list[str]:
-    """The names that may stand there, if names may."""
-    return [str(value) for kind in kinds(annotation) if get_origin(kind) is Literal for value in get_args(kind)]
+def choices(annotation: Any) -> list[Any]:
+    """The names and numbers that may stand there, if only some may."""
+    return [value for kind in kinds(annotation) if get_origin(kind) is Literal for value in get_args(kind)]
 
 
 def bounds(annotation: Any) -> str:
@@ -55,8 +55,6 @@ def bounds(annotation: Any) -> str:
     return f"between {found['ge']} and {found['le']}" if {"ge", "le"} <= found.keys() else ""
 
 
-def scalars(annotation: Any) -> set[type]:
-    """Types of the texts and numbers that may stand there; of a Literal those of its values."""
-    found = list(kinds(annotation))
-    values = [value for kind in found if get_origin(kind) is Literal for value in get_args(kind)]
-    return {type(value) for value in values} | {kind for kind in (str, int, float) if kind in found}
+def numeric(annotation: Any) -> bool:
+    """Whether a number may stand there."""
+    return not {int, float}.isdisjoint([*kinds(annotation), *map(type, choices(annotation))])

@@ -17,13 +17,11 @@ NO_SPACE = re.compile(r"[ ]*(?:-[ ]+)*[a-z_]+:[^\s/]")
 INSIDE = ("quoted", "flow", "alias", "anchor", "block scalar")  # of a value that begins at the error's context
 
 
-def lookalikes(text: str) -> Iterator[tuple[int, int, str]]:
-    """(line, column, message) of signs that look like YAML's own colon and space, where one of those should stand."""
+def lookalikes(text: str) -> Iterator[tuple[int, str]]:
+    """(place in the text, message) of signs that look like YAML's own colon and space, where those should stand."""
     for pattern in (ODD_COLON, ODD_SPACE):
         for found in pattern.finditer(text):
-            place, sign = found.start(1), found[1]
-            message = FULL_WIDTH if sign == FULL_WIDTH_COLON else odd_space(sign)
-            yield text.count("\n", 0, place) + 1, place - text.rfind("\n", 0, place), message
+            yield found.start(1), FULL_WIDTH if found[1] == FULL_WIDTH_COLON else odd_space(found[1])
 
 
 def cure(error: yaml.MarkedYAMLError, text: str) -> str:

@@ -1,6 +1,6 @@
 """Turns pydantic's errors into our sentences: the fact, then the cure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -13,6 +13,8 @@ from .meanings import bare, suggest, unknown_field
 from .paths import odd_space
 
 M = TypeVar("M", bound=BaseModel)
+T = TypeVar("T")
+Check = Callable[[T], Iterable[Problem]]
 MOST_PROBLEMS = 200  # told at once
 SAID = {
     "json_invalid": "is not JSON: {error}",
@@ -27,10 +29,14 @@ WANTED = {
 }  # fmt: skip  # by how pydantic's kind of error begins
 
 
-def validated(model: type[M], data: Any, others: Sequence[Problem] = ()) -> M:
-    """`data` as `model`; raises StoryboardError with every mistake in it, without places, and with the `others`."""
+def validated(model: type[M], data: Any, others: Sequence[Problem] = (), *, check: Check[M] = lambda made: ()) -> M:
+    """`data` as `model`; raises StoryboardError with every mistake in it, without places, and with the `others`.
+
+    What is made is given to `check`, which tells more of them.
+    """
     try:
         made = model.model_validate(data)
+        others = [*others, *check(made)]
     except ValidationError as error:
         others = [*explain(error, model), *others]
     if others:
@@ -100,7 +106,7 @@ def _sentence(detail: ErrorDetails, loc: Sequence[str | int], model: type[BaseMo
         return f"is too long: {len(value)} of at most {context['max_length']}"
     if isinstance(value, str) and (cure := odd_space(value)):
         return f"is {_shown(value)}; {cure}"
-    known = choices(wanted)
+    known = [str(name) for name in choices(wanted)]
     if kind == "literal_error" or (known and value not in known):
         return f"is {_shown(value)}; {suggest(value if isinstance(value, str) else '', known)}"
     if kind == "string_type" and isinstance(value, (dict, list, tuple)):

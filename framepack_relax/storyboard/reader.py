@@ -14,14 +14,15 @@ import yaml
 from pydantic import BaseModel
 
 from ..errors import Problem, StoryboardError
-from .annotations import inside, kinds, scalars
+from .annotations import inside, kinds, numeric
 from .cures import PROSE, cure, lookalikes
-from .messages import MOST_PROBLEMS, locate, path_of, printable, validated
+from .messages import MOST_PROBLEMS, Check, locate, path_of, printable, validated
 from .paths import expand, leaves, path_cure, refusal
 from .profile import ProfileFields
 from .schema import PROFILES, Storyboard, build_storyboard
 
 P = TypeVar("P", bound=BaseModel)
+Data = dict[str, Any]
 
 LOADER: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's is ten times as fast
 LARGEST_BYTES = 1 << 19
@@ -77,14 +78,9 @@ def parse_storyboard(text: str, *, file: str = "<storyboard>", folder: Path | No
     return story.placed(file, folder, reading.places)
 
 
-def parse_as(model: type[P], text: str, *, file: str, others: Callable[[P], Iterable[Problem]] = lambda made: ()) -> P:
-    """Any other mapping in YAML, checked by its pydantic model. Raises StoryboardError with every mistake, and with the
-    `others` of what is right otherwise."""
-    reading = Reading(file)
-    made = reading.checked(text, model, lambda data: validated(model, data))
-    if problems := [locate(problem, file, reading.places) for problem in others(made)]:
-        raise StoryboardError(problems)
-    return made
+def parse_as(model: type[P], text: str, *, file: str, check: Check[P] = lambda made: ()) -> P:
+    """Any other mapping in YAML, by its pydantic model, then by `check`. Raises StoryboardError with every mistake."""
+    return Reading(file).checked(text, model, lambda data: validated(model, data, check=check))
 
 
 def _events(text: str) -> Iterator[yaml.Event]:
@@ -106,16 +102,11 @@ class Reading:
         self.places: dict[str, tuple[int, int]] = {}
 
     def checked(
-        self,
-        text: str,
-        model: type[BaseModel],
-        build: Callable[[dict[str, Any]], P],
-        others: Callable[[dict[str, Any]], Iterable[Problem]] = lambda data: (),
+        self, text: str, model: type[BaseModel], build: Callable[[Data], P], others: Check[Data] = lambda data: ()
     ) -> P:
         """What `build` makes of a YAML text for `model`; raises StoryboardError with its and all `others`' problems."""
         self.text = text
-        node = self._compose(text, model)
-        if node is not None:
+        if (node := self._compose(text, model)) is not None:
             data = self._mapping(node, model, "")
             try:
                 made = build(data)
@@ -151,10 +142,8 @@ class Reading:
             self._refuse(said, at)
             self._tell_lookalikes(text, range(at.line, at.line + 2) if at else range(0))
         except yaml.reader.ReaderError as error:
-            line = text.count("\n", 0, error.position) + 1
-            column = error.position - text.rfind("\n", 0, error.position)
             message = f"holds the character U+{int(error.character):04X}, which YAML does not allow; remove it"
-            self.problems = [Problem(file=self.file, line=line, column=column, message=message)]
+            self._refuse_signs([(error.position, message)])
         if self.problems:
             return None
         needed = next(name for name, field in model.model_fields.items() if field.is_required())
@@ -171,8 +160,13 @@ class Reading:
     def _tell_lookalikes(self, text: str, lines: range) -> None:
         """Signs that look like YAML's, where one of them stands in these lines: then they are the mistakes."""
         found = list(islice(lookalikes(text), MOST_PROBLEMS))
-        if any(line in lines for line, _, _ in found):
-            self.problems = [Problem(file=self.file, line=n, column=at, message=said) for n, at, said in found]
+        if any(text.count("\n", 0, place) + 1 in lines for place, _ in found):
+            self._refuse_signs(found)
+
+    def _refuse_signs(self, found: Iterable[tuple[int, str]]) -> None:
+        """These, each (place in the text, message), are the only mistakes."""
+        spots = [(self.text.count("\n", 0, at) + 1, at - self.text.rfind("\n", 0, at), said) for at, said in found]
+        self.problems = [Problem(file=self.file, line=n, column=at, message=said) for n, at, said in spots]
 
     def _look_for_refused(self, text: str) -> None:
         depth = documents = 0
@@ -233,17 +227,13 @@ class Reading:
             if wanted is not Any:
                 self._refuse("is empty; give a value or remove the line", node.start_mark, path)
             return None
-        if not scalars(wanted) & {int, float}:
+        if not numeric(wanted) or len(text) > LONGEST_NUMBER:
             return text
-        if not plain:
-            if NUMBER.fullmatch(text):
-                self._refuse("is text; remove the quotes", node.start_mark, path)
-            return text
-        if len(text) > LONGEST_NUMBER:
-            return text
-        if NUMBER.fullmatch(text):
+        if NUMBER.fullmatch(text) and plain:
             return int(text) if re.fullmatch(r"[-+]?[0-9]+", text) else float(text)
-        for pattern, advice in ODD_NUMBERS:
+        if NUMBER.fullmatch(text):
+            self._refuse("is text; remove the quotes", node.start_mark, path)
+        for pattern, advice in ODD_NUMBERS if plain else ():
             if pattern.fullmatch(text):
                 cure = re.sub(r"^([-+]?)0+(?=[0-9])", r"\1", text.replace("_", ""))
                 self._refuse(f"{text} {advice.format(cure)}", node.start_mark, path)

@@ -74,10 +74,6 @@ def only(good: Callable[[Any], Any], otherwise: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-def _names_profile(name: str) -> bool:
-    return name in PROFILES or "/" in name or name.endswith((".yaml", ".yml"))
-
-
 def _plain(value: Any) -> Any:
     """Paths as text, NumPy's numbers and arrays as Python's, also inside lists."""
     if isinstance(value, os.PathLike):
@@ -100,11 +96,11 @@ def exact_rate(fps: float) -> Fraction:
 
 
 def _rate(fps: float) -> float:
-    if fps in BROADCAST or fps == int(fps):
-        return fps if fps in BROADCAST else int(fps)
-    if abs(fps - BROADCAST.get(round(fps, 3), 0)) < 1e-3:  # 30000/1001 as Python writes it
-        return round(fps, 3)
     near = min(BROADCAST, key=lambda rate: abs(rate - fps))
+    if abs(near - fps) < 5e-4:  # also 30000/1001 as Python writes it
+        return near
+    if fps == int(fps):
+        return int(fps)
     cure = f"write {near:g}" if abs(near - fps) < 0.05 else "write a whole number"
     raise ValueError(f"is {fps:g}; {cure} (of others {', '.join(f'{rate:g}' for rate in BROADCAST)} are known)")
 
@@ -119,7 +115,8 @@ Text = Annotated[str, AfterValidator(_plain_text)]
 Words = Annotated[str, only(str.strip, "is empty; write something or remove the line"), AfterValidator(_plain_text)]
 Id = Annotated[str, only(ID.fullmatch, BAD_ID)]
 Drift = Annotated[str, only(DRIFT.fullmatch, "is {}; write `adain 0.25`, a strength from 0 to 1, or remove the line")]
-ProfileName = Annotated[Words, only(_names_profile, "is {}; known are auto, paper, or a .yaml file")]
+PROFILE = re.compile(r"auto|paper|.*/.*|.*\.ya?ml", re.DOTALL)
+ProfileName = Annotated[Words, only(PROFILE.fullmatch, "is {}; known are auto, paper, or a .yaml file")]
 RISING = only(lambda x: 0 <= x[0] < x[1] <= 1, "must be two sigmas between 0 and 1, the lower first")
 Interval = Annotated[tuple[float, float], RISING]
 DISTINCT = only(lambda names: 0 < len(names) == len(set(names)), "must name one or more targets, each once")
