@@ -11,14 +11,14 @@ section that stands before it. Otherwise the folder says what changed.
 
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from ..errors import RenderError
 from ..files import digest_of, digest_of_file, make_folder, read_file, settle, sync, write_file
-from ..planning.renderplan import RenderPlan, SectionPlan, ShotPlan
+from ..planning.renderplan import SectionPlan
 from .keys import SectionKey, difference
 from .lease import LEASE, Lease
 from .mark import MARK, SECTION_FILE, SHOT, START_FILE, Mark, Note, free_name, read_mark, settle_owner, unreadable
@@ -79,36 +79,9 @@ class RunFolder:
             stack.callback(setattr, self, "lease", None)
             yield
 
-    def verdicts(
-        self,
-        plan: RenderPlan,
-        shots: Sequence[ShotPlan],
-        keys: Mapping[int, SectionKey],
-        made: Mapping[str, Any],
-        *,
-        fresh: bool,
-        strict: bool,
-    ) -> list[Verdict]:
-        """A verdict per section of `shots` in rendering order, were it rendered by `made`, whose difference `strict`
-        counts."""
-        said = []
-        for shot in shots:
-            before: Stored | None = None
-            follows = False
-            for index in shot.sections:
-                section, key = plan.sections[index], keys[index]
-                self._share(section, key)
-                stored, why = self._look(section, key)
-                note = difference(stored.made, made) if stored and why is None else ""
-                if stored and why is None and before and stored.after != before.digest:
-                    why = FOLLOWS
-                why = why or (FRESH if fresh else note if strict and note else FOLLOWS if follows else None)
-                said.append(Verdict(section, why, "" if why else note))
-                before, follows = stored, why is not None
-        return said
-
-    def _look(self, section: SectionPlan, key: SectionKey) -> tuple[Stored | None, str | None]:
-        """What is there of a section, and why it cannot be kept."""
+    def look(self, section: SectionPlan, key: SectionKey) -> tuple[Stored | None, str | None]:
+        """What is there of a section, in the store too, and why it cannot be kept."""
+        self.share(section, key)
         data = self._ask(read_file, SECTION_FILE.format(section.shot, section.place))
         if data is None:
             return None, NOT_THERE
@@ -197,7 +170,7 @@ class RunFolder:
         """Gives the digest of the latents."""
         data, digest = pack(latents, key=key.key, seed=seed, after=after, inputs=key.inputs, made=made)
         self._write_sealed(SECTION_FILE.format(section.shot, section.place), data)
-        self._share(section, key)
+        self.share(section, key)
         return digest
 
     def load_start(self, shot: int, key: str) -> Latents | None:
@@ -237,7 +210,7 @@ class RunFolder:
             "where the folder is now: give that as `out`, or move it back, and run the same command again"
         )
 
-    def _share(self, section: SectionPlan, key: SectionKey) -> None:
+    def share(self, section: SectionPlan, key: SectionKey) -> None:
         """A section that the store has and the folder has not, and the reverse, gets a second name.
 
         Where the disk cannot, or the name is taken, it goes without.

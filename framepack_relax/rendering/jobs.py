@@ -16,11 +16,11 @@ from ..families.backend import Backend, Given, Prompt, Start
 from ..families.heap import give_back
 from ..families.loading import Loading
 from ..families.memory import Demand, choose_preset, enough_memory
-from ..planning.renderplan import RenderPlan, SectionPlan, ShotPlan
+from ..planning.renderplan import RenderPlan, SectionPlan
 from ..planning.seeds import retry_seed
 from ..sampling.section import NonFiniteLatents, SectionResult, sample
 from .events import Event, Hear, nobody, noting, telling
-from .folder import RunFolder, Verdict
+from .folder import Verdict
 from .report import section_report
 from .session import AnyModel, Session, opened, provenance
 
@@ -78,7 +78,7 @@ class InProcess:
         conditions = Conditions(session=session, backend=self.backend)
         conditions.add([session.plan.sections[index] for job in jobs for index in job.wanted])
         for job in jobs:
-            yield from _sampled(job, conditions, on_event)
+            yield from _Sampling(job, conditions, on_event).rows()
 
 
 def render_shot(job: ShotJob, backend: Backend, on_event: Hear = nobody) -> ShotResult:
@@ -91,7 +91,7 @@ def render_shot(job: ShotJob, backend: Backend, on_event: Hear = nobody) -> Shot
         if not job.session.has_begun():
             with opened(job.session, noting(on_event), PATIENCE):
                 pass
-        return ShotResult(shot=job.shot, sections=tuple(_sampled(job, conditions, on_event)))
+        return ShotResult(shot=job.shot, sections=tuple(_Sampling(job, conditions, on_event).rows()))
 
 
 @dataclass(kw_only=True)
@@ -148,92 +148,91 @@ def to_device(backend: Backend, latents: NDArray[np.float32]) -> Tensor:
     return torch.from_numpy(latents.copy()).to(backend.device)
 
 
-def _sampled(job: ShotJob, conditions: Conditions, on_event: Hear) -> Generator[Row]:
-    """The rows of a shot's sections in rendering order, each as soon as it is on disk."""
-    backend, session = conditions.backend, replace(job.session, made=provenance(conditions.backend))
-    plan, shot, folder = session.plan, session.plan.shots[job.shot], session.folder(noting(on_event))
-    if not session.has_begun():
-        raise folder.gone()
-    with folder.shot_held(shot.index):
-        verdicts = session.verdicts(folder, [shot])
-        start = _start(shot, verdicts, folder, session, conditions)
-        past: dict[int, Tensor] = {}  # latents by place in the shot, of sections that others still need
-        last = {place: turn for turn, i in enumerate(shot.sections) for place in plan.sections[i].context.needs}
-        after = ""
-        for number, (section, why, _) in enumerate(verdicts):
-            clock, key, forwards = time.perf_counter(), session.keys[section.index], dict[str, int]()
-            if why is None:
-                stored = folder.load_section(section, key)
-                latents, seed, after = to_device(backend, stored.latents), stored.seed, stored.digest
-            else:
-                result, seed = _sample(section, session, folder, start, past, conditions, on_event)
-                latents, forwards, whole = result.latents, dict(result.forwards), result.latents.float().cpu().numpy()
-                after = folder.save_section(section, whole, key, seed=seed, after=after, made=session.made)
-            past = {place: x for place, x in {**past, section.place: latents}.items() if last.get(place, -1) > number}
-            del latents
-            seconds = time.perf_counter() - clock
-            on_event(Event(kind="section", shot=shot.index, section=section.index, seed=seed))
-            give_back()
-            yield section_report(section, seed=seed, forwards=forwards, reused=why is None, seconds=seconds)
-    on_event(Event(kind="shot", shot=shot.index))
+class _Sampling:
+    """A job at work."""
 
+    def __init__(self, job: ShotJob, conditions: Conditions, on_event: Hear) -> None:
+        self.backend, self.conditions, self.on_event = conditions.backend, conditions, on_event
+        self.session = replace(job.session, made=provenance(conditions.backend))
+        self.shot, self.folder = self.session.plan.shots[job.shot], self.session.folder(noting(on_event))
 
-def _start(
-    shot: ShotPlan, verdicts: list[Verdict], folder: RunFolder, session: Session, conditions: Conditions
-) -> Start | None:
-    """What the sections begin with that must be rendered: a shot goes on from the start latent that it was begun with.
+    def rows(self) -> Generator[Row]:
+        """Of the shot's sections in rendering order, each as soon as it is on disk."""
+        session, shot, folder = self.session, self.shot, self.folder
+        if not session.has_begun():
+            raise folder.gone()
+        with folder.shot_held(shot.index):
+            verdicts = session.verdicts(folder, [shot])
+            start, after = self._start(verdicts), ""
+            past: dict[int, Tensor] = {}  # latents by place in the shot, of sections that others still need
+            last = {place: turn for turn, v in enumerate(verdicts) for place in v.section.context.needs}
+            for number, (section, why, _) in enumerate(verdicts):
+                clock, key, forwards = time.perf_counter(), session.keys[section.index], dict[str, int]()
+                if why is None:
+                    stored = folder.load_section(section, key)
+                    latents, seed, after = to_device(self.backend, stored.latents), stored.seed, stored.digest
+                else:
+                    result, seed = self._sample(section, start, past)
+                    latents, forwards = result.latents, dict(result.forwards)
+                    whole = latents.float().cpu().numpy()
+                    after = folder.save_section(section, whole, key, seed=seed, after=after, made=session.made)
+                past[section.place] = latents
+                past = {place: latents for place, latents in past.items() if last.get(place, -1) > number}
+                seconds = time.perf_counter() - clock
+                self.on_event(Event(kind="section", shot=shot.index, section=section.index, seed=seed))
+                give_back()
+                yield section_report(section, seed=seed, forwards=forwards, reused=why is None, seconds=seconds)
+        self.on_event(Event(kind="shot", shot=shot.index))
 
-    It lies beside the sections afterwards.
-    """
-    needed = [section for section, why, _ in verdicts if why is not None]
-    begun, key = len(needed) < len(verdicts), session.starts.get(shot.index, "")
-    latent = folder.load_start(shot.index, key) if key and begun else None
-    conditions.add(needed, [shot.index] if latent is None else [])
-    start = conditions.starts.get(shot.index)
-    if start and latent is None:
-        folder.save_start(shot.index, start.latent.float().cpu().numpy(), key, session.made)
-    return start if start is None or latent is None else replace(start, latent=to_device(conditions.backend, latent))
+    def _start(self, verdicts: list[Verdict]) -> Start | None:
+        """What the sections begin with that must be rendered; it lies beside them afterwards.
 
+        A shot goes on from the start latent that it was begun with.
+        """
+        shot, conditions = self.shot.index, self.conditions
+        needed, key = [v.section for v in verdicts if v.why is not None], self.session.starts.get(shot, "")
+        latent = self.folder.load_start(shot, key) if key and len(needed) < len(verdicts) else None
+        conditions.add(needed, [shot] if latent is None else [])
+        start = conditions.starts.get(shot)
+        if start and latent is not None:
+            return replace(start, latent=to_device(self.backend, latent))
+        if start:
+            self.folder.save_start(shot, start.latent.float().cpu().numpy(), key, self.session.made)
+        return start
 
-def _sample(
-    section: SectionPlan,
-    session: Session,
-    folder: RunFolder,
-    start: Start | None,
-    past: Mapping[int, Tensor],
-    conditions: Conditions,
-    on_event: Hear,
-) -> tuple[SectionResult, int]:
-    """The section, and the seed that its noise was drawn with."""
-    plan, backend = session.plan, conditions.backend
+    def _sample(
+        self, section: SectionPlan, start: Start | None, past: Mapping[int, Tensor]
+    ) -> tuple[SectionResult, int]:
+        """The section, and the seed that its noise was drawn with."""
+        plan, backend, texts = self.session.plan, self.backend, self.conditions.texts
 
-    def stepped(step: int) -> None:
-        folder.check_there()
-        on_event(Event(kind="step", shot=section.shot, section=section.index, step=step))
+        def stepped(step: int) -> None:
+            self.folder.check_there()
+            self.on_event(Event(kind="step", shot=section.shot, section=section.index, step=step))
 
-    for attempt in range(RETRIES + 1):
-        seed = section.seed if attempt == 0 else retry_seed(section.seed, attempt)
-        noise = backend.noise(section.latents, plan.size, seed, draw=section.draw)
-        with turn(backend, plan, section) as where:
+        for attempt in range(RETRIES + 1):
+            seed = section.seed if attempt == 0 else retry_seed(section.seed, attempt)
+            noise = backend.noise(section.latents, plan.size, seed, draw=section.draw)
             given = Given(
                 noise=noise,
                 context=section.context,
                 steps=section.steps,
                 past={place: past[place] for place in section.context.needs},
                 start=start,
-                prompt=conditions.texts[section.prompt],
-                negative=conditions.texts[section.negative_prompt],
+                prompt=texts[section.prompt],
+                negative=texts[section.negative_prompt],
                 options=plan.options,
             )
-            try:
-                inputs = backend.begin(given)
-                return sample(backend, inputs, section.steps, noise, sampler=plan.sampler, on_step=stepped), seed
-            except NonFiniteLatents as error:
-                if session.options.on_nan != "retry" or attempt == RETRIES:
-                    tried = f" {attempt + 1} seeds were tried." if attempt else ""
-                    raise RenderError(
-                        f"{where}, step {error.step}: the latents hold NaN or infinity; what is finished is "
-                        f"kept.{tried} Try on_nan='retry' (--on-nan retry), dtype='float32' (--dtype float32) or "
-                        "another seed for the scene"
-                    ) from error
-    raise AssertionError("the last attempt returns or raises")
+            with turn(backend, plan, section) as where:
+                try:
+                    inputs = backend.begin(given)
+                    return sample(backend, inputs, section.steps, noise, sampler=plan.sampler, on_step=stepped), seed
+                except NonFiniteLatents as error:
+                    if self.session.options.on_nan != "retry" or attempt == RETRIES:
+                        tried = f" {attempt + 1} seeds were tried." if attempt else ""
+                        raise RenderError(
+                            f"{where}, step {error.step}: the latents hold NaN or infinity; what is finished is "
+                            f"kept.{tried} Try on_nan='retry' (--on-nan retry), dtype='float32' (--dtype float32) or "
+                            "another seed for the scene"
+                        ) from error
+        raise AssertionError("the last attempt returns or raises")

@@ -11,10 +11,9 @@ import socket
 import stat
 import time
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, Thread
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import psutil
 
@@ -27,8 +26,7 @@ BEAT, EXPIRY = 10.0, 60.0  # seconds from one touch to the next; without one, af
 LOOK = 0.2  # seconds from one look to the next, within which two that take over one lease see each other
 
 
-@dataclass(frozen=True, kw_only=True)
-class Found:
+class Found(NamedTuple):
     """A lease that somebody has or, where `left`, has left behind; `here` says that it is of this machine."""
 
     who: str
@@ -50,7 +48,7 @@ def look(file: Path) -> Found | None:
         return None
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         who, since, here, gone = "which does not say who it is", "", False, False
-    return Found(who=who, since=since, here=here, left=gone or time.time() - touched > EXPIRY, touched=touched)
+    return Found(who, since, here, gone or time.time() - touched > EXPIRY, touched)
 
 
 def at_work(folder: Path) -> str | None:
@@ -72,7 +70,7 @@ class Lease:
         self._over = Event()
 
     def __enter__(self) -> Self:
-        self._opened = self._take()
+        self._take()
         # an open file can be touched wherever its folder is moved
         self._touched: Any = self._opened if os.utime in os.supports_fd else self.file
         self._thread = Thread(target=self._keep, daemon=True)
@@ -93,35 +91,28 @@ class Lease:
 
     def is_held(self) -> bool:
         """Whether it lies where it was made, and no other in its place. Raises OSError."""
-        return self._is_mine(self._opened)
-
-    def _is_mine(self, opened: int) -> bool:
-        try:
-            return os.path.samestat(os.fstat(opened), os.lstat(self.file))
-        except (FileNotFoundError, NotADirectoryError):
-            return False
+        with suppress(FileNotFoundError, NotADirectoryError):
+            return os.path.samestat(os.fstat(self._opened), os.lstat(self.file))
+        return False
 
     def _keep(self) -> None:
         while not self._over.wait(BEAT):
             with suppress(OSError):
                 os.utime(self._touched)
 
-    def _take(self) -> int:
+    def _take(self) -> None:
         begun, touched = time.monotonic(), None
-        while True:
-            with suppress(FileExistsError):
-                return self._make()
+        while not self._make():
             if not _is_file(self.file):
                 raise RenderError(f"{self.file}: is a folder, a link or a pipe, which no render makes; remove it")
             found = look(self.file)
             if found and found.left:
                 self.file.unlink(missing_ok=True)
-                with suppress(FileExistsError):
-                    opened = self._make()
+                if self._make():
                     time.sleep(LOOK)
-                    if self._is_mine(opened):
-                        return opened
-                    os.close(opened)
+                    if self.is_held():
+                        return
+                    os.close(self._opened)
             elif found and time.monotonic() - begun >= self.patience:
                 if found.here or touched not in (None, found.touched):
                     raise RenderError(
@@ -131,16 +122,20 @@ class Lease:
                 touched = found.touched
             time.sleep(LOOK)
 
-    def _make(self) -> int:
-        opened = os.open(self.file, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+    def _make(self) -> bool:
+        """Makes it, unless there is one."""
         said = {"pid": os.getpid(), "host": socket.gethostname(), "on": _machine(), "since": time.time()}
         try:
-            os.write(opened, json.dumps(said).encode("utf8"))
+            self._opened = os.open(self.file, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        except FileExistsError:
+            return False
+        try:
+            os.write(self._opened, json.dumps(said).encode("utf8"))
         except OSError:
-            os.close(opened)
+            os.close(self._opened)
             self.file.unlink()
             raise
-        return opened
+        return True
 
 
 def _is_file(file: Path) -> bool:
@@ -158,9 +153,6 @@ def _machine() -> str:
 
 
 def _runs(pid: int) -> bool:
-    try:
+    with suppress(psutil.NoSuchProcess):
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-    except psutil.AccessDenied:
-        return True
+    return False

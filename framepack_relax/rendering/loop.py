@@ -9,7 +9,7 @@ import json
 import time
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +115,7 @@ def assemble(session: Session, backend: Backend, on_event: Hear = nobody) -> Ren
     Raises RenderError that names the first section that is not.
     """
     begun = time.perf_counter()
+    session = replace(session, options=replace(session.options, fresh=False, strict=False))  # its jobs had these
     with telling(on_event), opened(session, noting(on_event)) as folder:
         verdicts = session.verdicts(folder)
         if film := _finished(session, folder, verdicts, on_event):

@@ -21,8 +21,8 @@ from ..storyboard.images import ImageError, fit_image, read_image
 from ..storyboard.reader import LARGEST_BYTES
 from ..video.contact import png
 from .films import is_whole
-from .folder import BROKEN, RunFolder, Verdict
-from .keys import SectionKey, film_key, hash_of, picture_digest, section_keys, start_inputs, versions
+from .folder import BROKEN, FOLLOWS, FRESH, RunFolder, Verdict
+from .keys import SectionKey, difference, film_key, hash_of, picture_digest, section_keys, start_inputs, versions
 from .mark import (
     FILM,
     MADE,
@@ -39,6 +39,7 @@ from .mark import (
     read_mark,
     settle_owner,
 )
+from .stored import Stored
 
 if TYPE_CHECKING:
     from ..families.backend import Backend
@@ -92,11 +93,22 @@ class Session:
         """`note` hears what is put aside in it."""
         return RunFolder(self.out, self.mark, store=self.options.store, note=note)
 
-    def verdicts(self, folder: RunFolder, shots: Sequence[ShotPlan] | None = None) -> list[Verdict]:
-        """Which sections of all shots, or of these, are kept, and why the others are not."""
-        chosen = self.plan.shots if shots is None else shots
-        fresh, strict = self.options.fresh, self.options.strict
-        return folder.verdicts(self.plan, chosen, self.keys, self.made, fresh=fresh, strict=strict)
+    def verdicts(self, folder: RunFolder, shots: Sequence[ShotPlan] = ()) -> list[Verdict]:
+        """A verdict per section in rendering order, of these shots or of all."""
+        fresh, strict, said = self.options.fresh, self.options.strict, list[Verdict]()
+        for shot in shots or self.plan.shots:
+            before: Stored | None = None
+            follows = False
+            for index in shot.sections:
+                section, key = self.plan.sections[index], self.keys[index]
+                stored, why = folder.look(section, key)
+                note = difference(stored.made, self.made) if stored and why is None else ""
+                if stored and why is None and before and stored.after != before.digest:
+                    why = FOLLOWS
+                why = why or (FRESH if fresh else note if strict and note else FOLLOWS if follows else None)
+                said.append(Verdict(section, why, "" if why else note))
+                before, follows = stored, why is not None
+        return said
 
     def finished(self, folder: RunFolder, verdicts: list[Verdict]) -> dict[str, Any] | None:
         """The report of the film, if both are whole, whatever became of its sections since; these are called reused.
