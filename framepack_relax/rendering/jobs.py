@@ -31,7 +31,7 @@ Row = dict[str, Any]  # of report.json: a section that is on disk
 
 @dataclass(frozen=True, kw_only=True)
 class ShotJob:
-    """All that a worker needs that sees the same folder. It can be pickled: `loading` says what model to load."""
+    """All that a worker needs that sees the same files. It can be pickled: `loading` says what model to load."""
 
     session: Session
     shot: int
