@@ -169,9 +169,9 @@ def _stream(
 
 
 def _callbacks(
-    on_note: Note,
-    on_step: Callable[[SectionPlan, int], None] = lambda section, step: None,
-    on_section: Callable[[SectionPlan, int], None] = lambda section, seed: None,
+    on_note: "Note",
+    on_step: "Callable[[SectionPlan, int], None]" = lambda section, step: None,
+    on_section: "Callable[[SectionPlan, int], None]" = lambda section, seed: None,
 ) -> "Callable[[Event], None]":
     """What calls these as a render tells what happens."""
     sections: list[SectionPlan] = []
