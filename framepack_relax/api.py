@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .evaluate.sweep import Outcome
     from .families.backend import Backend
     from .planning.renderplan import RenderPlan, SectionPlan
+    from .rendering.events import Event
     from .rendering.folder import Verdict
     from .rendering.loop import FinishedSection, RenderedFilm
     from .rendering.mark import Note
@@ -110,11 +111,11 @@ def render(
     An exception that one of them raises stops the render and comes out of this call; finished sections stay, and the
     same call goes on from there. Threads may share a loaded model.
     """
-    from .rendering.loop import Watcher, render
+    from .rendering.loop import render
 
     checked, folder, loaded = _prepare(story, out, model, board)
-    watch = Watcher(on_step=on_step, on_section=on_section, on_note=on_note)
-    return render(checked, out=folder, model=loaded, options=_options(on_nan, fresh, strict), watch=watch)
+    hear = _callbacks(on_note, on_step, on_section)
+    return render(checked, out=folder, model=loaded, options=_options(on_nan, fresh, strict), on_event=hear)
 
 
 def stream(
@@ -163,9 +164,31 @@ def _stream(
     story: "Storyboard", folder: Path, model: "Backend | None", options: "Options", on_note: "Note"
 ) -> "Iterator[FinishedSection]":
     with quietly:
-        from .rendering.loop import Watcher, stream
+        from .rendering.loop import stream
 
-        yield from stream(story, out=folder, model=model, options=options, watch=Watcher(on_note=on_note))
+        yield from stream(story, out=folder, model=model, options=options, on_event=_callbacks(on_note))
+
+
+def _callbacks(
+    on_note: "Note",
+    on_step: "Callable[[SectionPlan, int], None]" = lambda section, step: None,
+    on_section: "Callable[[SectionPlan, int], None]" = lambda section, seed: None,
+) -> "Callable[[Event], None]":
+    """What calls these as a render tells what happens."""
+    sections: list[SectionPlan] = []
+
+    def hear(event: "Event") -> None:
+        if event.plan:
+            sections.extend(event.plan.sections)
+        elif event.kind in ("note", "warning"):
+            on_note(event.text)
+        elif event.section is not None:
+            if event.step is not None:
+                on_step(sections[event.section], event.step)
+            elif event.seed is not None:
+                on_section(sections[event.section], event.seed)
+
+    return hear
 
 
 def _options(on_nan: OnNan, fresh: bool, strict: bool = False) -> "Options":

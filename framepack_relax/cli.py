@@ -25,8 +25,7 @@ from .families.quiet import quietly
 if TYPE_CHECKING:
     from .evaluate.sweep import Outcome
     from .families.loading import Loading
-    from .planning.renderplan import RenderPlan, SectionPlan
-    from .rendering.folder import Verdict
+    from .planning.renderplan import RenderPlan
     from .rendering.loop import RenderedFilm
     from .rendering.session import Options
     from .storyboard import Storyboard
@@ -148,7 +147,9 @@ def _warn(*texts: str) -> None:
 @quietly
 def _with_bar(board: Storyboard, folder: Path, model: Loading, plan: RenderPlan, options: Options) -> RenderedFilm:
     """Renders with a bar; where nobody sees one, with a line for every section."""
-    from .rendering.loop import Watcher, render
+    from .rendering.events import Event
+    from .rendering.folder import Verdict
+    from .rendering.loop import render
 
     section = TextColumn("section {task.fields[section]} of {task.fields[sections]}")
     step, left = TextColumn("step {task.completed}/{task.total}"), TextColumn("ETA")
@@ -161,31 +162,33 @@ def _with_bar(board: Storyboard, folder: Path, model: Loading, plan: RenderPlan,
             task = bar.add_task("", total=plan.steps, section=1, sections=total, scene="loading the model")
             begins: dict[int, int] = {}  # step at which each section that is to be rendered begins
 
-            def on_verdicts(verdicts: list[Verdict]) -> None:
-                if line := tables.verdict_line(verdicts):
-                    bar.console.print(line, soft_wrap=True)
-                steps = [(section.index, len(section.sigmas)) for section, why, _ in verdicts if why is not None]
-                ends = list(accumulate((count for _, count in steps), initial=0))
-                begins.update(zip((index for index, _ in steps), ends, strict=False))
-                bar.update(task, total=ends[-1])
-
-            def on_step(section: SectionPlan, step: int) -> None:
-                bar.update(task, completed=begins[section.index] + step + 1, scene=section.scene)
-
-            def on_section(section: SectionPlan, seed: int) -> None:
+            def on_event(event: Event) -> None:
                 nonlocal done
-                done += 1
-                bar.update(task, section=min(done + 1, total))
-                if done == total:
-                    bar.update(task, scene="writing the film")
-                if not watched and section.index in begins:
-                    spent = tables.duration(time.monotonic() - clock)
-                    console.print(f"section {done} of {total}: scene {section.scene}, {spent}", soft_wrap=True)
-                if seed != section.seed:
-                    bar.console.print(f"section {section.index} took another seed: its latents were not finite")
+                section = plan.sections[event.section or 0]
+                match event.kind:
+                    case "note" | "warning":
+                        _warn(event.text)
+                    case "verdicts":
+                        verdicts = [Verdict(plan.sections[index], why, note) for index, why, note in event.verdicts]
+                        if line := tables.verdict_line(verdicts):
+                            bar.console.print(line, soft_wrap=True)
+                        anew = {section.index: len(section.steps) for section, why, _ in verdicts if why is not None}
+                        begins.update(zip(anew, accumulate(anew.values(), initial=0), strict=False))
+                        bar.update(task, total=sum(anew.values()))
+                    case "step" if event.step is not None:
+                        bar.update(task, completed=begins[section.index] + event.step + 1, scene=section.scene)
+                    case "section":
+                        done += 1
+                        bar.update(task, section=min(done + 1, total))
+                        if done == total:
+                            bar.update(task, scene="writing the film")
+                        if not watched and section.index in begins:
+                            spent = tables.duration(time.monotonic() - clock)
+                            console.print(f"section {done} of {total}: scene {section.scene}, {spent}", soft_wrap=True)
+                        if event.seed != section.seed:
+                            bar.console.print(f"section {section.index} took another seed: its latents were not finite")
 
-            watch = Watcher(on_note=_warn, on_verdicts=on_verdicts, on_step=on_step, on_section=on_section)
-            return render(board, out=folder, model=model, options=options, watch=watch)
+            return render(board, out=folder, model=model, options=options, on_event=on_event)
     except (KeyboardInterrupt, SystemExit) as stop:
         errors.print(f"stopped: {_kept(folder)}; the same command goes on from there", soft_wrap=True)
         raise typer.Exit(143 if isinstance(stop, SystemExit) else 130) from None

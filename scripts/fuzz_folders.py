@@ -164,7 +164,8 @@ def limit(soon: float, latest: int) -> None:
 def change(out: Path, number: int) -> set[bytes]:
     """Harms a run folder in one to three places; gives what its maker has in it now that no render wrote."""
     rng, before = random.Random(number), contents(out)
-    (out / ".owner.json").write_text('{"pid": 1, "host": "h", "since": 0}')
+    (out / ".lease").write_text('{"pid": 1, "host": "h", "since": 0, "on": ""}')
+    os.utime(out / ".lease", (0, 0))
     names = sorted(str(file.relative_to(out)) for file in out.rglob("*") if file.is_file())
     names += [MARK, "plan.json", "video.mp4", "report.json", "shots/00/001.safetensors"]
     for name in dict.fromkeys(rng.sample(names, rng.randint(1, 3))):

@@ -20,9 +20,8 @@ from framepack_relax.families.hunyuan_video import backend
 from framepack_relax.families.identity import checksum
 from framepack_relax.families.loading import Loading
 from framepack_relax.rendering import session as of_session
-from framepack_relax.rendering.loop import Watcher, render
+from framepack_relax.rendering.lease import LEASE
 from framepack_relax.rendering.mark import MARK, read_mark
-from framepack_relax.rendering.session import Options
 from framepack_relax.video.reader import read_frames
 from framepack_relax.video.writer import Mp4Writer
 
@@ -61,7 +60,7 @@ def reasons(place, model, **given):
 
 def files(folder) -> dict[str, bytes]:
     """All that lies there, but for what is the render's own bookkeeping of who works."""
-    found = (f for f in sorted(folder.rglob("*")) if f.is_file() and not f.is_symlink() and f.name != ".lock")
+    found = (f for f in sorted(folder.rglob("*")) if f.is_file() and not f.is_symlink() and f.name != LEASE)
     return {str(file.relative_to(folder)): file.read_bytes() for file in found}
 
 
@@ -88,8 +87,7 @@ def test_threads_versions_and_the_last_bit_of_an_encoder_undo_nothing(place, who
     told = verdicts(place, model)
     assert [(why, note) for _, why, note in told] == [(None, f"torch {before['torch']} -> 99.0")] * 2
     assert all("99.0" in why for why in reasons(place, model, strict=True))
-    options = Options(strict=True)
-    film = render(fr.read(place / "story.yaml"), out=place / "out", model=model, options=options)
+    film = fr.render(place / "story.yaml", out=place / "out", model=model, strict=True)
     assert not any(row["reused"] for row in film.report["sections"]) and same(place / "out", whole / "out")
     assert reasons(place, model, strict=True) == [None, None]
 
@@ -208,7 +206,7 @@ def test_the_old_film_stays_until_the_new_one_is_whole(place, whole, model):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        render(fr.read(place / "story.yaml"), out=place / "out", model=model, watch=Watcher(on_section=stop))
+        fr.render(place / "story.yaml", out=place / "out", model=model, on_section=stop)
     for name in ("video.mp4", "contact.png", "curves.png", "report.json"):
         assert (place / "out" / name).read_bytes() == (whole / "out" / name).read_bytes()
     assert fr.status(place / "out").film is None
@@ -393,7 +391,7 @@ def test_a_part_that_somebody_changes_makes_no_film(place, whole, model, how):
                     file.write(b"\xff\xff\xff\xff")
 
     with pytest.raises(fr.RenderError, match=r"video\.mp4: cannot be written .*(changed|Invalid)"):
-        render(fr.read(place / "story.yaml"), out=place / "out", model=model, watch=Watcher(on_section=harm))
+        fr.render(place / "story.yaml", out=place / "out", model=model, on_section=harm)
     assert not (place / "out/video.mp4").exists()
     fr.render(place / "story.yaml", out=place / "out", model=model)
     assert same(place / "out", whole / "out") and not list((place / "out").rglob("*.part*"))
@@ -427,7 +425,7 @@ def test_a_folder_that_goes_away_stops_the_render_at_the_next_step(place, whole,
                 (place / "out").mkdir()
 
     with pytest.raises(fr.RenderError, match="was moved or removed during the render"):
-        render(fr.read(place / "story.yaml"), out=place / "out", model=model, watch=Watcher(on_step=step))
+        fr.render(place / "story.yaml", out=place / "out", model=model, on_step=step)
     assert steps[-1] == (1, 0) and not list((place / "out").rglob("*"))
     if how != "removed":
         fr.render(place / "story.yaml", out=place / "away", model=model)
@@ -465,7 +463,7 @@ def test_files_and_their_names_are_synced_before_the_next_is_begun(place, model,
 
 
 NAMES = (
-    "video.mp4 plan.json report.json story.yaml contact.png curves.png plan.json.part .lock .owner.json "
+    "video.mp4 plan.json report.json story.yaml contact.png curves.png plan.json.part .lease shots/00/.lease "
     "video.part.mp4 video.part-again.mp4 video.whole.mp4 "
     f"{MARK} shots/00/000.safetensors shots/00/start.safetensors"
 ).split()
@@ -503,7 +501,7 @@ def test_nothing_steers_a_terminal(place, model):
     mark = json.loads((place / "out" / MARK).read_text())
     mark["title"], mark["board"], mark["sections"] = evil, evil, {}
     (place / "out" / MARK).write_text(json.dumps(mark))
-    (place / "out/.owner.json").write_text(json.dumps({"pid": evil, "host": evil, "since": 0}))
+    (place / "out" / LEASE).write_text(json.dumps({"pid": evil, "host": evil, "since": 0, "on": ""}))
     shown = subprocess.run([TOOL, "status", str(place / "out")], capture_output=True, text=True)
     assert shown.returncode == 0 and "\x1b" not in shown.stdout + shown.stderr and "x1b" in shown.stdout
     command = [TOOL, "render", str(place / "story.yaml"), "--out", str(place / "out"), "--dry-run"]

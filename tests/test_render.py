@@ -8,7 +8,6 @@ import torch
 from safetensors.torch import load_file
 
 import framepack_relax as fr
-from framepack_relax.rendering.loop import Watcher, render
 from framepack_relax.storyboard import parse_storyboard
 from framepack_relax.video.reader import read_frames, read_metadata
 
@@ -35,7 +34,7 @@ def test_a_run_folder_holds_everything(film, tmp_path):
     sections = {f"shots/{shot}/{name}.safetensors" for shot, names in shots.items() for name in names}
     files = {"video.mp4", "plan.json", "report.json", "story.yaml", "contact.png", "curves.png"}
     files |= {"framepack-relax.json", *(name for name in found if name.startswith("images/"))}
-    assert found - {".lock"} == files | sections and sum(name.startswith("images/") for name in found) == 1
+    assert found == files | sections and sum(name.startswith("images/") for name in found) == 1
     assert len(list(read_frames(film.path))) == 182 == film.plan.frames
     latents = load_file(out / "shots/00/001.safetensors")["latents"]
     assert latents.shape == (1, 4, 9, 4, 4) and latents.dtype == torch.float32
@@ -70,8 +69,8 @@ def test_the_report_counts_forwards_by_kind_and_sets_motion_beside_seam_and_drif
 
 def test_what_the_model_does_not_read_is_told_before_the_first_step(board, model, tmp_path):
     told = []
-    watch = Watcher(on_note=told.append, on_step=lambda section, step: told.append(step))
-    render(fr.read(board(FILM)), out=tmp_path / "out", model=model, watch=watch)
+    given = {"on_note": told.append, "on_step": lambda section, step: told.append(step)}
+    fr.render(board(FILM), out=tmp_path / "out", model=model, **given)
     assert told[:2] == ["the model does not know quickly in 'a blue figure walks quickly'", 0]
 
 
@@ -132,8 +131,8 @@ def test_stopping_keeps_what_is_finished(board, model, tmp_path):
 
 def test_inverted_order_renders_a_shot_from_its_end_and_shows_it_from_its_start(board, model, tmp_path):
     order: list[int] = []
-    watch = Watcher(on_section=lambda section, seed: order.append(section.index))
-    film = render(fr.read(board(FILM, "framepack: {order: inverted}")), out=tmp_path / "i", model=model, watch=watch)
+    told = {"on_section": lambda section, seed: order.append(section.index)}
+    film = fr.render(board(FILM, "framepack: {order: inverted}"), out=tmp_path / "i", model=model, **told)
     assert order == [2, 1, 0, 4, 3]
     assert len(list(read_frames(film.path))) == 182 and [s["index"] for s in film.report["sections"]] == [0, 1, 2, 3, 4]
     shown = list(fr.stream(board(FILM, "framepack: {order: inverted}"), out=tmp_path / "i", model=model))

@@ -21,9 +21,8 @@ import framepack_relax as fr
 from framepack_relax.files import read_file
 from framepack_relax.rendering import folder as run_folder
 from framepack_relax.rendering import keys
-from framepack_relax.rendering.loop import Watcher, render
+from framepack_relax.rendering.loop import render
 from framepack_relax.rendering.mark import MARK
-from framepack_relax.rendering.session import Options
 from framepack_relax.rendering.stored import unpack
 from framepack_relax.tables import verdict_line
 from framepack_relax.video.reader import read_frames, read_metadata
@@ -40,8 +39,9 @@ SECTIONS = 5
 def reasons(story, out: Path, model) -> list[str | None]:
     """What a render says about each section of its folder, before it renders."""
     said: list[str | None] = []
-    watch = Watcher(on_verdicts=lambda verdicts: said.extend(why for _, why, _ in verdicts))
-    render(fr.read(story), out=out, model=model, watch=watch)
+    render(
+        fr.read(story), out=out, model=model, on_event=lambda event: said.extend(why for _, why, _ in event.verdicts)
+    )
     return said
 
 
@@ -352,7 +352,7 @@ def test_status_counts_what_the_newest_plan_asks_for(place, model):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        render(fr.read(file), out=place / "out", model=model, watch=Watcher(on_section=stop))
+        fr.render(file, out=place / "out", model=model, on_section=stop)
     status = fr.status(place / "out")
     assert status.scenes == (("calm", 2, 2), ("flip", 1, 2), ("next", 1, 1)) and status.film is None
 
@@ -361,13 +361,10 @@ def test_every_shot_says_from_where_on_it_is_rendered_anew(place, model):
     file = place / "story.yaml"
     file.write_text(file.read_text().replace("intensity: 0.9", "intensity: 0.5").replace("blue", "red"))
     (place / "out/shots/00/001.safetensors").unlink()
-    told: list[str] = []
-    watch = Watcher(on_verdicts=lambda verdicts: told.append(verdict_line(verdicts)))
-    render(fr.read(file), out=place / "out", model=model, watch=watch)
-    assert told == [
+    assert verdict_line(fr.preview(file, out=place / "out", model=model)) == (
         "1 of 5 sections are kept; from section 1 (scene calm) on rendered anew: it is not there yet; "
         "from section 4 (scene next) on rendered anew: prompt: a blue figure walks -> a red figure walks"
-    ]
+    )
 
 
 @pytest.mark.parametrize("head", ["framepack: {order: inverted}", "framepack: {decode: blend}"])
@@ -381,7 +378,7 @@ def test_inverted_order_and_the_blend_go_on_to_the_same_bits_too(place, model, h
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        render(fr.read(file), out=place / "parts", model=model, watch=Watcher(on_section=stop))
+        fr.render(file, out=place / "parts", model=model, on_section=stop)
     film = fr.render(file, out=place / "parts", model=model)
     assert 0 < sum(section["reused"] for section in film.report["sections"]) < SECTIONS
     assert same(place / "parts", whole.folder)
@@ -398,8 +395,7 @@ def test_what_follows_a_section_rendered_anew_is_taken_up_if_that_came_out_the_s
             raise KeyboardInterrupt
 
     with failing(model.transformer, range(1) if fail else (), nan), pytest.raises(KeyboardInterrupt):
-        options, watch = Options(on_nan="retry"), Watcher(on_section=stop)
-        render(fr.read(place / "story.yaml"), out=place / "out", model=model, options=options, watch=watch)
+        fr.render(place / "story.yaml", out=place / "out", model=model, on_nan="retry", on_section=stop)
     assert fr.status(place / "out").done == (3 if fail else 5)
     follow = [run_folder.FOLLOWS if fail else None] * 2
     assert reasons(place / "story.yaml", place / "out", model) == [None, None, *follow, None]
@@ -410,11 +406,12 @@ def test_an_edit_that_is_taken_back_before_it_is_rendered_costs_nothing(place, m
     text = file.read_text()
     file.write_text(text.replace("stands still", "waves"))
 
-    def stop(verdicts):
-        raise KeyboardInterrupt
+    def stop(event):
+        if event.kind == "verdicts":
+            raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        render(fr.read(file), out=place / "out", model=model, watch=Watcher(on_verdicts=stop))
+        render(fr.read(file), out=place / "out", model=model, on_event=stop)
     file.write_text(text)
     assert reasons(file, place / "out", model) == [None] * SECTIONS
 
@@ -428,7 +425,7 @@ def test_a_film_that_is_whole_is_given_although_an_edit_has_begun_to_replace_its
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        render(fr.read(file), out=place / "out", model=model, watch=Watcher(on_section=stop))
+        fr.render(file, out=place / "out", model=model, on_section=stop)
     assert fr.status(place / "out").film is None
     file.write_text(text)
     assert [why for _, why, _ in fr.preview(file, out=place / "out", model=model)] == [None] * SECTIONS
@@ -448,7 +445,7 @@ def test_a_section_that_is_lost_before_its_decode_is_one_message(place, model):
             (place / "parts/shots/00/003.safetensors").write_bytes(b"")
 
     with pytest.raises(fr.RenderError, match=r"003\.safetensors: was removed or damaged during the render"):
-        render(fr.read(file), out=place / "parts", model=model, watch=Watcher(on_section=lose))
+        fr.render(file, out=place / "parts", model=model, on_section=lose)
 
 
 def test_a_users_own_storyboard_is_not_overwritten(place, model):

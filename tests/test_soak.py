@@ -188,11 +188,10 @@ def test_a_disk_that_turns_read_only_is_one_message(place, whole, disk, model):
 GROWING = """
 import resource, sys
 import framepack_relax as fr
-from framepack_relax.rendering.loop import Watcher, render
 
 peaks = []
-watch = Watcher(on_section=lambda section, seed: peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))
-film = render(fr.read(sys.argv[1]), out=sys.argv[2], watch=watch)
+told = lambda section, seed: peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+film = fr.render(sys.argv[1], out=sys.argv[2], on_section=told)
 assert film.report["totals"]["sections"] == len(peaks) == 100
 print(peaks[9], film.report["totals"]["peak_bytes"] // 1024)
 """

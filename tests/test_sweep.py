@@ -19,7 +19,7 @@ from framepack_relax.evaluate.spec import READY, jobs, read_sweep
 from framepack_relax.evaluate.statistics import chance, interval, summarise
 from framepack_relax.evaluate.sweep import FILMS, plan_films, seldom_meant
 from framepack_relax.relax.profile import Profile
-from framepack_relax.rendering.lock import hold
+from framepack_relax.rendering.lease import Lease
 from framepack_relax.storyboard.reader import parse_as
 
 SPEC = """
@@ -119,7 +119,7 @@ def test_a_sweep_that_is_killed_in_mid_film_goes_on_to_the_same_table(spec, tmp_
 
 def test_two_sweeps_do_not_share_a_folder(spec, tmp_path, model):
     (tmp_path / "out").mkdir()
-    with hold(tmp_path / "out"), pytest.raises(fr.RenderError, match="is at work in this folder"):
+    with Lease(tmp_path / "out"), pytest.raises(fr.RenderError, match="is at work in this folder"):
         sweep(spec, tmp_path / "out", model)
 
 

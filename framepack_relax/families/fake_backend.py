@@ -17,6 +17,7 @@ from ..relax.guidance import Branch
 from .backend import Frames, Given, Preset, Prompt, Solve, Start
 from .base import Context, Size, Step
 from .fake import Fake
+from .fingerprint import fingerprint
 
 
 def number(text: str) -> float:
@@ -47,15 +48,15 @@ class FakeBackend:
     preset: Preset = "full"
     notes: tuple[str, ...] = ()
     lock: Any = field(default_factory=RLock, repr=False, compare=False)
-    identity: str = "arithmetic"
-    weights: str = "arithmetic"
+    identity: str = fingerprint({})  # it has no files
+    weights: str = fingerprint({})
     precision: str = "torch.float32"
     hardware: str = "cpu"
     acts: tuple[Effect, ...] = ()
 
     @classmethod
-    def open(cls, family: Fake, **where: Any) -> "FakeBackend":
-        return cls(family=family)
+    def open(cls, family: Fake, *, dtype: torch.dtype, **where: Any) -> "FakeBackend":
+        return cls(family=family, precision=str(dtype))
 
     def load(self) -> "FakeBackend":
         return self

@@ -18,15 +18,15 @@ IMAGE_NAME = re.compile(r"images/[0-9a-f]+\.png")
 MOST_PICTURES = 1 << 25  # bytes of PNG that a film carries
 
 
-def story_tags(session: Session) -> dict[str, str]:
+def story_tags(session: Session, note: Note) -> dict[str, str]:
     """What lets an mp4 render again from itself: the storyboard's text, and its images as base64 PNG by their path in
     it, unless these are too many."""
     images = dict(session.carried)
     text = images.pop(STORY, b"")
     if (size := sum(map(len, images.values()))) > MOST_PICTURES:
-        session.folder.note(
+        note(
             f"the start images take {size >> 20} MiB, and a film carries up to {MOST_PICTURES >> 20}: to render it "
-            f"again keep the folder {session.folder.path}"
+            f"again keep the folder {session.out}"
         )
         images = {}
     coded = {name: base64.b64encode(data).decode("ascii") for name, data in images.items()}

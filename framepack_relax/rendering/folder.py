@@ -1,7 +1,9 @@
-"""The run folder: latents of finished sections under their keys, texts, pictures; a mark, a lock. No torch.
+"""The run folder: latents of finished sections under their keys, texts, pictures; a mark, leases. No torch.
 
 A file is a render's only as a render last wrote it, by its hash in the mark or, of sections, by its own seal. What else
 lies under its name is the maker's, or damaged: it is put aside under a free name, and that is said.
+
+Two leases say who writes: the folder's, for what the mark knows of, and a shot's, for the files of its sections.
 
 A section is taken up again only if it is whole, bears the key that it would have now, and was rendered after the very
 section that stands before it. Otherwise the folder says what changed.
@@ -10,16 +12,16 @@ section that stands before it. Otherwise the folder says what changed.
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from ..errors import RenderError
 from ..files import digest_of, digest_of_file, make_folder, read_file, settle, sync, write_file
-from ..planning.renderplan import RenderPlan, SectionPlan
+from ..planning.renderplan import SectionPlan
 from .keys import SectionKey, difference
-from .lock import hold
-from .mark import MARK, SECTION_FILE, START_FILE, Mark, Note, free_name, read_mark, settle_owner, unreadable
+from .lease import LEASE, Lease
+from .mark import MARK, SECTION_FILE, SHOT, START_FILE, Mark, Note, free_name, read_mark, settle_owner, unreadable
 from .stored import Latents, Stored, pack, unpack
 
 MEND = "what is finished is kept: mend that and run the same command again"
@@ -47,42 +49,39 @@ class RunFolder:
 
     def __init__(self, path: Path, mark: Mark, *, store: Path | None = None, note: Note = lambda note: None) -> None:
         self.path, self.mark, self.store, self.note = path, mark, store, note
-        self.place: tuple[int, int] | None = None  # device and inode of the folder that is held
+        self.lease: Lease | None = None
 
     @contextmanager
-    def held(self, keys: Iterable[str] = ()) -> Iterator["RunFolder"]:
-        """Holds the folder for this process alone. Raises RenderError for one that is not this storyboard's."""
-        known = set(keys)
-        settle_owner(self.path, self.mark, known)
+    def held(self, patience: float = 0.0) -> Iterator["RunFolder"]:
+        """Holds the folder for this process alone, but for its shots. Raises RenderError for one that is not this
+        storyboard's, or that another holds for `patience` seconds."""
+        settle_owner(self.path, self.mark)
         with writing(self.path, "cannot be made a folder for the render", "choose another folder"):
             make_folder(self.path)
-        with hold(self.path):
-            self.mark = settle_owner(self.path, self.mark, known)
-            self.place = self._inode()
+        with self._leased(self.path, patience):
+            self.mark = settle_owner(self.path, self.mark)
             yield self
 
-    def verdicts(
-        self, plan: RenderPlan, keys: Mapping[int, SectionKey], made: Mapping[str, Any], *, fresh: bool, strict: bool
-    ) -> list[Verdict]:
-        """A verdict per section in rendering order, were it rendered by `made`, whose difference `strict` counts."""
-        said = []
-        for shot in plan.shots:
-            before: Stored | None = None
-            follows = False
-            for index in shot.sections:
-                section, key = plan.sections[index], keys[index]
-                self._share(section, key)
-                stored, why = self._look(section, key)
-                note = difference(stored.made, made) if stored and why is None else ""
-                if stored and why is None and before and stored.after != before.digest:
-                    why = FOLLOWS
-                why = why or (FRESH if fresh else note if strict and note else FOLLOWS if follows else None)
-                said.append(Verdict(section, why, "" if why else note))
-                before, follows = stored, why is not None
-        return said
+    @contextmanager
+    def shot_held(self, shot: int) -> Iterator[None]:
+        """Holds a shot for this process alone. Raises RenderError."""
+        place = self.path / SHOT.format(shot)
+        with writing(place):
+            make_folder(place)
+        with self._leased(place):
+            yield
 
-    def _look(self, section: SectionPlan, key: SectionKey) -> tuple[Stored | None, str | None]:
-        """What is there of a section, and why it cannot be kept."""
+    @contextmanager
+    def _leased(self, place: Path, patience: float = 0.0) -> Iterator[None]:
+        with ExitStack() as stack:
+            with writing(place / LEASE):
+                self.lease = stack.enter_context(Lease(place, patience))
+            stack.callback(setattr, self, "lease", None)
+            yield
+
+    def look(self, section: SectionPlan, key: SectionKey) -> tuple[Stored | None, str | None]:
+        """What is there of a section, in the store too, and why it cannot be kept."""
+        self.share(section, key)
         data = self._ask(read_file, SECTION_FILE.format(section.shot, section.place))
         if data is None:
             return None, NOT_THERE
@@ -136,9 +135,9 @@ class RunFolder:
                 new.append(name)
             contents[name] = tuple(dict.fromkeys(digest for digest in (there, wanted) if digest))
         self.mark = self.mark.model_copy(update={"contents": contents})
-        if self.place and self.mark != read_mark(self.path):
+        if self.lease and self.mark != read_mark(self.path):
             self._write(MARK, self.mark.model_dump_json(indent=1).encode("utf8"))
-        return new if self.place else []
+        return new if self.lease else []
 
     def recall(self, name: str) -> bytes | None:
         """The contents of a file; None if it is not there, or not as a render wrote it."""
@@ -149,18 +148,18 @@ class RunFolder:
         """Gives what lies under a name another one and says so; of a folder that is not held, says that it would."""
         file = self.path / name
         aside = free_name(file)
-        if self.place:
+        if self.lease:
             self.check_there()
             with writing(file):
                 os.rename(file, aside)
                 sync(file.parent)
-        self.note(f"{file}: is not as a render wrote it, and {'is' if self.place else 'would be'} kept as {aside.name}")
+        self.note(f"{file}: is not as a render wrote it, and {'is' if self.lease else 'would be'} kept as {aside.name}")
 
-    def load_section(self, section: SectionPlan) -> Stored:
+    def load_section(self, section: SectionPlan, key: SectionKey) -> Stored:
         """A section that is on disk by its verdict, or was saved."""
         name = SECTION_FILE.format(section.shot, section.place)
         self.check_there()
-        if (stored := unpack(self._ask(read_file, name) or b"")) is None:
+        if (stored := unpack(self._ask(read_file, name) or b"")) is None or stored.key != key.key:
             fact = "was removed or damaged during the render"
             raise RenderError(f"{self.path / name}: {fact}; run the same command again")
         return stored
@@ -171,7 +170,7 @@ class RunFolder:
         """Gives the digest of the latents."""
         data, digest = pack(latents, key=key.key, seed=seed, after=after, inputs=key.inputs, made=made)
         self._write_sealed(SECTION_FILE.format(section.shot, section.place), data)
-        self._share(section, key)
+        self.share(section, key)
         return digest
 
     def load_start(self, shot: int, key: str) -> Latents | None:
@@ -197,27 +196,26 @@ class RunFolder:
 
     def check_there(self) -> None:
         """Raises RenderError if the folder is no longer the one that is held."""
-        if self._inode() != self.place:
-            raise RenderError(
-                f"{self.path}: was moved or removed during the render; what is finished lies where the folder is now: "
-                "give that as `out`, or move it back, and run the same command again"
-            )
-
-    def _inode(self) -> tuple[int, int] | None:
         try:
-            about = os.stat(self.path)
-        except (FileNotFoundError, NotADirectoryError):
-            return None
+            if self.lease and self.lease.is_held():
+                return
         except OSError as error:
             raise unreadable(self.path, error) from error
-        return about.st_dev, about.st_ino
+        raise self.gone()
 
-    def _share(self, section: SectionPlan, key: SectionKey) -> None:
+    def gone(self) -> RenderError:
+        """That the folder is no longer there, or another's."""
+        return RenderError(
+            f"{self.path}: was moved or removed during the render, or another took it over; what is finished lies "
+            "where the folder is now: give that as `out`, or move it back, and run the same command again"
+        )
+
+    def share(self, section: SectionPlan, key: SectionKey) -> None:
         """A section that the store has and the folder has not, and the reverse, gets a second name.
 
         Where the disk cannot, or the name is taken, it goes without.
         """
-        if self.store and self.place:
+        if self.store and self.lease:
             shared, own = self.store / f"{key.key}.safetensors", SECTION_FILE.format(section.shot, section.place)
             for there, here in ((shared, self.path / own), (self.path / own, shared)):
                 with suppress(OSError):

@@ -1,4 +1,4 @@
-"""Renders a storyboard: plan, encode, then section after section to latents, frames, film and report.
+"""Renders films into run folders: whole, streamed, or put together from shots that others have sampled.
 
 A run folder holds story.yaml with images/, plan.json, shots/NN/NNN.safetensors, video.mp4, contact.png, curves.png and
 report.json. A section that is on disk, whole and made from the same, is not rendered again; what is not needed for
@@ -7,8 +7,8 @@ the others is not loaded.
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,41 +19,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import RenderError
-from ..families.backend import Backend, Decoder, Given, NonFinitePixels, Preset, Prompt, Start
+from ..families.backend import Backend, Decoder, NonFinitePixels
 from ..families.heap import give_back
 from ..families.loading import Loading
-from ..families.memory import Demand, choose_preset, enough_memory
 from ..families.tokens import unread_notes
 from ..planning.renderplan import RenderPlan, SectionPlan
-from ..planning.seeds import retry_seed
-from ..sampling.section import NonFiniteLatents, SectionResult, sample
 from ..storyboard import Storyboard
 from ..video.contact import ContactSheet
 from ..video.curves import draw_curves
 from ..video.motion import MotionMeter
 from .carry import story_tags
-from .folder import Verdict, writing
-from .mark import FILM, PICTURES, REPORT, Note
+from .events import Event, Hear, nobody, noting, telling
+from .folder import RunFolder, Verdict, writing
+from .jobs import Conditions, Executor, InProcess, Row, make_jobs, to_device, turn
+from .mark import FILM, PICTURES, REPORT
 from .report import caption, film_report, film_tags, section_report
 from .session import USUAL, AnyModel, Options, Session, made_with, opened, settle
-
-RETRIES = 3
-Step = Callable[[SectionPlan, int], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Watcher:
-    """Callbacks: the verdicts; notes on the model, on what it does not read of each prompt, and on files that are put
-    aside; then every step, and every section that is on disk.
-
-    `on_section` hears the seed too, which a retry may have changed. Of a film that is finished only the verdicts are
-    told.
-    """
-
-    on_note: Note = lambda note: None
-    on_verdicts: Callable[[list[Verdict]], None] = lambda verdicts: None
-    on_step: Step = lambda section, step: None
-    on_section: Callable[[SectionPlan, int], None] = lambda section, seed: None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +48,7 @@ class FinishedSection:
     latents: Tensor  # [1, C, T, h, w] float32
     frames: NDArray[np.uint8]
     first_frame: int  # film-wide number of frames[0]
-    report: dict[str, Any]
+    report: Row
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,75 +61,30 @@ class RenderedFilm:
     report: dict[str, Any]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Work:
-    """A session whose model is loaded. Encoded are the texts, by prompt, and the start images, by shot, that sections
-    need which are still to be rendered."""
-
-    session: Session
-    why: Mapping[int, str | None]  # verdicts by section
-    model: Backend
-    preset: Preset
-    texts: Mapping[str, Prompt]
-    starts: Mapping[int, Start]
-    latents: Mapping[int, Tensor]  # start latents by shot
-    unread: dict[str, list[str]]
-
-    @property
-    def plan(self) -> RenderPlan:
-        return self.session.plan
-
-
 def render(
     story: Storyboard,
     *,
     out: str | Path,
     model: AnyModel | None = None,
     options: Options = USUAL,
-    watch: Watcher = Watcher(),
+    on_event: Hear = nobody,
+    executor: Executor | None = None,
 ) -> RenderedFilm:
     """Renders `story` into the folder `out` and returns where the film is; one that is finished is given as it is.
 
     Raises StoryboardError, ModelError or RenderError before the first section wherever it can be known by then. While
     it works, `out`/video.part.mp4 is a film that can be played up to the last section; an older film stays until the
-    new one is whole.
+    new one is whole. `executor` samples the shots, by default in this process; what it has done is decoded at once.
     """
-    from ..video.writer import Mp4Writer, WriteError  # needs PyAV, which `stream` can do without
-
-    begun = time.perf_counter()
-    session = settle(story, Path(out), model or Loading(name=story.model), options, watch.on_note)
-    plan, folder, film = session.plan, session.folder, session.folder.path / FILM
-    with opened(session) as verdicts:
-        report = session.finished(verdicts)
-        watch.on_verdicts([verdict._replace(why=None) for verdict in verdicts] if report else verdicts)
-        if report:
-            return RenderedFilm(path=film, folder=folder.path, plan=plan, report=report)
-        work = _prepare(session, verdicts, watch)
-        sheet = ContactSheet(rows=[(caption(plan, scene.sections[0]), *scene.frames) for scene in plan.scenes])
-        meters = [MotionMeter() for _ in plan.shots]
-        sections: list[dict[str, Any]] = []
-        made = {"model": plan.model, **made_with(work.model, session.weights), "film": session.film}
-        made["judges"] = work.model.family.judges
-        seeds = {section.index: section.seed for section in plan.sections}
-        tags = {**film_tags(plan, made, seeds), **story_tags(session)}
-        encoding: dict[str, Any] = {"fps": plan.rate, "size": plan.size, "crf": story.crf, "metadata": tags}
-        with writing(film, kind=WriteError), Mp4Writer(film, settle=folder.settle, **encoding) as writer:
-            for done in _sections(work, watch):
-                if len(done.frames):
-                    writer.write(done.frames)
-                    sheet.add(done.first_frame, done.frames)
-                    meters[done.plan.shot].add(done.frames)
-                sections.append(done.report)
-            seeds = {report["index"]: report["seed"] for report in sections}  # a retry has changed some
-            writer.metadata |= film_tags(plan, {**made, "packets": writer.packets.digest}, seeds)
-            folder.check_there()
-        ends = [plan.sections[scene.sections[-1]] for scene in plan.scenes]
-        curves = draw_curves([(end.scene, end.sigmas, end.scales) for end in ends])
-        report = film_report(plan, made, work.model, sections, meters, time.perf_counter() - begun)
-        report["unread"] = work.unread
-        told = json.dumps(report, indent=1).encode("utf8")
-        folder.write({**dict(zip(PICTURES, (sheet.png(), curves), strict=True)), REPORT: told})
-    return RenderedFilm(path=film, folder=folder.path, plan=plan, report=report)
+    begun, chosen = time.perf_counter(), model or Loading(name=story.model)
+    session = settle(story, Path(out), chosen, options)
+    with telling(on_event), opened(session, noting(on_event)) as folder:
+        verdicts = session.verdicts(folder)
+        if film := _finished(session, folder, verdicts, on_event):
+            return film
+        backend = chosen.load()
+        rows = (executor or InProcess(backend=backend)).run(make_jobs(session, chosen, verdicts), on_event)
+        return _write(session, folder, backend, rows, on_event, begun)
 
 
 def stream(
@@ -157,164 +93,163 @@ def stream(
     out: str | Path,
     model: AnyModel | None = None,
     options: Options = USUAL,
-    watch: Watcher = Watcher(),
+    on_event: Hear = nobody,
 ) -> Iterator[FinishedSection]:
     """Renders `story` and hands over its sections in film order; each is on disk under `out`/shots by then.
 
     Where a model renders a shot from its end, its sections come when the first, which is rendered last, is done.
     """
-    session = settle(story, Path(out), model or Loading(name=story.model), options, watch.on_note)
-    with opened(session) as verdicts:
-        yield from _sections(_prepare(session, verdicts, watch), watch)
+    chosen = model or Loading(name=story.model)
+    session = settle(story, Path(out), chosen, options)
+    with telling(on_event), opened(session, noting(on_event)) as folder:
+        verdicts, backend = session.verdicts(folder), chosen.load()
+        _tell(session, verdicts, on_event)
+        _unread(session, backend, on_event)
+        rows = InProcess(backend=backend).run(make_jobs(session, chosen, verdicts), on_event)
+        yield from _decoded(session, folder, backend, rows)
 
 
-def _prepare(session: Session, verdicts: list[Verdict], watch: Watcher) -> Work:
-    """Loads the model, and encodes what the sections need that must be rendered."""
-    plan, folder, model = session.plan, session.folder, session.model.load()
-    why = {section.index: why for section, why, _ in verdicts}
-    needed = [plan.sections[index] for index, why in why.items() if why is not None]
-    begun = {plan.sections[index].shot for index, why in why.items() if why is None}  # they go on from the same start
-    begun &= session.starts.keys()
-    stored = {shot: latent for shot in begun if (latent := folder.load_start(shot, session.starts[shot])) is not None}
-    missing = {shot.index for shot in plan.shots if shot.image} - stored.keys()
-    shots = {section.shot for section in needed if plan.shots[section.shot].image} | missing
-    images = {shot: (session.images[plan.shots[shot].image or ""], plan.shots[shot].seed) for shot in sorted(shots)}
-    prompts = [section.prompt for section in needed]
-    demand = _demand(model, plan, plan.sections[0])
-    with model.lock:
-        model.preset = preset = choose_preset(demand)
-        with enough_memory("encoding prompts and images", demand):
-            texts = model.encode_prompts([*prompts, *(section.negative_prompt for section in needed)])
-            starts = dict(model.encode_starts(images))
-            model.place()
-        if model.identity != session.weights:
-            fact = "its weights changed while the render began, or were edited and given up by memory=tiled"
-            raise RenderError(f"{plan.model}: {fact}; load it again, or use another memory preset")
-    latents = {shot: _to(model, latent) for shot, latent in stored.items()}
-    for shot in sorted(starts.keys() - latents.keys()):
-        latents[shot] = starts[shot].latent
-        folder.save_start(shot, latents[shot].float().cpu().numpy(), session.starts[shot], session.made)
-    starts = {shot: replace(start, latent=latents[shot]) for shot, start in starts.items()}
-    kept = [section.prompt for section in plan.sections if section.prompt not in texts]
-    unread = {prompt: text.unread for prompt, text in texts.items() if text.unread}
-    unread |= model.unread(kept) if kept else {}
-    for note in (*model.notes, *unread_notes(unread)):
-        watch.on_note(note)
-    return Work(
-        session=session,
-        why=why,
-        model=model,
-        preset=preset,
-        texts=texts,
-        starts=starts,
-        latents=latents,
-        unread=unread,
-    )
+def assemble(session: Session, backend: Backend, on_event: Hear = nobody) -> RenderedFilm:
+    """Makes the film of sections that are all on disk, whoever sampled them: mp4, pictures, report.
+
+    Raises RenderError that names the first section that is not.
+    """
+    begun = time.perf_counter()
+    session = replace(session, options=replace(session.options, fresh=False, strict=False))  # its jobs had these
+    with telling(on_event), opened(session, noting(on_event)) as folder:
+        verdicts = session.verdicts(folder)
+        if film := _finished(session, folder, verdicts, on_event):
+            return film
+        for section, why, _ in verdicts:
+            if why is not None:
+                raise RenderError(f"section {section.index} (scene {section.scene}): {why}; render its shot first")
+        Conditions(session=session, backend=backend).add([])
+        return _write(session, folder, backend, _kept(session, folder), on_event, begun)
 
 
-def _demand(model: Backend, plan: RenderPlan, section: SectionPlan) -> Demand:
-    return Demand(model=model, context=section.context, latents=section.latents, size=plan.size)
+def _tell(session: Session, verdicts: list[Verdict], on_event: Hear) -> None:
+    on_event(Event(kind="plan", plan=session.plan))
+    on_event(Event(kind="verdicts", verdicts=tuple((section.index, why, note) for section, why, note in verdicts)))
 
 
-def _to(model: Backend, latents: NDArray[np.float32]) -> Tensor:
-    return torch.from_numpy(latents.copy()).to(model.device)
+def _finished(session: Session, folder: RunFolder, verdicts: list[Verdict], on_event: Hear) -> RenderedFilm | None:
+    """The film, if it is there already; tells what is kept."""
+    report = session.finished(folder, verdicts)
+    _tell(session, [verdict._replace(why=None) for verdict in verdicts] if report else verdicts, on_event)
+    return _film(session, report, on_event) if report else None
 
 
-def _sections(work: Work, watch: Watcher) -> Iterator[FinishedSection]:
-    """The loop: shot by shot, section by section in rendering order, decoded as soon as they follow in the film."""
-    plan, model, folder, keys = work.plan, work.model, work.session.folder, work.session.keys
-    for shot in plan.shots:
-        decoder = model.decoder(plan.decode, work.latents.get(shot.index), len(shot.sections), plan.options)
-        past: dict[int, Tensor] = {}  # latents by place in the shot, of sections that others still need
-        last = {place: turn for turn, i in enumerate(shot.sections) for place in plan.sections[i].context.needs}
-        waiting: dict[int, dict[str, Any]] = {}  # reports of sections that are not decoded yet
-        following, next_frame, after = min(shot.sections), shot.frames[0], ""
-        for turn, index in enumerate(shot.sections):
-            section, reused, clock = plan.sections[index], work.why[index] is None, time.perf_counter()
-            if reused:
-                stored = folder.load_section(section)
-                result, seed, after = SectionResult(latents=_to(model, stored.latents)), stored.seed, stored.digest
-            else:
-                with _turn(work, section):
-                    result, seed = _sample(work, section, past, watch.on_step)
-                    whole = result.latents.float().cpu().numpy()
-                after = folder.save_section(section, whole, keys[index], seed=seed, after=after, made=work.session.made)
-            past[section.place] = result.latents
-            past = {place: latents for place, latents in past.items() if last.get(place, -1) > turn}
-            seconds = time.perf_counter() - clock
-            waiting[index] = section_report(
-                section, seed=seed, forwards=result.forwards, reused=reused, seconds=seconds
-            )
-            watch.on_section(section, seed)
+def _film(session: Session, report: dict[str, Any], on_event: Hear) -> RenderedFilm:
+    path = session.out / FILM
+    on_event(Event(kind="film", text=str(path)))
+    return RenderedFilm(path=path, folder=session.out, plan=session.plan, report=report)
+
+
+def _unread(session: Session, backend: Backend, on_event: Hear) -> dict[str, list[str]]:
+    """What the model does not read of each prompt, and tells it, with its notes."""
+    unread = backend.unread(section.prompt for section in session.plan.sections)
+    for text in (*backend.notes, *unread_notes(unread)):
+        on_event(Event(kind="warning", text=text))
+    return unread
+
+
+def _write(
+    session: Session, folder: RunFolder, backend: Backend, rows: Generator[Row], on_event: Hear, begun: float
+) -> RenderedFilm:
+    """The mp4 of sections that are on disk as soon as `rows` tell of them, then pictures and report."""
+    from ..video.writer import Mp4Writer, WriteError  # needs PyAV, which `stream` can do without
+
+    plan, film = session.plan, session.out / FILM
+    if backend.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(backend.device)
+    unread = _unread(session, backend, on_event)
+    sheet = ContactSheet(rows=[(caption(plan, scene.sections[0]), *scene.frames) for scene in plan.scenes])
+    meters, sections = [MotionMeter() for _ in plan.shots], list[Row]()
+    made = {"model": plan.model, **made_with(backend, session.weights), "film": session.mark.film}
+    made["judges"] = backend.family.judges
+    tags = {**film_tags(plan, made, {s.index: s.seed for s in plan.sections}), **story_tags(session, folder.note)}
+    encoding: dict[str, Any] = {"fps": plan.rate, "size": plan.size, "crf": session.story.crf, "metadata": tags}
+    with (
+        writing(film, kind=WriteError),
+        Mp4Writer(film, settle=folder.settle, **encoding) as writer,
+        closing(_decoded(session, folder, backend, rows)) as finished,
+    ):
+        for done in finished:
+            if len(done.frames):
+                writer.write(done.frames)
+                sheet.add(done.first_frame, done.frames)
+                meters[done.plan.shot].add(done.frames)
+            sections.append(done.report)
+        seeds = {report["index"]: report["seed"] for report in sections}  # a retry has changed some
+        writer.metadata |= film_tags(plan, {**made, "packets": writer.packets.digest}, seeds)
+        folder.check_there()
+    ends = [plan.sections[scene.sections[-1]] for scene in plan.scenes]
+    curves = draw_curves([(end.scene, end.sigmas, end.scales) for end in ends])
+    report = film_report(plan, made, backend, sections, meters, time.perf_counter() - begun) | {"unread": unread}
+    told = json.dumps(report, indent=1).encode("utf8")
+    folder.write({**dict(zip(PICTURES, (sheet.png(), curves), strict=True)), REPORT: told})
+    return _film(session, report, on_event)
+
+
+def _decoded(session: Session, folder: RunFolder, backend: Backend, rows: Generator[Row]) -> Generator[FinishedSection]:
+    """Each section as soon as it follows in the film."""
+    plan, frames = session.plan, 0
+    with closing(rows):
+        for row in _in_order(rows):
+            section = plan.sections[row["index"]]
+            shot = plan.shots[section.shot]
+            if section.place == 0:
+                start = folder.load_start(shot.index, session.starts[shot.index]) if shot.image else None
+                if shot.image and start is None:
+                    raise RenderError(f"{session.out}: the start latent of shot {shot.index} is gone; render it again")
+                first = None if start is None else to_device(backend, start)
+                decoder = backend.decoder(plan.decode, first, len(shot.sections), plan.options)
+            done = _decode(session, folder, backend, decoder, section, row, frames)
+            yield done
+            frames += len(done.frames)
+            del done
             give_back()
-            while following in waiting:
-                done = _decode(work, decoder, plan.sections[following], waiting.pop(following), next_frame)
-                yield done
-                next_frame, following = next_frame + len(done.frames), following + 1
-                give_back()
-        assert next_frame == shot.frames[1], "a shot gives exactly the frames that its plan says"
+    assert frames == plan.frames, "a film has the frames that its plan says"
+
+
+def _in_order(rows: Iterable[Row]) -> Iterator[Row]:
+    """Each row as soon as all before it in the film are there."""
+    waiting: dict[int, Row] = {}
+    following = 0
+    for row in rows:
+        waiting[row["index"]] = row
+        while following in waiting:
+            yield waiting.pop(following)
+            following += 1
+
+
+def _kept(session: Session, folder: RunFolder) -> Generator[Row]:
+    """The rows of sections that are on disk."""
+    for section in session.plan.sections:
+        seed = folder.load_section(section, session.keys[section.index]).seed
+        yield section_report(section, seed=seed, forwards={}, reused=True, seconds=0)
 
 
 def _decode(
-    work: Work, decoder: Decoder, section: SectionPlan, report: dict[str, Any], first_frame: int
+    session: Session,
+    folder: RunFolder,
+    backend: Backend,
+    decoder: Decoder,
+    section: SectionPlan,
+    row: Row,
+    first_frame: int,
 ) -> FinishedSection:
-    """The section as it lies on disk and what becomes final with it; `report` is told how long that took."""
+    """The section as it lies on disk and what becomes final with it; `row` is told how long that took."""
     clock = time.perf_counter()
-    latents = _to(work.model, work.session.folder.load_section(section).latents)
-    where = f"scene {section.scene}, section {section.index}"
+    latents = to_device(backend, folder.load_section(section, session.keys[section.index]).latents)
     cure = "the latents are kept. Try dtype=float32, or another copy of the VAE"
-    try:
-        with _turn(work, section):
+    with turn(backend, session.plan, section) as where:
+        try:
             frames = decoder.push(latents)
-    except NonFinitePixels as error:
-        raise RenderError(f"{where}: the frames that the VAE makes hold NaN or infinity; {cure}") from error
+        except NonFinitePixels as error:
+            fact = "the frames that the VAE makes hold NaN or infinity"
+            raise RenderError(f"{where}: {fact}; {cure}") from error
     if frames.size and frames.min() == frames.max() and latents.min() != latents.max():
         raise RenderError(f"{where}: all frames that the VAE makes are of one value, and the latents are not; {cure}")
-    report["seconds"]["decoding"] = round(time.perf_counter() - clock, 3)
-    return FinishedSection(plan=section, latents=latents.cpu(), frames=frames, first_frame=first_frame, report=report)
-
-
-@contextmanager
-def _turn(work: Work, section: SectionPlan) -> Iterator[None]:
-    """The model as this render needs it: others, in other threads or between two sections, may use it too."""
-    model, where = work.model, f"scene {section.scene}, section {section.index}"
-    with model.lock, enough_memory(where, _demand(model, work.plan, section)):
-        model.preset = work.preset
-        model.place()
-        yield
-
-
-def _sample(work: Work, section: SectionPlan, past: Mapping[int, Tensor], on_step: Step) -> tuple[SectionResult, int]:
-    """The section, and the seed that its noise was drawn with."""
-    plan, model = work.plan, work.model
-
-    def stepped(step: int) -> None:
-        work.session.folder.check_there()
-        on_step(section, step)
-
-    for attempt in range(RETRIES + 1):
-        seed = section.seed if attempt == 0 else retry_seed(section.seed, attempt)
-        noise = model.noise(section.latents, plan.size, seed, draw=section.draw)
-        inputs = model.begin(
-            Given(
-                noise=noise,
-                context=section.context,
-                steps=section.steps,
-                past={place: past[place] for place in section.context.needs},
-                start=work.starts.get(section.shot),
-                prompt=work.texts[section.prompt],
-                negative=work.texts[section.negative_prompt],
-                options=plan.options,
-            )
-        )
-        try:
-            return sample(model, inputs, section.steps, noise, sampler=plan.sampler, on_step=stepped), seed
-        except NonFiniteLatents as error:
-            if work.session.options.on_nan != "retry" or attempt == RETRIES:
-                tried = f" {attempt + 1} seeds were tried." if attempt else ""
-                raise RenderError(
-                    f"scene {section.scene}, section {section.index}, step {error.step}: the latents hold NaN or "
-                    f"infinity; what is finished is kept.{tried} Try on_nan='retry' (--on-nan retry), dtype='float32' "
-                    "(--dtype float32) or another seed for the scene"
-                ) from error
-    raise AssertionError("the last attempt returns or raises")
+    row["seconds"]["decoding"] = round(time.perf_counter() - clock, 3)
+    return FinishedSection(plan=section, latents=latents.cpu(), frames=frames, first_frame=first_frame, report=row)

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from itertools import count
 from pathlib import Path
 
@@ -17,10 +17,11 @@ from .stored import SEALED, read_tags
 
 MARK, STORY, PLAN, FILM, REPORT = "framepack-relax.json", "story.yaml", "plan.json", "video.mp4", "report.json"
 PICTURES = ("contact.png", "curves.png")
+MADE = (REPORT, FILM, *PICTURES)  # what a whole film comes with
 PARTS = ("video.part.mp4", "video.part-again.mp4", "video.whole.mp4")  # of the film, while it is written
 FACTS_TAG = "framepack_relax"  # of an mp4: what made it
-SECTION_FILE = "shots/{:02d}/{:03d}.safetensors"  # of a shot, and a place in it
-START_FILE = "shots/{:02d}/start.safetensors"
+SHOT = "shots/{:02d}"
+SECTION_FILE, START_FILE = f"{SHOT}/{{:03d}}.safetensors", f"{SHOT}/start.safetensors"  # by a place in it
 Note = Callable[[str], None]  # hears a warning, or what was put aside
 
 
@@ -72,16 +73,17 @@ def default_out(story: Storyboard) -> Path:
     return Path("out") / (story.file.stem if story.file else slug[:60] or "film")
 
 
-def settle_owner(folder: Path, mine: Mark, keys: Collection[str] = ()) -> Mark:
+def settle_owner(folder: Path, mine: Mark) -> Mark:
     """The mark that a render of `mine` goes on from: of its own folder, or of an empty one.
 
-    A folder whose mark is lost is its own if a section bears one of its `keys`; nothing else in it is then known to be
+    A folder whose mark is lost is its own if a section bears one of its keys; nothing else in it is then known to be
     of a render. Raises RenderError for all others.
     """
-    mark = read_mark(folder)
-    try:
+    keys = set(mine.sections.values())
+    try:  # another that begins the same film writes its mark first: it is read last
         names = sorted(name for name in os.listdir(folder) if not name.startswith("."))
-        if mark is None and any(read_tags(file).get("key") in keys for file in folder.glob(f"shots/*/*{SEALED}")):
+        mark = read_mark(folder)
+        if mark is None and keys & {read_tags(file).get("key") for file in folder.glob(f"shots/*/*{SEALED}")}:
             return mine
     except (FileNotFoundError, NotADirectoryError):
         return mine
@@ -89,12 +91,12 @@ def settle_owner(folder: Path, mine: Mark, keys: Collection[str] = ()) -> Mark:
         raise unreadable(Path(error.filename or folder), error) from error
     cure = f"it is left as it is; choose another folder, for instance {free_name(folder)}"
     if mark is not None:
-        if mine.board != STORY and not _same_board(folder, mark, mine, keys):
+        if mine.board != STORY and not _same_board(folder, mark, mine):
             of = f"{printable(mark.title)} ({printable(mark.board) if mark.board else 'from Python'})"
             cure += ", or give the storyboard a title" if mine.asked else ""
             raise RenderError(f"{folder}: holds the film of another storyboard, {of}; {cure}")
-        whose = mine.model_dump(include={"title"} if mine.board == STORY else {"title", "board", "asked"})
-        return mark.model_copy(update=whose)
+        whose = {"title"} if mine.board == STORY else {"title", "board", "asked"}
+        return mark.model_copy(update=mine.model_dump(include=whose | ({"sections", "film"} if mine.film else set())))
     if PLAN in names and (folder / "shots/wanted.json").exists():
         raise RenderError(
             f"{folder}: holds a render of framepack-relax 0.1, which this version cannot go on with; {cure}"
@@ -121,10 +123,10 @@ def unreadable(file: Path, error: OSError) -> RenderError:
     )
 
 
-def _same_board(folder: Path, mark: Mark, mine: Mark, keys: Collection[str]) -> bool:
+def _same_board(folder: Path, mark: Mark, mine: Mark) -> bool:
     """By its file; one from Python by its title, or what it asks for. One that was moved or has neither is known by a
     section."""
-    known = not set(keys).isdisjoint(mark.sections.values())
+    known = not set(mine.sections.values()).isdisjoint(mark.sections.values())
     if mark.board:
         return mine.board == mark.board or (known and not os.path.exists(folder / mark.board))
     return mine.board == "" and ((mine.title, mine.asked) == (mark.title, mark.asked) or (known and mine.asked != ""))

@@ -57,7 +57,10 @@ def film_report(
     meters: list[MotionMeter],
     seconds: float,
 ) -> dict[str, Any]:
-    """report.json: settings, forwards, seconds and motion of every section in film order, and totals."""
+    """report.json: settings, forwards, seconds and motion of every section in film order, and totals.
+
+    `peak_bytes` is the most that PyTorch held of the GPU for this film; on a CPU the most that the process has held.
+    """
     spans = [[plan.sections[i].frames for i in sorted(shot.sections)] for shot in plan.shots]
     own = [[(a - shot[0][0], b - shot[0][0]) for a, b in shot] for shot in spans]
     motion = [asdict(figures) for meter, shot in zip(meters, own, strict=True) for figures in meter.figures(shot)]

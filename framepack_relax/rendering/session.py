@@ -1,7 +1,7 @@
 """What is known of a render before it needs torch: its plan, its folder, which sections are kept and why others not."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,24 +11,44 @@ from typing import TYPE_CHECKING, Any, Literal, Union
 from PIL import Image
 
 from ..errors import RenderError
+from ..families.base import Family
 from ..families.loading import Loading
 from ..planning.planner import make_plan
-from ..planning.renderplan import RenderPlan
+from ..planning.renderplan import RenderPlan, ShotPlan
 from ..planning.settings import settle_profile
 from ..storyboard import Storyboard, dump_storyboard
 from ..storyboard.images import ImageError, fit_image, read_image
 from ..storyboard.reader import LARGEST_BYTES
 from ..video.contact import png
 from .films import is_whole
-from .folder import BROKEN, RunFolder, Verdict
-from .keys import SectionKey, film_key, hash_of, picture_digest, section_keys, start_inputs, versions
-from .mark import FILM, PARTS, PICTURES, PLAN, REPORT, SECTION_FILE, START_FILE, STORY, Note, mark_of, settle_owner
+from .folder import BROKEN, FOLLOWS, FRESH, RunFolder, Verdict
+from .keys import SectionKey, difference, film_key, hash_of, picture_digest, section_keys, start_inputs, versions
+from .mark import (
+    FILM,
+    MADE,
+    PARTS,
+    PICTURES,
+    PLAN,
+    REPORT,
+    SECTION_FILE,
+    START_FILE,
+    STORY,
+    Mark,
+    Note,
+    mark_of,
+    read_mark,
+    settle_owner,
+)
+from .stored import Stored
 
 if TYPE_CHECKING:
     from ..families.backend import Backend
 
 AnyModel = Union[Loading, "Backend"]
-MADE = (REPORT, FILM, *PICTURES)  # what a whole film comes with
+TOO_LONG = (
+    f"with all its settings the storyboard takes more than the {LARGEST_BYTES >> 10} KiB that are read: the film does "
+    "not carry it; keep it"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,48 +71,72 @@ USUAL = Options()
 
 @dataclass(frozen=True, kw_only=True)
 class Session:
-    """A render before its first step: the keys of its sections, of its shots' start latents and of its film."""
+    """A render before its first step: the keys of its sections and of its shots' start latents; the film's in the mark.
+
+    No model, and no open file: it can be pickled.
+    """
 
     story: Storyboard
     plan: RenderPlan
-    model: AnyModel
+    family: Family
     options: Options
-    folder: RunFolder
+    out: Path
+    mark: Mark
     images: Mapping[str, Image.Image]  # start images by their path in the storyboard, each of the film's size
     weights: str
+    dtype: str
     keys: Mapping[int, SectionKey]
     starts: Mapping[int, str]
-    film: str
     made: Mapping[str, Any]  # provenance of what is rendered now
 
-    def verdicts(self) -> list[Verdict]:
-        """Which sections are kept, and why the others are not."""
-        return self.folder.verdicts(
-            self.plan, self.keys, self.made, fresh=self.options.fresh, strict=self.options.strict
-        )
+    def folder(self, note: Note) -> RunFolder:
+        """`note` hears what is put aside in it."""
+        return RunFolder(self.out, self.mark, store=self.options.store, note=note)
 
-    def finished(self, verdicts: list[Verdict]) -> dict[str, Any] | None:
+    def verdicts(self, folder: RunFolder, shots: Sequence[ShotPlan] = ()) -> list[Verdict]:
+        """A verdict per section in rendering order, of these shots or of all."""
+        fresh, strict, said = self.options.fresh, self.options.strict, list[Verdict]()
+        for shot in shots or self.plan.shots:
+            before: Stored | None = None
+            follows = False
+            for index in shot.sections:
+                section, key = self.plan.sections[index], self.keys[index]
+                stored, why = folder.look(section, key)
+                note = difference(stored.made, self.made) if stored and why is None else ""
+                if stored and why is None and before and stored.after != before.digest:
+                    why = FOLLOWS
+                why = why or (FRESH if fresh else note if strict and note else FOLLOWS if follows else None)
+                said.append(Verdict(section, why, "" if why else note))
+                before, follows = stored, why is not None
+        return said
+
+    def finished(self, folder: RunFolder, verdicts: list[Verdict]) -> dict[str, Any] | None:
         """The report of the film, if both are whole, whatever became of its sections since; these are called reused.
 
         What `fresh` or `strict` would render anew is not finished.
         """
         if (self.options.fresh or self.options.strict) and any(why is not None for _, why, _ in verdicts):
             return None
-        data = self.folder.recall(REPORT)
+        data = folder.recall(REPORT)
         report: dict[str, Any] = json.loads(data) if data else {"film": None}
-        there = all((self.folder.path / name).is_file() for name in PICTURES)
-        if report["film"] != self.film or not there or not is_whole(self.folder.path / FILM, self.film):
+        there = all((self.out / name).is_file() for name in PICTURES)
+        if report["film"] != self.mark.film or not there or not is_whole(self.out / FILM, self.mark.film):
             return None
         return {**report, "sections": [{**section, "reused": True} for section in report["sections"]]}
 
-    def begin(self) -> None:
+    def has_begun(self) -> bool:
+        """The folder is marked with this very film. Raises RenderError."""
+        there = read_mark(self.out)
+        return there is not None and (there.sections, there.film) == (self.mark.sections, self.mark.film)
+
+    def begin(self, folder: RunFolder) -> None:
         """Marks the folder, and writes the plan, and the storyboard unless it is the folder's own."""
-        sections = {str(index): key.key for index, key in self.keys.items()}
-        self.folder.mark = self.folder.mark.model_copy(update={"sections": sections, "film": self.film})
         names = {SECTION_FILE.format(section.shot, section.place) for section in self.plan.sections}
         names |= {START_FILE.format(shot) for shot in self.starts}
         plan = {PLAN: json.dumps(self.plan.to_json()).encode("utf8")}
-        self.folder.begin({*names, *MADE, *PARTS}, plan | ({} if self.is_own else self.carried))
+        if not (self.is_own or self.carried):
+            folder.note(TOO_LONG)
+        folder.begin({*names, *MADE, *PARTS}, plan | ({} if self.is_own else self.carried))
 
     @cached_property
     def carried(self) -> dict[str, bytes]:
@@ -100,15 +144,13 @@ class Session:
 
         Empty where the storyboard's text is longer than what is read.
         """
-        story, plan, names = settle_profile(self.story, self.model.family), self.plan, self.picture_names
+        story, plan, names = settle_profile(self.story, self.family), self.plan, self.picture_names
         scenes = tuple(scene.model_copy(update={"image": names.get(scene.image or "")}) for scene in story.scenes)
         settled = {"model": plan.model, "size": plan.size, "fps": plan.fps, "sampler": plan.sampler}
         settled |= story.block(plan.kind, plan.options)
         whole = story.changed(**settled, image=names.get(story.image or ""), scenes=scenes)
         text = dump_storyboard(whole).encode("utf8")
         if len(text) > LARGEST_BYTES:
-            more = f"{len(text) >> 10} KiB, which is more than the {LARGEST_BYTES >> 10} KiB that are read"
-            self.folder.note(f"with all its settings the storyboard takes {more}: the film does not carry it; keep it")
             return {}
         return {**{names[path]: png(image) for path, image in self.images.items()}, STORY: text}
 
@@ -121,10 +163,10 @@ class Session:
     def is_own(self) -> bool:
         """The storyboard is the folder's own, which stays as its maker has edited it."""
         file = self.story.file
-        return file is not None and (self.folder.path / STORY).exists() and file.samefile(self.folder.path / STORY)
+        return file is not None and (self.out / STORY).exists() and file.samefile(self.out / STORY)
 
 
-def settle(story: Storyboard, out: Path, model: AnyModel, options: Options, note: Note = lambda note: None) -> Session:
+def settle(story: Storyboard, out: Path, model: AnyModel, options: Options) -> Session:
     """Plans, reads the start images, makes the keys; nothing is written. Raises StoryboardError or ModelError."""
     plan = make_plan(story, model.family)
     images = start_images(story, plan)
@@ -132,27 +174,29 @@ def settle(story: Storyboard, out: Path, model: AnyModel, options: Options, note
     weights = model.identity
     pictures = {path: picture_digest(image) for path, image in images.items()}
     keys = section_keys(plan, pictures, weights, dtype)
+    asks = {"sections": {str(i): key.key for i, key in keys.items()}, "film": film_key(plan, story, keys)}
     return Session(
         story=story,
         plan=plan,
-        model=model,
+        family=model.family,
         options=options,
-        folder=RunFolder(out, mark_of(out, story), store=options.store, note=note),
+        out=out,
+        mark=mark_of(out, story).model_copy(update=asks),
         images=images,
         weights=weights,
+        dtype=dtype,
         keys=keys,
         starts={s.index: hash_of(start_inputs(s, plan, pictures, weights, dtype)) for s in plan.shots if s.image},
-        film=film_key(plan, story, keys),
         made=made,
     )
 
 
 @contextmanager
-def opened(session: Session) -> Iterator[list[Verdict]]:
-    """Holds and marks the folder for a render; gives the verdicts. Raises RenderError."""
-    with session.folder.held(key.key for key in session.keys.values()):
-        session.begin()
-        yield session.verdicts()
+def opened(session: Session, note: Note, patience: float = 0.0) -> Iterator[RunFolder]:
+    """Holds and marks the folder. Raises RenderError; where another holds it, after `patience` seconds."""
+    with session.folder(note).held(patience) as folder:
+        session.begin(folder)
+        yield folder
 
 
 def preview(
@@ -162,12 +206,12 @@ def preview(
 
     `note` hears what would be put aside. Raises RenderError for a folder that it would refuse.
     """
-    session = settle(story, out, model, options, note)
-    folder = session.folder
-    folder.mark = settle_owner(out, folder.mark, {key.key for key in session.keys.values()})
-    verdicts = session.verdicts()
-    session.begin()
-    if session.finished(verdicts):
+    session = settle(story, out, model, options)
+    folder = session.folder(note)
+    folder.mark = settle_owner(out, folder.mark)
+    verdicts = session.verdicts(folder)
+    session.begin(folder)
+    if session.finished(folder, verdicts):
         return [verdict._replace(why=None) for verdict in verdicts]
     folder.claim(dict.fromkeys(MADE, "not known yet"))
     for section in (section for section, why, _ in verdicts if why == BROKEN):

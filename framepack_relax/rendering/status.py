@@ -9,7 +9,7 @@ from ..errors import RenderError
 from ..files import read_file
 from ..storyboard.messages import printable
 from .films import ODD, is_whole
-from .lock import holder
+from .lease import at_work
 from .mark import FILM, PLAN, SECTION_FILE, read_mark, unreadable
 from .stored import read_tags
 
@@ -71,7 +71,7 @@ def read_status(folder: Path) -> Status:
             for scene in plan["scenes"]
         )
         title = str(plan["title"]) and printable(str(plan["title"]))
-        times = sorted(files[index].stat().st_mtime for index in done)
+        times, working = sorted(files[index].stat().st_mtime for index in done), at_work(folder)
     except FileNotFoundError as error:
         raise RenderError(f"{folder}: the render has only just begun, or lost its {PLAN}; render again") from error
     except OSError as error:
@@ -84,7 +84,7 @@ def read_status(folder: Path) -> Status:
         title=title,
         scenes=scenes,
         film=film if is_whole(film, mark.film) else None,
-        at_work=holder(folder),
+        at_work=working,
         seconds_per_section=gaps[len(gaps) // 2] if gaps else None,
         newest=times[-1] if times else None,
     )

@@ -1,0 +1,238 @@
+"""A render in jobs: each samples one shot into shots/NN/ of the run folder, in any process, anywhere, in any order."""
+
+import time
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..errors import RenderError
+from ..families.backend import Backend, Given, Prompt, Start
+from ..families.heap import give_back
+from ..families.loading import Loading
+from ..families.memory import Demand, choose_preset, enough_memory
+from ..planning.renderplan import RenderPlan, SectionPlan
+from ..planning.seeds import retry_seed
+from ..sampling.section import NonFiniteLatents, SectionResult, sample
+from .events import Event, Hear, nobody, noting, telling
+from .folder import Verdict
+from .report import section_report
+from .session import AnyModel, Session, opened, provenance
+
+RETRIES = 3
+PATIENCE = 10.0  # seconds that a job waits for another that marks the folder
+Row = dict[str, Any]  # of report.json: a section that is on disk
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShotJob:
+    """All that a worker needs that sees the same files. It can be pickled: `loading` says what model to load."""
+
+    session: Session
+    shot: int
+    loading: Loading
+    wanted: tuple[int, ...]  # sections that were to be rendered when the job was made
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShotResult:
+    """What became of a job: a row per section of the shot, in rendering order."""
+
+    shot: int
+    sections: tuple[Row, ...]
+
+
+class Executor(Protocol):
+    """Renders shots, here or elsewhere."""
+
+    def run(self, jobs: Sequence[ShotJob], on_event: Hear) -> Generator[Row]:
+        """Each section's row as soon as it is on disk, in any order. Raises what stops a job."""
+        ...
+
+
+def make_jobs(session: Session, model: AnyModel, verdicts: Iterable[Verdict]) -> list[ShotJob]:
+    """A job per shot, for a model that is loaded as this one is."""
+    dtype = session.dtype.removeprefix("torch.")
+    device = None if model.device is None else str(model.device)
+    loading = Loading(name=session.plan.model, device=device, dtype=dtype, memory=model.memory)
+    anew = [section for section, why, _ in verdicts if why is not None]
+    return [
+        ShotJob(session=session, shot=n, loading=loading, wanted=tuple(s.index for s in anew if s.shot == n))
+        for n in range(len(session.plan.shots))
+    ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class InProcess:
+    """The executor of one process: shot by shot with one loaded model, all prompts and images encoded at once."""
+
+    backend: Backend
+
+    def run(self, jobs: Sequence[ShotJob], on_event: Hear) -> Generator[Row]:
+        session = jobs[0].session
+        conditions = Conditions(session=session, backend=self.backend)
+        conditions.add([session.plan.sections[index] for job in jobs for index in job.wanted])
+        for job in jobs:
+            yield from _Sampling(job, conditions, on_event).rows()
+
+
+def render_shot(job: ShotJob, backend: Backend, on_event: Hear = nobody) -> ShotResult:
+    """Samples those sections of a shot that are not kept; writes its folder alone, and marks the film's if need be.
+
+    Raises RenderError, also where another is at work on the shot.
+    """
+    conditions = Conditions(session=job.session, backend=backend)
+    with telling(on_event):
+        if not job.session.has_begun():
+            with opened(job.session, noting(on_event), PATIENCE):
+                pass
+        return ShotResult(shot=job.shot, sections=tuple(_Sampling(job, conditions, on_event).rows()))
+
+
+@dataclass(kw_only=True)
+class Conditions:
+    """Prompts and start images, by shot, as a backend encodes them: each once, all that are known at a time."""
+
+    session: Session
+    backend: Backend
+    texts: dict[str, Prompt] = field(default_factory=dict)
+    starts: dict[int, Start] = field(default_factory=dict)
+    ready: bool = False
+
+    def add(self, sections: Sequence[SectionPlan], shots: Iterable[int] = ()) -> None:
+        """Of `sections` and their shots, and of more shots; then all is placed. Raises RenderError."""
+        session, backend, plan = self.session, self.backend, self.session.plan
+        prompts = [s.prompt for s in sections] + [s.negative_prompt for s in sections]
+        prompts = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self.texts]
+        needed = sorted({*shots, *(section.shot for section in sections)} - self.starts.keys())
+        images = {n: (session.images[image], plan.shots[n].seed) for n in needed if (image := plan.shots[n].image)}
+        if self.ready and not prompts and not images:
+            return
+        demand = _demand(backend, plan, plan.sections[0])
+        with backend.lock:
+            backend.preset = choose_preset(demand)
+            with enough_memory("encoding prompts and images", demand):
+                self.texts.update(backend.encode_prompts(prompts))
+                self.starts.update(backend.encode_starts(images))
+                backend.place()
+            if (backend.identity, backend.precision) != (session.weights, session.dtype):
+                fact = "its weights or dtype are not those that the render began with, or were given up by memory=tiled"
+                raise RenderError(f"{plan.model}: {fact}; load it again, or use another memory preset")
+        self.ready = True
+
+
+@contextmanager
+def turn(backend: Backend, plan: RenderPlan, section: SectionPlan) -> Iterator[str]:
+    """The model as this render needs it: others, in other threads or between two sections, may use it too.
+
+    Gives the section's place in words.
+    """
+    where = f"scene {section.scene}, section {section.index}"
+    with backend.lock, enough_memory(where, _demand(backend, plan, section)):
+        backend.preset = choose_preset(_demand(backend, plan, plan.sections[0]))
+        backend.place()
+        yield where
+
+
+def _demand(backend: Backend, plan: RenderPlan, section: SectionPlan) -> Demand:
+    return Demand(model=backend, context=section.context, latents=section.latents, size=plan.size)
+
+
+def to_device(backend: Backend, latents: NDArray[np.float32]) -> Tensor:
+    """Latents from disk, where the backend works."""
+    return torch.from_numpy(latents.copy()).to(backend.device)
+
+
+class _Sampling:
+    """A job at work."""
+
+    def __init__(self, job: ShotJob, conditions: Conditions, on_event: Hear) -> None:
+        self.backend, self.conditions, self.on_event = conditions.backend, conditions, on_event
+        self.session = replace(job.session, made=provenance(conditions.backend))
+        self.shot, self.folder = self.session.plan.shots[job.shot], self.session.folder(noting(on_event))
+
+    def rows(self) -> Generator[Row]:
+        """Of the shot's sections in rendering order, each as soon as it is on disk."""
+        session, shot, folder = self.session, self.shot, self.folder
+        if not session.has_begun():
+            raise folder.gone()
+        with folder.shot_held(shot.index):
+            verdicts = session.verdicts(folder, [shot])
+            start, after = self._start(verdicts), ""
+            past: dict[int, Tensor] = {}  # latents by place in the shot, of sections that others still need
+            last = {place: turn for turn, v in enumerate(verdicts) for place in v.section.context.needs}
+            for number, (section, why, _) in enumerate(verdicts):
+                clock, key, forwards = time.perf_counter(), session.keys[section.index], dict[str, int]()
+                if why is None:
+                    stored = folder.load_section(section, key)
+                    latents, seed, after = to_device(self.backend, stored.latents), stored.seed, stored.digest
+                else:
+                    result, seed = self._sample(section, start, past)
+                    latents, forwards = result.latents, dict(result.forwards)
+                    whole = latents.float().cpu().numpy()
+                    after = folder.save_section(section, whole, key, seed=seed, after=after, made=session.made)
+                past[section.place] = latents
+                past = {place: latents for place, latents in past.items() if last.get(place, -1) > number}
+                seconds = time.perf_counter() - clock
+                self.on_event(Event(kind="section", shot=shot.index, section=section.index, seed=seed))
+                give_back()
+                yield section_report(section, seed=seed, forwards=forwards, reused=why is None, seconds=seconds)
+        self.on_event(Event(kind="shot", shot=shot.index))
+
+    def _start(self, verdicts: list[Verdict]) -> Start | None:
+        """What the sections begin with that must be rendered; it lies beside them afterwards.
+
+        A shot goes on from the start latent that it was begun with.
+        """
+        shot, conditions = self.shot.index, self.conditions
+        needed, key = [v.section for v in verdicts if v.why is not None], self.session.starts.get(shot, "")
+        latent = self.folder.load_start(shot, key) if key and len(needed) < len(verdicts) else None
+        conditions.add(needed, [shot] if latent is None else [])
+        start = conditions.starts.get(shot)
+        if start and latent is not None:
+            return replace(start, latent=to_device(self.backend, latent))
+        if start:
+            self.folder.save_start(shot, start.latent.float().cpu().numpy(), key, self.session.made)
+        return start
+
+    def _sample(
+        self, section: SectionPlan, start: Start | None, past: Mapping[int, Tensor]
+    ) -> tuple[SectionResult, int]:
+        """The section, and the seed that its noise was drawn with."""
+        plan, backend, texts = self.session.plan, self.backend, self.conditions.texts
+
+        def stepped(step: int) -> None:
+            self.folder.check_there()
+            self.on_event(Event(kind="step", shot=section.shot, section=section.index, step=step))
+
+        for attempt in range(RETRIES + 1):
+            seed = section.seed if attempt == 0 else retry_seed(section.seed, attempt)
+            noise = backend.noise(section.latents, plan.size, seed, draw=section.draw)
+            given = Given(
+                noise=noise,
+                context=section.context,
+                steps=section.steps,
+                past={place: past[place] for place in section.context.needs},
+                start=start,
+                prompt=texts[section.prompt],
+                negative=texts[section.negative_prompt],
+                options=plan.options,
+            )
+            with turn(backend, plan, section) as where:
+                try:
+                    inputs = backend.begin(given)
+                    return sample(backend, inputs, section.steps, noise, sampler=plan.sampler, on_step=stepped), seed
+                except NonFiniteLatents as error:
+                    if self.session.options.on_nan != "retry" or attempt == RETRIES:
+                        tried = f" {attempt + 1} seeds were tried." if attempt else ""
+                        raise RenderError(
+                            f"{where}, step {error.step}: the latents hold NaN or infinity; what is finished is "
+                            f"kept.{tried} Try on_nan='retry' (--on-nan retry), dtype='float32' (--dtype float32) or "
+                            "another seed for the scene"
+                        ) from error
+        raise AssertionError("the last attempt returns or raises")
