@@ -141,7 +141,7 @@ def _preview(board: Storyboard, out: Path | None, **given: Any) -> None:
 
 def _warn(*texts: str) -> None:
     for text in texts:
-        errors.print(Text.assemble(("warning: ", "yellow"), text))
+        errors.aside(Text.assemble(("warning: ", "yellow"), text))
 
 
 @quietly
@@ -171,7 +171,7 @@ def _with_bar(board: Storyboard, folder: Path, model: Loading, plan: RenderPlan,
                     case "verdicts":
                         verdicts = [Verdict(plan.sections[index], why, note) for index, why, note in event.verdicts]
                         if line := tables.verdict_line(verdicts):
-                            bar.console.print(line, soft_wrap=True)
+                            console.aside(line, soft_wrap=True)
                         anew = {section.index: len(section.steps) for section, why, _ in verdicts if why is not None}
                         begins.update(zip(anew, accumulate(anew.values(), initial=0), strict=False))
                         bar.update(task, total=sum(anew.values()))
@@ -184,13 +184,13 @@ def _with_bar(board: Storyboard, folder: Path, model: Loading, plan: RenderPlan,
                             bar.update(task, scene="writing the film")
                         if not watched and section.index in begins:
                             spent = tables.duration(time.monotonic() - clock)
-                            console.print(f"section {done} of {total}: scene {section.scene}, {spent}", soft_wrap=True)
+                            console.aside(f"section {done} of {total}: scene {section.scene}, {spent}", soft_wrap=True)
                         if event.seed != section.seed:
-                            bar.console.print(f"section {section.index} took another seed: its latents were not finite")
+                            console.aside(f"section {section.index} took another seed: its latents were not finite")
 
             return render(board, out=folder, model=model, options=options, on_event=on_event)
     except (KeyboardInterrupt, SystemExit) as stop:
-        errors.print(f"stopped: {_kept(folder)}; the same command goes on from there", soft_wrap=True)
+        errors.aside(f"stopped: {_kept(folder)}; the same command goes on from there", soft_wrap=True)
         raise typer.Exit(143 if isinstance(stop, SystemExit) else 130) from None
 
 
@@ -383,7 +383,7 @@ def main() -> None:
     try:
         app()
     except RelaxError as error:
-        errors.print(str(error))
+        errors.aside(str(error))
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
@@ -391,7 +391,10 @@ def main() -> None:
         try:
             print(flush=True)  # shows whether it is standard output that takes nothing
         except OSError:
-            errors.print(f"standard output: cannot be written ({error.strerror}); make room or send it elsewhere")
+            errors.aside(f"standard output: cannot be written ({error.strerror}); make room or send it elsewhere")
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is left in its buffer
             sys.exit(2)
-        raise
+        if not error.filename:
+            raise
+        errors.aside(f"{error.filename}: {error.strerror}; mend that and run the same command again")
+        sys.exit(2)

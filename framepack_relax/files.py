@@ -42,7 +42,7 @@ def digest_of_file(path: Path) -> str:
 
 def write_file(path: Path, data: bytes) -> None:
     """Writes a file that appears whole or not at all; the unfinished one never follows a link. Raises OSError."""
-    part = path.with_name(f"{path.name}.part")
+    part = path.with_name(f".{path.name}.part")
     with suppress(FileNotFoundError):
         os.unlink(part)
     opened = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,11 @@ class Screen(Console):
 
     def __init__(self, **more: Any) -> None:
         super().__init__(markup=False, emoji=False, highlight=False, **more)
+
+    def aside(self, *lines: Any, **how: Any) -> None:
+        """Prints what one can do without: a log that takes nothing ends no render."""
+        with suppress(OSError):
+            self.print(*lines, **how)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         for part in super().render(renderable, options):

@@ -136,7 +136,7 @@ def test_what_no_sweep_wrote_is_left_as_it_is_no_link_is_followed_and_no_pipe_wa
     out = tmp_path / "good"
     done = sweep(spec, out, model)
     whole = (out / FILMS).read_bytes()
-    for name in (f"{FILMS}.part", "motion.png.part", "index.html.part"):
+    for name in (f".{FILMS}.part", ".motion.png.part", ".index.html.part"):
         (out / name).symlink_to(mine)
     spec.write_text(spec.read_text().replace("beta: [1.0]", "beta: [1.0, 0.5]"))
     assert sweep(spec, out, model).rows[:2] == done.rows and (out / FILMS).read_bytes().startswith(whole)

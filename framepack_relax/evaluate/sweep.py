@@ -24,6 +24,7 @@ from ..families.loader import load
 from ..files import make_folder
 from ..planning.planner import make_plan
 from ..planning.renderplan import RenderPlan
+from ..rendering.events import Event
 from ..rendering.folder import RunFolder, writing
 from ..rendering.keys import SAMPLER_VERSION
 from ..rendering.loop import RenderedFilm, render
@@ -92,7 +93,7 @@ def compare(
     for note in notes:
         on_note(note)
     own = [PROFILE] if calibrating else []
-    with RunFolder(out, SWEEPS).held() as held:
+    with RunFolder(out, SWEEPS, note=on_note).held() as held:
         held.begin({FILMS, *NAMES, *own}, {})
         rows = run(planned, plans, folder=held, model=model, instruments=instruments, on_film=on_film)
         cells = summarise(rows)
@@ -135,12 +136,19 @@ def run(
     with writing(store):
         make_folder(store)
     rows, known = [], {row["key"]: row for row in told}
+
+    def told_of(event: Event) -> None:
+        if event.kind == "note":
+            folder.note(event.text)
+
     for job, plan in zip(jobs, plans, strict=True):
         key = film_key(job, plan, model, instruments)
         columns = {"arm": job.arm.id, "scene": job.event.id, "seed": job.seed}
         if key not in known:
             film = f"{place(job)}-{key[:8]}"
-            made = render(job.story, out=folder.path / film, model=model, options=Options(store=store))
+            made = render(
+                job.story, out=folder.path / film, model=model, options=Options(store=store), on_event=told_of
+            )
             means = {"dtype": str(model.dtype).removeprefix("torch."), "sampler_version": SAMPLER_VERSION}
             means |= {"weights": model.weights[:12], "film": film, "key": key}
             known[key] = {**columns, **measure(job, made, instruments), **means}

@@ -125,6 +125,8 @@ def entry_of(name: str) -> Entry:
     """The catalogue's entry, or one made up for a folder or a hub id."""
     if name in CATALOG:
         return CATALOG[name]
+    if os.path.isdir(owner := os.path.dirname(expand(name))) and not os.access(owner, os.X_OK):
+        raise ModelError(f"{owner}: cannot be read (Permission denied); mend that")
     # os.path takes names of any length
     cure = path_cure(name)
     if os.path.isdir(expand(name)) or (

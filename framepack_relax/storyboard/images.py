@@ -5,7 +5,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from .paths import not_a_file
 
@@ -43,7 +43,13 @@ def read_image(path: Path) -> Image.Image:
                 return _on_white(_to_srgb(_to_8_bits(ImageOps.exif_transpose(image))))
     except (ImageError, FileNotFoundError):
         raise
+    except UnidentifiedImageError as error:
+        raise ImageError(f"is no image of a kind that is known; {SAVE_ANEW}") from error
+    except Image.DecompressionBombError as error:
+        raise ImageError("has too many pixels; make it smaller") from error
     except Exception as error:  # Pillow's decoders raise what they like on damaged files
+        if isinstance(error, OSError) and error.errno:
+            raise ImageError(f"cannot be read ({error.strerror}); mend that") from error
         raise ImageError(f"cannot be read as an image ({error or type(error).__name__}); {SAVE_ANEW}") from error
 
 
