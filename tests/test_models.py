@@ -40,7 +40,7 @@ def test_framepack_f1_is_assembled_from_its_three_repositories(weights):
     model = load("framepack-f1", device="cpu")
     assert model.family.order == "forward" and model.family.embedded == 10.0 and model.latent_channels == 4
     texts = model.encode_prompts(["a red figure waves", "", "a red figure waves"])
-    assert set(texts) == {"a red figure waves", ""} and not any(text.unread for text in texts.values())
+    assert set(texts) == {"a red figure waves", ""}
     starts = model.encode_starts({0: (Image.new("RGB", (32, 32), "red"), 7)})
     assert starts[0].latent.shape == (1, 4, 1, 4, 4) and starts[0].latent.dtype == torch.float32
 
@@ -74,7 +74,7 @@ def test_a_film_takes_the_prompts_of_the_one_before_and_loads_the_encoders_for_n
     shutil.rmtree(copy / "text_encoder")
     again = loaded.encode_prompts(["a somersault", "a red figure waves"])
     assert set(again) == set(first) and all(again[prompt] is first[prompt] for prompt in first)
-    assert {prompt: text.unread for prompt, text in again.items() if text.unread} == SOMERSAULT
+    assert loaded.unread(again) == SOMERSAULT
     with pytest.raises(ModelError, match="text_encoder"):
         loaded.encode_prompts(["a red figure waves", "a blue figure waves"])
 
@@ -92,9 +92,8 @@ def test_without_network_or_weights_the_error_says_what_to_download_and_where(mo
 
 def test_what_the_encoder_cuts_off_a_long_prompt_is_said(model):
     long, longer = "a red figure " * 100, "a red figure " * 100 + "waves"
-    texts = replace(model, texts={}).encode_prompts([long, longer])
-    assert texts[long].unread == ["reads the first 256 of 300 tokens"]
-    assert texts[longer].unread == ["reads the first 256 of 301 tokens"]
+    texts, unread = replace(model, texts={}).encode_prompts([long, longer]), model.unread([long, longer])
+    assert unread == {long: ["reads the first 256 of 300 tokens"], longer: ["reads the first 256 of 301 tokens"]}
     same = zip(texts[long].embeds.values(), texts[longer].embeds.values(), strict=True)
     assert all(torch.equal(a, b) for a, b in same)
 

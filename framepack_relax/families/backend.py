@@ -5,7 +5,7 @@ C latent channels, T latent frames, h and w latent height and width; N frames, H
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -31,10 +31,9 @@ class NonFinitePixels(ArithmeticError):
 
 @dataclass(frozen=True, kw_only=True)
 class Prompt:
-    """An encoded prompt; `embeds` are the backend's own, `unread` says what of it the model does not read."""
+    """An encoded prompt; `embeds` are the backend's own."""
 
     embeds: Any
-    unread: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)

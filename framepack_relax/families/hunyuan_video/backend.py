@@ -72,7 +72,7 @@ class HunyuanVideoBackend(LoadedModel):
                 embeds, pooled, mask = (x.to(self.dtype) for x in pipe.encode_prompt(prompt, device=self.device))
                 names = ("encoder_hidden_states", "encoder_attention_mask", "pooled_projections")
                 arguments = dict(zip(names, (embeds, mask, pooled), strict=True))
-                made[prompt] = Prompt(embeds=arguments, unread=unread_parts(pipe.tokenizer, prompt))
+                made[prompt] = Prompt(embeds=arguments)
         return made
 
     def encode_starts(self, images: Mapping[int, tuple[Image.Image, int]]) -> Mapping[int, Start]:
