@@ -45,7 +45,18 @@ def test_a_run_folder_holds_everything(film, tmp_path):
     assert (resolved.size, resolved.fps, resolved.framepack.order) == ((32, 32), 30, "forward")
     assert resolved == parse_storyboard((out / "story.yaml").read_text(encoding="utf8"))
     facts = json.loads(tags["framepack_relax"])
-    assert set(facts) == {"model", "judges", "weights", "dtype", "device", "versions", "seeds", "scenes", "film", "packets"}
+    assert set(facts) == {
+        "model",
+        "judges",
+        "weights",
+        "dtype",
+        "device",
+        "versions",
+        "seeds",
+        "scenes",
+        "film",
+        "packets",
+    }
     assert facts["scenes"][1] == {
         "id": "flip",
         "prompt": "a red figure does a backflip",
