@@ -42,10 +42,21 @@ def test_a_run_folder_holds_everything(film, tmp_path):
     tags = read_metadata(film.path)
     resolved = parse_storyboard(tags["framepack_relax_storyboard"])
     assert tags["title"] == resolved.title == "Äh"
-    assert (resolved.size, resolved.fps, resolved.order) == ((32, 32), 30, "forward")
+    assert (resolved.size, resolved.fps, resolved.framepack.order) == ((32, 32), 30, "forward")
     assert resolved == parse_storyboard((out / "story.yaml").read_text(encoding="utf8"))
     facts = json.loads(tags["framepack_relax"])
-    assert set(facts) == {"model", "weights", "dtype", "device", "versions", "seeds", "scenes", "film", "packets"}
+    assert set(facts) == {
+        "model",
+        "judges",
+        "weights",
+        "dtype",
+        "device",
+        "versions",
+        "seeds",
+        "scenes",
+        "film",
+        "packets",
+    }
     assert facts["scenes"][1] == {
         "id": "flip",
         "prompt": "a red figure does a backflip",
@@ -207,7 +218,7 @@ def test_a_file_where_the_folder_should_be(board, model, tmp_path):
         ("experimental: {lowpass: 0.5}", (2, 2, 2, 0)),
         ("experimental: {lowpass: 0.5, lowpass_above: 1.0}", (2, 2, 0, 0)),
         ("target: [text], beta: 1.0, experimental: {schedule: interval, interval: [0.9, 1.0]}", (2, 1, 0, 0)),
-        ("target: [context], beta: 0.75, schedule: mean", (2, 2, 0, 2)),
+        ("target: [context], beta: 0.75, experimental: {schedule: mean}", (2, 2, 0, 2)),
         ("history_gain: 0.5, experimental: {gain_on: all}", (2, 2, 0, 0)),
         ("blur: 0.6, scope: history, experimental: {blur_of: v}", (2, 2, 0, 0)),
     ],

@@ -257,6 +257,7 @@ def test_guidance_takes_any_name_with_a_scale():
     dumped = dump_storyboard(story)
     assert parse_storyboard(dumped) == story and "relax" not in dumped and "{}" not in dumped
     assert Guidance(text=4).scales == {"text": 4} and Guidance(text=4) != Guidance()
+    assert len({Guidance(text=4, embedded=2), Guidance(embedded=2, text=4), Guidance()}) == 2
     for scale in ("0.5", "101"):
         (line,) = told(SCENE.replace("}", f", guidance: {{text: {scale}}}}}"))
         assert line == f"story.yaml:2:55: scenes[0].guidance.text: is {scale}; must be between 1 and 100"
