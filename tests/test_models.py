@@ -71,10 +71,10 @@ SOMERSAULT = {"a somersault": ["does not know somersault"]}
 def test_a_film_takes_the_prompts_of_the_one_before_and_loads_the_encoders_for_new_ones(copy):
     loaded = load(str(copy), device="cpu")
     first = loaded.encode_prompts(["a red figure waves", "a somersault"])
+    assert loaded.unread(first) == SOMERSAULT
     shutil.rmtree(copy / "text_encoder")
     again = loaded.encode_prompts(["a somersault", "a red figure waves"])
     assert set(again) == set(first) and all(again[prompt] is first[prompt] for prompt in first)
-    assert loaded.unread(again) == SOMERSAULT
     with pytest.raises(ModelError, match="text_encoder"):
         loaded.encode_prompts(["a red figure waves", "a blue figure waves"])
 

@@ -76,8 +76,8 @@ def test_a_finished_film_is_kept_whole(place, whole, model):
     ("old", "new", "said"),
     [
         ("stands still", "waves", "prompt: a red figure stands still -> a red figure waves"),
-        ("intensity: 0.9", "intensity: 0.5", "beta: 0.7 -> 0.5, scales changed"),
-        ("steps: 2", "steps: 3", "sigmas changed"),
+        ("intensity: 0.9", "intensity: 0.5", "beta: 0.7 -> 0.5, steps changed"),
+        ("steps: 2", "steps: 3", "steps changed"),
         ("image: hero.png", "image: other.png", "the start image changed"),
     ],
 )
