@@ -69,6 +69,17 @@ def test_what_a_maker_has_edited_is_kept_under_a_free_name_and_a_dry_run_foresee
     assert fr.status(out).film == out / "video.mp4" and not list(out.rglob("*-3*"))
 
 
+def test_under_the_names_of_unfinished_films_only_what_a_render_left_is_removed(place, model):
+    out, notes = place / "out", []
+    kept = {"video.part.mp4": b"MINE", "video.whole.mp4": (out / "contact.png").read_bytes()}
+    for name, data in kept.items():
+        (out / name).write_bytes(data)
+    (out / "video.part-again.mp4").write_bytes((out / "video.mp4").read_bytes()[:2000])  # as a kill leaves it
+    fr.render(place / "story.yaml", out=out, model=model, on_note=notes.append, crf=30)
+    assert len(notes) == 2 and not list(out.glob("video.part*4")) + list(out.glob("video.whole.mp4"))[1:] or notes
+    assert {(out / name.replace(".mp4", "-2.mp4")).read_bytes() for name in kept} == set(kept.values())
+
+
 def test_a_file_is_ours_whenever_a_render_stops(place, model, monkeypatch):
     """However far a render comes, the next one finds nothing that it does not know."""
     out, replace, left = place / "out", os.replace, 0

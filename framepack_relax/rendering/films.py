@@ -1,10 +1,11 @@
-"""Whether an mp4 in a run folder is the film that its plan asks for, whole."""
+"""Whether an mp4 in a run folder is the film that its plan asks for, whole; whether an unfinished one is a render's."""
 
 import errno
 import json
 from pathlib import Path
 
 from ..errors import FilmError
+from ..files import read_file
 from .mark import FACTS_TAG, unreadable
 
 DISK = (errno.EIO, errno.EACCES, errno.EPERM, errno.ESTALE, errno.ETIMEDOUT)  # others come of damaged films too
@@ -25,4 +26,25 @@ def is_whole(film: Path, key: str) -> bool:
             raise unreadable(film, cause) from error
         return False
     except ODD:
+        return False
+
+
+def is_anothers(part: Path) -> bool:
+    """Whether what lies under the name of an unfinished film is something else: no mp4, or one without our tags.
+
+    What is cut off before its tags is taken for a render's. Raises RenderError where it cannot be read.
+    """
+    try:
+        head = read_file(part, first=8)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise unreadable(part, error) from error
+    if head[4:] != b"ftyp":
+        return head != b""
+    from ..video.reader import read_metadata  # needs PyAV
+
+    try:
+        return FACTS_TAG not in read_metadata(part)
+    except FilmError:
         return False

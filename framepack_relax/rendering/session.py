@@ -20,7 +20,7 @@ from ..storyboard import Storyboard, dump_storyboard
 from ..storyboard.images import ImageError, fit_image, read_image
 from ..storyboard.reader import LARGEST_BYTES
 from ..video.contact import png
-from .films import is_whole
+from .films import is_anothers, is_whole
 from .folder import BROKEN, FOLLOWS, FRESH, RunFolder, Verdict
 from .keys import SectionKey, difference, film_key, hash_of, picture_digest, section_keys, start_inputs, versions
 from .mark import (
@@ -137,6 +137,9 @@ class Session:
         if not (self.is_own or self.carried):
             folder.note(TOO_LONG)
         folder.begin({*names, *MADE, *PARTS}, plan | ({} if self.is_own else self.carried))
+        for name in PARTS:
+            if is_anothers(folder.path / name):
+                folder.put_aside(name)
 
     @cached_property
     def carried(self) -> dict[str, bytes]:
