@@ -76,7 +76,7 @@ def test_under_the_names_of_unfinished_films_only_what_a_render_left_is_removed(
         (out / name).write_bytes(data)
     (out / "video.part-again.mp4").write_bytes((out / "video.mp4").read_bytes()[:2000])  # as a kill leaves it
     fr.render(place / "story.yaml", out=out, model=model, on_note=notes.append, crf=30)
-    assert len(notes) == 2 and not list(out.glob("video.part*4")) + list(out.glob("video.whole.mp4"))[1:] or notes
+    assert (len(notes) == 2 and not list(out.glob("video.part*4")) + list(out.glob("video.whole.mp4"))[1:]) or notes
     assert {(out / name.replace(".mp4", "-2.mp4")).read_bytes() for name in kept} == set(kept.values())
 
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,7 @@ def render(
     new one is whole. `executor` samples the shots, by default in this process; what it has done is decoded at once.
     """
     begun, chosen = time.perf_counter(), model or Loading(name=story.model)
+    import_module("..video.pyav", __package__)  # that it is not installed is said before anything is made
     session = settle(story, Path(out), chosen, options)
     with telling(on_event), opened(session, noting(on_event)) as folder:
         verdicts = session.verdicts(folder)
