@@ -184,7 +184,7 @@ def test_a_plans_mistakes_are_located_too(board, tmp_path):
     assert done.returncode == 2 and f"{file}:9:14: scenes[1].seconds: 0.2 s gets no section" in done.stderr
     (tmp_path / "hero.png").write_bytes(b"GIF89a")
     done = run("plan", board(SCENES))
-    assert done.returncode == 2 and "story.yaml:2:8: image: hero.png: cannot be read as an image" in done.stderr
+    assert done.returncode == 2 and "story.yaml:2:8: image: hero.png: is no image" in done.stderr
     no_image = tmp_path / "none.yaml"
     no_image.write_text("scenes:\n" + SCENES)
     done = run("plan", no_image, "--model", "framepack-f1")
