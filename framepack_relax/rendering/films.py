@@ -30,9 +30,9 @@ def is_whole(film: Path, key: str) -> bool:
 
 
 def is_anothers(part: Path) -> bool:
-    """Whether what lies under the name of an unfinished film is something else: no mp4, or one without our tags.
+    """Whether what lies under the name of an unfinished film is something else: no mp4, or one without tags of ours.
 
-    What is cut off before its tags is taken for a render's. Raises RenderError where it cannot be read.
+    What is cut off before it can play is taken for a render's. Raises RenderError where it cannot be read.
     """
     try:
         head = read_file(part, first=8)
@@ -42,9 +42,9 @@ def is_anothers(part: Path) -> bool:
         raise unreadable(part, error) from error
     if head[4:] != b"ftyp":
         return head != b""
-    from ..video.reader import read_metadata  # needs PyAV
+    from ..video.reader import read_header  # needs PyAV
 
     try:
-        return FACTS_TAG not in read_metadata(part)
+        return FACTS_TAG not in read_header(part)[0]
     except FilmError:
         return False

@@ -9,6 +9,7 @@ A section is taken up again only if it is whole, bears the key that it would hav
 section that stands before it. Otherwise the folder says what changed.
 """
 
+import errno
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -102,9 +103,11 @@ class RunFolder:
     def begin(self, names: Iterable[str], files: Mapping[str, bytes]) -> None:
         """Writes the mark and `files`. Raises RenderError where one of them, or of `names`, is there and is no file."""
         for name in sorted({MARK, *names, *files}):
-            with writing(self.path / name), suppress(FileNotFoundError, NotADirectoryError):
+            with writing(self.path / name), suppress(FileNotFoundError):
                 if not stat.S_ISREG(os.lstat(self.path / name).st_mode):
                     raise OSError(None, "it is a folder, a link or a pipe, and no render makes one there")
+                if not os.access(self.path / name, os.R_OK):
+                    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         if (self.path / MARK).exists() and read_mark(self.path) is None:
             self.put_aside(MARK)
         self.write(files)

@@ -7,6 +7,7 @@ Colours are converted to and tagged as BT.709: untagged, players guess the matri
 PyAV's errors leave this module as OSError.
 """
 
+import errno
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -16,12 +17,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import FilmError
 from ..files import settle
 from .packets import PacketDigest
 from .pyav import av
 from .reader import film_digest
 
 KEY_EVERY = 1.2  # seconds from one key frame to the next, at most
+DISK = (errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EROFS, errno.EACCES)  # what a disk says
 BEST_CRF = 1  # 0 is lossless, in a profile (High 4:4:4 Predictive) that browsers and QuickTime do not play
 THREADS = 1  # more would slice frames by the machine's core count and change the bits
 # no look-ahead: with it one encode in 150 of the same frames gave other packets (LOG.md)
@@ -63,7 +66,8 @@ class Mp4Writer:
     ) -> None:
         self.settle = settle
         self.path, self.part = path, path.with_name(f"{path.stem}.part{path.suffix}")
-        self.growing = path.with_name(f"{path.stem}.part-again{path.suffix}") if self.part.exists() else self.part
+        self.again = path.with_name(f"{path.stem}.part-again{path.suffix}")
+        self.growing = self.again if self.part.exists() else self.part
         self.fps, self.size, self.crf = fps, size, crf
         self.frames = 0
         self.packets = PacketDigest()
@@ -127,7 +131,7 @@ class Mp4Writer:
         if kind is None:
             self.container.close()
             _with_index_in_front(self.growing, self.path, self.metadata, self.packets.digest, self.settle)
-            for file in {self.growing, self.part}:
+            for file in (self.part, self.again):
                 file.unlink(missing_ok=True)
         else:
             with suppress(av.FFmpegError, OSError):  # the error that is under way says more
@@ -142,20 +146,30 @@ def _with_index_in_front(
     A part that was changed under way, a disk that was full on closing: what cannot be read again is no film.
     """
     whole = path.with_name(f"{path.stem}.whole{path.suffix}")
-    options = {"movflags": "use_metadata_tags+faststart"}
     try:
-        there, here = str(part.absolute()), str(whole.absolute())
-        with av.open(there) as old, av.open(here, "w", format="mp4", options=options) as new:
-            new.metadata.update(metadata)
-            source = old.streams.video[0]
-            target = new.add_stream_from_template(source)
-            for packet in old.demux(source):
-                if packet.size:
-                    packet.stream = target
-                    new.mux_one(packet)
-        if film_digest(whole)[0] != packets:
+        try:
+            _copy(part, whole, metadata)
+            same = film_digest(whole)[0] == packets
+        except (FilmError, av.FFmpegError, IndexError) as error:  # nothing in it that can be read
+            if getattr(error, "errno", None) in DISK:
+                raise
+            same = False
+        if not same:
             raise OSError(None, f"{part.name} does not hold what was written to it; was it changed?", str(part))
         settle(whole, path)
     finally:
         with suppress(OSError):
             whole.unlink(missing_ok=True)
+
+
+def _copy(part: Path, whole: Path, metadata: Mapping[str, str]) -> None:
+    there, here = str(part.absolute()), str(whole.absolute())
+    options = {"movflags": "use_metadata_tags+faststart"}
+    with av.open(there) as old, av.open(here, "w", format="mp4", options=options) as new:
+        new.metadata.update(metadata)
+        source = old.streams.video[0]
+        target = new.add_stream_from_template(source)
+        for packet in old.demux(source):
+            if packet.size:
+                packet.stream = target
+                new.mux_one(packet)
