@@ -3,6 +3,8 @@
 # latents are what this tree gives; make drill: rehearses scripts/gpu/drill.sh on the CPU.
 PYTHON ?= python3
 BIN := .venv/bin
+# a file of tests at a time on each of two cores, where two threads each would stand in each other's way
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 .PHONY: demo test test-all test-versions evidence check drill clean
 
@@ -10,10 +12,10 @@ demo: .venv/installed
 	$(BIN)/framepack-relax render storyboards/backflip.yaml --out out/backflip
 
 test: .venv/installed-dev
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-all: .venv/installed-dev
-	$(BIN)/python -m pytest -m 'not soak'
+	$(PYTEST) -m 'not soak'
 
 test-versions: .venv/installed
 	$(BIN)/python scripts/versions.py
