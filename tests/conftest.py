@@ -1,6 +1,7 @@
 """A tiny FramePack folder of the real layout, made once a session from the same builders as the puppet."""
 
 import os
+import shutil
 import tempfile
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -78,3 +79,21 @@ def board(tmp_path: Path, tiny: Path):
         return file
 
     return write
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, tiny: Path, model) -> Path:
+    """A film of two sections, rendered in one go, in a folder that tests copy."""
+    from faults import make_film
+
+    scenes = """
+  - {id: calm, prompt: a red figure stands still, seconds: 1.2}
+  - {id: flip, prompt: a red figure does a backflip, seconds: 1.2, intensity: 0.9, relax: {target: [context]}}
+"""
+    return make_film(tmp_path_factory.mktemp("whole"), tiny, model, scenes)
+
+
+@pytest.fixture
+def place(whole: Path, tmp_path: Path) -> Path:
+    """A folder with the storyboard, its image, and a finished film under out/."""
+    return shutil.copytree(whole, tmp_path / "place")

@@ -10,7 +10,7 @@ import threading
 import numpy as np
 import pytest
 import torch
-from faults import TOOL, make_film, nan, packets, same, sections
+from faults import TOOL, nan, packets, same, sections
 from faults import failing as failing_at
 from PIL import Image
 
@@ -24,23 +24,6 @@ from framepack_relax.rendering.lease import LEASE
 from framepack_relax.rendering.mark import MARK, read_mark
 from framepack_relax.video.reader import read_frames
 from framepack_relax.video.writer import Mp4Writer
-
-FILM = """
-  - {id: calm, prompt: a red figure stands still, seconds: 1.2}
-  - {id: flip, prompt: a red figure does a backflip, seconds: 1.2, intensity: 0.9, relax: {target: [context]}}
-"""
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory, tiny, model):
-    """The film in one go, in a folder that tests copy."""
-    return make_film(tmp_path_factory.mktemp("whole"), tiny, model, FILM)
-
-
-@pytest.fixture
-def place(whole, tmp_path):
-    """A folder with the storyboard, its image, and a finished film under out/."""
-    return shutil.copytree(whole, tmp_path / "place")
 
 
 def change(place, old: str, new: str):

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from faults import TOOL, make_film
+from faults import TOOL
 from fuzz_folders import contents
 from fuzz_folders import edit as edited
 
@@ -21,22 +21,6 @@ from framepack_relax.rendering import carry
 from framepack_relax.rendering.mark import MARK
 from framepack_relax.tables import report_table
 from framepack_relax.video.reader import film_digest, read_metadata
-
-FILM = """
-  - {id: calm, prompt: a red figure stands still, seconds: 1.2}
-  - {id: flip, prompt: a red figure does a backflip, seconds: 1.2, intensity: 0.9, relax: {target: [context]}}
-"""
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory, tiny, model):
-    return make_film(tmp_path_factory.mktemp("whole"), tiny, model, FILM)
-
-
-@pytest.fixture
-def place(whole, tmp_path):
-    """A folder with the storyboard, its image, and a finished film under out/."""
-    return shutil.copytree(whole, tmp_path / "place")
 
 
 def names(out) -> list[str]:

@@ -4,7 +4,7 @@ A family is a kind of model (FramePack, HunyuanVideo, ...). Its class is a froze
 the facts of one model. No torch.
 """
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self
@@ -92,7 +92,7 @@ class NoContext:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Family:
+class Family(ABC):
     """A model as planning sees it: each family is a subclass, an instance holds the facts of one model."""
 
     name: str  # as the user calls the model

@@ -104,10 +104,8 @@ def _tokenizer(source: Source, part: str) -> Any:
         made = transformers.PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
     else:
         made = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    largest, words = (
-        max(made.get_vocab().values()),
-        configs.read_config(source.kinds[encoder], source.parts[encoder]).vocab_size,
-    )
+    largest = max(made.get_vocab().values())
+    words = configs.read_config(source.kinds[encoder], source.parts[encoder]).vocab_size
     if largest >= words:
         fact = f"knows a token {largest}, and the {encoder} {words} tokens"
         raise ModelError(f"{folder}: {fact}; these parts are not of one model")
