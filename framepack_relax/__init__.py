@@ -15,12 +15,26 @@ from typing import TYPE_CHECKING, Any
 from ._version import __version__
 
 if TYPE_CHECKING:
-    from .api import evaluate, load, plan, preview, read, render, restore, status, stream, sweep
+    from .api import batch, cancel, evaluate, ledger, load, plan, preview, read, render, restore, status, stream, sweep
     from .errors import EvaluationError, FilmError, ModelError, RelaxError, RenderError, StoryboardError
     from .storyboard import Guidance, Relax, Scene, Storyboard
 
 __all__ = ["__version__"]
-__all__ += ["evaluate", "load", "plan", "preview", "read", "render", "restore", "status", "stream", "sweep"]
+__all__ += [
+    "batch",
+    "cancel",
+    "evaluate",
+    "ledger",
+    "load",
+    "plan",
+    "preview",
+    "read",
+    "render",
+    "restore",
+    "status",
+    "stream",
+    "sweep",
+]
 __all__ += ["EvaluationError", "FilmError", "ModelError", "RelaxError", "RenderError", "StoryboardError"]
 __all__ += ["Guidance", "Relax", "Scene", "Storyboard"]
 

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from functools import partial
 from inspect import Parameter, signature
 from pathlib import Path
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
     from .evaluate.perceptual import Distance
     from .evaluate.sweep import Outcome
     from .families.backend import Backend
+    from .farm.batch import Batch, Progress
+    from .farm.engines import Engine
+    from .farm.executor import Told
+    from .farm.ledger import Entry
     from .planning.renderplan import RenderPlan, SectionPlan
     from .rendering.events import Event
     from .rendering.folder import Verdict
@@ -242,11 +247,86 @@ def restore(film: Place, out: Place, *, on_note: "Note" = lambda note: None) -> 
     return restore(meant(film), output_folder(out), on_note)
 
 
+@quietly
+def batch(
+    stories: Place | Sequence[Place],
+    *,
+    out: Place,
+    seeds: int = 1,
+    engine: "Engine" = "local",
+    gpus: int | None = None,
+    workers: int | None = None,
+    threads: int = 1,
+    device: str | None = None,
+    dtype: str | None = None,
+    memory: Memory = "auto",
+    fresh: bool = False,
+    strict: bool = False,
+    on_nan: OnNan = "stop",
+    priorities: Mapping[str, float] = {},
+    max_retries: int = 2,
+    fail_fast: bool = False,
+    watch: Place | None = None,
+    on_event: "Callable[[Told, Batch], None]" = lambda told, work: None,
+    on_note: "Note" = lambda note: None,
+    **board: Any,
+) -> "list[Progress]":
+    """Renders storyboards, folders and patterns of them on many GPUs or cores; a row per film says what became of it.
+
+    All are read and planned first: StoryboardError holds every mistake of every file. Films go to `out`/NAME, with
+    `seeds` > 1 to `out`/NAME/seed-SEED, beside logs/ and manifest.json. What is finished there is kept, whoever made
+    it, and what another process is at work on is left to it, so that the same call goes on after a stop, or helps on
+    another machine that shares the disk. A worker (one per GPU, or `workers` on the CPU with `threads` each) loads its
+    model once; one that dies has its shot begun again, `max_retries` times a film. `priorities` are by patterns of
+    names. `watch` is a folder whose boards are taken in as they come, until the call is stopped. `on_event` hears
+    (worker, unit, event) and knows how all films stand; an exception that it raises stops the batch.
+    """
+    from .farm.batch import Batch, run
+    from .farm.engines import make_executor
+    from .farm.films import Watch, find_films
+    from .farm.records import LOGS, Logs, write_manifest
+
+    places, folder = [stories] if isinstance(stories, Place) else stories, output_folder(out)
+    executor = make_executor(engine, logs=folder / LOGS, gpus=gpus, workers=workers, threads=threads)
+    loading = {"device": device or executor.device, "dtype": dtype, "memory": memory}
+    given: dict[str, Any] = {"seeds": seeds, "board": board, "loading": loading, "priorities": priorities}
+    given |= {"options": _options(on_nan, fresh, strict), "note": on_note}
+    films, logs = find_films(places, folder, **given), Logs(folder / LOGS)
+    come = Watch(Path(watch), partial(find_films, out=folder, **given), on_note) if watch else lambda: None
+    work = Batch(films, max_retries=max_retries, fail_fast=fail_fast, more=come)
+    try:
+        with closing(run(work, executor)) as events:
+            for told in events:
+                if told:
+                    logs.hear(told)
+                    on_event(told, work)
+    finally:
+        write_manifest(folder, work.progress.values())
+    return list(work.progress.values())
+
+
 def status(out: Place) -> "Status":
     """How far the render in the folder `out` has come; needs no weights and no torch. Raises RenderError."""
     from .rendering.status import read_status
 
     return read_status(meant(out))
+
+
+def ledger(out: Place) -> "list[Entry]":
+    """How far the films are that a batch renders into the folder `out`; needs no torch. Raises RenderError."""
+    from .farm.ledger import read_ledger
+
+    return read_ledger(meant(out))
+
+
+def cancel(folder: Place) -> None:
+    """Calls off the film that is rendered into a folder: whoever is at work on it stops within a step.
+
+    What is finished stays, and a call that renders it goes on from there. Raises RenderError.
+    """
+    from .rendering.mark import call_off
+
+    call_off(meant(folder))
 
 
 def evaluate(

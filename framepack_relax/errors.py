@@ -4,10 +4,14 @@
     ├── StoryboardError     mistakes of a storyboard, all of them at once, each with its place
     ├── ModelError          a model that is not there, is incomplete, or does not fit the storyboard
     ├── RenderError         a render that cannot start or go on (output folder, image, numbers)
+    │   ├── BusyError           another is at work there: wait for it
+    │   ├── CancelledError      somebody has called the film off
+    │   └── MemoryFullError     it takes more memory than there is
     ├── EvaluationError     a film that cannot be measured, or an instrument that is not there
     └── FilmError           both of these: a file that cannot be read as a film
 
-The command line prints them without a traceback and exits with code 2. Anything else is a bug of ours.
+The command line prints them without a traceback and exits with code 2, with 3 where memory is full. Anything else is a
+bug of ours.
 """
 
 from collections.abc import Sequence
@@ -47,6 +51,18 @@ class ModelError(RelaxError):
 
 class RenderError(RelaxError):
     """A render that cannot start or go on."""
+
+
+class BusyError(RenderError):
+    """Another is at work on the same; what it makes is there afterwards."""
+
+
+class CancelledError(RenderError):
+    """A film that somebody has called off."""
+
+
+class MemoryFullError(RenderError):
+    """More memory is needed than there is."""
 
 
 class EvaluationError(RelaxError):

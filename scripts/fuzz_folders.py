@@ -23,11 +23,11 @@ from tally import Tally
 from training.parts import Sizes, build_pipeline, save_folder
 
 import framepack_relax as fr
+from framepack_relax.cli.tables import report_table, status_table, status_text
 from framepack_relax.families.backend import Backend
 from framepack_relax.rendering.loop import RenderedFilm
 from framepack_relax.rendering.mark import MARK
 from framepack_relax.rendering.stored import read_tags, unpack
-from framepack_relax.tables import report_table, status_table, status_text
 from framepack_relax.video.reader import film_digest, read_frames, read_metadata
 from framepack_relax.video.writer import Mp4Writer
 

@@ -14,6 +14,7 @@ from forked import run_forked
 from fuzz_models import WRONG, places
 from tally import Tally
 
+from framepack_relax.cli.tables import Screen, sweep_table
 from framepack_relax.errors import RelaxError
 from framepack_relax.evaluate.calibration import LEVELS, choose
 from framepack_relax.evaluate.pages import NAMES, save_page
@@ -22,7 +23,6 @@ from framepack_relax.evaluate.statistics import Row, summarise
 from framepack_relax.evaluate.sweep import FILMS
 from framepack_relax.rendering.folder import RunFolder
 from framepack_relax.rendering.mark import Mark
-from framepack_relax.tables import Screen, sweep_table
 
 MEASURED = Path(__file__).parent / "measured" / FILMS
 ARMS, SEEDS = ("vanilla", "context"), range(8)

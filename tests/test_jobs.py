@@ -15,12 +15,13 @@ from faults import failing, nan, same
 from PIL import Image
 
 import framepack_relax as fr
+from framepack_relax.errors import CancelledError
 from framepack_relax.families.loading import Loading
 from framepack_relax.rendering.events import Event
 from framepack_relax.rendering.jobs import ShotJob, make_jobs, render_shot
 from framepack_relax.rendering.lease import LEASE, Lease, look
-from framepack_relax.rendering.loop import assemble, render
-from framepack_relax.rendering.mark import read_mark
+from framepack_relax.rendering.loop import assemble, render, render_part
+from framepack_relax.rendering.mark import call_off, read_mark
 from framepack_relax.rendering.session import USUAL, settle
 
 FILM = """
@@ -37,7 +38,7 @@ for line in sys.stdin:
     job = pickle.loads(Path(line.strip()).read_bytes())
     kinds = []
     result = render_shot(job, job.loading.load(), lambda event: kinds.append(event.kind))
-    print(*kinds, *(row["reused"] for row in result.sections), flush=True)
+    print(*kinds, *(row["reused"] for row in result), flush=True)
 """
 
 
@@ -129,12 +130,12 @@ def test_a_shot_is_not_rendered_twice_at_once_while_others_are(tmp_path):
                 fr.RenderError, match=rf"shots/00: another render is at work .*process {os.getpid()} on"
             ):
                 render_shot(jobs[0], model)
-            assert render_shot(jobs[1], model).shot == 1
+            assert not any(row["reused"] for row in render_shot(jobs[1], model))
 
     result = render_shot(jobs[0], model, meanwhile)
     assert f"process {os.getpid()} on" in told[0] and fr.status(tmp_path / "out").at_work is None
-    assert [row["reused"] for row in result.sections] == [False] * len(jobs[0].wanted)
-    assert all(row["reused"] for row in render_shot(jobs[0], model).sections), "what is finished is kept"
+    assert [row["reused"] for row in result] == [False] * len(jobs[0].wanted)
+    assert all(row["reused"] for row in render_shot(jobs[0], model)), "what is finished is kept"
 
 
 def test_what_is_missing_is_named_and_a_film_is_not_assembled_without_it(tmp_path):
@@ -160,21 +161,33 @@ def test_a_worker_with_another_model_or_dtype_is_refused(tiny, tmp_path):
         render_shot(jobs[0], Loading(name="fake", device="cpu").load())
 
 
-def test_an_executor_that_is_handed_in_may_finish_shots_in_any_order(tmp_path):
-    class Backwards:
-        def run(self, jobs, on_event):
-            for job in reversed(jobs):
-                assert pickle.loads(pickle.dumps(job)).session.keys == job.session.keys
-                yield from render_shot(job, job.loading.load(), on_event).sections
-
-    file, order = story_of(tmp_path, "fake"), []
-    there = lambda event: order.append(event.section) if event.kind == "section" else None  # noqa: E731
-    film = render(fr.read(file), out=tmp_path / "back", executor=Backwards(), on_event=there)
-    whole = fr.render(file, out=tmp_path / "whole")
-    assert order[0] != 0 and sorted(order) == [section.index for section in film.plan.sections]
+def test_whoever_renders_the_last_shot_makes_the_film_in_any_order(tmp_path):
+    loading = Loading(name="fake", device="cpu")
+    file, model = story_of(tmp_path, "fake"), loading.load()
+    jobs = jobs_of(file, tmp_path / "back", loading)
+    assert pickle.loads(pickle.dumps(jobs[1])).session.keys == jobs[1].session.keys
+    assert render_part(jobs[1], model) is None and not (tmp_path / "back/video.mp4").exists()
+    film, whole = render_part(jobs[0], model), fr.render(file, out=tmp_path / "whole", model=model)
     assert film.path.read_bytes() == whole.path.read_bytes()
-    rows = [{**row, "seconds": 0} for row in film.report["sections"]]
-    assert rows == [{**row, "seconds": 0} for row in whole.report["sections"]]
+    again = render_part(jobs[1], model)
+    assert again.path == film.path and all(row["reused"] for row in again.report["sections"])
+
+
+def test_a_film_that_is_called_off_stops_within_a_step_and_keeps_what_is_finished(tmp_path):
+    file, model = story_of(tmp_path, "fake"), fr.load("fake")
+
+    def hear(event):
+        if event.kind == "section":
+            call_off(tmp_path / "out")
+
+    with pytest.raises(CancelledError, match="was called off; what is finished is kept"):
+        render(fr.read(file), out=tmp_path / "out", model=model, on_event=hear)
+    assert fr.status(tmp_path / "out").done == 1
+    jobs = jobs_of(file, tmp_path / "out", Loading(name="fake", device="cpu"))
+    with pytest.raises(CancelledError):
+        render_shot(jobs[1], model)
+    film = fr.render(file, out=tmp_path / "out", model=model)
+    assert film.report["sections"][0]["reused"], "who renders it again wants it"
 
 
 def test_events_are_json_and_tell_a_render_in_order(tmp_path):

@@ -17,9 +17,9 @@ from fuzz_folders import contents
 from fuzz_folders import edit as edited
 
 import framepack_relax as fr
+from framepack_relax.cli.tables import report_table
 from framepack_relax.rendering import carry
 from framepack_relax.rendering.mark import MARK
-from framepack_relax.tables import report_table
 from framepack_relax.video.reader import film_digest, read_metadata
 
 

@@ -10,7 +10,8 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from framepack_relax import api, tables
+from framepack_relax import api
+from framepack_relax.cli import tables
 from framepack_relax.families.catalog import CATALOG
 from framepack_relax.rendering.status import Status
 from framepack_relax.storyboard import Scene, read_storyboard

@@ -1,6 +1,7 @@
 """A model by name, which is loaded when something must be rendered; until then no torch, unless for the device."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 from .base import Family
@@ -27,7 +28,7 @@ class Loading:
     def family(self) -> Family:
         return find_family(self.name)
 
-    @property
+    @cached_property
     def identity(self) -> str:
         """The fingerprint of its files. Raises ModelError where they are not on this machine."""
         return find(self.name, download=self.download).fingerprint()

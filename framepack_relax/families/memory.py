@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ..errors import RenderError
+from ..errors import MemoryFullError
 from .backend import Backend, Preset
 from .base import Context, Size
 from .components import PRESETS
@@ -58,7 +58,7 @@ def choose_preset(demand: Demand) -> Preset:
 
 @contextmanager
 def enough_memory(what: str, demand: Demand) -> Iterator[None]:
-    """Turns a full GPU into one RenderError with the estimate and what would fit; `what` says what was under way."""
+    """Turns a full GPU into one message with the estimate and what would fit; `what` says what was under way."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
@@ -66,14 +66,14 @@ def enough_memory(what: str, demand: Demand) -> Iterator[None]:
             if not main_memory_is_full(error):
                 raise
             fact = str(error).strip().splitlines()[0] if str(error) else "no more is given"
-            raise RenderError(
+            raise MemoryFullError(
                 f"{what}: the main memory is full ({fact}); close what else uses it, or take a smaller size. What is "
                 "finished is kept"
             ) from error
         fact = str(error).split(". GPU")[0].rstrip(".")
         device = demand.model.device
         total = torch.cuda.mem_get_info(device)[1] if device.type == "cuda" else None
-        raise RenderError(
+        raise MemoryFullError(
             f"{what}: the GPU's memory is full ({fact}). {advice(demand, total)}. What is finished is kept"
         ) from error
 

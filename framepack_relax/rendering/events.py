@@ -9,6 +9,8 @@ from ..errors import RelaxError
 from ..planning.renderplan import RenderPlan
 from .mark import Note
 
+Cause = Literal["", "busy", "cancelled", "memory", "mistake", "crash", "death"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
@@ -18,10 +20,14 @@ class Event:
     otherwise), in rendering order. note, warning, error: `text`. step: `step`, from 0, of `section` is done. section:
     it is on disk, its noise drawn with `seed`, which a retry may have changed. shot: all its sections are. film: the
     mp4 is at the path `text`. Of a film that was finished before only plan, verdicts and film are told.
+
+    begun, ended: a worker has taken up a unit of a batch, and left it, done unless `cause` says why not: another is at
+    work on it, its film was called off, memory is full, the user can mend it, a bug, or the worker has died.
     """
 
-    kind: Literal["plan", "note", "verdicts", "step", "section", "shot", "film", "warning", "error"]
+    kind: Literal["plan", "note", "verdicts", "step", "section", "shot", "film", "warning", "error", "begun", "ended"]
     text: str = ""
+    cause: Cause = ""
     plan: RenderPlan | None = None
     verdicts: tuple[tuple[int, str | None, str], ...] = ()
     shot: int | None = None

@@ -17,12 +17,24 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from ..errors import RenderError
+from ..errors import CancelledError, RenderError
 from ..files import digest_of, digest_of_file, make_folder, read_file, settle, sync, write_file
 from ..planning.renderplan import SectionPlan
 from .keys import SectionKey, difference
 from .lease import LEASE, Lease
-from .mark import MARK, SECTION_FILE, SHOT, START_FILE, Mark, Note, free_name, read_mark, settle_owner, unreadable
+from .mark import (
+    CANCELLED,
+    MARK,
+    SECTION_FILE,
+    SHOT,
+    START_FILE,
+    Mark,
+    Note,
+    free_name,
+    read_mark,
+    settle_owner,
+    unreadable,
+)
 from .stored import Latents, Stored, pack, unpack
 
 MEND = "what is finished is kept: mend that and run the same command again"
@@ -198,7 +210,9 @@ class RunFolder:
             write_file(file, data)
 
     def check_there(self) -> None:
-        """Raises RenderError if the folder is no longer the one that is held."""
+        """Raises RenderError if the folder is no longer the one that is held, or its film was called off."""
+        if os.path.lexists(self.path / CANCELLED):
+            raise CancelledError(f"{self.path}: the film was called off; what is finished is kept")
         try:
             if self.lease and self.lease.is_held():
                 return

@@ -4,7 +4,7 @@ import time
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,22 +39,6 @@ class ShotJob:
     wanted: tuple[int, ...]  # sections that were to be rendered when the job was made
 
 
-@dataclass(frozen=True, kw_only=True)
-class ShotResult:
-    """What became of a job: a row per section of the shot, in rendering order."""
-
-    shot: int
-    sections: tuple[Row, ...]
-
-
-class Executor(Protocol):
-    """Renders shots, here or elsewhere."""
-
-    def run(self, jobs: Sequence[ShotJob], on_event: Hear) -> Generator[Row]:
-        """Each section's row as soon as it is on disk, in any order. Raises what stops a job."""
-        ...
-
-
 def make_jobs(session: Session, model: AnyModel, verdicts: Iterable[Verdict]) -> list[ShotJob]:
     """A job per shot, for a model that is loaded as this one is."""
     dtype = session.dtype.removeprefix("torch.")
@@ -67,31 +51,27 @@ def make_jobs(session: Session, model: AnyModel, verdicts: Iterable[Verdict]) ->
     ]
 
 
-@dataclass(frozen=True, kw_only=True)
-class InProcess:
-    """The executor of one process: shot by shot with one loaded model, all prompts and images encoded at once."""
-
-    backend: Backend
-
-    def run(self, jobs: Sequence[ShotJob], on_event: Hear) -> Generator[Row]:
-        session = jobs[0].session
-        conditions = Conditions(session=session, backend=self.backend)
-        conditions.add([session.plan.sections[index] for job in jobs for index in job.wanted])
-        for job in jobs:
-            yield from _Sampling(job, conditions, on_event).rows()
+def render_shots(jobs: Sequence[ShotJob], backend: Backend, on_event: Hear) -> Generator[Row]:
+    """Shot by shot of one film in this process, all prompts and images encoded at once; a row as soon as a section is
+    on disk."""
+    session = jobs[0].session
+    conditions = Conditions(session=session, backend=backend)
+    conditions.add([session.plan.sections[index] for job in jobs for index in job.wanted])
+    for job in jobs:
+        yield from _Sampling(job, conditions, on_event).rows()
 
 
-def render_shot(job: ShotJob, backend: Backend, on_event: Hear = nobody) -> ShotResult:
+def render_shot(job: ShotJob, backend: Backend, on_event: Hear = nobody) -> list[Row]:
     """Samples those sections of a shot that are not kept; writes its folder alone, and marks the film's if need be.
 
-    Raises RenderError, also where another is at work on the shot.
+    Gives a row per section in rendering order. Raises RenderError; BusyError where another is at work on the shot.
     """
     conditions = Conditions(session=job.session, backend=backend)
     with telling(on_event):
         if not job.session.has_begun():
             with opened(job.session, noting(on_event), PATIENCE):
                 pass
-        return ShotResult(shot=job.shot, sections=tuple(_Sampling(job, conditions, on_event).rows()))
+        return list(_Sampling(job, conditions, on_event).rows())
 
 
 @dataclass(kw_only=True)

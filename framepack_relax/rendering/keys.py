@@ -8,6 +8,7 @@ stands beside the latents, a difference is told, and undoes nothing unless that 
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from functools import cache
 from hashlib import blake2b
 from importlib.metadata import version
 from typing import Any
@@ -74,6 +75,7 @@ def picture_digest(image: Image.Image) -> str:
     return blake2b(np.asarray(image).tobytes(), digest_size=16).hexdigest()
 
 
+@cache
 def versions() -> dict[str, str]:
     """Of the packages that have a part in the bits."""
     return {"framepack-relax": __version__, **{name: version(name) for name in ("torch", "diffusers", "transformers")}}

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Self
 
 import psutil
 
-from ..errors import RenderError
+from ..errors import BusyError, RenderError
 from ..files import read_file
 from ..storyboard.messages import printable
 
@@ -61,7 +61,7 @@ def at_work(folder: Path) -> str | None:
 class Lease:
     """The lease of `folder`, for as long as its `with` lasts.
 
-    Raises RenderError that names the owner if another has it, and keeps it for `patience` seconds; of an owner on
+    Raises BusyError that names the owner if another has it, and keeps it for `patience` seconds; of an owner on
     another machine it waits to see a sign. Raises OSError too.
     """
 
@@ -115,7 +115,7 @@ class Lease:
                     os.close(self._opened)
             elif found and time.monotonic() - begun >= self.patience:
                 if found.here or touched not in (None, found.touched):
-                    raise RenderError(
+                    raise BusyError(
                         f"{self.folder}: another render is at work in this folder ({found.who}{found.since}); wait for "
                         "it, stop it, or choose another folder"
                     )

@@ -32,8 +32,8 @@ from ..video.motion import MotionMeter
 from .carry import story_tags
 from .events import Event, Hear, nobody, noting, telling
 from .folder import RunFolder, Verdict, writing
-from .jobs import Conditions, Executor, InProcess, Row, make_jobs, to_device, turn
-from .mark import FILM, PICTURES, REPORT
+from .jobs import Conditions, Row, ShotJob, make_jobs, render_shot, render_shots, to_device, turn
+from .mark import FILM, PICTURES, REPORT, call_off
 from .report import caption, film_report, film_tags, section_report
 from .session import USUAL, AnyModel, Options, Session, made_with, opened, settle
 
@@ -69,23 +69,23 @@ def render(
     model: AnyModel | None = None,
     options: Options = USUAL,
     on_event: Hear = nobody,
-    executor: Executor | None = None,
 ) -> RenderedFilm:
     """Renders `story` into the folder `out` and returns where the film is; one that is finished is given as it is.
 
     Raises StoryboardError, ModelError or RenderError before the first section wherever it can be known by then. While
     it works, `out`/video.part.mp4 is a film that can be played up to the last section; an older film stays until the
-    new one is whole. `executor` samples the shots, by default in this process; what it has done is decoded at once.
+    new one is whole.
     """
     begun, chosen = time.perf_counter(), model or Loading(name=story.model)
     import_module("..video.pyav", __package__)  # that it is not installed is said before anything is made
     session = settle(story, Path(out), chosen, options)
+    call_off(session.out, False)
     with telling(on_event), opened(session, noting(on_event)) as folder:
         verdicts = session.verdicts(folder)
         if film := _finished(session, folder, verdicts, on_event):
             return film
         backend = chosen.load()
-        rows = (executor or InProcess(backend=backend)).run(make_jobs(session, chosen, verdicts), on_event)
+        rows = render_shots(make_jobs(session, chosen, verdicts), backend, on_event)
         return _write(session, folder, backend, rows, on_event, begun)
 
 
@@ -103,12 +103,30 @@ def stream(
     """
     chosen = model or Loading(name=story.model)
     session = settle(story, Path(out), chosen, options)
+    call_off(session.out, False)
     with telling(on_event), opened(session, noting(on_event)) as folder:
         verdicts, backend = session.verdicts(folder), chosen.load()
         _tell(session, verdicts, on_event)
         _unread(session, backend, on_event)
-        rows = InProcess(backend=backend).run(make_jobs(session, chosen, verdicts), on_event)
+        rows = render_shots(make_jobs(session, chosen, verdicts), backend, on_event)
         yield from _decoded(session, folder, backend, rows)
+
+
+def render_part(job: ShotJob, backend: Backend, on_event: Hear = nobody) -> RenderedFilm | None:
+    """Renders a shot, and makes the film where all the others are there: who comes last does. None where some are not.
+
+    Raises RenderError; BusyError where another is at work on the same shot, or on the film.
+    """
+    session = job.session
+    if _shots_to_do(session) & {job.shot}:
+        render_shot(job, backend, on_event)
+        session = replace(session, options=replace(session.options, fresh=False, strict=False))
+    return None if _shots_to_do(session) else assemble(session, backend, on_event)
+
+
+def _shots_to_do(session: Session) -> set[int]:
+    verdicts = session.verdicts(session.folder(lambda note: None))
+    return {section.shot for section, why, _ in verdicts if why is not None}
 
 
 def assemble(session: Session, backend: Backend, on_event: Hear = nobody) -> RenderedFilm:

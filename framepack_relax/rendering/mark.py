@@ -22,6 +22,7 @@ PARTS = ("video.part.mp4", "video.part-again.mp4", "video.whole.mp4")  # of the 
 FACTS_TAG = "framepack_relax"  # of an mp4: what made it
 SHOT = "shots/{:02d}"
 SECTION_FILE, START_FILE = f"{SHOT}/{{:03d}}.safetensors", f"{SHOT}/start.safetensors"  # by a place in it
+CANCELLED = ".cancelled"  # lies in the folder of a film that was called off
 Note = Callable[[str], None]  # hears a warning, or what was put aside
 
 
@@ -105,6 +106,20 @@ def settle_owner(folder: Path, mine: Mark) -> Mark:
         shown = ", ".join(printable(name) for name in names[:3]) + (", ..." if len(names) > 3 else "")
         raise RenderError(f"{folder}: holds files that no render wrote ({shown}); {cure}")
     return mine
+
+
+def call_off(folder: Path, off: bool = True) -> None:
+    """Says that nobody is to go on with the film in a folder, wherever it is rendered; or takes that back.
+
+    Raises RenderError where it cannot be said.
+    """
+    try:
+        (folder / CANCELLED).touch() if off else (folder / CANCELLED).unlink()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        if off:
+            raise RenderError(f"{folder}: is not the folder of a render; give one") from error
+    except OSError as error:
+        raise unreadable(folder / CANCELLED, error) from error
 
 
 def free_name(place: Path) -> Path:

@@ -1,12 +1,7 @@
-"""Render storyboards to FramePack video, plan them, and measure what the films show."""
+"""Commands for films: plan, render, rerun, status; what models and fields there are."""
 
 from __future__ import annotations
 
-import io
-import json
-import os
-import signal
-import sys
 import time
 from itertools import accumulate
 from pathlib import Path
@@ -14,49 +9,29 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.text import Text
 
-from . import api, tables
-from ._version import __version__
-from .errors import RelaxError
-from .families.heap import keep_steady
-from .families.quiet import quietly
+from .. import api
+from ..errors import RelaxError
+from ..families.quiet import quietly
+from . import tables
+from .app import STOPPED, Device, Dtype, Memory, Model, OnNan, Out, app, console, dim, errors, print_json, warn
 
 if TYPE_CHECKING:
-    from .evaluate.sweep import Outcome
-    from .families.loading import Loading
-    from .planning.renderplan import RenderPlan
-    from .rendering.loop import RenderedFilm
-    from .rendering.session import Options
-    from .storyboard import Storyboard
-
-
-HELP = {"help_option_names": ["-h", "--help"]}
-app = typer.Typer(
-    add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__, context_settings=HELP
-)
-console, errors = tables.Screen(), tables.Screen(stderr=True, soft_wrap=True)
-DRAFT = 3  # a draft takes a third of the steps
-KEEPING: dict[bool | None, dict[str, bool]] = {None: {}, True: {"fresh": True}, False: {"strict": True}}
+    from ..families.loading import Loading
+    from ..planning.renderplan import RenderPlan
+    from ..rendering.loop import RenderedFilm
+    from ..rendering.session import Options
+    from ..storyboard import Storyboard
 
 Board = Annotated[Path, typer.Argument(help="storyboard (YAML)", show_default=False)]
-Model = Annotated[str | None, typer.Option(help="model name, folder or hub id, instead of the storyboard's")]
 Seed = Annotated[int | None, typer.Option(help="seed, instead of the storyboard's")]
 Steps = Annotated[int | None, typer.Option(help="denoising steps, instead of the storyboard's and its scenes'")]
-Out = Annotated[Path | None, typer.Option(help="folder for the film; default: out/NAME", show_default=False)]
 Into = Annotated[Path | None, typer.Option("--out", help="say too what a render into it keeps", show_default=False)]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; default: cuda where there is one")]
-Dtype = Annotated[str | None, typer.Option(help="float32 or bfloat16; default: bfloat16 on CUDA")]
-Memory = Annotated[
-    api.Memory, typer.Option(help="full: all on the GPU; tiled: VAE in tiles; offload: weights elsewhere")
-]
 Anew = Annotated[bool | None, typer.Option("--fresh/--strict", help="keep nothing / nothing of other versions")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="say what would be kept and why not the rest; write nothing")]
-OnNan = Annotated[api.OnNan, typer.Option(help="latents with NaN: stop, or retry with another seed, three times")]
-Quick = Annotated[bool, typer.Option("--quick", help="one seed, two scenes, half the steps: a look")]
-Action = Annotated[str | None, typer.Option(help="action judge: packaged, videomae, folder or hub id")]
-TextJudge = Annotated[str | None, typer.Option(help="text judge: packaged, clip, folder or hub id")]
 Draft = Annotated[bool, typer.Option("--draft", help="a third of the steps, for a first look")]
+DRAFT = 3  # a draft takes a third of the steps
+KEEPING: dict[bool | None, dict[str, bool]] = {None: {}, True: {"fresh": True}, False: {"strict": True}}
 
 
 @app.command()
@@ -97,10 +72,10 @@ def rerun(
     name = film.absolute().parent.name if film.name == "video.mp4" else film.stem
     folder = api.output_folder(out or Path("out", f"{name}-again"))
     with quietly:
-        from .families.loader import pick_device, pick_dtype
-        from .rendering.carry import provenance
+        from ..families.loader import pick_device, pick_dtype
+        from ..rendering.carry import provenance
     pick_dtype(dtype, pick_device(device))  # mistakes of these are told before anything is written
-    board = api.read(api.restore(film, folder, on_note=_warn))
+    board = api.read(api.restore(film, folder, on_note=warn))
     as_then = {f"torch.{name}": name for name in ("float32", "bfloat16")}.get(str(provenance(film).get("dtype")))
     loading = {"device": device, "dtype": dtype or as_then, "memory": memory}
     _render(board, folder, loading, {"on_nan": on_nan, **KEEPING[anew]}, again=film)
@@ -119,14 +94,14 @@ def _render(
 ) -> None:
     """Loads the model, renders with a bar, prints the table; `again`: the film that should come out the same."""
     plan = api.plan(board)
-    _warn(*plan.warnings)
+    warn(*plan.warnings)
     with quietly:
-        from .families.loading import Loading
-        from .rendering.carry import what_differs
-        from .rendering.session import Options
+        from ..families.loading import Loading
+        from ..rendering.carry import what_differs
+        from ..rendering.session import Options
     loaded = Loading(name=board.model, **loading)
     if again and (line := what_differs(again, loaded)):
-        _warn(f"the film was made otherwise and will not come out the same to the bit: {line}")
+        warn(f"the film was made otherwise and will not come out the same to the bit: {line}")
     film = _with_bar(board, folder, loaded, plan, Options(**options))
     console.print(tables.report_table(film.plan, film.report))
     console.print(f"{film.path}  {tables.totals_text(film.report['totals'])}", soft_wrap=True)
@@ -135,27 +110,22 @@ def _render(
 def _preview(board: Storyboard, out: Path | None, **given: Any) -> None:
     """What a render would keep."""
     folder = api.folder_for(board, out)
-    line = tables.verdict_line(api.preview(board, out=folder, on_note=_warn, **given)) or "nothing is there yet"
+    line = tables.verdict_line(api.preview(board, out=folder, on_note=warn, **given)) or "nothing is there yet"
     console.print(f"{folder}: {line}", soft_wrap=True)
-
-
-def _warn(*texts: str) -> None:
-    for text in texts:
-        errors.aside(Text.assemble(("warning: ", "yellow"), text))
 
 
 @quietly
 def _with_bar(board: Storyboard, folder: Path, model: Loading, plan: RenderPlan, options: Options) -> RenderedFilm:
     """Renders with a bar; where nobody sees one, with a line for every section."""
-    from .rendering.events import Event
-    from .rendering.folder import Verdict
-    from .rendering.loop import render
+    from ..rendering.events import Event
+    from ..rendering.folder import Verdict
+    from ..rendering.loop import render
 
     section = TextColumn("section {task.fields[section]} of {task.fields[sections]}")
     step, left = TextColumn("step {task.completed}/{task.total}"), TextColumn("ETA")
     times = TimeElapsedColumn(), left, TimeRemainingColumn()
     watched = console.is_interactive and console.file.isatty()  # FORCE_COLOR makes no terminal of a log
-    bar = Progress(section, _dim("scene"), BarColumn(), step, *times, console=console, disable=not watched)
+    bar = Progress(section, dim("scene"), BarColumn(), step, *times, console=console, disable=not watched)
     done, total, clock = 0, len(plan.sections), time.monotonic()
     try:
         with bar:
@@ -167,7 +137,7 @@ def _with_bar(board: Storyboard, folder: Path, model: Loading, plan: RenderPlan,
                 section = plan.sections[event.section or 0]
                 match event.kind:
                     case "note" | "warning":
-                        _warn(event.text)
+                        warn(event.text)
                     case "verdicts":
                         verdicts = [Verdict(plan.sections[index], why, note) for index, why, note in event.verdicts]
                         if line := tables.verdict_line(verdicts):
@@ -191,7 +161,7 @@ def _with_bar(board: Storyboard, folder: Path, model: Loading, plan: RenderPlan,
             return render(board, out=folder, model=model, options=options, on_event=on_event)
     except (KeyboardInterrupt, SystemExit) as stop:
         errors.aside(f"stopped: {_kept(folder)}; the same command goes on from there", soft_wrap=True)
-        raise typer.Exit(143 if isinstance(stop, SystemExit) else 130) from None
+        raise typer.Exit(STOPPED if isinstance(stop, SystemExit) else 130) from None
 
 
 def _kept(folder: Path) -> str:
@@ -218,113 +188,26 @@ def plan(
     board = _board(story, model, steps, seed, draft)
     made = api.plan(board)
     if as_json:
-        return _print_json(made.to_json())
+        return print_json(made.to_json())
     console.print(tables.plan_table(made), tables.prompts_table(made))
     console.print(tables.crops_text(made), soft_wrap=True)
-    _warn(*made.warnings)
+    warn(*made.warnings)
     if out:
         _preview(board, out, device=device, dtype=dtype)
-
-
-@app.command("eval")
-def evaluate(
-    films: Annotated[list[Path], typer.Argument(help="films (mp4 and others)", show_default=False)],
-    prompt: Annotated[str | None, typer.Option(help="what they should show; default: their scenes' own")] = None,
-    target_class: Annotated[list[str], typer.Option(help="the action judge's label for it; may be repeated")] = [],  # noqa: B006
-    reference: Annotated[Path | None, typer.Option(help="a film to compare with, frame by frame")] = None,
-    action: Action = None,
-    text: TextJudge = None,
-    device: Device = None,
-    as_json: Annotated[bool, typer.Option("--json", help="print everything, with the series")] = False,
-) -> None:
-    """Measure what films show: motion, action, fit to the prompt, stability, drift."""
-    with errors.status("looking at the films", spinner="line"):
-        judges: dict[str, Any] = {"action": action, "text": text, "device": device}
-        rows, notes = api.evaluate(films, prompt=prompt, target_classes=target_class, reference=reference, **judges)
-    _warn(*notes)
-    if as_json:
-        return _print_json(rows)
-    console.print(tables.evaluation_table(rows))
-
-
-@app.command()
-def sweep(
-    spec: Annotated[str, typer.Argument(help="ablation, paper-table-1, paper-table-2, or a YAML file")],
-    out: Out = None,
-    quick: Quick = False,
-    model: Model = None,
-    action: Action = None,
-    text: TextJudge = None,
-    device: Device = None,
-    dtype: Dtype = None,
-    memory: Memory = "auto",
-) -> None:
-    """Compare settings on the same films; a sweep that was stopped goes on where it was."""
-    options = {"action": action, "text": text, "model": model, "device": device, "dtype": dtype, "memory": memory}
-    place = out or Path("out", Path(spec).stem + "-quick" * quick)
-    console.print(str(_compare(spec, place, quick=quick, **options).page), soft_wrap=True)
-
-
-@app.command()
-def calibrate(
-    spec: Annotated[str, typer.Argument(help="a sweep (YAML) with images of the model's kind")] = "calibration",
-    out: Out = None,
-    model: Model = None,
-    action: Action = None,
-    text: TextJudge = None,
-    device: Device = None,
-    dtype: Dtype = None,
-    memory: Memory = "auto",
-) -> None:
-    """Find, for each level of intensity, the settings that serve a model best, and write them as a profile."""
-    if spec == "calibration" and model not in (None, "puppet"):
-        _warn(
-            "the sweep that comes along shows the packaged model's figures; write one with images of this model's kind"
-        )
-    options = {"action": action, "text": text, "model": model, "device": device, "dtype": dtype, "memory": memory}
-    place = out or Path("out", f"calibration-{Path(model or 'own').name}")
-    done = _compare(spec, place, calibrate=True, **options)
-    use = 'for `profile:` of storyboards; the model\'s framepack_relax.json takes the same, in JSON, as "profile"'
-    console.print(f"{done.profile}: {use}", soft_wrap=True)
-
-
-def _dim(field: str) -> TextColumn:
-    return TextColumn(f"{{task.fields[{field}]}}", style="dim", markup=False)
-
-
-def _compare(spec: str, folder: Path, **options: Any) -> Outcome:
-    """A sweep with a bar and its table."""
-    film = TextColumn("film {task.completed} of {task.total}")
-    times, watched = (TimeElapsedColumn(), TimeRemainingColumn()), errors.is_terminal
-    bar = Progress(film, _dim("arm"), BarColumn(), *times, console=errors, disable=not watched)
-    count = 0
-    with bar:
-        task = bar.add_task("", arm="", visible=False)
-
-        def on_film(row: dict[str, Any], total: int) -> None:
-            nonlocal count
-            count += 1
-            if not watched:
-                errors.print(f"film {count} of {total}: {row['arm']}")
-            bar.update(task, advance=1, total=total, arm=row["arm"], visible=True)
-
-        done = api.sweep(spec, out=folder, on_film=on_film, on_note=_warn, **options)
-    console.print(tables.sweep_table(done.cells))
-    return done
 
 
 @app.command()
 def schema() -> None:
     """Print the JSON Schema of storyboards, for editors."""
-    from .storyboard import storyboard_schema
+    from ..storyboard import storyboard_schema
 
-    _print_json(storyboard_schema())
+    print_json(storyboard_schema())
 
 
 @app.command()
 def models(name: Annotated[str | None, typer.Argument(help="one model, in full")] = None) -> None:
     """List the models: where they come from, size, licence, and whether they are on disk."""
-    from .families.catalog import CATALOG, WEIGHTS_VARIABLE, card, entry_of, what_is_missing
+    from ..families.catalog import CATALOG, WEIGHTS_VARIABLE, card, entry_of, what_is_missing
 
     if name is None:
         console.print(tables.models_table([(entry, not what_is_missing(entry.name)) for entry in CATALOG.values()]))
@@ -352,49 +235,3 @@ def _board(story: Path, model: str | None, steps: int | None, seed: int | None, 
 
 def _fewer(steps: int | None) -> int | None:
     return steps and max(1, -(-steps // DRAFT))
-
-
-def _version(wanted: bool) -> None:
-    if wanted:
-        console.print(f"framepack-relax {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def options(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="print it")] = False,
-) -> None:
-    pass
-
-
-def _print_json(data: Any) -> None:
-    if sys.stdout is None:
-        raise RelaxError("standard output is closed; send it to a file or leave it open")
-    sys.stdout.write(json.dumps(data, indent=1) + "\n")
-
-
-def main() -> None:
-    """Entry point: what a user can mend is printed without a traceback, exit code 2."""
-    keep_steady()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # stops a render as Ctrl-C does
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # what a console or a log cannot show is shown by its number
-            stream.reconfigure(errors="backslashreplace", line_buffering=True)
-    try:
-        app()
-    except RelaxError as error:
-        errors.aside(str(error))
-        sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except OSError as error:
-        try:
-            print(flush=True)  # shows whether it is standard output that takes nothing
-        except OSError:
-            errors.aside(f"standard output: cannot be written ({error.strerror}); make room or send it elsewhere")
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is left in its buffer
-            sys.exit(2)
-        if not error.filename:
-            raise
-        errors.aside(f"{error.filename}: {error.strerror}; mend that and run the same command again")
-        sys.exit(2)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -17,11 +19,14 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from .evaluate.statistics import Cell
-    from .families.catalog import Entry
-    from .planning.renderplan import RenderPlan, SceneTiming, SectionPlan
-    from .rendering.folder import Verdict
-    from .rendering.status import Status
+    from ..evaluate.statistics import Cell
+    from ..families.catalog import Entry
+    from ..farm.batch import Batch, Progress
+    from ..farm.films import ShotUnit
+    from ..farm.ledger import Entry as LedgerEntry
+    from ..planning.renderplan import RenderPlan, SceneTiming, SectionPlan
+    from ..rendering.folder import Verdict
+    from ..rendering.status import Status
 
 KEEP = "\u00a0"  # a space at which no line ends
 MOST_ROWS = 200  # of a table
@@ -174,7 +179,7 @@ def prompts_table(plan: RenderPlan) -> Grid:
 
 def crops_text(plan: RenderPlan) -> str:
     """A line per start image: what the centre crop to the film's size cuts away of it."""
-    from .storyboard.images import cut_away
+    from ..storyboard.images import cut_away
 
     said = []
     for image, size in {shot.image: shot.image_size for shot in plan.shots if shot.image}.items():
@@ -209,7 +214,7 @@ def totals_text(totals: Mapping[str, Any]) -> str:
 
 def verdict_line(verdicts: Sequence[Verdict]) -> str:
     """What an existing folder gives, and of every shot from where on and why it is rendered; empty for a new folder."""
-    from .rendering.folder import NOT_THERE
+    from ..rendering.folder import NOT_THERE
 
     kept = sum(why is None for _, why, _ in verdicts)
     said = [f"{kept} of {len(verdicts)} sections are kept"]
@@ -253,6 +258,53 @@ def status_text(status: Status, now: float) -> str:
     if status.film:
         said.append(str(status.film))
     return "\n".join(said)
+
+
+@dataclass
+class AtWork:
+    """A worker's unit, since `begun` by a monotonic clock; `done` counts its sections."""
+
+    unit: ShotUnit
+    worker: str
+    begun: float
+    done: int = 0
+
+
+def batch_table(rows: Sequence[AtWork], work: Batch, now: float, begun: float) -> RenderableType:
+    """A row per worker, and how all films stand."""
+    shown = []
+    for row in rows:
+        wanted, film = len(row.unit.job.wanted), work.progress[row.unit.film]
+        left = duration((now - row.begun) / row.done * (wanted - row.done)) if row.done else "-"
+        place = {"film": row.unit.film, "shot": str(row.unit.job.shot), "section": f"{row.done} of {wanted}"}
+        shown.append({**place, "worker": row.worker, "left": left, "retries": str(film.retries)})
+    films = list(work.progress.values())
+    made = sum(len(film.made) for film in films)
+    missing = sum(film.film.sections - film.done for film in films if not film.over)
+    pace = f"; about {duration((now - begun) / made * missing)} left" if made and missing else ""
+    text = batch_text(films) + pace
+    return Grid(shown, keys="film", left="worker", wraps="film", caption=text) if shown else Text(text)
+
+
+def ledger_table(entries: Sequence[LedgerEntry]) -> RenderableType:
+    """A row per film, those first that are not done."""
+    states = Counter(entry.state for entry in entries)
+    caption = ", ".join(f"{count} {state}" for state, count in states.items()) or "there is no film"
+    ordered = sorted(entries, key=lambda entry: entry.state == "done")
+    rows = [
+        {"film": e.name, "state": e.state, "sections": f"{e.done} of {e.sections}", "who, why": e.who or e.why or "-"}
+        for e in ordered
+    ]
+    return Grid(rows, keys="film", left="state", wraps="film, who, why", caption=caption) if rows else Text(caption)
+
+
+def batch_text(films: Sequence[Progress]) -> str:
+    """How many films stand how, and what is left of them."""
+    states = Counter(film.state for film in films)
+    said = [f"{states[state]} {state}" for state in ("failed", "cancelled", "at work", "waiting") if states[state]]
+    sections = sum(film.done for film in films), sum(film.film.sections for film in films)
+    counts = ", ".join([f"{states['done']} of {len(films)} films done", *said])
+    return f"{counts}; {sections[0]} of {sections[1]} sections"
 
 
 def duration(seconds: float) -> str:

@@ -1,0 +1,103 @@
+"""Commands that measure: eval, sweep, calibrate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from .. import api
+from . import tables
+from .app import Device, Dtype, Memory, Model, Out, app, console, dim, errors, print_json, warn
+
+if TYPE_CHECKING:
+    from ..evaluate.sweep import Outcome
+
+Quick = Annotated[bool, typer.Option("--quick", help="one seed, two scenes, half the steps: a look")]
+Action = Annotated[str | None, typer.Option(help="action judge: packaged, videomae, folder or hub id")]
+TextJudge = Annotated[str | None, typer.Option(help="text judge: packaged, clip, folder or hub id")]
+
+
+@app.command("eval")
+def evaluate(
+    films: Annotated[list[Path], typer.Argument(help="films (mp4 and others)", show_default=False)],
+    prompt: Annotated[str | None, typer.Option(help="what they should show; default: their scenes' own")] = None,
+    target_class: Annotated[list[str], typer.Option(help="the action judge's label for it; may be repeated")] = [],  # noqa: B006
+    reference: Annotated[Path | None, typer.Option(help="a film to compare with, frame by frame")] = None,
+    action: Action = None,
+    text: TextJudge = None,
+    device: Device = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print everything, with the series")] = False,
+) -> None:
+    """Measure what films show: motion, action, fit to the prompt, stability, drift."""
+    with errors.status("looking at the films", spinner="line"):
+        judges: dict[str, Any] = {"action": action, "text": text, "device": device}
+        rows, notes = api.evaluate(films, prompt=prompt, target_classes=target_class, reference=reference, **judges)
+    warn(*notes)
+    if as_json:
+        return print_json(rows)
+    console.print(tables.evaluation_table(rows))
+
+
+@app.command()
+def sweep(
+    spec: Annotated[str, typer.Argument(help="ablation, paper-table-1, paper-table-2, or a YAML file")],
+    out: Out = None,
+    quick: Quick = False,
+    model: Model = None,
+    action: Action = None,
+    text: TextJudge = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    memory: Memory = "auto",
+) -> None:
+    """Compare settings on the same films; a sweep that was stopped goes on where it was."""
+    options = {"action": action, "text": text, "model": model, "device": device, "dtype": dtype, "memory": memory}
+    place = out or Path("out", Path(spec).stem + "-quick" * quick)
+    console.print(str(_compare(spec, place, quick=quick, **options).page), soft_wrap=True)
+
+
+@app.command()
+def calibrate(
+    spec: Annotated[str, typer.Argument(help="a sweep (YAML) with images of the model's kind")] = "calibration",
+    out: Out = None,
+    model: Model = None,
+    action: Action = None,
+    text: TextJudge = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    memory: Memory = "auto",
+) -> None:
+    """Find, for each level of intensity, the settings that serve a model best, and write them as a profile."""
+    if spec == "calibration" and model not in (None, "puppet"):
+        warn(
+            "the sweep that comes along shows the packaged model's figures; write one with images of this model's kind"
+        )
+    options = {"action": action, "text": text, "model": model, "device": device, "dtype": dtype, "memory": memory}
+    place = out or Path("out", f"calibration-{Path(model or 'own').name}")
+    done = _compare(spec, place, calibrate=True, **options)
+    use = 'for `profile:` of storyboards; the model\'s framepack_relax.json takes the same, in JSON, as "profile"'
+    console.print(f"{done.profile}: {use}", soft_wrap=True)
+
+
+def _compare(spec: str, folder: Path, **options: Any) -> Outcome:
+    """A sweep with a bar and its table."""
+    film = TextColumn("film {task.completed} of {task.total}")
+    times, watched = (TimeElapsedColumn(), TimeRemainingColumn()), errors.is_terminal
+    bar = Progress(film, dim("arm"), BarColumn(), *times, console=errors, disable=not watched)
+    count = 0
+    with bar:
+        task = bar.add_task("", arm="", visible=False)
+
+        def on_film(row: dict[str, Any], total: int) -> None:
+            nonlocal count
+            count += 1
+            if not watched:
+                errors.print(f"film {count} of {total}: {row['arm']}")
+            bar.update(task, advance=1, total=total, arm=row["arm"], visible=True)
+
+        done = api.sweep(spec, out=folder, on_film=on_film, on_note=warn, **options)
+    console.print(tables.sweep_table(done.cells))
+    return done

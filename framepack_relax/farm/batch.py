@@ -1,0 +1,164 @@
+"""What is left to do of many films: which unit is next, what became of the others. Run folders are the ledger."""
+
+import heapq
+import time
+from collections.abc import Callable, Generator
+from contextlib import closing
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Literal
+
+from ..errors import RelaxError
+from ..rendering.events import Event
+from .executor import Executor, Told
+from .films import Film, ShotUnit
+
+WAIT = 5.0  # seconds until a unit is looked at again on which another is at work
+State = Literal["waiting", "at work", "done", "failed", "cancelled"]
+
+
+@dataclass
+class Progress:
+    """How far a film has come. `why` says what stopped it, by its cause in an event."""
+
+    film: Film
+    state: State = "waiting"
+    why: str = ""
+    cause: str = ""
+    kept: int = 0  # sections that were there before
+    made: set[int] = field(default_factory=set)  # sections
+    retries: int = 0
+    running: dict[str, str] = field(default_factory=dict)  # worker by unit
+    waiting: int = 0  # units
+
+    @property
+    def done(self) -> int:
+        """Sections that are there."""
+        return self.film.sections if self.state == "done" else self.kept + len(self.made)
+
+    @property
+    def over(self) -> bool:
+        return self.state in ("done", "failed", "cancelled")
+
+
+@dataclass
+class Batch:
+    """The units of films by priority, each again where its worker died, at most `max_retries` times.
+
+    A film that cannot be rendered fails alone; with `fail_fast` all others are stopped. `more` gives films that
+    come later, and None when no more will.
+    """
+
+    films: list[Film]
+    max_retries: int = 2
+    fail_fast: bool = False
+    more: Callable[[], list[Film] | None] = lambda: None
+    clock: Callable[[], float] = time.monotonic
+    progress: dict[str, Progress] = field(default_factory=dict, init=False)
+    _closed: bool = field(default=False, init=False)
+    failed: bool = field(default=False, init=False)
+
+    def __post_init__(self) -> None:
+        self._order = count()
+        self._ready: list[tuple[float, int, ShotUnit]] = []
+        self._later: list[tuple[float, int, ShotUnit]] = []
+        self._unplanned: list[tuple[float, int, str]] = []
+        self._add(self.films)
+
+    def _add(self, films: list[Film]) -> None:
+        for film in films:
+            if (before := self.progress.get(film.name)) and not before.over:
+                before.film = film  # a board that has changed while it waited
+                continue
+            state: State = "done" if film.whole else "waiting"
+            self.progress[film.name] = Progress(film=film, state=state, kept=film.sections - sum(film.left))
+            if state == "waiting":
+                heapq.heappush(self._unplanned, (-film.priority, next(self._order), film.name))
+
+    @property
+    def over(self) -> bool:
+        return self._closed and not (self._ready or self._later or self._unplanned)
+
+    def look_around(self) -> None:
+        """Takes in films that have come."""
+        if not self._closed:
+            films = self.more()
+            self._closed = films is None
+            self._add(films or [])
+
+    def take(self, worker: str) -> ShotUnit | None:
+        """The next unit; None where nothing is to be done now."""
+        now = self.clock()
+        while self._later and self._later[0][0] <= now:
+            _, order, unit = heapq.heappop(self._later)
+            heapq.heappush(self._ready, (-self.progress[unit.film].film.priority, order, unit))
+        while True:
+            self._unfold()
+            if not self._ready:
+                return None
+            unit = heapq.heappop(self._ready)[2]
+            film = self.progress[unit.film]
+            film.waiting -= 1
+            if not film.over:
+                film.state, film.running[unit.name] = "at work", worker
+                return unit
+
+    def _unfold(self) -> None:
+        """Makes units of the next film where its turn comes before those that there are."""
+        while self._unplanned and (not self._ready or self._unplanned[0][0] < self._ready[0][0]):
+            priority, _, name = heapq.heappop(self._unplanned)
+            film = self.progress[name]
+            try:
+                for unit in film.film.units():
+                    heapq.heappush(self._ready, (priority, next(self._order), unit))
+                    film.waiting += 1
+            except RelaxError as error:
+                self._stop(film, "failed", "mistake", str(error))
+
+    def hear(self, told: Told) -> None:
+        """Learns of an event."""
+        film, event = self.progress[told.unit.film], told.event
+        if event.kind == "section" and event.step is None:
+            film.made |= {index for index in told.unit.job.wanted if index == event.section}
+        elif event.kind == "film":
+            film.state = "done"
+        elif event.kind == "ended":
+            self._ended(film, told.unit, event)
+
+    def _ended(self, film: Progress, unit: ShotUnit, event: Event) -> None:
+        film.running.pop(unit.name, None)
+        if film.over:
+            return
+        if event.cause == "busy":
+            self._again(film, unit, WAIT)
+        elif event.cause in ("death", "crash") and film.retries < self.max_retries:
+            film.retries += 1
+            self._again(film, unit, 0.0)
+        elif event.cause:
+            self._stop(film, "cancelled" if event.cause == "cancelled" else "failed", event.cause, event.text)
+        elif not film.running and not film.waiting:
+            self._again(film, unit, 0.0)  # all shots are there; the film is not, for two ended at the same moment
+
+    def _again(self, film: Progress, unit: ShotUnit, wait: float) -> None:
+        heapq.heappush(self._later, (self.clock() + wait, next(self._order), unit))
+        film.waiting += 1
+        if not film.running:
+            film.state = "waiting"
+
+    def _stop(self, film: Progress, state: State, cause: str, why: str) -> None:
+        film.state, film.cause, film.why = state, cause, why
+        self.failed |= state == "failed"
+
+
+def run(batch: Batch, executor: Executor) -> Generator[Told | None]:
+    """Renders what is left; events as they come, None at least every second. Closing it stops the workers."""
+    batch.look_around()
+    with closing(executor.run(batch)) as events:
+        for told in events:
+            if told is None:
+                batch.look_around()
+            else:
+                batch.hear(told)
+            yield told
+            if batch.failed and batch.fail_fast:
+                return

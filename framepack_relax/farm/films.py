@@ -1,0 +1,208 @@
+"""Storyboards, folders and patterns -> films: all read and planned before anything is rendered, every mistake told."""
+
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from functools import cache
+from glob import glob, has_magic
+from pathlib import Path
+from typing import Any
+
+from ..errors import Problem, RelaxError, RenderError, StoryboardError
+from ..families.loading import Loading
+from ..files import read_file
+from ..rendering.events import Hear
+from ..rendering.jobs import ShotJob, make_jobs
+from ..rendering.loop import render_part
+from ..rendering.mark import MARK, Note, call_off, settle_owner
+from ..rendering.session import USUAL, Options, Session, settle
+from ..storyboard import Storyboard, read_storyboard
+from .executor import Models
+
+SUFFIXES = (".yaml", ".yml")
+SETTLED = 1.0  # seconds since the last change of a board that is taken in
+
+
+@dataclass(frozen=True, kw_only=True)
+class Film:
+    """A storyboard with one seed, and where it goes. `left` counts the sections to do of each shot."""
+
+    name: str
+    story: Storyboard
+    out: Path
+    loading: Loading
+    options: Options
+    priority: float = 0.0
+    left: tuple[int, ...] = ()
+    sections: int = 0
+    whole: bool = False
+
+    def session(self) -> Session:
+        return settle(self.story, self.out, self.loading, self.options)
+
+    def planned(self) -> "Film":
+        """With what a render would do, into a folder that it would not refuse. Raises RelaxError; writes nothing."""
+        session = self.session()
+        folder = session.folder(lambda note: None)
+        folder.mark = settle_owner(self.out, folder.mark)
+        verdicts = session.verdicts(folder)
+        left = [0] * len(session.plan.shots)
+        for section, why, _ in verdicts:
+            left[section.shot] += why is not None
+        whole = session.finished(folder, verdicts) is not None
+        return replace(self, left=tuple(left), sections=len(verdicts), whole=whole)
+
+    def units(self) -> "list[ShotUnit]":
+        """What is to be done for it, by shots. Raises RelaxError."""
+        call_off(self.out, False)
+        session = self.session()
+        verdicts = session.verdicts(session.folder(lambda note: None))
+        units = [ShotUnit(film=self.name, job=job) for job in make_jobs(session, self.loading, verdicts)]
+        return [unit for unit in units if unit.job.wanted] or units[:1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShotUnit:
+    """A shot of a film; the last one makes the film, too."""
+
+    film: str
+    job: ShotJob
+
+    @property
+    def name(self) -> str:
+        return f"{self.film}, shot {self.job.shot}"
+
+    def run(self, models: Models, tell: Hear) -> None:
+        render_part(self.job, models.get(self.job.loading), tell)
+
+
+def find_films(
+    places: Sequence[Path | str],
+    out: Path,
+    *,
+    seeds: int = 1,
+    board: Mapping[str, Any] = {},
+    loading: Mapping[str, Any] = {},
+    options: Options = USUAL,
+    priorities: Mapping[str, float] = {},
+    note: Note = lambda note: None,
+) -> list[Film]:
+    """The films of all these boards, `seeds` of each, planned. Raises StoryboardError with every mistake of all.
+
+    `board` changes fields of all of them; `loading` goes to `Loading`. A film goes to `out`/NAME, or where there are
+    several seeds of it to `out`/NAME/seed-SEED. NAME is the stem of a file, and of what is found in a folder its path
+    there. `priorities` are by patterns of names, the highest first.
+    `note` hears what is left out.
+    """
+    if seeds < 1:
+        raise RenderError(f"seeds: is {seeds}; give at least 1")
+    films, problems, names = list[Film](), list[Problem](), dict[str, Path]()
+    loaded = cache(lambda model: Loading(name=model, **loading))  # its files are read once
+    for name, file in _files(places, out, problems, note):
+        other = names.setdefault(name, file)
+        if other is not file:
+            if other.resolve() == file.resolve():
+                continue
+            above = os.path.commonpath([file.resolve().parent, other.resolve().parent])
+            fact = f"its film is called {name!r}, as that of {other} is; give the folder {above}, or rename one"
+            problems.append(Problem(file=str(file), message=fact))
+            continue
+        try:
+            story = read_storyboard(file)
+            story = story.changed(**board) if board else story
+            priority = max((value for pattern, value in priorities.items() if fnmatchcase(name, pattern)), default=0.0)
+            of_it = [
+                Film(
+                    name=f"{name}/seed-{seed}" if seeds > 1 else name,
+                    story=story.changed(seed=seed) if seeds > 1 else story,
+                    out=out / name / f"seed-{seed}" if seeds > 1 else out / name,
+                    loading=loaded(story.model),
+                    options=options,
+                    priority=priority,
+                )
+                for seed in range(story.seed, story.seed + seeds)
+            ]
+            films += [film.planned() for film in of_it]
+        except StoryboardError as error:
+            problems += error.problems
+        except RelaxError as error:
+            problems.append(Problem(file=str(file), message=str(error)))
+    if problems:
+        raise StoryboardError(problems)
+    return films
+
+
+def _files(places: Sequence[Path | str], out: Path, problems: list[Problem], note: Note) -> Iterator[tuple[str, Path]]:
+    """Each board's name and file."""
+    for place in map(str, places):
+        if has_magic(place) and not os.path.lexists(place):
+            root = Path(*_plain_parts(Path(place)))
+            found = [Path(file) for file in sorted(glob(place, recursive=True)) if not os.path.isdir(file)]
+        elif os.path.isdir(place):
+            root = Path(place)
+            found = [file for file in sorted(root.rglob("*")) if file.suffix in SUFFIXES and _is_shown(file, root)]
+            others = [file for file in found if not _is_board(file)]
+            found = [file for file in found if file not in others]
+            if others:
+                shown = ", ".join(str(file) for file in others[:3]) + (", ..." if len(others) > 3 else "")
+                note(f"{place}: left out, for they are sweeps or profiles: {shown}")
+        else:
+            yield Path(place).stem, Path(place)
+            continue
+        if not found:
+            problems.append(Problem(file=place, message="there is no storyboard; give files, folders or patterns"))
+        yield from ((file.relative_to(root).with_suffix("").as_posix(), file) for file in found)
+
+
+def _plain_parts(pattern: Path) -> Iterable[str]:
+    for part in pattern.parts:
+        if has_magic(part):
+            return
+        yield part
+
+
+def _is_shown(file: Path, root: Path) -> bool:
+    """No hidden one, and none that a render has left beside its film."""
+    hidden = any(part.startswith(".") for part in file.relative_to(root).parts)
+    return not hidden and not (file.parent / MARK).exists() and file.is_file()
+
+
+def _is_board(file: Path) -> bool:
+    """At a glance: no sweep and no profile; what cannot be read is told when it is."""
+    try:
+        fields = {line.split(b":")[0].strip(b"\"'") for line in read_file(file).splitlines() if b":" in line}
+    except OSError:
+        return True
+    return not fields & {b"arms", b"levels"}
+
+
+class Watch:
+    """A folder in which boards appear or change: each is read as soon as nobody has written to it for a while."""
+
+    def __init__(self, folder: Path, find: Callable[[list[Path]], list[Film]], note: Note) -> None:
+        self.folder, self.find, self.note = folder, find, note
+        self.seen: dict[Path, float] = {}
+        if not folder.is_dir():
+            raise RenderError(f"{folder}: is no folder; make it, or watch another one")
+
+    def __call__(self) -> list[Film]:
+        """The films of what has come or changed; what cannot be read is told."""
+        films = list[Film]()
+        for file in sorted(self.folder.iterdir()):
+            if file.suffix in SUFFIXES and not file.name.startswith("."):
+                with suppress(FileNotFoundError):
+                    changed = file.stat().st_mtime
+                    if changed != self.seen.get(file) and time.time() - changed > SETTLED:
+                        self.seen[file] = changed
+                        films += self._read(file)
+        return films
+
+    def _read(self, file: Path) -> list[Film]:
+        try:
+            return self.find([file])
+        except RelaxError as error:
+            self.note(str(error))
+            return []
