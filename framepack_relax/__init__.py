@@ -15,26 +15,29 @@ from typing import TYPE_CHECKING, Any
 from ._version import __version__
 
 if TYPE_CHECKING:
-    from .api import batch, cancel, evaluate, ledger, load, plan, preview, read, render, restore, status, stream, sweep
+    from .api import (
+        batch,
+        batch_plan,
+        cancel,
+        evaluate,
+        ledger,
+        load,
+        plan,
+        preview,
+        read,
+        render,
+        restore,
+        status,
+        stream,
+        sweep,
+    )
     from .errors import EvaluationError, FilmError, ModelError, RelaxError, RenderError, StoryboardError
+    from .farm.engines import Workers
     from .storyboard import Guidance, Relax, Scene, Storyboard
 
 __all__ = ["__version__"]
-__all__ += [
-    "batch",
-    "cancel",
-    "evaluate",
-    "ledger",
-    "load",
-    "plan",
-    "preview",
-    "read",
-    "render",
-    "restore",
-    "status",
-    "stream",
-    "sweep",
-]
+__all__ += ["batch", "batch_plan", "cancel", "evaluate", "ledger", "load", "plan", "preview", "read", "render"]
+__all__ += ["Workers", "restore", "status", "stream", "sweep"]
 __all__ += ["EvaluationError", "FilmError", "ModelError", "RelaxError", "RenderError", "StoryboardError"]
 __all__ += ["Guidance", "Relax", "Scene", "Storyboard"]
 
@@ -53,5 +56,5 @@ sys.modules[__name__].__class__ = _Package
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"framepack_relax has no {name!r}")
-    homes = (import_module(f".{home}", __name__) for home in ("errors", "storyboard", "api"))
+    homes = (import_module(f".{home}", __name__) for home in ("errors", "storyboard", "api", "farm.engines"))
     return next(getattr(home, name) for home in homes if hasattr(home, name))

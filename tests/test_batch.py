@@ -23,6 +23,7 @@ from framepack_relax.rendering.events import Event
 from framepack_relax.rendering.lease import Lease
 from framepack_relax.rendering.mark import CANCELLED
 
+ONE, TWO = fr.Workers(workers=1), fr.Workers(workers=2)
 COMMAND = (sys.executable, "-m", "framepack_relax", "batch")
 
 
@@ -82,7 +83,7 @@ def test_names_follow_files_folders_and_patterns_and_do_not_hang_on_the_others(t
     films = find_films(["boards/a.yaml"], Path("out"), seeds=2, **given)
     assert [film.out.as_posix() for film in films] == ["out/a/seed-31337", "out/a/seed-31338"]
     assert len({film.session().keys[0].key for film in films}) == 2
-    fr.batch("boards/a.yaml", out="boards/out", workers=1)
+    fr.batch("boards/a.yaml", out="boards/out", workers=ONE)
     assert names("boards") == ["a", "night/b", "night/deep/c"], "what renders leave is no board"
 
 
@@ -96,7 +97,11 @@ def test_every_mistake_of_every_file_is_told_at_once_and_nothing_is_begun(tmp_pa
     taken.mkdir(parents=True)
     (taken / "mine.txt").touch()
     with pytest.raises(fr.StoryboardError) as raised:
-        fr.batch([tmp_path, tmp_path / "twice/good.yaml", tmp_path / "none/*.yaml"], out=tmp_path / "out", workers=1)
+        fr.batch(
+            [tmp_path, tmp_path / "twice/good.yaml", tmp_path / "none/*.yaml"],
+            out=tmp_path / "out",
+            workers=ONE,
+        )
     told = {Path(problem.file).name for problem in raised.value.problems}
     assert told == {"field.yaml", "picture.yaml", "model.yaml", "good.yaml", "*.yaml"}
     text = str(raised.value)
@@ -112,10 +117,13 @@ def test_every_mistake_of_every_file_is_told_at_once_and_nothing_is_begun(tmp_pa
     assert [path.name for path in (tmp_path / "out").rglob("*")] == ["good", "mine.txt"]
 
 
-@pytest.mark.parametrize("given", [{"workers": 0}, {"gpus": 1}, {"gpus": 1, "workers": 1}, {"workers": 1, "seeds": 0}])
+@pytest.mark.parametrize("given", [{"workers": 0}, {"gpus": 1}, {"workers": 1, "gpus": 1}, {"threads": -1}])
 def test_workers_that_cannot_be_are_told(tmp_path, given):
+    board = write_board(tmp_path / "a.yaml")
     with pytest.raises(fr.RelaxError, match=[*given][-1]):
-        fr.batch(write_board(tmp_path / "a.yaml"), out=tmp_path / "out", **given)
+        fr.batch(board, out=tmp_path / "out", workers=fr.Workers(**given))
+    with pytest.raises(fr.RelaxError, match="seeds"):
+        fr.batch(board, out=tmp_path / "out", seeds=0)
     assert not (tmp_path / "out").exists()
 
 
@@ -128,7 +136,7 @@ def test_a_batch_renders_the_films_that_render_does_bit_for_bit(tiny, tmp_path):
     Image.radial_gradient("L").resize((32, 32)).convert("RGB").save(image)
     write_board(tmp_path / "boards/fake.yaml", more="image: hero.png")
     write_board(tmp_path / "boards/tiny.yaml", model=tiny, shots=3, more="image: hero.png")
-    films = fr.batch(tmp_path / "boards", out=tmp_path / "out", workers=2)
+    films = fr.batch(tmp_path / "boards", out=tmp_path / "out", workers=TWO)
     assert [(film.film.name, film.state) for film in films] == [("fake", "done"), ("tiny", "done")]
     for name in ("fake", "tiny"):
         alone = fr.render(tmp_path / f"boards/{name}.yaml", out=tmp_path / "alone" / name)
@@ -136,7 +144,12 @@ def test_a_batch_renders_the_films_that_render_does_bit_for_bit(tiny, tmp_path):
     rows = json.loads((tmp_path / "out/manifest.json").read_text())["films"]
     assert [row["path"] for row in rows] == ["fake/video.mp4", "tiny/video.mp4"] and all(row["sha256"] for row in rows)
     assert "section 0" in (tmp_path / "out/logs/tiny-shot-2.log").read_text() or list((tmp_path / "out/logs").iterdir())
-    again = fr.batch(tmp_path / "boards", out=tmp_path / "out", workers=2, on_event=lambda told, work: pytest.fail())
+    again = fr.batch(
+        tmp_path / "boards",
+        out=tmp_path / "out",
+        workers=TWO,
+        on_event=lambda told, work: pytest.fail(),
+    )
     assert [film.state for film in again] == ["done", "done"]
 
 
@@ -216,7 +229,7 @@ def test_a_film_that_is_called_off_is_left_and_the_others_are_not(tmp_path):
     assert [progress.state for progress in batch.progress.values()] == ["cancelled", "done"]
     assert [entry.state for entry in fr.ledger(tmp_path / "out")] == ["cancelled", "done"]
     assert (tmp_path / "out/a" / CANCELLED).exists() and fr.status(tmp_path / "out/a").done == 2
-    assert {film.state for film in fr.batch(tmp_path / "boards", out=tmp_path / "out", workers=1)} == {"done"}
+    assert {film.state for film in fr.batch(tmp_path / "boards", out=tmp_path / "out", workers=ONE)} == {"done"}
 
 
 def test_a_shot_on_which_another_is_at_work_is_left_to_it(tmp_path):
@@ -250,7 +263,7 @@ def test_boards_that_come_into_a_watched_folder_are_taken_in(tmp_path):
                 raise Enough
 
     notes: list[str] = []
-    given = {"out": tmp_path / "out", "workers": 1, "on_event": hear, "on_note": notes.append}
+    given = {"out": tmp_path / "out", "workers": ONE, "on_event": hear, "on_note": notes.append}
     with pytest.raises(Enough):
         fr.batch(tmp_path / "first.yaml", watch=tmp_path / "in", **given)
     assert done == ["first", "late1", "late2"] and len(notes) == 1 and "broken.yaml" in notes[0]
@@ -268,7 +281,7 @@ def test_a_worker_that_is_killed_is_started_anew_and_a_poison_board_fails_alone(
     bad = replace(bad, priority=1.0)
     (tmp_path / "logs").mkdir()
     batch = Batch([unlucky(bad, "death", times, tmp_path), good])
-    told = through(batch, Local(logs=tmp_path / "logs", processes=1))
+    told = through(batch, Local(logs=tmp_path / "logs"))
     assert (batch.progress["a"].state, batch.progress["b"].state) == (state, "done")
     assert Counter(cause for _, kind, cause in told if kind == "ended")["death"] == min(times, 3)
     assert ("SIGKILL" in batch.progress["a"].why) == (state == "failed")
@@ -355,6 +368,6 @@ def test_the_ledger_says_how_far_films_are_and_why_they_failed(tmp_path):
 
 
 def test_the_ledger_needs_no_torch(tmp_path):
-    fr.batch(write_board(tmp_path / "a.yaml", shots=1), out=tmp_path / "out", workers=1)
+    fr.batch(write_board(tmp_path / "a.yaml", shots=1), out=tmp_path / "out", workers=ONE)
     code = "import sys, framepack_relax as fr; fr.ledger(sys.argv[1]); sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "out")], check=True)

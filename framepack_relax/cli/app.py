@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from functools import wraps
+from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
 import typer
 from rich.progress import TextColumn
@@ -14,7 +18,7 @@ from rich.text import Text
 from .. import api
 from .._version import __version__
 from ..errors import RelaxError
-from .tables import Screen
+from .screen import Screen
 
 HELP = {"help_option_names": ["-h", "--help"]}
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, context_settings=HELP)
@@ -24,11 +28,45 @@ console, errors = Screen(), Screen(stderr=True, soft_wrap=True)
 Model = Annotated[str | None, typer.Option(help="model name, folder or hub id, instead of the storyboard's")]
 Out = Annotated[Path | None, typer.Option(help="folder for the film; default: out/NAME", show_default=False)]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; default: cuda where there is one")]
-Dtype = Annotated[str | None, typer.Option(help="float32 or bfloat16; default: bfloat16 on CUDA")]
-Memory = Annotated[
-    api.Memory, typer.Option(help="full: all on the GPU; tiled: VAE in tiles; offload: weights elsewhere")
-]
 OnNan = Annotated[api.OnNan, typer.Option(help="latents with NaN: stop, or retry with another seed, three times")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """How a model is loaded."""
+
+    device: Device = None
+    dtype: Annotated[str | None, typer.Option(help="float32 or bfloat16; default: bfloat16 on CUDA")] = None
+    memory: Annotated[
+        api.Memory, typer.Option(help="full: all on the GPU; tiled: VAE in tiles; offload: weights elsewhere")
+    ] = "auto"
+
+
+def spread(command: Callable[..., None]) -> Callable[..., None]:
+    """A command each of whose dataclasses stands for its fields: options that belong together are one argument."""
+    hints = get_type_hints(command, include_extras=True)
+    groups: dict[str, Any] = {name: kind for name, kind in hints.items() if is_dataclass(kind)}
+    parameters = list[Parameter]()
+    for name, given in signature(command).parameters.items():
+        if name in groups:
+            types = get_type_hints(groups[name], include_extras=True)
+            for part in fields(groups[name]):
+                default = part.default_factory() if part.default_factory is not MISSING else part.default
+                kind = Parameter.POSITIONAL_OR_KEYWORD
+                parameters.append(Parameter(part.name, kind, default=default, annotation=types[part.name]))
+        else:
+            parameters.append(given.replace(annotation=hints[name]))
+
+    @wraps(command)
+    def called(**given: Any) -> None:
+        made = {
+            name: kind(**{part.name: given.pop(part.name) for part in fields(kind)}) for name, kind in groups.items()
+        }
+        command(**given, **made)
+
+    called.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+    called.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return called
 
 
 def warn(*texts: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -13,72 +14,110 @@ from rich.live import Live
 from .. import api
 from ..errors import RelaxError, RenderError
 from . import tables
-from .app import STOPPED, Device, Dtype, Memory, Model, OnNan, app, console, errors, print_json, warn
+from .app import MEMORY_FULL, STOPPED, Loaded, Model, OnNan, app, console, errors, print_json, spread, warn
 from .films import KEEPING, Anew
 
 if TYPE_CHECKING:
     from ..farm.batch import Batch, Progress
     from ..farm.executor import Told
+    from ..farm.films import Film
 
-FAILED, NO_MEMORY = 1, 3
-
+Emit = Literal["commands", "openjd", "flamenco"]
 Stories = Annotated[
     list[Path] | None, typer.Argument(help="storyboards, folders of them, or patterns", show_default=False)
 ]
-Folder = Annotated[Path, typer.Option("--out", help="folder for all films: each goes to a folder of its name in it")]
-Priority = Annotated[list[str], typer.Option(help="'NAME=5', NAME may be a pattern: the highest first; else 0")]
+FAILED = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Boards:
+    """What is rendered."""
+
+    out: Annotated[Path, typer.Option(help="folder for all films, each in one of its name")] = Path("out")
+    seeds: Annotated[int, typer.Option(help="films of each: with the board's seed, the next, and so on")] = 1
+    model: Model = None
+    steps: Annotated[int | None, typer.Option(help="denoising steps, instead of the storyboards'")] = None
+    priority: Annotated[list[str], typer.Option(help="'NAME=5': the highest first; NAME may be a pattern")] = field(
+        default_factory=list
+    )
+
+    def given(self) -> dict[str, Any]:
+        changed = {name: value for name, value in (("model", self.model), ("steps", self.steps)) if value is not None}
+        return {"out": self.out, "seeds": self.seeds, "priorities": dict(map(_priority, self.priority)), **changed}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Crew(Loaded):
+    """Who renders it: the fields of `framepack_relax.Workers`."""
+
+    engine: Annotated[Literal["local"], typer.Option(help="where the workers are")] = "local"
+    gpus: Annotated[int | None, typer.Option(help="a worker on each of so many; default: all")] = None
+    workers: Annotated[int | None, typer.Option(help="so many on the CPU; default: as many as cores allow")] = None
+    threads: Annotated[int, typer.Option(help="of each worker on the CPU")] = 1
+    max_retries: Annotated[int, typer.Option(help="of a film whose worker died")] = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Instead:
+    """What else the command does, and leaves."""
+
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="say what there is to do")] = False
+    emit: Annotated[Emit | None, typer.Option(help="the same work for a farm: commands, or a job of its kind")] = None
+    status: Annotated[Path | None, typer.Option(help="say how far the films in this folder are")] = None
+    cancel: Annotated[Path | None, typer.Option(help="call off the film in this folder")] = None
 
 
 @app.command()
+@spread
 def batch(
+    boards: Boards,
+    crew: Crew,
+    instead: Instead,
     stories: Stories = None,
-    out: Folder = Path("out"),
-    seeds: Annotated[int, typer.Option(help="films of each: with the board's seed, the next, and so on")] = 1,
-    engine: Annotated[Literal["local"], typer.Option(help="who renders")] = "local",
-    gpus: Annotated[
-        int | None, typer.Option(help="a worker on each of so many; default: all", show_default=False)
-    ] = None,
-    workers: Annotated[int | None, typer.Option(help="on the CPU; default: one a core", show_default=False)] = None,
-    threads: Annotated[int, typer.Option(help="of each worker on the CPU")] = 1,
-    model: Model = None,
-    device: Device = None,
-    dtype: Dtype = None,
-    memory: Memory = "auto",
-    steps: Annotated[int | None, typer.Option(help="denoising steps, instead of the storyboards'")] = None,
     anew: Anew = None,
     on_nan: OnNan = "stop",
-    priority: Priority = [],  # noqa: B006
-    max_retries: Annotated[int, typer.Option(help="of a film whose worker died")] = 2,
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="stop all when one fails")] = False,
     watch: Annotated[Path | None, typer.Option(help="take in boards that come into this folder, too")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print events, a JSON object a line")] = False,
-    status: Annotated[Path | None, typer.Option(help="say how far the films in this folder are, and leave")] = None,
-    cancel: Annotated[Path | None, typer.Option(help="call off the film in this folder, and leave")] = None,
 ) -> None:
     """Render many storyboards on many GPUs or cores; run again, it goes on, also on several machines at once.
 
     Exit codes: 0 all films are there; 1 some failed; 2 bad input, nothing was begun; 3 memory was too small; 4 stopped
     by SIGTERM, what is finished is kept: run it again.
     """
-    if cancel:
-        return api.cancel(cancel)
-    if status:
-        return _status(status, as_json)
+    if instead.cancel:
+        return api.cancel(instead.cancel)
+    if instead.status:
+        return _status(instead.status, as_json)
     if not stories and not watch:
         raise RenderError("batch: give storyboards, a folder of them, or --watch FOLDER")
-    given = {"model": model, "steps": steps}
-    options: dict[str, Any] = {name: value for name, value in given.items() if value is not None} | KEEPING[anew]
-    options |= {"device": device, "dtype": dtype, "memory": memory, "on_nan": on_nan}
-    options |= {"gpus": gpus, "workers": workers, "threads": threads, "engine": engine, "seeds": seeds}
-    options |= {"priorities": dict(map(_priority, priority)), "max_retries": max_retries, "fail_fast": fail_fast}
+    given = {**boards.given(), "workers": api.workers(**vars(crew)), "on_note": warn}
+    if instead.dry_run or instead.emit:
+        return _planned(api.batch_plan(stories or [], **given), boards.out, instead.emit)
+    given |= {"on_nan": on_nan, "fail_fast": fail_fast, "watch": watch, **KEEPING[anew]}
     seen = _Json() if as_json else _Watched() if console.is_interactive and console.file.isatty() else _Lines()
     try:
         with seen:
-            films = api.batch(stories or [], out=out, watch=watch, on_event=seen.hear, on_note=warn, **options)
+            films = api.batch(stories or [], on_event=seen.hear, **given)
     except (KeyboardInterrupt, SystemExit) as stop:
         errors.aside("stopped: what is finished is kept; the same command goes on from there", soft_wrap=True)
         raise typer.Exit(STOPPED if isinstance(stop, SystemExit) else 130) from None
     _conclude(films, as_json)
+
+
+def _planned(films: list[Film], out: Path, emit: Emit | None) -> None:
+    """What there is to do, or the same for a farm."""
+    from ..farm.emit import commands, flamenco, openjd
+
+    match emit:
+        case "commands":
+            print(*commands(films), sep="\n")
+        case "openjd":
+            console.print(str(openjd(films, out / "openjd", out.absolute().name)), soft_wrap=True)
+        case "flamenco":
+            print(flamenco(films, out.absolute().name))
+        case None:
+            console.print(tables.units_table(films))
 
 
 def _status(folder: Path, as_json: bool) -> None:
@@ -96,7 +135,7 @@ def _conclude(films: list[Progress], as_json: bool) -> None:
     if not as_json:
         console.print(tables.batch_text(films), soft_wrap=True)
     if failed:
-        raise typer.Exit(NO_MEMORY if all(film.cause == "memory" for film in failed) else FAILED)
+        raise typer.Exit(MEMORY_FULL if all(film.cause == "memory" for film in failed) else FAILED)
 
 
 def _priority(text: str) -> tuple[str, float]:

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import time
-from itertools import accumulate
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from .. import api
 from ..errors import RelaxError
 from ..families.quiet import quietly
 from . import tables
-from .app import STOPPED, Device, Dtype, Memory, Model, OnNan, Out, app, console, dim, errors, print_json, warn
+from .app import STOPPED, Device, Loaded, Model, OnNan, Out, app, console, errors, print_json, spread, warn
+from .bars import Bar
 
 if TYPE_CHECKING:
-    from ..families.loading import Loading
     from ..planning.renderplan import RenderPlan
-    from ..rendering.loop import RenderedFilm
-    from ..rendering.session import Options
+    from ..rendering.events import Hear
     from ..storyboard import Storyboard
 
 Board = Annotated[Path, typer.Argument(help="storyboard (YAML)", show_default=False)]
@@ -35,35 +35,34 @@ KEEPING: dict[bool | None, dict[str, bool]] = {None: {}, True: {"fresh": True}, 
 
 
 @app.command()
+@spread
 def render(
     story: Board,
+    loaded: Loaded,
     out: Out = None,
     model: Model = None,
-    device: Device = None,
-    dtype: Dtype = None,
-    memory: Memory = "auto",
     steps: Steps = None,
     seed: Seed = None,
     draft: Draft = False,
     anew: Anew = None,
     dry_run: DryRun = False,
     on_nan: OnNan = "stop",
+    shot: Annotated[int | None, typer.Option(help="only this one, from 0; the last one makes the film")] = None,
+    openjd: Annotated[bool, typer.Option("--openjd", help="say progress as OpenJD reads it")] = False,
 ) -> None:
     """Render a storyboard; what is on disk already, made by the same settings, is kept and not rendered again."""
     board = _board(story, model, steps, seed, draft)
     if dry_run:
-        return _preview(board, out, device=device, dtype=dtype, **KEEPING[anew])
-    loading = {"device": device, "dtype": dtype, "memory": memory}
-    _render(board, api.folder_for(board, out), loading, {"on_nan": on_nan, **KEEPING[anew]})
+        return _preview(board, out, device=loaded.device, dtype=loaded.dtype, **KEEPING[anew])
+    _render(board, api.folder_for(board, out), loaded, {"on_nan": on_nan, **KEEPING[anew]}, shot=shot, openjd=openjd)
 
 
 @app.command()
+@spread
 def rerun(
     film: Annotated[Path, typer.Argument(help="an mp4 that framepack-relax wrote", show_default=False)],
+    loaded: Loaded,
     out: Out = None,
-    device: Device = None,
-    dtype: Dtype = None,
-    memory: Memory = "auto",
     anew: Anew = None,
     on_nan: OnNan = "stop",
 ) -> None:
@@ -74,11 +73,12 @@ def rerun(
     with quietly:
         from ..families.loader import pick_device, pick_dtype
         from ..rendering.carry import provenance
-    pick_dtype(dtype, pick_device(device))  # mistakes of these are told before anything is written
+    pick_dtype(loaded.dtype, pick_device(loaded.device))  # mistakes of these are told before anything is written
     board = api.read(api.restore(film, folder, on_note=warn))
     as_then = {f"torch.{name}": name for name in ("float32", "bfloat16")}.get(str(provenance(film).get("dtype")))
-    loading = {"device": device, "dtype": dtype or as_then, "memory": memory}
-    _render(board, folder, loading, {"on_nan": on_nan, **KEEPING[anew]}, again=film)
+    _render(
+        board, folder, replace(loaded, dtype=loaded.dtype or as_then), {"on_nan": on_nan, **KEEPING[anew]}, again=film
+    )
 
 
 @app.command()
@@ -90,19 +90,31 @@ def status(out: Annotated[Path, typer.Argument(help="folder of a render", show_d
 
 
 def _render(
-    board: Storyboard, folder: Path, loading: dict[str, Any], options: dict[str, Any], again: Path | None = None
+    board: Storyboard,
+    folder: Path,
+    loaded: Loaded,
+    options: dict[str, Any],
+    *,
+    again: Path | None = None,
+    shot: int | None = None,
+    openjd: bool = False,
 ) -> None:
-    """Loads the model, renders with a bar, prints the table; `again`: the film that should come out the same."""
+    """Renders with a bar, prints the table; `again`: the film that should come out the same; `shot`: only this."""
     plan = api.plan(board)
     warn(*plan.warnings)
     with quietly:
         from ..families.loading import Loading
         from ..rendering.carry import what_differs
+        from ..rendering.loop import render, render_one_shot
         from ..rendering.session import Options
-    loaded = Loading(name=board.model, **loading)
-    if again and (line := what_differs(again, loaded)):
+    model = Loading(name=board.model, **vars(loaded))
+    if again and (line := what_differs(again, model)):
         warn(f"the film was made otherwise and will not come out the same to the bit: {line}")
-    film = _with_bar(board, folder, loaded, plan, Options(**options))
+    work = partial(render, board) if shot is None else partial(render_one_shot, board, shot)
+    make = partial(work, out=folder, model=model, options=Options(**options))
+    film = _with_bar(plan, folder, lambda hear: make(on_event=hear), openjd)
+    if film is None:
+        return console.print(f"{folder}: shot {shot} is there; who renders the last one makes the film", soft_wrap=True)
     console.print(tables.report_table(film.plan, film.report))
     console.print(f"{film.path}  {tables.totals_text(film.report['totals'])}", soft_wrap=True)
 
@@ -115,50 +127,11 @@ def _preview(board: Storyboard, out: Path | None, **given: Any) -> None:
 
 
 @quietly
-def _with_bar(board: Storyboard, folder: Path, model: Loading, plan: RenderPlan, options: Options) -> RenderedFilm:
-    """Renders with a bar; where nobody sees one, with a line for every section."""
-    from ..rendering.events import Event
-    from ..rendering.folder import Verdict
-    from ..rendering.loop import render
-
-    section = TextColumn("section {task.fields[section]} of {task.fields[sections]}")
-    step, left = TextColumn("step {task.completed}/{task.total}"), TextColumn("ETA")
-    times = TimeElapsedColumn(), left, TimeRemainingColumn()
-    watched = console.is_interactive and console.file.isatty()  # FORCE_COLOR makes no terminal of a log
-    bar = Progress(section, dim("scene"), BarColumn(), step, *times, console=console, disable=not watched)
-    done, total, clock = 0, len(plan.sections), time.monotonic()
+def _with_bar(plan: RenderPlan, folder: Path, make: Callable[[Hear], Any], openjd: bool) -> Any:
+    """What `make` renders, with a bar."""
     try:
-        with bar:
-            task = bar.add_task("", total=plan.steps, section=1, sections=total, scene="loading the model")
-            begins: dict[int, int] = {}  # step at which each section that is to be rendered begins
-
-            def on_event(event: Event) -> None:
-                nonlocal done
-                section = plan.sections[event.section or 0]
-                match event.kind:
-                    case "note" | "warning":
-                        warn(event.text)
-                    case "verdicts":
-                        verdicts = [Verdict(plan.sections[index], why, note) for index, why, note in event.verdicts]
-                        if line := tables.verdict_line(verdicts):
-                            console.aside(line, soft_wrap=True)
-                        anew = {section.index: len(section.steps) for section, why, _ in verdicts if why is not None}
-                        begins.update(zip(anew, accumulate(anew.values(), initial=0), strict=False))
-                        bar.update(task, total=sum(anew.values()))
-                    case "step" if event.step is not None:
-                        bar.update(task, completed=begins[section.index] + event.step + 1, scene=section.scene)
-                    case "section":
-                        done += 1
-                        bar.update(task, section=min(done + 1, total))
-                        if done == total:
-                            bar.update(task, scene="writing the film")
-                        if not watched and section.index in begins:
-                            spent = tables.duration(time.monotonic() - clock)
-                            console.aside(f"section {done} of {total}: scene {section.scene}, {spent}", soft_wrap=True)
-                        if event.seed != section.seed:
-                            console.aside(f"section {section.index} took another seed: its latents were not finite")
-
-            return render(board, out=folder, model=model, options=options, on_event=on_event)
+        with Bar(plan, console, openjd=openjd) as bar:
+            return make(bar.hear)
     except (KeyboardInterrupt, SystemExit) as stop:
         errors.aside(f"stopped: {_kept(folder)}; the same command goes on from there", soft_wrap=True)
         raise typer.Exit(STOPPED if isinstance(stop, SystemExit) else 130) from None
@@ -179,7 +152,7 @@ def plan(
     out: Into = None,
     model: Model = None,
     device: Device = None,
-    dtype: Dtype = None,
+    dtype: str | None = None,
     steps: Steps = None,
     seed: Seed = None,
     draft: Draft = False,

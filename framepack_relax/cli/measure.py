@@ -10,7 +10,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from .. import api
 from . import tables
-from .app import Device, Dtype, Memory, Model, Out, app, console, dim, errors, print_json, warn
+from .app import Device, Loaded, Model, Out, app, console, dim, errors, print_json, spread, warn
 
 if TYPE_CHECKING:
     from ..evaluate.sweep import Outcome
@@ -42,40 +42,38 @@ def evaluate(
 
 
 @app.command()
+@spread
 def sweep(
     spec: Annotated[str, typer.Argument(help="ablation, paper-table-1, paper-table-2, or a YAML file")],
+    loaded: Loaded,
     out: Out = None,
     quick: Quick = False,
     model: Model = None,
     action: Action = None,
     text: TextJudge = None,
-    device: Device = None,
-    dtype: Dtype = None,
-    memory: Memory = "auto",
 ) -> None:
     """Compare settings on the same films; a sweep that was stopped goes on where it was."""
-    options = {"action": action, "text": text, "model": model, "device": device, "dtype": dtype, "memory": memory}
+    options = {"action": action, "text": text, "model": model, **vars(loaded)}
     place = out or Path("out", Path(spec).stem + "-quick" * quick)
     console.print(str(_compare(spec, place, quick=quick, **options).page), soft_wrap=True)
 
 
 @app.command()
+@spread
 def calibrate(
+    loaded: Loaded,
     spec: Annotated[str, typer.Argument(help="a sweep (YAML) with images of the model's kind")] = "calibration",
     out: Out = None,
     model: Model = None,
     action: Action = None,
     text: TextJudge = None,
-    device: Device = None,
-    dtype: Dtype = None,
-    memory: Memory = "auto",
 ) -> None:
     """Find, for each level of intensity, the settings that serve a model best, and write them as a profile."""
     if spec == "calibration" and model not in (None, "puppet"):
         warn(
             "the sweep that comes along shows the packaged model's figures; write one with images of this model's kind"
         )
-    options = {"action": action, "text": text, "model": model, "device": device, "dtype": dtype, "memory": memory}
+    options = {"action": action, "text": text, "model": model, **vars(loaded)}
     place = out or Path("out", f"calibration-{Path(model or 'own').name}")
     done = _compare(spec, place, calibrate=True, **options)
     use = 'for `profile:` of storyboards; the model\'s framepack_relax.json takes the same, in JSON, as "profile"'

@@ -112,21 +112,32 @@ def stream(
         yield from _decoded(session, folder, backend, rows)
 
 
+def render_one_shot(
+    story: Storyboard, shot: int, *, out: Path, model: AnyModel, options: Options = USUAL, on_event: Hear = nobody
+) -> RenderedFilm | None:
+    """`render_part` of a storyboard's shot, counted from 0."""
+    session = settle(story, out, model, options)
+    if shot not in range(count := len(session.plan.shots)):
+        raise RenderError(f"shot {shot}: there is none; the film has {count}, counted from 0")
+    call_off(session.out, False)
+    jobs = make_jobs(session, model, session.verdicts(session.folder(noting(on_event))))
+    return render_part(jobs[shot], model.load(), on_event)
+
+
 def render_part(job: ShotJob, backend: Backend, on_event: Hear = nobody) -> RenderedFilm | None:
     """Renders a shot, and makes the film where all the others are there: who comes last does. None where some are not.
 
     Raises RenderError; BusyError where another is at work on the same shot, or on the film.
     """
     session = job.session
-    if _shots_to_do(session) & {job.shot}:
+    folder = session.folder(noting(on_event))
+    verdicts = session.verdicts(folder, [session.plan.shots[job.shot]])
+    _tell(session, verdicts, on_event)
+    if any(why is not None for _, why, _ in verdicts):
         render_shot(job, backend, on_event)
         session = replace(session, options=replace(session.options, fresh=False, strict=False))
-    return None if _shots_to_do(session) else assemble(session, backend, on_event)
-
-
-def _shots_to_do(session: Session) -> set[int]:
-    verdicts = session.verdicts(session.folder(lambda note: None))
-    return {section.shot for section, why, _ in verdicts if why is not None}
+    there = all(why is None for _, why, _ in session.verdicts(folder))
+    return assemble(session, backend, on_event) if there else None
 
 
 def assemble(session: Session, backend: Backend, on_event: Hear = nobody) -> RenderedFilm:

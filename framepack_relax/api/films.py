@@ -1,0 +1,235 @@
+"""One film: read, plan, load, render, stream, preview, restore, status."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from inspect import Parameter, signature
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+
+from ..errors import ModelError, Problem, RenderError, StoryboardError
+from ..families.quiet import quietly
+from .paths import Place, folder_for, meant, output_folder
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..families.backend import Backend
+    from ..planning.renderplan import RenderPlan, SectionPlan
+    from ..rendering.events import Event
+    from ..rendering.folder import Verdict
+    from ..rendering.loop import FinishedSection, RenderedFilm
+    from ..rendering.mark import Note
+    from ..rendering.session import Options
+    from ..rendering.status import Status
+    from ..storyboard import Scene, Storyboard
+
+Story: TypeAlias = "Place | Storyboard | Sequence[Scene]"
+Model: TypeAlias = "Place | Backend | None"
+Memory = Literal["auto", "full", "tiled", "offload"]
+OnNan = Literal["stop", "retry"]
+
+
+def read(story: Story, **board: Any) -> "Storyboard":
+    """A checked storyboard; `board` sets or overrules its fields (seed=7, steps=12, image="hero.png").
+
+    Raises StoryboardError with every mistake.
+    """
+    from ..storyboard import Scene, Storyboard, read_storyboard, storyboard_from_scenes
+
+    if isinstance(story, Place):
+        story = read_storyboard(story)
+    if isinstance(story, Storyboard):
+        return story.changed(**board) if board else story
+    if isinstance(story, (Scene, Mapping)) or not isinstance(story, Iterable):
+        fact = f"{type(story).__name__} is no storyboard; give the path of one, a Storyboard or a list of scenes"
+        raise StoryboardError([Problem(message=fact)])
+    return storyboard_from_scenes(story, **board)
+
+
+def plan(story: Story, **board: Any) -> "RenderPlan":
+    """What a render will do, section by section; no weights are loaded and torch is not imported."""
+    from ..families.catalog import find_family
+    from ..planning.planner import make_plan
+
+    checked = read(story, **board)
+    try:
+        family = find_family(checked.model)
+    except ModelError as error:
+        raise ModelError(str(checked.located(Problem(path="model", message=str(error))))) from error
+    return make_plan(checked, family)
+
+
+@quietly
+def load(
+    model: Place = "puppet",
+    *,
+    device: "str | torch.device | None" = None,
+    dtype: "str | torch.dtype | None" = None,
+    memory: Memory = "auto",
+) -> "Backend":
+    """A model to render several storyboards with: a catalogue name, a diffusers folder or a hub id.
+
+    `memory` says what lies on a GPU: `full` everything, `tiled` the weights while the VAE decodes in tiles, `offload`
+    neither; `auto` is the first of these that fits, by estimate.
+    """
+    from ..families.loader import load
+
+    return load(str(model), device=_named(device), dtype=_named(dtype), memory=memory)
+
+
+def _named(kind: Any) -> str | None:
+    """A device or a type of numbers as it is called; PyTorch's own objects will do."""
+    return None if kind is None else str(kind).removeprefix("torch.")
+
+
+@quietly
+def render(
+    story: Story,
+    *,
+    out: Place | None = None,
+    model: Model = None,
+    fresh: bool = False,
+    strict: bool = False,
+    on_nan: OnNan = "stop",
+    on_step: Callable[["SectionPlan", int], None] = lambda section, step: None,
+    on_section: Callable[["SectionPlan", int], None] = lambda section, seed: None,
+    on_note: "Note" = lambda note: None,
+    **board: Any,
+) -> "RenderedFilm":
+    """Renders a film into the folder `out`; `film.path` is the mp4, `film.report` the contents of report.json.
+
+    `out` is by default out/<stem of the file>, or out/<title>. `model` is a name or what `load` gave; default: the
+    storyboard's. What `out` holds already and is made from the same is kept, unless `fresh`, or `strict` and made by
+    other versions or on another device. `on_nan="retry"` draws another seed for a section whose latents are not finite.
+    `on_step` is called with a section and the number of the step, from 0, that it has behind it, `on_section` with a
+    section that is on disk and its noise's seed; of a film that is finished nothing is loaded, and neither is called.
+    `on_note` hears warnings, and files that no render wrote and that were in the way: they are kept under a free name.
+    An exception that one of them raises stops the render and comes out of this call; finished sections stay, and the
+    same call goes on from there. Threads may share a loaded model.
+    """
+    from ..rendering.loop import render
+
+    checked, folder, loaded = _prepare(story, out, model, board)
+    hear = _callbacks(on_note, on_step, on_section)
+    return render(checked, out=folder, model=loaded, options=make_options(on_nan, fresh, strict), on_event=hear)
+
+
+def stream(
+    story: Story,
+    *,
+    out: Place | None = None,
+    model: Model = None,
+    fresh: bool = False,
+    on_nan: OnNan = "stop",
+    on_note: "Note" = lambda note: None,
+    **board: Any,
+) -> "Iterator[FinishedSection]":
+    """Yields sections as they finish, each with its latents and the frames that are final; writes no mp4.
+
+    Mistakes are raised at once, not with the first section. `on_note` is as with `render`.
+    """
+    return _stream(*_prepare(story, out, model, board), make_options(on_nan, fresh), on_note)
+
+
+def preview(
+    story: Story,
+    *,
+    out: Place | None = None,
+    model: Model = None,
+    device: "str | torch.device | None" = None,
+    dtype: "str | torch.dtype | None" = None,
+    fresh: bool = False,
+    strict: bool = False,
+    on_note: "Note" = lambda note: None,
+    **board: Any,
+) -> "list[Verdict]":
+    """Which sections in `out` a render would keep, and why the others not; loads no weights and writes nothing.
+
+    Torch is asked only for what is not said, `device` and `dtype`. `on_note` hears which files of others would be put
+    aside. Raises RenderError where a render would refuse the folder.
+    """
+    from ..families.loading import Loading
+    from ..rendering.session import preview
+
+    checked, folder, loaded = _prepare(story, out, model, board)
+    choice = loaded or Loading(name=checked.model, device=_named(device), dtype=_named(dtype), download=False)
+    return preview(checked, folder, choice, make_options("stop", fresh, strict), on_note)
+
+
+def _stream(
+    story: "Storyboard", folder: Path, model: "Backend | None", options: "Options", on_note: "Note"
+) -> "Iterator[FinishedSection]":
+    with quietly:
+        from ..rendering.loop import stream
+
+        yield from stream(story, out=folder, model=model, options=options, on_event=_callbacks(on_note))
+
+
+def _callbacks(
+    on_note: "Note",
+    on_step: "Callable[[SectionPlan, int], None]" = lambda section, step: None,
+    on_section: "Callable[[SectionPlan, int], None]" = lambda section, seed: None,
+) -> "Callable[[Event], None]":
+    """What calls these as a render tells what happens."""
+    sections: list[SectionPlan] = []
+
+    def hear(event: "Event") -> None:
+        if event.plan:
+            sections.extend(event.plan.sections)
+        elif event.kind in ("note", "warning"):
+            on_note(event.text)
+        elif event.section is not None:
+            if event.step is not None:
+                on_step(sections[event.section], event.step)
+            elif event.seed is not None:
+                on_section(sections[event.section], event.seed)
+
+    return hear
+
+
+def make_options(on_nan: OnNan, fresh: bool, strict: bool = False) -> "Options":
+    from ..rendering.session import Options
+
+    if on_nan not in get_args(OnNan):
+        raise RenderError(f"on_nan is {on_nan!r}; write {' or '.join(map(repr, get_args(OnNan)))}")
+    return Options(fresh=fresh, strict=strict, on_nan=on_nan)
+
+
+@quietly
+def restore(film: Place, out: Place, *, on_note: "Note" = lambda note: None) -> Path:
+    """Writes the storyboard and start images that a film carries into the folder `out`; gives the storyboard's path.
+
+    Rendering it gives the same film again. `on_note` hears which edited ones were put aside for them. Raises
+    RenderError for files that framepack-relax has not written.
+    """
+    from ..rendering.carry import restore
+
+    return restore(meant(film), output_folder(out), on_note)
+
+
+def status(out: Place) -> "Status":
+    """How far the render in the folder `out` has come; needs no weights and no torch. Raises RenderError."""
+    from ..rendering.status import read_status
+
+    return read_status(meant(out))
+
+
+def _prepare(
+    story: Story, out: Place | None, model: Model, board: dict[str, Any]
+) -> "tuple[Storyboard, Path, Backend | None]":
+    """Storyboard, folder, loaded model. Raises RenderError for an argument that no render and no storyboard takes."""
+    from ..storyboard import Storyboard
+    from ..storyboard.meanings import argument
+
+    own = [name for name, kind in signature(render).parameters.items() if kind.kind is Parameter.KEYWORD_ONLY]
+    for name in board:
+        if name in signature(load).parameters:
+            call = f"model=fr.load(..., {name}={board[name]!r})"
+            raise RenderError(f"{name}: is said when a model is loaded; write {call}")
+        if name not in Storyboard.model_fields and (cure := argument(name, own)):
+            raise RenderError(f"{name}: unknown argument; {cure}")
+    if isinstance(model, Place):
+        board, model = {**board, "model": str(model)}, None
+    elif model is not None and not hasattr(model, "family"):
+        raise ModelError(f"model is {model!r}; give a name, a folder, or what fr.load gave")
+    checked = read(story, **board)
+    return checked, folder_for(checked, out), model

@@ -1,0 +1,83 @@
+"""What films show: eval, sweeps, calibration."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from ..errors import EvaluationError
+from ..families.quiet import quietly
+from .films import Model
+from .paths import Place, meant, output_folder
+
+if TYPE_CHECKING:
+    from ..evaluate.perceptual import Distance
+    from ..evaluate.sweep import Outcome
+    from ..rendering.mark import Note
+
+EXTRA = "is not installed: pip install 'framepack-relax[eval]'"
+
+
+def evaluate(
+    films: Place | Sequence[Place],
+    *,
+    prompt: str | None = None,
+    target_classes: Sequence[str] = (),
+    reference: Place | None = None,
+    action: str | None = None,
+    text: str | None = None,
+    distance: "Distance | None" = None,
+    device: str | None = None,
+) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
+    """What films show, a row each: motion, action, fit to the prompt, LPIPS, drift; and notes on instruments.
+
+    Without `prompt` a film that framepack-relax wrote gives a row per scene. `action` and `text` are `packaged`,
+    `videomae` and `clip`, a folder or a hub id; by default what fits the films. `distance` (two batches [P, 3, H, W] in
+    -1..1 -> [P]) stands in for LPIPS with its own trunk. Needs the extra `eval`. Raises EvaluationError.
+    """
+    try:
+        from ..evaluate.film import read_film, read_films
+    except ImportError as error:
+        raise EvaluationError(f"{error.name} {EXTRA}") from error
+    # without torch, so that what cannot be read is told at once
+    to_path = partial(meant, error=EvaluationError)
+    other = None if reference is None else read_film(to_path(reference))
+    read = read_films([films] if isinstance(films, Place) else films, to_path)
+    with quietly:
+        from ..evaluate.evaluation import evaluate_scenes, gather, judges_for
+
+        names = judges_for({film.judges for film in read})
+        instruments = gather(action=action or names[0], text=text or names[1], device=device, distance=distance)
+        rows = []
+        for film in read:
+            rows += evaluate_scenes(film, instruments, prompt=prompt, targets=target_classes, reference=other)
+    return rows, instruments.notes
+
+
+@quietly
+def sweep(
+    spec: Place,
+    *,
+    out: Place,
+    model: Model = None,
+    quick: bool = False,
+    calibrate: bool = False,
+    action: str | None = None,
+    text: str | None = None,
+    on_film: Callable[[dict[str, Any], int], None] = lambda row, films: None,
+    on_note: "Note" = lambda line: None,
+    **loading: Any,
+) -> "Outcome":
+    """Renders and measures every film of a sweep into `out` and compares its arms; goes on where a stop left it.
+
+    `spec` is a ready one's name or a YAML file; `model` stands in for the spec's; `quick` takes one seed, two scenes
+    and half the steps; `calibrate` also writes an intensity profile of the arms that served the model best. `on_film`
+    is told each film's row and how many there are, `on_note` each warning before the first. `loading` goes to `load`.
+    Needs the extra `eval`. Raises StoryboardError, ModelError, RenderError or EvaluationError.
+    """
+    try:
+        from ..evaluate.sweep import compare
+    except ImportError as error:
+        raise EvaluationError(f"{error.name} {EXTRA}") from error
+    folder, choice = output_folder(out), str(model) if isinstance(model, Place) else model
+    options: Any = {"quick": quick, "calibrating": calibrate, "judges": (action, text), "loading": loading}
+    return compare(str(spec), folder, choice, on_film=on_film, on_note=on_note, **options)

@@ -1,0 +1,99 @@
+"""The same units for farms that exist: one command a line, an OpenJD bundle, a Flamenco job.
+
+Each command is idempotent and knows its output beforehand; lines may run in any order, at the same time and again. Of
+the shots of a film who comes last makes the film. Paths are relative to the folder where the batch was planned.
+"""
+
+import json
+import os
+import shlex
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..files import make_folder, write_file
+from ..rendering.folder import writing
+from .films import Film
+
+TEMPLATE, PARAMETERS, ASSETS, COMMANDS = (
+    "template.yaml",
+    "parameter_values.yaml",
+    "asset_references.yaml",
+    "commands.txt",
+)
+RUN = """cd '{{Param.Folder}}'
+sed -n '{{Task.Param.Line}}p' '{{Param.Commands}}' | sh -e
+"""
+
+
+def commands(films: Iterable[Film], more: Sequence[str] = ()) -> list[str]:
+    """A line of shell for each shot that is not done, the highest priority first; `more` are options of `render`."""
+    return [shlex.join(words) for words in _words(films, more)]
+
+
+def _words(films: Iterable[Film], more: Sequence[str]) -> Iterable[list[str]]:
+    for film in sorted(films, key=lambda film: -film.priority):
+        given = {"--out": _relative(film.out), "--seed": film.story.seed, "--model": film.story.model}
+        given |= {"--device": film.loading.device, "--dtype": film.loading.dtype, "--memory": film.loading.memory}
+        given |= {"--on-nan": film.options.on_nan}
+        options = [str(word) for pair in given.items() if pair[1] is not None for word in pair]
+        shots = [shot for shot, left in enumerate(film.left) if left] or [0][: not film.whole]
+        for shot in shots:
+            place = ["--shot", str(shot)] if len(film.left) > 1 else []
+            yield ["framepack-relax", "render", _relative(film.story.file or film.out), *options, *place, *more]
+
+
+def _relative(path: Path) -> str:
+    return Path(os.path.relpath(path)).as_posix()
+
+
+def openjd(films: Iterable[Film], folder: Path, name: str) -> Path:
+    """Writes a bundle for `openjd run` and `deadline bundle submit`: a task for each command. Raises RenderError."""
+    films = list(films)
+    lines = commands(films, ["--openjd"])
+    outs = sorted({os.path.abspath(film.out) for film in films})
+    boards = sorted({os.path.abspath(film.story.file) for film in films if film.story.file})
+    parameters = [{"name": "Folder", "value": os.getcwd()}]
+    assets = {"inputs": {"filenames": boards, "directories": []}, "outputs": {"directories": outs}}
+    files = {TEMPLATE: _template(name, len(lines)), PARAMETERS: {"parameterValues": parameters}}
+    files[ASSETS] = {"assetReferences": {**assets, "referencedPaths": []}}
+    with writing(folder, "cannot be made a bundle", "choose another folder"):
+        make_folder(folder)
+        write_file(folder / COMMANDS, ("\n".join(lines) + "\n").encode("utf8"))
+        for file, data in files.items():
+            write_file(folder / file, yaml.safe_dump(data, sort_keys=False, allow_unicode=True).encode("utf8"))
+    return folder
+
+
+def _template(name: str, lines: int) -> dict[str, Any]:
+    """As the Open Job Description specification 2023-09 has it."""
+    where = {"name": "Folder", "type": "PATH", "objectType": "DIRECTORY", "dataFlow": "INOUT"}
+    what = {"name": "Commands", "type": "PATH", "objectType": "FILE", "dataFlow": "IN", "default": COMMANDS}
+    action = {"command": "bash", "args": ["{{Task.File.Run}}"], "cancelation": {"mode": "NOTIFY_THEN_TERMINATE"}}
+    script = {
+        "embeddedFiles": [{"name": "Run", "type": "TEXT", "filename": "run.sh", "data": RUN}],
+        "actions": {"onRun": action},
+    }
+    gpu = {"amounts": [{"name": "amount.worker.gpu", "min": 1}]}
+    step = {
+        "name": "Render",
+        "parameterSpace": {"taskParameterDefinitions": [{"name": "Line", "type": "INT", "range": f"1-{lines}"}]},
+        "hostRequirements": gpu,
+        "script": script,
+    }
+    return {
+        "specificationVersion": "jobtemplate-2023-09",
+        "name": name,
+        "parameterDefinitions": [where, what],
+        "steps": [step],
+    }
+
+
+def flamenco(films: Iterable[Film], name: str) -> str:
+    """A job to be sent to Flamenco's manager (POST /api/v3/jobs), whose type is in scripts/deploy/flamenco."""
+    films = list(films)
+    settings = {"folder": os.getcwd(), "commands": json.dumps(list(_words(films, [])))}
+    job = {"name": name, "type": "framepack-relax", "priority": 50, "settings": settings}
+    return json.dumps({**job, "submitter_platform": "linux"}, indent=1)
