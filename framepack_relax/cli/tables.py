@@ -157,6 +157,7 @@ def batch_table(rows: Sequence[AtWork], work: Batch, now: float, begun: float) -
     for row in rows:
         wanted, film = len(row.unit.job.wanted), work.progress[row.unit.film]
         left = duration((now - row.begun) / row.done * (wanted - row.done)) if row.done else "-"
+        left = "film" if row.done == wanted else left  # it puts that together
         place = {"film": row.unit.film, "shot": str(row.unit.job.shot), "section": f"{row.done} of {wanted}"}
         shown.append({**place, "worker": row.worker, "left": left, "retries": str(film.retries)})
     films = list(work.progress.values())
