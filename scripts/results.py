@@ -144,7 +144,7 @@ def verdict(rows: list[Row], claim: Claim) -> str:
 
 def of_sweep(rows: list[Row], name: str) -> list[Row]:
     """The films of one sweep, in the order of its arms."""
-    sweep, _ = read_sweep(name)
+    sweep = read_sweep(name)
     scenes = {scene.id for scene in sweep.scenes}
     arms = [cell.id for arm in sweep.arms for cell in arm.cells()]
     return [row for arm in arms for row in rows if row["arm"] == arm and row["scene"] in scenes]
@@ -372,7 +372,7 @@ def conclusions(ablation: list[Row], calibration: list[Row]) -> str:
 
 def profile(rows: list[Row]) -> dict[str, Any]:
     """What `framepack-relax calibrate` makes of these films."""
-    return calibrated_profile(of_sweep(rows, "calibration"), jobs(*read_sweep("calibration")), read_family(PUPPET))
+    return calibrated_profile(of_sweep(rows, "calibration"), jobs(read_sweep("calibration")), read_family(PUPPET))
 
 
 if __name__ == "__main__":

@@ -17,13 +17,12 @@ def rows():
 @pytest.mark.parametrize("name", ["ablation", "calibration", "paper-table-1", "paper-table-2"])
 def test_every_arm_has_each_of_its_films_once(rows, name):
     found = Counter((row["arm"], row["scene"], row["seed"]) for row in results.of_sweep(rows, name))
-    assert found == Counter((job.arm.id, job.event.id, job.seed) for job in jobs(*read_sweep(name)))
+    assert found == Counter((job.arm.id, job.event.id, job.seed) for job in jobs(read_sweep(name)))
 
 
 def test_claims_and_knobs_name_arms_of_the_sweeps():
     arms = {
-        name: {cell.id for arm in read_sweep(name)[0].arms for cell in arm.cells()}
-        for name in ("ablation", "calibration")
+        name: {cell.id for arm in read_sweep(name).arms for cell in arm.cells()} for name in ("ablation", "calibration")
     }
     assert {name for claim in results.CLAIMS for name in (claim.arm, claim.other)} <= arms["ablation"]
     assert {arm for values in results.KNOBS.values() for arm in values.values()} <= arms["ablation"] | arms[

@@ -154,7 +154,7 @@ def test_what_no_sweep_wrote_is_left_as_it_is_no_link_is_followed_and_no_pipe_wa
 
 
 def test_arms_differ_in_the_last_scene_alone_and_seeds_are_paired(spec):
-    made = jobs(*read_sweep(str(spec)))
+    made = jobs(read_sweep(str(spec)))
     assert [(job.arm.id, job.seed) for job in made[:4]] == [
         ("vanilla", 0), ("context beta 0.5", 0), ("context beta 1.0", 0), ("vanilla", 1)
     ]  # fmt: skip
@@ -167,8 +167,8 @@ def test_arms_differ_in_the_last_scene_alone_and_seeds_are_paired(spec):
 
 @pytest.mark.parametrize("name", sorted(file.stem for file in READY.glob("*.yaml")))
 def test_ready_sweeps_can_be_planned_and_begin_with_plain_framepack(name):
-    planned, folder = read_sweep(name)
-    made = jobs(planned, folder)
+    planned = read_sweep(name)
+    made = jobs(planned)
     arms = {job.arm.id: fr.plan(job.story).sections[-1] for job in made if job.seed == 0}
     at_rest = [arm for arm, section in arms.items() if section.relaxation.at_rest]
     assert at_rest[0] == made[0].arm.id == "vanilla" and set(at_rest) <= {
@@ -179,7 +179,7 @@ def test_ready_sweeps_can_be_planned_and_begin_with_plain_framepack(name):
     }
     settings = [(section.relaxation, *section.scales.items()) for section in arms.values()]
     assert len(set(settings)) == len(settings), "no two arms are the same"
-    quick = jobs(planned.quick(), folder)
+    quick = jobs(planned.quick())
     assert {job.seed for job in quick} == {0} and {job.arm.id for job in quick} == set(arms)
 
 
@@ -255,7 +255,7 @@ def test_mistakes_of_the_films_stand_at_the_fields_of_the_sweep(spec, tmp_path, 
 
 def test_what_is_seldom_meant_is_noted_once(spec, model):
     spec.write_text(spec.read_text().replace("does a backflip", "does a zorkflip").replace("[context]", "[embedded]"))
-    made = jobs(*read_sweep(str(spec)))
+    made = jobs(read_sweep(str(spec)))
     said = list(seldom_meant(made, plan_films(made, model.family), model))
     assert said == [
         "context beta 1.0, scene act: beta 1 is over-relaxed; the paper's best is 0.75",
@@ -336,7 +336,7 @@ def test_a_film_that_shows_the_action_is_not_charged_for_coming_back_and_strange
 
 
 def test_each_level_of_the_profile_is_the_arm_that_was_chosen(spec, model):
-    planned = jobs(*read_sweep(str(spec)))
+    planned = jobs(read_sweep(str(spec)))
     rows = [film("vanilla", "flip", k, target=0.2) for k in range(8)]
     rows += [film("context beta 0.5", "flip", k, target=0.8) for k in range(8)]
     rows += [film("context beta 1.0", "flip", k, target=0.8, motion=0.9, failure="collapse") for k in range(8)]
@@ -358,7 +358,7 @@ def test_a_calibration_without_a_judge_of_what_should_happen_is_refused(spec, tm
     with pytest.raises(fr.EvaluationError, match="somersaulting: the action judge has no such label"):
         sweep(spec, tmp_path, model)
     spec.write_text(spec.read_text().replace("moonwalk", "Backflip"))
-    job = jobs(*read_sweep(str(spec)))[0]
+    job = jobs(read_sweep(str(spec)))[0]
     assert job.targets(gather(action="packaged", text="packaged")) == ["Backflip"]
 
 

@@ -13,14 +13,14 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr
+from pydantic import AfterValidator, Field
 
 from ..errors import Problem, StoryboardError
 from ..storyboard import Guidance, Relax, Scene, Storyboard, storyboard_from_scenes
 from ..storyboard.messages import locate, printable, validated
 from ..storyboard.paths import expand
 from ..storyboard.reader import Reading, read_text
-from ..storyboard.schema import Part, Power, Seed, Steps, Words
+from ..storyboard.schema import ONE, Beta, Intensity, Part, Power, Seed, Steps, Words, Written
 from .evaluation import Instruments
 from .mistakes import told_at, try_all
 
@@ -42,7 +42,6 @@ def _ids_differ(parts: "tuple[Event | Arm, ...]") -> "tuple[Event | Arm, ...]":
     return parts
 
 
-Several = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)
 Prompt = Annotated[Words, AfterValidator(_filled_alone)]
 IDS_DIFFER = AfterValidator(_ids_differ)
 
@@ -63,7 +62,7 @@ class Event(Part):
 
     id: Words
     prompt: Prompt = Field(description="with {who} and {where}")
-    target: Annotated[tuple[Words, ...], BeforeValidator(lambda v: (v,) if isinstance(v, str) else v), Several] = Field(
+    target: Annotated[tuple[Words, ...], ONE] = Field(
         (), description="labels of the action judge for it: one, or several of which one must be seen"
     )
 
@@ -71,11 +70,11 @@ class Event(Part):
 class Grid(Part):
     """Every combination of these values is an arm of its own."""
 
-    intensity: Annotated[tuple[Annotated[float, Field(ge=0, le=1)], ...], Several] = ()
-    beta: Annotated[tuple[Annotated[float, Field(ge=-1, le=1)], ...], Several] = ()
-    p: Annotated[tuple[Power, ...], Several] = ()
-    blur: Annotated[tuple[Annotated[float, Field(ge=0, le=8)], ...], Several] = ()
-    scope: Annotated[tuple[str, ...], Several] = ()
+    intensity: tuple[Intensity, ...] = ()
+    beta: tuple[Beta, ...] = ()
+    p: tuple[Power, ...] = ()
+    blur: tuple[Annotated[float, Field(ge=0, le=8)], ...] = ()
+    scope: tuple[str, ...] = ()
 
 
 class Arm(Part):
@@ -98,7 +97,7 @@ class Arm(Part):
             yield self.model_copy(update={"id": name, "intensity": intensity, "relax": relax, "grid": Grid()})
 
 
-class Sweep(Part):
+class Sweep(Written):
     """A comparison of arms; the first is what the others are held against."""
 
     version: Literal[1] = 1
@@ -109,16 +108,13 @@ class Sweep(Part):
     first_seed: Seed = 0
     steps: Steps = 25
     sampler: Literal["unipc", "euler"] = "unipc"
-    size: Annotated[tuple[int, int] | None, Several] = None
+    size: tuple[int, int] | None = None
     calm: Prompt = "{who} stands still {where}"
     calm_seconds: float = Field(2.4, ge=0, le=3600)
     seconds: float = Field(2.4, gt=0, le=3600)
     starts: Annotated[tuple[Start, ...], Field(min_length=1)]
     scenes: Annotated[tuple[Event, ...], Field(min_length=1), IDS_DIFFER]
     arms: Annotated[tuple[Arm, ...], Field(min_length=1), IDS_DIFFER]
-
-    _file: str = PrivateAttr("")
-    _places: Mapping[str, tuple[int, int]] = PrivateAttr(default_factory=dict)
 
     def quick(self) -> "Sweep":
         """The same arms on one seed, the first scenes and fewer steps: to see that it works, not to conclude from."""
@@ -132,11 +128,6 @@ class Sweep(Part):
         begins = next((begins for begins in paths if problem.path.startswith(begins)), "")
         path = paths.get(begins, "") + problem.path.removeprefix(begins)
         return locate(replace(problem, path=path), self._file, self._places)
-
-    def placed(self, file: str, places: Mapping[str, tuple[int, int]]) -> "Sweep":
-        """The same sweep, told where it was read: `places` maps field paths to (line, column)."""
-        self._file, self._places = file, places
-        return self
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,8 +150,8 @@ class Job:
         return known or [judge.known(self.event.target[0])]
 
 
-def read_sweep(name: str) -> tuple[Sweep, Path]:
-    """A ready sweep by its name, or a YAML file; and the folder that its images are in. Raises StoryboardError."""
+def read_sweep(name: str) -> Sweep:
+    """A ready sweep by its name, or a YAML file. Raises StoryboardError."""
     ready = {file.stem: file for file in sorted(READY.glob("*.yaml"))}
     file = ready.get(name, expand(name))
     if not os.path.lexists(file):
@@ -168,20 +159,20 @@ def read_sweep(name: str) -> tuple[Sweep, Path]:
         raise StoryboardError([Problem(file=name, message=message)])
     reading = Reading(str(file))
     sweep = reading.checked(read_text(file), Sweep, partial(validated, Sweep))
-    return sweep.placed(str(file), reading.places), file.resolve().parent
+    return sweep.placed(str(file), file.resolve().parent, reading.places)
 
 
-def jobs(sweep: Sweep, folder: Path) -> list[Job]:
+def jobs(sweep: Sweep) -> list[Job]:
     """Every film: all arms of a seed before the next seed, so that a sweep that is stopped can be compared.
 
     Raises StoryboardError with every mistake.
     """
     cells = [(index, cell) for index, arm in enumerate(sweep.arms) for cell in arm.cells()]
     films = product(range(sweep.seeds), range(len(sweep.scenes)), cells)
-    return try_all(lambda film: _job(sweep, folder, *film), films)
+    return try_all(lambda film: _job(sweep, *film), films)
 
 
-def _job(sweep: Sweep, folder: Path, number: int, scene: int, cell: tuple[int, Arm]) -> Job:
+def _job(sweep: Sweep, number: int, scene: int, cell: tuple[int, Arm]) -> Job:
     """The film of a seed, a scene and an arm, all three by their places in the sweep."""
     (nth, arm), begin, event = cell, number % len(sweep.starts), sweep.scenes[scene]
     start, seed = sweep.starts[begin], sweep.first_seed + number
@@ -190,12 +181,12 @@ def _job(sweep: Sweep, folder: Path, number: int, scene: int, cell: tuple[int, A
     paths |= {f"{act}.prompt": f"scenes[{scene}].prompt", f"{act}.seconds": "seconds"}
     paths |= {act: f"arms[{nth}]", "scenes": "seconds"}
     located = partial(sweep.located, paths=paths)
-    story = told_at(located, partial(_story, sweep, folder, start, event, arm, seed))
+    story = told_at(located, partial(_story, sweep, start, event, arm, seed))
     calms = tuple(dict.fromkeys(other.said(sweep.calm) for other in (start, *sweep.starts)))
     return Job(arm=arm, event=event, seed=seed, story=story, calms=calms, located=located)
 
 
-def _story(sweep: Sweep, folder: Path, start: Start, event: Event, arm: Arm, seed: int) -> Storyboard:
+def _story(sweep: Sweep, start: Start, event: Event, arm: Arm, seed: int) -> Storyboard:
     calm = start.said(sweep.calm)
     scenes = [Scene(id="calm", prompt=calm, seconds=sweep.calm_seconds)] if sweep.calm_seconds else []
     act: dict[str, Any] = {"intensity": arm.intensity, "relax": arm.relax, "guidance": arm.guidance}
@@ -204,4 +195,4 @@ def _story(sweep: Sweep, folder: Path, start: Start, event: Event, arm: Arm, see
         scenes, title=f"{arm.id}: {event.id}", model=sweep.model, profile=sweep.profile, seed=seed, steps=sweep.steps,
         sampler=sweep.sampler, size=sweep.size, image=start.image,
     )  # fmt: skip
-    return story.placed("", folder, {})
+    return story.placed("", sweep._folder, {})

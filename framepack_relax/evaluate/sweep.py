@@ -71,11 +71,10 @@ def compare(
     loading: Mapping[str, Any],
 ) -> Outcome:
     """Renders, measures, compares; see api.sweep. All that can be known is checked and noted before the first film."""
-    sweep, folder = read_sweep(spec)
-    sweep = sweep.quick() if quick else sweep
+    sweep = read_sweep(spec).quick() if quick else read_sweep(spec)
     if isinstance(model, str):
         sweep, model = sweep.model_copy(update={"model": model}), None
-    planned = jobs(sweep, folder)
+    planned = jobs(sweep)
     family = model.family if model else find_family(sweep.model)
     plans = plan_films(planned, family)
     if calibrating:

@@ -13,15 +13,15 @@ from ..storyboard import Scene, Storyboard
 from ..storyboard.images import ImageError, read_image
 from ..storyboard.paths import path_cure
 from ..storyboard.schema import exact_rate
-from .abilities import ability_problems, image_problem
 from .grid import MOST_SECTIONS, fitting_seconds, snap, split
-from .renderplan import RenderPlan, SceneTiming, SectionPlan, ShotPlan
+from .renderplan import RenderPlan, SceneTiming, SectionPlan, ShotPlan, stable_seed
 from .schedule import plan_steps
-from .seeds import section_seed, shot_seed
 from .settings import (
+    ability_problems,
     base_scales,
     choose_profile,
     gathered,
+    image_problem,
     past_warnings,
     relax_scene,
     setting_problems,
@@ -104,7 +104,7 @@ def make_plan(story: Storyboard, model: Family) -> RenderPlan:
     size = story.size or own_size
     sampler = story.sampler or family.samplers[0]
     # scenes share what is equal: 3,000 of 1,000 steps are 12 million figures otherwise
-    rows = lru_cache(maxsize=64)(partial(_rows, family, size, sampler))
+    rows = lru_cache(maxsize=64)(partial(plan_steps, family, size, sampler))
     sections = tuple(s for shot in shots for s in _plan_sections(story, family, shot, relaxations, rows))
     return RenderPlan(
         title=story.title,
@@ -163,7 +163,7 @@ def _plan_shot(story: Storyboard, shot: Shot, image_size: Size, family: Family) 
         index=shot.number,
         image=opening.image or story.image,
         image_size=image_size,
-        seed=shot_seed(_seed(story, opening), opening.id),
+        seed=stable_seed("start", _seed(story, opening), opening.id),
         sections=tuple(shot.first_section + place for place in family.render_order(shot.sections)),
         frames=shot.span(range(shot.sections)),
     )
@@ -202,7 +202,7 @@ def _plan_sections(
                 scene=scene.id,
                 prompt=story.prompt_of(scene),
                 negative_prompt=story.negative_of(scene),
-                seed=seed if story.noise == "framepack" else section_seed(_seed(story, scene), scene.id, nth),
+                seed=seed if story.noise == "framepack" else stable_seed("section", _seed(story, scene), nth, scene.id),
                 draw=rendered.index(place) if story.noise == "framepack" else 0,
                 frames=shot.span(range(place, place + 1)),
                 intensity=scene.intensity,
@@ -211,19 +211,6 @@ def _plan_sections(
                 steps=rows(steps, relaxation, base, context.initial),
                 context=context,
             )
-
-
-def _rows(
-    family: Family,
-    size: Size,
-    sampler: str,
-    steps: int,
-    relaxation: Relaxation,
-    base: tuple[tuple[str, float], ...],
-    initial: bool,
-) -> Rows:
-    levels = family.levels(steps, size, sampler)
-    return plan_steps(relaxation, levels, family.terms, dict(base), initial=initial)
 
 
 def _timing_problems(shots: Sequence[Shot], rate: Fraction, grid: TimeGrid) -> Iterator[Problem]:

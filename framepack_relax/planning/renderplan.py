@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from hashlib import blake2b
 from typing import Any
 
 from pydantic_core import to_jsonable_python
@@ -13,6 +14,15 @@ from ..storyboard.schema import exact_rate
 
 LONG = ("prompt", "negative_prompt", "sigmas", "scales", "steps")  # of a section, which may be very long
 MOST, STEP = 1 << 25, 250  # bytes that these may take in plan.json, about; bytes of a step's numbers
+
+
+def stable_seed(of: str, *depends_on: int | str) -> int:
+    """64 bits for the noise of a `section` or of its `retry`, or for a shot's `start` latent.
+
+    A section's noise depends on its scene and its place in it, not on what stands before.
+    """
+    text = "|".join(["framepack-relax/1", of, *map(str, depends_on)])
+    return int.from_bytes(blake2b(text.encode("utf8"), digest_size=8).digest(), "big")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,25 +1,25 @@
 """What happens in every step of a section: s(sigma) of every restraint, and what acts besides."""
 
-from collections.abc import Mapping, Sequence
-
-from ..families.base import GuidanceTerm, Step
-from ..families.flow import Levels, times
+from ..families.base import Family, GuidanceTerm, Size, Step
+from ..families.flow import times
 from ..relax.guidance import relaxed_scale, step_weights
 from ..relax.profile import Relaxation
 
 
 def plan_steps(
+    family: Family,
+    size: Size,
+    sampler: str,
+    steps: int,
     relaxation: Relaxation,
-    levels: Levels,
-    terms: Sequence[GuidanceTerm],
-    base: Mapping[str, float],
-    *,
+    scales: tuple[tuple[str, float], ...],
     initial: bool,
 ) -> tuple[Step, ...]:
-    """A row per noise level: eq. 2 for the targets, the base scale for the rest.
+    """A row per noise level: eq. 2 for the targets, for the rest the scale at rest of these `scales`.
 
     An `initial` section has no past whose grip could loosen.
     """
+    levels, base = family.levels(steps, size, sampler), dict(scales)
     noise = [sigma for sigma, _ in levels]
     at = noise if relaxation.coord == "sigma" else [float(time) for time in times(len(noise))]
     weights = step_weights(relaxation.schedule, at, noise, p=relaxation.p, interval=relaxation.interval)
@@ -36,7 +36,7 @@ def plan_steps(
             index=index,
             sigma=sigma,
             timestep=timestep,
-            scales={term.name: scale(term, weight) for term in terms},
+            scales={term.name: scale(term, weight) for term in family.terms},
             effects=relaxation.effects(sigma),
         )
         for index, ((sigma, timestep), weight) in enumerate(zip(levels, weights, strict=True))

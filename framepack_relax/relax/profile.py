@@ -5,8 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ..storyboard.profile import ProfileFields
-from ..storyboard.schema import BlurOf, Coord, Experimental, GainOn, OverSteps, Schedule, Space
+from ..storyboard.schema import BlurOf, Coord, Experimental, GainOn, OverSteps, ProfileFields, Schedule, Space
 from .effects import Effect, KeyGain, KVBlur, LowPass
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from einops import einsum, rearrange
+from einops import einsum
 from torch import Tensor
 
 from ..storyboard.schema import GainOn
@@ -63,8 +63,8 @@ def mixing_matrix(frames: Sequence[float], sigma_blur: float) -> Tensor:
 class Blur:
     """Eq. 3 on a packed sequence; rows outside the scope are handed through bit for bit."""
 
-    # per group of equal grids: its runs of tokens [first, end), tokens a frame, rows to rewrite, weights [rows, F]
-    groups: tuple[tuple[tuple[tuple[int, int], ...], int, tuple[int, ...], Tensor], ...]
+    # per group of equal grids: its tokens [F, tokens a frame], the frames that are rewritten, their weights [rows, F]
+    groups: tuple[tuple[Tensor, list[int], Tensor], ...]
 
     @staticmethod
     def over(segments: Sequence[Segment], *, sigma_blur: float, scope: str) -> "Blur":
@@ -74,32 +74,19 @@ class Blur:
             grids.setdefault((segment.height, segment.width), []).append((frame, part, first))
         groups = []
         for (height, width), frames in grids.items():
-            step, matrix = height * width, mixing_matrix([frame for frame, _, _ in frames], sigma_blur)
-            rows = tuple(i for i, (_, part, _) in enumerate(frames) if scope in (part, "all"))
+            rows = [i for i, (_, part, _) in enumerate(frames) if scope in (part, "all")]
             if sigma_blur > 0 and rows:
-                groups.append((_runs([first for _, _, first in frames], step), step, rows, matrix[list(rows)]))
+                tokens = torch.tensor([first for _, _, first in frames])[:, None] + torch.arange(height * width)
+                groups.append((tokens, rows, mixing_matrix([frame for frame, _, _ in frames], sigma_blur)[rows]))
         return Blur(tuple(groups))
 
     def __call__(self, x: Tensor) -> Tensor:
         """Keys or values [B, L', N, H] whose first L tokens are the packed sequence; the input stays as it is."""
         out = x.clone()
-        for runs, step, rows, weights in self.groups:
-            packed = torch.cat([x[:, first:end] for first, end in runs], dim=1)
-            frames = rearrange(packed, "b (f t) n h -> b f t n h", t=step)
-            mixed = einsum(weights.to(x.device, x.dtype), frames, "r f, b f t n h -> b r t n h")
-            firsts = [first for begin, end in runs for first in range(begin, end, step)]
-            for index, row in enumerate(rows):
-                out[:, firsts[row] : firsts[row] + step] = mixed[:, index]
+        for tokens, rows, weights in self.groups:
+            mixed = einsum(weights.to(x.device, x.dtype), x[:, tokens], "r f, b f t n h -> b r t n h")
+            out[:, tokens[rows]] = mixed
         return out
-
-
-def _runs(firsts: Sequence[int], step: int) -> tuple[tuple[int, int], ...]:
-    """Frames of `step` tokens each that follow one another, as [first token, end)."""
-    runs: list[tuple[int, int]] = []
-    for first in firsts:
-        begin = runs.pop()[0] if runs and runs[-1][1] == first else first
-        runs.append((begin, first + step))
-    return tuple(runs)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,8 +16,7 @@ from ..families.backend import Backend, Given, Prompt, Start
 from ..families.heap import give_back
 from ..families.loading import Loading
 from ..families.memory import Demand, choose_preset, enough_memory
-from ..planning.renderplan import RenderPlan, SectionPlan
-from ..planning.seeds import retry_seed
+from ..planning.renderplan import RenderPlan, SectionPlan, stable_seed
 from ..sampling.section import NonFiniteLatents, SectionResult, sample
 from .events import Event, Hear, nobody, noting, telling
 from .folder import Verdict
@@ -191,7 +190,7 @@ class _Sampling:
             self.on_event(Event(kind="step", shot=section.shot, section=section.index, step=step))
 
         for attempt in range(RETRIES + 1):
-            seed = section.seed if attempt == 0 else retry_seed(section.seed, attempt)
+            seed = section.seed if attempt == 0 else stable_seed("retry", section.seed, attempt)
             noise = backend.noise(section.latents, plan.size, seed, draw=section.draw)
             given = Given(
                 noise=noise,

@@ -77,7 +77,7 @@ def render(
     new one is whole.
     """
     begun, chosen = time.perf_counter(), model or Loading(name=story.model)
-    import_module("..video.pyav", __package__)  # that it is not installed is said before anything is made
+    import_module("..video.reader", __package__)  # that it is not installed is said before anything is made
     session = settle(story, Path(out), chosen, options)
     call_off(session.out, False)
     with telling(on_event), opened(session, noting(on_event)) as folder:

@@ -18,8 +18,7 @@ from .annotations import inside, kinds, numeric
 from .cures import PROSE, cure, lookalikes
 from .messages import MOST_PROBLEMS, Check, locate, path_of, printable, validated
 from .paths import expand, leaves, path_cure, refusal
-from .profile import ProfileFields
-from .schema import PROFILES, Storyboard, build_storyboard
+from .schema import PROFILES, ProfileFields, Storyboard, build_storyboard
 
 P = TypeVar("P", bound=BaseModel)
 Data = dict[str, Any]

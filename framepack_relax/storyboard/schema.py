@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, cast
 
 import numpy as np
 import yaml
@@ -131,6 +131,12 @@ Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
 AS_IT_IS = PlainSerializer(lambda rate: rate)  # 30 stays 30 and does not become 30.0
 Rate = Annotated[float, Field(ge=1, le=240), AfterValidator(_rate), AS_IT_IS]
 Steps = Annotated[int, Field(ge=1, le=1000)]
+Intensity = Annotated[float, Field(ge=0, le=1)]
+Beta = Annotated[float, Field(ge=-1, le=1)]
+BY_INTENSITY = only(
+    lambda points: [x for x, _ in points] == sorted({x for x, _ in points}),
+    "must come in the order of rising intensity, each once",
+)
 
 
 class _Told(ModelMetaclass):
@@ -200,6 +206,23 @@ class Relax(Part):
         return {name: value for name, value in fields if value is not None and name != "experimental"}
 
 
+class ProfileFields(Part):
+    """What an intensity profile may say: beta is piecewise linear through `points` (intensity, beta).
+
+    The fields of the last of `levels` (intensity, `relax` of a storyboard) that is reached hold instead of these.
+    """
+
+    name: Words
+    threshold: Intensity = 0.25  # at or below it a scene is at rest
+    points: Annotated[tuple[tuple[Intensity, Beta], ...], Field(min_length=1), BY_INTENSITY] = ((0.0, 0.0),)
+    p: Power = 0.7
+    blur: float = Field(0.0, ge=0, le=8)
+    target: Targets = ("text",)
+    scope: str = "section"
+    levels: Annotated[tuple[tuple[Intensity, Relax], ...], BY_INTENSITY] = ()
+    figures: Mapping[str, Any] = Field({})  # what a calibration measured; decides nothing
+
+
 class Scene(Part):
     """A stretch of film under one prompt."""
 
@@ -232,7 +255,20 @@ class FramePackBlock(Part):
 BLOCKS = {"framepack": FramePackBlock}  # of a storyboard, by the family whose settings they hold
 
 
-class Storyboard(Part):
+class Written(Part):
+    """A mapping that is a file of its own, and knows where it was read."""
+
+    _folder: Path | None = PrivateAttr(None)
+    _places: Mapping[str, tuple[int, int]] = PrivateAttr(default_factory=dict)
+    _file: str = PrivateAttr("")
+
+    def placed(self, file: str, folder: Path | None, places: Mapping[str, tuple[int, int]]) -> Self:
+        """The same, told where it was read: `places` maps field paths to (line, column)."""
+        self._file, self._folder, self._places = file, folder, places
+        return self
+
+
+class Storyboard(Written):
     """A film: settings of the board and its scenes in order."""
 
     version: Literal[1] = Field(1, description="of this format")
@@ -254,10 +290,6 @@ class Storyboard(Part):
     profile: ProfileName = Field("auto", description="intensity profile: auto (the model's own), paper, or a file")
     crf: int = Field(16, ge=0, le=51, description="H.264 quality; lower is better and larger; 0 is made 1")
     scenes: tuple[Scene, ...] = Field(min_length=1, max_length=3000, description="in the order of the film")
-
-    _folder: Path | None = PrivateAttr(None)
-    _places: Mapping[str, tuple[int, int]] = PrivateAttr(default_factory=dict)
-    _file: str = PrivateAttr("")
 
     def __eq__(self, other: object) -> bool:
         """Equal boards say the same, wherever they were read."""
@@ -300,11 +332,6 @@ class Storyboard(Part):
         values = {name: getattr(self, name) for name in type(self).model_fields}
         places = {path: place for path, place in self._places.items() if path not in fields}
         return build_storyboard({**values, **fields}).placed(self._file, self._folder, places)
-
-    def placed(self, file: str, folder: Path | None, places: Mapping[str, tuple[int, int]]) -> "Storyboard":
-        """The same board, told where it was read: `places` maps field paths to (line, column)."""
-        self._file, self._folder, self._places = file, folder, places
-        return self
 
 
 def build_storyboard(data: Mapping[str, Any]) -> Storyboard:

@@ -1,4 +1,4 @@
-"""Films from anywhere, opened so that nothing else is: FFmpeg gets an open file and a list of containers.
+"""Films from anywhere, opened by PyAV so that nothing else is: FFmpeg gets an open file and a list of containers.
 
 It is told no name and no protocol, so a URL, a playlist, a list of pictures and a link inside a film lead nowhere.
 
@@ -7,17 +7,21 @@ H and W height and width
 
 import errno
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import FilmError
+from ..errors import FilmError, RenderError
 from ..files import open_file
-from .packets import PacketDigest
-from .pyav import av
+
+try:
+    import av as av  # nothing but films needs it
+except ModuleNotFoundError as error:
+    raise RenderError(f"{error.name} is not installed, and films need it: pip install av") from error
 
 FORMATS = "mov,matroska,avi,mpegts,mpeg,flv,ogg,gif,h264,hevc"  # FFmpeg's words
 KNOWN = "mp4, mov, mkv, webm, avi, ts, mpg, flv, ogv and gif"
@@ -26,6 +30,39 @@ MOST_PIXELS = 2**26  # 8192 x 8192
 NARROWEST = 16  # a side may be so many times the other
 MOST_FRAMES = 200_000  # almost two hours at 30 a second
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
+START_CODE = re.compile(rb"\x00{2,}\x01")  # before each unit of a raw H.264 stream (Annex B)
+
+
+class PacketDigest:
+    """A running hash over the units of H.264 packets, the same for a raw stream and for one out of an mp4."""
+
+    def __init__(self) -> None:
+        self.count, self.state = 0, blake2b(digest_size=16)
+
+    def add_raw(self, packet: bytes) -> None:
+        """A packet as the encoder gives it."""
+        self._add(filter(None, START_CODE.split(packet)))
+
+    def add(self, packet: bytes) -> None:
+        """A packet of an mp4, where each unit stands behind its length."""
+        self._add(_units(packet))
+
+    def _add(self, units: Iterable[bytes]) -> None:
+        self.count += 1
+        for unit in units:
+            unit = unit.rstrip(b"\x00")
+            self.state.update(len(unit).to_bytes(4, "big") + unit)
+
+    @property
+    def digest(self) -> str:
+        return f"{self.count} {self.state.hexdigest()}"
+
+
+def _units(packet: bytes) -> Iterator[bytes]:
+    while packet:
+        end = 4 + int.from_bytes(packet[:4], "big")
+        yield packet[4:end]
+        packet = packet[end:]
 
 
 def read_metadata(path: Path) -> dict[str, str]:

@@ -19,9 +19,7 @@ from numpy.typing import NDArray
 
 from ..errors import FilmError
 from ..files import settle
-from .packets import PacketDigest
-from .pyav import av
-from .reader import film_digest
+from .reader import PacketDigest, av, film_digest
 
 KEY_EVERY = 1.2  # seconds from one key frame to the next, at most
 DISK = (errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EROFS, errno.EACCES)  # what a disk says
