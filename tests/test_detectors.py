@@ -4,7 +4,8 @@ import failures as drawn
 import numpy as np
 import pytest
 
-from framepack_relax.evaluate.detectors import Thresholds, find_failures
+from framepack_relax.evaluate import detectors
+from framepack_relax.evaluate.detectors import find_failures
 from framepack_relax.evaluate.evaluation import Instruments
 
 BARE = Instruments(action=None, text=None, distance=None, notes=())
@@ -55,11 +56,12 @@ def test_a_film_with_frames_in_between_is_judged_alike():
     assert find_failures(smooth, 60)["chaos"], "half the change from frame to frame is the same chaos"
 
 
-def test_thresholds_decide():
+def test_thresholds_decide(monkeypatch):
     still = drawn.clip("static", 0).frames
     assert find_failures(still, drawn.FPS)["static"]
-    assert not find_failures(still, drawn.FPS, thresholds=Thresholds(static=0))["static"]
     assert find_failures(still, drawn.FPS, lpips=0.5)["collapse"]
+    monkeypatch.setattr(detectors, "STATIC", 0)
+    assert not find_failures(still, drawn.FPS)["static"]
 
 
 def test_two_equal_frames_are_static():

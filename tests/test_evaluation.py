@@ -42,7 +42,7 @@ def test_a_film_is_read_with_its_scenes_and_made_small(tmp_path):
     tags = {"framepack_relax": json.dumps({"scenes": [scenes[0], {**scenes[1], "follows": True}]})}
     film = read_film(write(tmp_path / "h.mp4", moving_square(25), tags=tags))
     assert len(film.cut(film.scenes[1]).frames) == 16, "the change at the border is the scene's"
-    assert [len(film.shot_until(scene)) for scene in film.scenes] == [10, 25]
+    assert [len(film.frames[scene.begin : scene.frames[1]]) for scene in film.scenes] == [10, 25]
     short = read_film(write(tmp_path / "i.mp4", moving_square(12), tags=tags))
     assert [scene.id for scene in short.scenes] == ["a"], "a film that is still being rendered"
     foreign = write(tmp_path / "g.mp4", moving_square(5), tags={"framepack_relax": '{"scenes": [1]}'})

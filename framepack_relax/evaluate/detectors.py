@@ -8,7 +8,6 @@ N frames, P pairs of frames (N - 1), D embedding, h and w the small frames' heig
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from itertools import groupby
 from typing import NamedTuple
 
@@ -23,33 +22,25 @@ SIDE = 96  # px that the short side is brought to
 RATE = 30.0  # frames a second that are looked at, at most
 BUSIEST = 0.01  # share of the pixels
 CELLS = 8  # the picture in 8 x 8
+# thresholds; levels are of 0..255 in the channel that changes most, after a blur of one small pixel
+SEEN = 30  # levels: a place that differs by more shows something else
+STILL = 8  # levels: less in the busiest 1 % of the pixels from frame to frame is stillness
+STATIC = 30  # levels: the busiest 1 % to the first frame ...
+STATIC_SHARE = 0.95  # ... in this share of the frames
+FROZEN_SECONDS = 0.5  # of stillness at the end
+SAME_POSE = 0.85  # cosine of embeddings, last frame to first: from here on the pose is the first again
+GONE = 0.8  # detail of the last frame over the first's: below, the figure has left, which is no freeze
+EXCURSION_SECONDS = 0.5  # away from the first frame and back in less is a snap
+SUDDEN = 1.3  # share of the change that falls in one frame: coming back over going ...
+SUDDEN_FRAMES = 4  # ... within so many frames of either
+RETURNED = 0.25  # share of the widest change that is left after coming back
+UNEXPLAINED = 0.02  # share of the pixels that no motion explains ...
+UNEXPLAINED_FRAMES = 5  # ... in the mean of so many frames
+WILD_SECONDS = 0.8  # of that without a break
+CELL = 6  # levels: a cell's mean change to the first frame
+DISSOLVED = 0.45  # share of cells that have changed
+LPIPS = 0.5  # of adjacent frames: the paper's bound (section 5.2)
 Floats = NDArray[np.float32]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Thresholds:
-    """Levels are of 0..255 in the channel that changes most, after a blur of one small pixel."""
-
-    seen: float = 30  # levels: a place that differs by more shows something else
-    still: float = 8  # levels: less in the busiest 1 % of the pixels from frame to frame is stillness
-    static: float = 30  # levels: the busiest 1 % to the first frame ...
-    static_share: float = 0.95  # ... in this share of the frames
-    frozen_seconds: float = 0.5  # of stillness at the end
-    same_pose: float = 0.85  # cosine of embeddings, last frame to first: from here on the pose is the first again
-    gone: float = 0.8  # detail of the last frame over the first's: below, the figure has left, which is no freeze
-    excursion_seconds: float = 0.5  # away from the first frame and back in less is a snap
-    sudden: float = 1.3  # share of the change that falls in one frame: coming back over going ...
-    sudden_frames: int = 4  # ... within so many frames of either
-    returned: float = 0.25  # share of the widest change that is left after coming back
-    unexplained: float = 0.02  # share of the pixels that no motion explains ...
-    unexplained_frames: int = 5  # ... in the mean of so many frames
-    wild_seconds: float = 0.8  # of that without a break
-    cell: float = 6  # levels: a cell's mean change to the first frame
-    dissolved: float = 0.45  # share of cells that have changed
-    lpips: float = 0.5  # of adjacent frames: the paper's bound (section 5.2)
-
-
-THRESHOLDS = Thresholds()
 
 
 class Signals(NamedTuple):
@@ -65,7 +56,7 @@ class Signals(NamedTuple):
     unexplained: Floats  # [P] share of the pixels that optical flow does not bring from one frame to the next
 
 
-def measure_signals(frames: Iterable[Pixels], fps: float, thresholds: Thresholds) -> Signals:
+def measure_signals(frames: Iterable[Pixels], fps: float) -> Signals:
     """Of two frames or more, of which no more than three are held at a time."""
     rows, pairs = [], []  # of each frame, and of it and the one before
     first = before = None
@@ -74,13 +65,13 @@ def measure_signals(frames: Iterable[Pixels], fps: float, thresholds: Thresholds
         small = _small(frame)
         first = small if first is None else first
         change = np.abs(small - first).max(axis=-1)
-        cells = cv2.resize(change, (CELLS, CELLS), interpolation=cv2.INTER_AREA) > thresholds.cell
+        cells = cv2.resize(change, (CELLS, CELLS), interpolation=cv2.INTER_AREA) > CELL
         detail = np.abs(cv2.Laplacian(small, cv2.CV_32F)).mean()
-        rows.append((busiest(change, BUSIEST), (change > thresholds.seen).mean(), cells.mean(), detail))
+        rows.append((busiest(change, BUSIEST), (change > SEEN).mean(), cells.mean(), detail))
         if before is not None:
             step = np.abs(small - before).max(axis=-1)
-            lost = _unexplained(dis, before, small) > thresholds.seen
-            pairs.append((busiest(step, BUSIEST), (step > thresholds.seen).mean(), lost.mean()))
+            lost = _unexplained(dis, before, small) > SEEN
+            pairs.append((busiest(step, BUSIEST), (step > SEEN).mean(), lost.mean()))
         before = small
     to_first, area, cells, detail = np.array(rows, dtype=np.float32).T
     detail = np.asarray(detail / max(detail[0], 1e-6), dtype=np.float32)
@@ -94,7 +85,6 @@ def find_failures(
     likeness: float | None = None,
     wrong: bool | None = None,
     lpips: float | None = None,
-    thresholds: Thresholds = THRESHOLDS,
 ) -> dict[str, bool]:
     """Whether a film of frames [N, H, W, 3], N >= 2, fails, by kind; at most one is true, the first that applies.
 
@@ -104,44 +94,44 @@ def find_failures(
     shown = np.arange(0, len(frames), max(1.0, fps / RATE)).astype(int)  # motion per frame must compare
     if len(shown) < 2:
         return {}
-    s = measure_signals((frames[number] for number in shown), min(fps, RATE), thresholds)
+    s = measure_signals((frames[number] for number in shown), min(fps, RATE))
     tests: dict[str, bool | None] = {
-        "collapse": _late(s.cells) > thresholds.dissolved or (lpips or 0.0) >= thresholds.lpips,
-        "chaos": _wild(s, thresholds),
-        "static": bool(np.quantile(s.to_first, thresholds.static_share) < thresholds.static),
-        "freeze": None if likeness is None else _freezes(s, likeness, thresholds),
-        "snap-back": _snaps_back(s, thresholds),
+        "collapse": _late(s.cells) > DISSOLVED or (lpips or 0.0) >= LPIPS,
+        "chaos": _wild(s),
+        "static": bool(np.quantile(s.to_first, STATIC_SHARE) < STATIC),
+        "freeze": None if likeness is None else _freezes(s, likeness),
+        "snap-back": _snaps_back(s),
         "over-relaxed": wrong,
     }
     found = next((kind for kind, true in tests.items() if true), None)
     return {kind: kind == found for kind, true in tests.items() if true is not None}
 
 
-def _wild(s: Signals, t: Thresholds) -> bool:
-    mean = np.ones(t.unexplained_frames) / t.unexplained_frames
-    wild = np.convolve(s.unexplained, mean, mode="same") > t.unexplained
+def _wild(s: Signals) -> bool:
+    mean = np.ones(UNEXPLAINED_FRAMES) / UNEXPLAINED_FRAMES
+    wild = np.convolve(s.unexplained, mean, mode="same") > UNEXPLAINED
     longest = max((len(list(run)) for true, run in groupby(wild) if true), default=0)
-    return longest > t.wild_seconds * s.fps
+    return longest > WILD_SECONDS * s.fps
 
 
-def _freezes(s: Signals, likeness: float, t: Thresholds) -> bool:
+def _freezes(s: Signals, likeness: float) -> bool:
     """Moves, then stands still to the end in a pose that is not the first, with the figure still there."""
-    moving = np.flatnonzero(s.adjacent > t.still)
-    if not len(moving) or len(s.adjacent) - 1 - moving[-1] < t.frozen_seconds * s.fps:
+    moving = np.flatnonzero(s.adjacent > STILL)
+    if not len(moving) or len(s.adjacent) - 1 - moving[-1] < FROZEN_SECONDS * s.fps:
         return False
-    return bool(s.to_first[-1] > t.static and likeness < t.same_pose and s.detail[-1] > t.gone)
+    return bool(s.to_first[-1] > STATIC and likeness < SAME_POSE and s.detail[-1] > GONE)
 
 
-def _snaps_back(s: Signals, t: Thresholds) -> bool:
+def _snaps_back(s: Signals) -> bool:
     """Leaves the first frame and is back soon, or comes back more suddenly than it went."""
-    away = np.flatnonzero(s.area > t.returned * s.area.max())
+    away = np.flatnonzero(s.area > RETURNED * s.area.max())
     if not len(away) or away[-1] == len(s.area) - 1:
         return False
     gone, back = away[0], away[-1]
-    near = t.sudden_frames
+    near = SUDDEN_FRAMES
     going = s.moved[max(0, gone - near) : gone + near].max()
     coming = s.moved[max(0, back - near - 1) : back + near].max()
-    return bool(back - gone < t.excursion_seconds * s.fps or coming > t.sudden * going)
+    return bool(back - gone < EXCURSION_SECONDS * s.fps or coming > SUDDEN * going)
 
 
 def _late(series: Floats) -> float:

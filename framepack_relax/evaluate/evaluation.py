@@ -62,10 +62,9 @@ def gather(*, action: str, text: str, device: str | None = None, distance: Dista
                 made = build()
         except (EvaluationError, ModelError) as error:
             notes.append(str(error))
-        else:
-            notes.extend([f"{name}: {LICENCES[name]}"] if name in LICENCES else [])
-            return made
-        return None
+            return None
+        notes.extend([f"{name}: {LICENCES[name]}"] if name in LICENCES else [])
+        return made
 
     action, text = ACTION.get(action, action), TEXT.get(text, text)
     return Instruments(
@@ -101,10 +100,10 @@ def evaluate_scenes(
     opening: Clip = film.frames[:0]
     begun = -1
     for scene in film.scenes:
-        other, shot = reference and reference.cut(scene), film.shot_until(scene)
-        first, last = ends(shot, film.fps)
-        if begun != film.begin_of(scene) or len(opening) < len(first):  # decoded once, however long the shot is
-            begun, opening = film.begin_of(scene), np.asarray(first)
+        other = reference and reference.cut(scene)
+        first, last = ends(film.frames[scene.begin : scene.frames[1]], film.fps)
+        if begun != scene.begin or len(opening) < len(first):  # decoded once, however long the shot is
+            begun, opening = scene.begin, np.asarray(first)
         said = evaluate(
             film.cut(scene), instruments, prompt=scene.prompt, targets=targets, reference=other, shot=(opening, last)
         )

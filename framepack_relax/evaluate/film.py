@@ -19,12 +19,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class FilmScene:
-    """A stretch of a film: frames[0] up to but not with frames[1]; `follows`: without a cut before it."""
+    """A stretch of a film: frames[0] up to but not with frames[1], of a shot that begins with frame `begin`."""
 
     id: str
     prompt: str
     frames: tuple[int, int]
-    follows: bool = False
+    begin: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,16 +44,7 @@ class Film:
     def cut(self, scene: FilmScene) -> "Film":
         """One scene as a film of its own, from the frame that it follows on: the change at its border is its own."""
         first, end = scene.frames
-        return replace(self, frames=self.frames[first - scene.follows : end], scenes=(scene,))
-
-    def begin_of(self, scene: FilmScene) -> int:
-        """The frame that the scene's shot begins with."""
-        begins = [other.frames[0] for other in self.scenes if not other.follows and other.frames[0] <= scene.frames[0]]
-        return max(begins, default=0)
-
-    def shot_until(self, scene: FilmScene) -> Clip:
-        """Frames from the beginning of the scene's shot to its end."""
-        return self.frames[self.begin_of(scene) : scene.frames[1]]
+        return replace(self, frames=self.frames[max(scene.begin, first - 1) : end], scenes=(scene,))
 
 
 def read_film(path: Path, kept: Kept | None = None) -> Film:
@@ -72,7 +63,7 @@ def read_films(films: Sequence[T], path_of: Callable[[T], Path]) -> list[Film]:
 
 def _own_tags(text: str, count: int) -> tuple[str | None, tuple[FilmScene, ...]]:
     """Its model's judges, and the scenes that a film of `count` frames has; nothing where another wrote the tag."""
-    scenes: list[FilmScene] = []
+    scenes, begin = list[FilmScene](), 0
     try:
         facts = json.loads(text)
         judges, model = facts.get("judges"), facts.get("model")
@@ -82,9 +73,9 @@ def _own_tags(text: str, count: int) -> tuple[str | None, tuple[FilmScene, ...]]
             first, end = (int(frame) for frame in row["frames"])
             if (scenes[-1].frames[1] if scenes else 0) <= first < end <= count:
                 prompt = str(row["prompt"]).encode("utf8", "replace").decode("utf8")
-                follows = first > 0 and bool(row.get("follows", False))
-                name = printable(str(row["id"]))
-                scenes.append(FilmScene(id=name, prompt=prompt, frames=(first, end), follows=follows))
+                if not row.get("follows", False):
+                    begin = first
+                scenes.append(FilmScene(id=printable(str(row["id"])), prompt=prompt, frames=(first, end), begin=begin))
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
         return None, ()
     return judges if isinstance(judges, str) else None, tuple(scenes)

@@ -20,16 +20,16 @@ def plots(cells: Sequence[Cell]) -> dict[str, bytes]:
     """By its name a PNG of the arms' means and intervals for each figure that was measured."""
     made = {}
     for name in PLOTTED:
-        found = [(cell.arm, cell.figures[name]) for cell in cells if name in cell.figures]
+        found = {cell.arm: cell.figures[name] for cell in cells if name in cell.figures}
         if not found:
             continue
         plot = Figure(figsize=(8, 1 + 0.3 * len(found)), layout="constrained")
-        axes = plot.subplots()
-        for row, (_, figure) in enumerate(found):
-            axes.plot([figure.low, figure.high], [row, row], color="#b8c4d8", linewidth=5, solid_capstyle="butt")
-            axes.plot([figure.mean], [row], "o", color="#2463be")
-        axes.axvline(found[0][1].mean, color="#d6741a", linewidth=1)
-        axes.set(yticks=range(len(found)), yticklabels=[arm for arm, _ in found], title=name)
+        axes, rows = plot.subplots(), range(len(found))
+        means, lows, highs = zip(*((one.mean, one.low, one.high) for one in found.values()), strict=True)
+        axes.hlines(rows, lows, highs, color="#b8c4d8", linewidth=5)
+        axes.plot(means, rows, "o", color="#2463be")
+        axes.axvline(means[0], color="#d6741a", linewidth=1)
+        axes.set(yticks=rows, yticklabels=list(found), title=name)
         axes.margins(y=0.02)
         axes.invert_yaxis()
         axes.spines[["top", "right"]].set_visible(False)

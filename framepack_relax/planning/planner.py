@@ -1,10 +1,9 @@
 """Storyboard -> RenderPlan. Every mistake that shows only beside the model is collected and raised at once."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
-from functools import cached_property, lru_cache, partial
-from itertools import accumulate, chain
+from functools import lru_cache, partial
+from itertools import chain, count, groupby, pairwise, starmap
 
 from ..errors import Problem, StoryboardError
 from ..families.base import Family, Size, Step, TimeGrid
@@ -33,49 +32,6 @@ Rows = tuple[Step, ...]
 MOST_SHOWN = 40  # scenes that are too short, told at once
 
 
-@dataclass(frozen=True, kw_only=True)
-class Shot:
-    """A run of scenes up to a hard cut, with its place in the film."""
-
-    number: int
-    scenes: tuple[Scene, ...]
-    first_scene: int  # on the board
-    units: tuple[tuple[int, ...], ...]  # of each section of each scene
-    first_section: int
-    first_frame: int
-    grid: TimeGrid
-
-    @property
-    def sections(self) -> int:
-        return sum(map(len, self.units))
-
-    def places(self) -> Iterator[tuple[int, Scene, range]]:
-        """(scene's index on the board, scene, its sections counted within the shot)."""
-        place = 0
-        for nth, (scene, units) in enumerate(zip(self.scenes, self.units, strict=True)):
-            yield self.first_scene + nth, scene, range(place, place + len(units))
-            place += len(units)
-
-    @cached_property
-    def lengths(self) -> tuple[int, ...]:
-        """Units of each section."""
-        return tuple(chain.from_iterable(self.units))
-
-    @cached_property
-    def edges(self) -> tuple[int, ...]:
-        """Film-wide frames at which sections begin, and the shot's end; the first section owns the lead frames."""
-        ends, grid = accumulate(self.lengths), self.grid
-        return self.first_frame, *(self.first_frame + end * grid.unit_frames + grid.lead_frames for end in ends)
-
-    def span(self, places: range) -> tuple[int, int]:
-        """Film-wide frames [first, end) of these sections."""
-        return self.edges[places[0]], self.edges[places[-1] + 1]
-
-    def latents(self, place: int) -> int:
-        """Latent frames that the section at this place samples."""
-        return self.grid.latents(self.lengths[place], first=place == 0)
-
-
 def make_plan(story: Storyboard, model: Family) -> RenderPlan:
     """The film that `story` asks of a model.
 
@@ -83,14 +39,15 @@ def make_plan(story: Storyboard, model: Family) -> RenderPlan:
     contradict one another, films of over 3,000 sections.
     """
     family = model.configured(story)
-    profile = choose_profile(story, family)
+    profile, grid = choose_profile(story, family), family.grid
     fps = story.fps or family.fps
-    rate = exact_rate(fps)
-    shots = split_shots(story, rate, family.grid)
+    rate, shots = exact_rate(fps), split_shots(story)
+    asked = [[story.scenes[index].seconds for index in shot] for shot in shots]
+    units = [split(length, grid.most_units) for lengths in snap(asked, rate, grid) for length in lengths]
     relaxations = tuple(relax_scene(scene, profile) for scene in story.scenes)
     image_sizes, image_problems = _image_sizes(story, shots, family)
     problems = [
-        *_timing_problems(shots, rate, family.grid),
+        *_timing_problems(asked, list(map(len, units)), rate, grid),
         *image_problems,
         *family.problems(story),
         *ability_problems(story, family),
@@ -105,7 +62,9 @@ def make_plan(story: Storyboard, model: Family) -> RenderPlan:
     sampler = story.sampler or family.samplers[0]
     # scenes share what is equal: 3,000 of 1,000 steps are 12 million figures otherwise
     rows = lru_cache(maxsize=64)(partial(plan_steps, family, size, sampler))
-    sections = tuple(s for shot in shots for s in _plan_sections(story, family, shot, relaxations, rows))
+    sections = tuple(_plan_sections(story, family, shots, units, relaxations, rows))
+    made = [list(group) for _, group in groupby(sections, key=lambda section: section.shot)]
+    lengths = [(sum(seconds), len(group)) for seconds, group in zip(asked, made, strict=True)]
     return RenderPlan(
         title=story.title,
         model=family.name,
@@ -116,107 +75,102 @@ def make_plan(story: Storyboard, model: Family) -> RenderPlan:
         decode=family.decode,
         sampler=sampler,
         profile=profile.name,
-        frames=shots[-1].span(range(shots[-1].sections))[1],
-        shots=tuple(_plan_shot(story, *each, family) for each in zip(shots, image_sizes, strict=True)),
-        scenes=tuple(timing for shot in shots for timing in _time_scenes(shot, rate)),
+        frames=sections[-1].frames[1],
+        shots=tuple(_plan_shot(story, *each, family) for each in zip(shots, made, image_sizes, strict=True)),
+        scenes=tuple(_time_scenes(story, sections, rate)),
         sections=sections,
         warnings=(
             *shape_warnings(story, family, own_size),
             *gathered(setting_warnings(story, relaxations, family)),
             *gathered(past_warnings(sections, family)),
-            *gathered(family.notes(story, [(sum(s.seconds for s in shot.scenes), shot.sections) for shot in shots])),
+            *gathered(family.notes(story, lengths)),
         ),
     )
 
 
-def split_shots(story: Storyboard, rate: Fraction, grid: TimeGrid) -> list[Shot]:
-    """Scenes grouped by hard cuts and snapped to the grid, `rate` being frames per second."""
-    runs = _runs(story)
-    shots: list[Shot] = []
-    scene = section = frame = 0
-    for number, (run, counts) in enumerate(zip(runs, snap(_seconds(runs), rate, grid), strict=True)):
-        units = tuple(split(count, grid.most_units) for count in counts)
-        shots.append(
-            Shot(
-                number=number, scenes=run, first_scene=scene, units=units, first_section=section, first_frame=frame,
-                grid=grid,
-            )
-        )  # fmt: skip
-        scene, section = scene + len(run), section + shots[-1].sections
-        frame += grid.unit_frames * sum(counts) + grid.lead_frames
-    return shots
-
-
-def _runs(story: Storyboard) -> list[tuple[Scene, ...]]:
-    """The scenes of each shot."""
+def split_shots(story: Storyboard) -> list[range]:
+    """The scenes of each shot, by their places on the board."""
     starts = [i for i, scene in enumerate(story.scenes) if i == 0 or scene.transition == "cut"]
-    return [story.scenes[first:end] for first, end in zip(starts, [*starts[1:], len(story.scenes)], strict=True)]
-
-
-def _seconds(runs: Iterable[Sequence[Scene]]) -> list[list[float]]:
-    return [[scene.seconds for scene in run] for run in runs]
-
-
-def _plan_shot(story: Storyboard, shot: Shot, image_size: Size, family: Family) -> ShotPlan:
-    opening = shot.scenes[0]
-    return ShotPlan(
-        index=shot.number,
-        image=opening.image or story.image,
-        image_size=image_size,
-        seed=stable_seed("start", _seed(story, opening), opening.id),
-        sections=tuple(shot.first_section + place for place in family.render_order(shot.sections)),
-        frames=shot.span(range(shot.sections)),
-    )
+    return list(starmap(range, pairwise([*starts, len(story.scenes)])))
 
 
 def _seed(story: Storyboard, scene: Scene) -> int:
     return story.seed if scene.seed is None else scene.seed
 
 
-def _time_scenes(shot: Shot, rate: Fraction) -> Iterator[SceneTiming]:
-    for _, scene, places in shot.places():
-        frames = shot.span(places)
-        yield SceneTiming(
-            scene=scene.id,
-            shot=shot.number,
-            asked_seconds=scene.seconds,
-            real_seconds=float((frames[1] - frames[0]) / rate),
-            sections=tuple(shot.first_section + place for place in places),
-            frames=frames,
-        )
-
-
 def _plan_sections(
-    story: Storyboard, family: Family, shot: Shot, relaxations: Sequence[Relaxation], rows: Callable[..., Rows]
+    story: Storyboard,
+    family: Family,
+    shots: Sequence[range],
+    units: Sequence[tuple[int, ...]],
+    relaxations: Sequence[Relaxation],
+    rows: Callable[..., Rows],
 ) -> Iterator[SectionPlan]:
-    seed, rendered = _seed(story, shot.scenes[0]), list(family.render_order(shot.sections))
-    for index, scene, places in shot.places():
-        relaxation, base = relaxations[index], tuple(base_scales(story, scene, family).items())
-        steps = scene.steps or story.steps
-        for nth, place in enumerate(places):
-            context = family.context(place, shot.sections)
+    """In the order of the film; `units` are those of each scene's sections. A shot's first has the lead frames, too."""
+    grid, numbers, end = family.grid, count(), 0
+    for shot, scenes in enumerate(shots):
+        places = [(index, nth) for index in scenes for nth in range(len(units[index]))]
+        rendered = list(family.render_order(len(places)))
+        for place, (index, nth) in enumerate(places):
+            scene, relaxation, length = story.scenes[index], relaxations[index], units[index][nth]
+            first, end = end, end + length * grid.unit_frames + (0 if place else grid.lead_frames)
+            seed, draw = stable_seed("section", _seed(story, scene), nth, scene.id), 0
+            if story.noise == "framepack":
+                seed, draw = _seed(story, story.scenes[scenes[0]]), rendered.index(place)
+            base, context = tuple(base_scales(story, scene, family).items()), family.context(place, len(places))
             yield SectionPlan(
-                index=shot.first_section + place,
-                shot=shot.number,
+                index=next(numbers),
+                shot=shot,
                 place=place,
                 scene=scene.id,
                 prompt=story.prompt_of(scene),
                 negative_prompt=story.negative_of(scene),
-                seed=seed if story.noise == "framepack" else stable_seed("section", _seed(story, scene), nth, scene.id),
-                draw=rendered.index(place) if story.noise == "framepack" else 0,
-                frames=shot.span(range(place, place + 1)),
+                seed=seed,
+                draw=draw,
+                frames=(first, end),
                 intensity=scene.intensity,
                 relaxation=relaxation,
-                latents=shot.latents(place),
-                steps=rows(steps, relaxation, base, context.initial),
+                latents=grid.latents(length, first=place == 0),
+                steps=rows(scene.steps or story.steps, relaxation, base, context.initial),
                 context=context,
             )
 
 
-def _timing_problems(shots: Sequence[Shot], rate: Fraction, grid: TimeGrid) -> Iterator[Problem]:
-    """Scenes to be made longer so that every scene of the board gets a section, with their seconds; too long ones."""
-    counts = [len(places) for shot in shots for _, _, places in shot.places()]
-    asked = _seconds(shot.scenes for shot in shots)
+def _plan_shot(
+    story: Storyboard, scenes: range, sections: Sequence[SectionPlan], image_size: Size, family: Family
+) -> ShotPlan:
+    opening = story.scenes[scenes[0]]
+    return ShotPlan(
+        index=sections[0].shot,
+        image=opening.image or story.image,
+        image_size=image_size,
+        seed=stable_seed("start", _seed(story, opening), opening.id),
+        sections=tuple(sections[place].index for place in family.render_order(len(sections))),
+        frames=(sections[0].frames[0], sections[-1].frames[1]),
+    )
+
+
+def _time_scenes(story: Storyboard, sections: Sequence[SectionPlan], rate: Fraction) -> Iterator[SceneTiming]:
+    groups = groupby(sections, key=lambda section: section.scene)
+    for scene, made in zip(story.scenes, (list(group) for _, group in groups), strict=True):
+        first, end = made[0].frames[0], made[-1].frames[1]
+        yield SceneTiming(
+            scene=scene.id,
+            shot=made[0].shot,
+            asked_seconds=scene.seconds,
+            real_seconds=float((end - first) / rate),
+            sections=tuple(section.index for section in made),
+            frames=(first, end),
+        )
+
+
+def _timing_problems(
+    asked: Sequence[Sequence[float]], counts: Sequence[int], rate: Fraction, grid: TimeGrid
+) -> Iterator[Problem]:
+    """Scenes to be made longer so that every scene of the board gets a section, with their seconds; too long ones.
+
+    Seconds are `asked` shot by shot; `counts` are the sections of each scene.
+    """
     pairs = zip(chain.from_iterable(asked), chain.from_iterable(fitting_seconds(asked, rate, grid)), strict=True)
     longer = [(index, seconds, fits) for index, (seconds, fits) in enumerate(pairs) if fits != seconds]
     step = f"scenes end on a grid of {float(grid.unit_frames / rate):.4g} s"
@@ -231,26 +185,24 @@ def _timing_problems(shots: Sequence[Shot], rate: Fraction, grid: TimeGrid) -> I
         others = f"is too short, and so are {len(longer) - MOST_SHOWN - 1} more scenes; mend those before it first"
         yield Problem(path=f"scenes[{index}].seconds", message=f"{seconds:g} s {others}")
     most = float((grid.most_units * grid.unit_frames + grid.lead_frames) / rate)
-    for index, count in enumerate(counts if not grid.past else ()):
-        if count > 1:
+    for index, sections in enumerate(counts if not grid.past else ()):
+        if sections > 1:
             message = f"is longer than the {most:.4g} s that a scene of this model has at most; split it"
             yield Problem(path=f"scenes[{index}].seconds", message=message)
-    total = sum(shot.sections for shot in shots)
-    if total > MOST_SECTIONS:
-        message = f"the film has {total} sections; at most {MOST_SECTIONS} are planned: split the storyboard"
+    if sum(counts) > MOST_SECTIONS:
+        message = f"the film has {sum(counts)} sections; at most {MOST_SECTIONS} are planned: split the storyboard"
         yield Problem(path="scenes", message=message)
 
 
-def _image_sizes(story: Storyboard, shots: Sequence[Shot], family: Family) -> tuple[list[Size], list[Problem]]:
+def _image_sizes(story: Storyboard, shots: Sequence[range], family: Family) -> tuple[list[Size], list[Problem]]:
     """(width, height) px of every shot's start image, and which are not there or cannot be read; each is read once."""
     read: dict[str, Size] = {}
     problems: list[Problem] = []
-    for shot in shots:
-        own = shot.scenes[0].image
-        place = f"scenes[{shot.first_scene}]"
-        path = f"{place}.image" if own or shot.number else "image"
-        image = own or story.image
-        if wrong := image_problem(family, shot.number, image):
+    images = [story.scenes[shot[0]].image or story.image for shot in shots]
+    for number, (shot, image) in enumerate(zip(shots, images, strict=True)):
+        place = f"scenes[{shot[0]}]"
+        path = f"{place}.image" if story.scenes[shot[0]].image or number else "image"
+        if wrong := image_problem(family, number, image):
             problems.append(Problem(path=path if image else place, message=wrong))
         elif image and image not in read:
             read[image] = (1, 1)
@@ -263,13 +215,11 @@ def _image_sizes(story: Storyboard, shots: Sequence[Shot], family: Family) -> tu
                 problems.append(Problem(path=path, message=message))
             except ImageError as error:
                 problems.append(Problem(path=path, message=f"{image}: {error}"))
-    return [read.get(shot.scenes[0].image or story.image or "", (1, 1)) for shot in shots], problems
+    return [read.get(image or "", (1, 1)) for image in images], problems
 
 
-def _noise_problems(story: Storyboard, shots: Sequence[Shot]) -> Iterator[Problem]:
-    if story.noise == "framepack":
-        for shot in shots:
-            for index, scene, _ in list(shot.places())[1:]:
-                if scene.seed is not None:
-                    message = "noise: framepack draws a shot's noise from the seed of its first scene; remove the line"
-                    yield Problem(path=f"scenes[{index}].seed", message=message)
+def _noise_problems(story: Storyboard, shots: Sequence[range]) -> Iterator[Problem]:
+    for index in chain.from_iterable(shot[1:] for shot in shots if story.noise == "framepack"):
+        if story.scenes[index].seed is not None:
+            message = "noise: framepack draws a shot's noise from the seed of its first scene; remove the line"
+            yield Problem(path=f"scenes[{index}].seed", message=message)

@@ -2,6 +2,7 @@
 
 import types
 from collections.abc import Iterator, Sequence
+from functools import reduce
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
@@ -36,9 +37,7 @@ def inside(annotation: Any, part: str | int) -> Any:
 
 def at(model: Any, loc: Sequence[str | int]) -> Any:
     """What is wanted at a path in a file of this model."""
-    for part in loc:
-        model = inside(model, part)
-    return model
+    return reduce(inside, loc, model)
 
 
 def choices(annotation: Any) -> list[Any]:
