@@ -225,7 +225,9 @@ def scenes_table(rows: list[Row]) -> list[str]:
     """Probability of the wanted action, by scene."""
     scenes = list(dict.fromkeys(row["scene"] for row in rows))
     lines = [f"| arm | {' | '.join(scenes)} |", "|---" * (1 + len(scenes)) + "|"]
-    by_scene = [{cell.arm: cell for cell in summarise(rows, scene=scene)} for scene in scenes]
+    by_scene = [
+        {cell.arm: cell for cell in summarise([row for row in rows if row["scene"] == scene])} for scene in scenes
+    ]
     for arm in by_scene[0]:
         said = [f"{cells[arm].figures['target'].mean:.2f}" if arm in cells else "-" for cells in by_scene]
         lines.append(f"| {arm} | {' | '.join(said)} |")
@@ -258,7 +260,7 @@ def knobs_table(rows: list[Row]) -> list[str]:
 
 def paper_table(rows: list[Row], paper: dict[float, str], suffix: str) -> list[str]:
     """Backflips at the paper's settings beside the paper's figure."""
-    cells = {cell.arm: cell for cell in summarise(rows, scene="backflip")}
+    cells = {cell.arm: cell for cell in summarise([row for row in rows if row["scene"] == "backflip"])}
     head = "| | paper: VideoMAE | here: judge's probability | static | motion | identity | jump |"
     lines = [head, "|---" * 7 + "|"]
     for arm, said in {"vanilla": "-", **{suffix.format(value): said for value, said in paper.items()}}.items():

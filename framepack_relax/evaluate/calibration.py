@@ -61,11 +61,9 @@ class Choice:
 
 def utility(row: Row, level: Level) -> float:
     """What a film is worth; figures of missing judges count nothing."""
-    seen = row.get("target") or 0.0
+    seen, failed = row.get("target") or 0.0, row["failures"].get
     gained = level.target * seen + level.motion * min(1.0, row["motion"] / FASTEST)
-    broken = row["failures"].get("collapse", False) or (
-        seen < 0.5 and any(row["failures"].get(kind, False) for kind in BROKEN)
-    )
+    broken = failed("collapse", False) or (seen < 0.5 and any(failed(kind, False) for kind in BROKEN))
     lost = level.broken * broken + level.strange * (1 - row.get("identity", 1.0))
     return gained - lost - level.jump * min(1.0, row.get("jump", 0.0) / CUT)
 

@@ -43,10 +43,9 @@ class Cell:
     failures: dict[str, float]
 
 
-def summarise(rows: Sequence[Row], *, scene: str | None = None) -> list[Cell]:
-    """A cell per arm in the order of the rows; `scene` takes its films alone."""
-    chosen = [row for row in rows if scene in (None, row["scene"])]
-    return [_cell(arm, chosen) for arm in dict.fromkeys(row["arm"] for row in chosen)]
+def summarise(rows: Sequence[Row]) -> list[Cell]:
+    """A cell per arm in the order of the rows."""
+    return [_cell(arm, rows) for arm in dict.fromkeys(row["arm"] for row in rows)]
 
 
 def _cell(arm: str, all_rows: Sequence[Row]) -> Cell:

@@ -3,7 +3,6 @@
 A sweep that was stopped goes on where it was: a line holds the hash of all that determines its film and its figures.
 """
 
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from ..planning.planner import make_plan
 from ..planning.renderplan import RenderPlan
 from ..rendering.events import Event
 from ..rendering.folder import RunFolder, writing
-from ..rendering.keys import SAMPLER_VERSION
+from ..rendering.keys import SAMPLER_VERSION, hash_of
 from ..rendering.loop import RenderedFilm, render
 from ..rendering.mark import Mark, Note
 from ..rendering.session import Options
@@ -134,7 +133,7 @@ def run(
     told, store = read_rows(folder.path / FILMS), folder.path / "store"
     with writing(store):
         make_folder(store)
-    rows, known = [], {row["key"]: row for row in told}
+    rows, known, options = [], {row["key"]: row for row in told}, Options(store=store)
 
     def told_of(event: Event) -> None:
         if event.kind == "note":
@@ -145,9 +144,7 @@ def run(
         columns = {"arm": job.arm.id, "scene": job.event.id, "seed": job.seed}
         if key not in known:
             film = f"{place(job)}-{key[:8]}"
-            made = render(
-                job.story, out=folder.path / film, model=model, options=Options(store=store), on_event=told_of
-            )
+            made = render(job.story, out=folder.path / film, model=model, options=options, on_event=told_of)
             means = {"dtype": str(model.dtype).removeprefix("torch."), "sampler_version": SAMPLER_VERSION}
             means |= {"weights": model.weights[:12], "film": film, "key": key}
             known[key] = {**columns, **measure(job, made, instruments), **means}
@@ -200,7 +197,7 @@ def film_key(job: Job, plan: RenderPlan, model: Backend, instruments: Instrument
     image = job.story.resolve(str(job.story.image)).read_bytes()
     film = [said, blake2b(image).hexdigest(), model.identity, str(model.dtype), model.device.type]
     facts = [MEASURES, SAMPLER_VERSION, *film, job.event.target, job.calms, *instruments.names]
-    return blake2b(json.dumps(facts, sort_keys=True).encode("utf8"), digest_size=16).hexdigest()
+    return hash_of(facts)
 
 
 def place(job: Job) -> str:

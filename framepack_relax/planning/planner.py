@@ -6,7 +6,9 @@ from functools import lru_cache, partial
 from itertools import chain, count, groupby, pairwise, starmap
 
 from ..errors import Problem, StoryboardError
-from ..families.base import Family, Size, Step, TimeGrid
+from ..families.base import Family, GuidanceTerm, Size, Step, TimeGrid
+from ..families.flow import times
+from ..relax.guidance import relaxed_scale, step_weights
 from ..relax.profile import Relaxation
 from ..storyboard import Scene, Storyboard
 from ..storyboard.images import ImageError, read_image
@@ -14,19 +16,7 @@ from ..storyboard.paths import path_cure
 from ..storyboard.schema import exact_rate
 from .grid import MOST_SECTIONS, fitting_seconds, snap, split
 from .renderplan import RenderPlan, SceneTiming, SectionPlan, ShotPlan, stable_seed
-from .schedule import plan_steps
-from .settings import (
-    ability_problems,
-    base_scales,
-    choose_profile,
-    gathered,
-    image_problem,
-    past_warnings,
-    relax_scene,
-    setting_problems,
-    setting_warnings,
-    shape_warnings,
-)
+from .settings import base_scales, choose_profile, image_problem, plan_warnings, relax_scene, setting_problems
 
 Rows = tuple[Step, ...]
 MOST_SHOWN = 40  # scenes that are too short, told at once
@@ -50,9 +40,8 @@ def make_plan(story: Storyboard, model: Family) -> RenderPlan:
         *_timing_problems(asked, list(map(len, units)), rate, grid),
         *image_problems,
         *family.problems(story),
-        *ability_problems(story, family),
-        *_noise_problems(story, shots),
         *setting_problems(story, relaxations, family),
+        *_noise_problems(story, shots),
     ]
     if problems:
         located = [story.located(problem) for problem in problems]
@@ -61,7 +50,7 @@ def make_plan(story: Storyboard, model: Family) -> RenderPlan:
     size = story.size or own_size
     sampler = story.sampler or family.samplers[0]
     # scenes share what is equal: 3,000 of 1,000 steps are 12 million figures otherwise
-    rows = lru_cache(maxsize=64)(partial(plan_steps, family, size, sampler))
+    rows = lru_cache(maxsize=64)(partial(_plan_steps, family, size, sampler))
     sections = tuple(_plan_sections(story, family, shots, units, relaxations, rows))
     made = [list(group) for _, group in groupby(sections, key=lambda section: section.shot)]
     lengths = [(sum(seconds), len(group)) for seconds, group in zip(asked, made, strict=True)]
@@ -79,12 +68,7 @@ def make_plan(story: Storyboard, model: Family) -> RenderPlan:
         shots=tuple(_plan_shot(story, *each, family) for each in zip(shots, made, image_sizes, strict=True)),
         scenes=tuple(_time_scenes(story, sections, rate)),
         sections=sections,
-        warnings=(
-            *shape_warnings(story, family, own_size),
-            *gathered(setting_warnings(story, relaxations, family)),
-            *gathered(past_warnings(sections, family)),
-            *gathered(family.notes(story, lengths)),
-        ),
+        warnings=tuple(plan_warnings(story, relaxations, sections, family, own_size, lengths)),
     )
 
 
@@ -136,6 +120,43 @@ def _plan_sections(
             )
 
 
+def _plan_steps(
+    family: Family,
+    size: Size,
+    sampler: str,
+    steps: int,
+    relaxation: Relaxation,
+    scales: tuple[tuple[str, float], ...],
+    initial: bool,
+) -> Rows:
+    """A row per noise level: eq. 2 for the targets, for the rest the scale at rest of these `scales`.
+
+    An `initial` section has no past whose grip could loosen.
+    """
+    levels, base = family.levels(steps, size, sampler), dict(scales)
+    noise = [sigma for sigma, _ in levels]
+    at = noise if relaxation.coord == "sigma" else [float(time) for time in times(len(noise))]
+    weights = step_weights(relaxation.schedule, at, noise, p=relaxation.p, interval=relaxation.interval)
+    targets = set() if relaxation.at_rest else set(relaxation.target) - ({"context"} if initial else set())
+
+    def scale(term: GuidanceTerm, weight: float) -> float:
+        if term.name not in targets:
+            return base[term.name]
+        low = term.floor if relaxation.min is None else relaxation.min
+        return relaxed_scale(weight, base=base[term.name], minimum=low, beta=relaxation.beta)
+
+    return tuple(
+        Step(
+            index=index,
+            sigma=sigma,
+            timestep=timestep,
+            scales={term.name: scale(term, weight) for term in family.terms},
+            effects=relaxation.effects(sigma),
+        )
+        for index, ((sigma, timestep), weight) in enumerate(zip(levels, weights, strict=True))
+    )
+
+
 def _plan_shot(
     story: Storyboard, scenes: range, sections: Sequence[SectionPlan], image_size: Size, family: Family
 ) -> ShotPlan:
@@ -175,11 +196,8 @@ def _timing_problems(
     longer = [(index, seconds, fits) for index, (seconds, fits) in enumerate(pairs) if fits != seconds]
     step = f"scenes end on a grid of {float(grid.unit_frames / rate):.4g} s"
     for index, seconds, fits in longer[:MOST_SHOWN]:
-        why = (
-            f"gets no section: {step}"
-            if not counts[index]
-            else f"is too short as soon as scenes[{longer[0][0]}] gets one"
-        )
+        late = f"is too short as soon as scenes[{longer[0][0]}] gets one"
+        why = late if counts[index] else f"gets no section: {step}"
         yield Problem(path=f"scenes[{index}].seconds", message=f"{seconds:g} s {why}; write {fits:g}")
     for index, seconds, _ in longer[MOST_SHOWN : MOST_SHOWN + 1]:
         others = f"is too short, and so are {len(longer) - MOST_SHOWN - 1} more scenes; mend those before it first"
@@ -209,10 +227,8 @@ def _image_sizes(story: Storyboard, shots: Sequence[range], family: Family) -> t
             try:
                 read[image] = read_image(story.resolve(image)).size
             except FileNotFoundError:
-                message = (
-                    f"{image}: no such file{path_cure(image)}; it was looked for as {story.resolve(image).absolute()}"
-                )
-                problems.append(Problem(path=path, message=message))
+                asked = f"it was looked for as {story.resolve(image).absolute()}"
+                problems.append(Problem(path=path, message=f"{image}: no such file{path_cure(image)}; {asked}"))
             except ImageError as error:
                 problems.append(Problem(path=path, message=f"{image}: {error}"))
     return [read.get(image or "", (1, 1)) for image in images], problems

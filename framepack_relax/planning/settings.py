@@ -1,6 +1,6 @@
 """A scene's settings: profile, explicit values, base scales, and what does not fit together or beside the model."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
 
@@ -66,8 +66,8 @@ def base_scales(story: Storyboard, scene: Scene, family: Family) -> dict[str, fl
     return {term.name: own.get(term.name, term.base) for term in family.terms}
 
 
-def ability_problems(story: Storyboard, family: Family) -> Iterator[Problem]:
-    """Settings of other families; guidance terms, targets, scopes, effects, samplers, transitions that it has not."""
+def setting_problems(story: Storyboard, relaxations: Sequence[Relaxation], family: Family) -> Iterator[Problem]:
+    """Settings of other families; terms, targets, scopes, effects, samplers, transitions that it has not; odd s_min."""
     if story.sampler and story.sampler not in family.samplers:
         message = f"{family.name} is not sampled with {story.sampler}; write {' or '.join(family.samplers)}"
         yield Problem(path="sampler", message=message)
@@ -75,15 +75,14 @@ def ability_problems(story: Storyboard, family: Family) -> Iterator[Problem]:
         if kind != family.kind and getattr(story, kind) is not None:
             yield Problem(path=kind, message=f"{family.name} is of another family, {family.kind}; remove these lines")
     yield from _guidance_problems("guidance", story.guidance.scales, family)
-    for index, scene in enumerate(story.scenes):
+    for index, (scene, relax) in enumerate(zip(story.scenes, relaxations, strict=True)):
         place = f"scenes[{index}]"
         yield from _guidance_problems(f"{place}.guidance", scene.guidance.scales, family)
         yield from family.relax_problems(f"{place}.relax.", scene.relax)
         if index and not family.grid.past and scene.transition == "continue":
-            message = (
-                f"{family.name} makes each scene on its own and cannot go on from another; write `transition: cut`"
-            )
-            yield Problem(path=f"{place}.transition", message=message)
+            fact = f"{family.name} makes each scene on its own and cannot go on from another"
+            yield Problem(path=f"{place}.transition", message=f"{fact}; write `transition: cut`")
+        yield from _floor_problems(f"{place}.relax.min", relax, base_scales(story, scene, family), family)
 
 
 def _guidance_problems(place: str, names: Iterable[str], family: Family) -> Iterator[Problem]:
@@ -103,21 +102,31 @@ def image_problem(family: Family, shot: int, image: str | None) -> str:
     return ""
 
 
-def setting_problems(story: Storyboard, relaxations: Sequence[Relaxation], family: Family) -> Iterator[Problem]:
+def _floor_problems(place: str, relax: Relaxation, bases: Mapping[str, float], family: Family) -> Iterator[Problem]:
     """s_min above the base, or below what its target allows."""
-    for index, (scene, relax) in enumerate(zip(story.scenes, relaxations, strict=True)):
-        if relax.min is None:
-            continue
-        bases = base_scales(story, scene, family)
-        for term in family.terms:
-            low, base = term.lowest, bases[term.name]
-            if term.name in relax.target and not low <= relax.min <= base:
-                allowed = f"it must be between {low:g} and the base scale {base:g}"
-                message = f"is {relax.min:g}; for target {term.name} {allowed}"
-                yield Problem(path=f"scenes[{index}].relax.min", message=message)
+    for term in family.terms:
+        low, base = term.lowest, bases[term.name]
+        if relax.min is not None and term.name in relax.target and not low <= relax.min <= base:
+            allowed = f"it must be between {low:g} and the base scale {base:g}"
+            yield Problem(path=place, message=f"is {relax.min:g}; for target {term.name} {allowed}")
 
 
-def shape_warnings(story: Storyboard, family: Family, own: Size) -> Iterator[str]:
+def plan_warnings(
+    story: Storyboard,
+    relaxations: Sequence[Relaxation],
+    sections: Sequence[SectionPlan],
+    family: Family,
+    own: Size,
+    shots: Sequence[tuple[float, int]],
+) -> Iterator[str]:
+    """What is allowed and seldom meant, or nothing comes of; `own` is the model's size, `shots` is for its `notes`."""
+    yield from _shape_warnings(story, family, own)
+    yield from _gathered(_setting_warnings(story, relaxations, family))
+    yield from _gathered(_past_warnings(sections, family))
+    yield from _gathered(family.notes(story, shots))
+
+
+def _shape_warnings(story: Storyboard, family: Family, own: Size) -> Iterator[str]:
     """A size or a frame rate far from the model's own, `own` being its (width, height) px."""
     speed = float(exact_rate(story.fps or family.fps) / exact_rate(family.fps))
     if abs(speed - 1) > SAME_SPEED:
@@ -132,7 +141,7 @@ def shape_warnings(story: Storyboard, family: Family, own: Size) -> Iterator[str
             yield f"size {width}x{height}: {fact}; pictures may fall apart"
 
 
-def setting_warnings(story: Storyboard, relaxations: Sequence[Relaxation], family: Family) -> Iterator[Told]:
+def _setting_warnings(story: Storyboard, relaxations: Sequence[Relaxation], family: Family) -> Iterator[Told]:
     """Settings that are allowed and seldom meant, or that nothing comes of."""
     unguided = [base_scales(story, scene, family).get("text", 1) == 1 for scene in story.scenes]
     if story.negative_prompt.strip() and all(unguided):
@@ -142,7 +151,7 @@ def setting_warnings(story: Storyboard, relaxations: Sequence[Relaxation], famil
             yield f"scene {scene.id}", told
 
 
-def past_warnings(sections: Sequence[SectionPlan], family: Family) -> Iterator[Told]:
+def _past_warnings(sections: Sequence[SectionPlan], family: Family) -> Iterator[Told]:
     """Scenes that loosen nothing but the grip of a past, and have none."""
     where = "before" if family.render_order(2)[0] == 0 else "after"
     cure = f"put a calm scene {where} it, or relax embedded or text as well"
@@ -154,7 +163,7 @@ def past_warnings(sections: Sequence[SectionPlan], family: Family) -> Iterator[T
             yield f"scene {scene}", f"target context does nothing where no past of the shot is rendered yet; {cure}"
 
 
-def gathered(warnings: Iterable[Told]) -> Iterator[str]:
+def _gathered(warnings: Iterable[Told]) -> Iterator[str]:
     """What holds of several places said once, with the first of them and the number of the others."""
     places: dict[str, list[str]] = {}
     for place, text in warnings:

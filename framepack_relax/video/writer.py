@@ -75,9 +75,7 @@ class Mp4Writer:
         self.container: av.container.OutputContainer = av.open(place, "w", format="mp4", options=options)
         self.metadata = dict(metadata)
         self.container.metadata.update(metadata)
-        self.stream: av.video.stream.VideoStream = self.container.add_stream(
-            "libx264", rate=fps, options=self._options()
-        )
+        self.stream = self.container.add_stream("libx264", rate=fps, options=self._options())
         self._set_up(self.stream.codec_context)
 
     def _options(self) -> dict[str, str]:
@@ -128,36 +126,33 @@ class Mp4Writer:
         """Closes the part; unless there was an exception it becomes the film."""
         if kind is None:
             self.container.close()
-            _with_index_in_front(self.growing, self.path, self.metadata, self.packets.digest, self.settle)
+            self._put_index_in_front()
             for file in (self.part, self.again):
                 file.unlink(missing_ok=True)
         else:
             with suppress(av.FFmpegError, OSError):  # the error that is under way says more
                 self.container.close()
 
+    def _put_index_in_front(self) -> None:
+        """Copies the packets of the fragmented mp4 into an ordinary one, which must hold all that were written.
 
-def _with_index_in_front(
-    part: Path, path: Path, metadata: Mapping[str, str], packets: str, settle: Callable[[Path, Path], None]
-) -> None:
-    """Copies the packets of a fragmented mp4 into an ordinary one, which must hold those with the digest `packets`.
-
-    A part that was changed under way, a disk that was full on closing: what cannot be read again is no film.
-    """
-    whole = path.with_name(f"{path.stem}.whole{path.suffix}")
-    try:
+        A part that was changed under way, a disk that was full on closing: what cannot be read again is no film.
+        """
+        part, whole = self.growing, self.path.with_name(f"{self.path.stem}.whole{self.path.suffix}")
         try:
-            _copy(part, whole, metadata)
-            same = film_digest(whole)[0] == packets
-        except (FilmError, av.FFmpegError, IndexError) as error:  # nothing in it that can be read
-            if getattr(error, "errno", None) in DISK:
-                raise
-            same = False
-        if not same:
-            raise OSError(None, f"{part.name} does not hold what was written to it; was it changed?", str(part))
-        settle(whole, path)
-    finally:
-        with suppress(OSError):
-            whole.unlink(missing_ok=True)
+            try:
+                _copy(part, whole, self.metadata)
+                same = film_digest(whole)[0] == self.packets.digest
+            except (FilmError, av.FFmpegError, IndexError) as error:  # nothing in it that can be read
+                if getattr(error, "errno", None) in DISK:
+                    raise
+                same = False
+            if not same:
+                raise OSError(None, f"{part.name} does not hold what was written to it; was it changed?", str(part))
+            self.settle(whole, self.path)
+        finally:
+            with suppress(OSError):
+                whole.unlink(missing_ok=True)
 
 
 def _copy(part: Path, whole: Path, metadata: Mapping[str, str]) -> None:
