@@ -7,7 +7,6 @@ second.
 N frames, P pairs of frames, H and W height and width; frames are uint8 RGB [N, H, W, 3]
 """
 
-from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -45,16 +44,12 @@ def measure_motion(frames: Clip, fps: float) -> dict[str, Any]:
         raw.append(_fastest(flow * seen) * rate / SIDE)
         series.append(_fastest((flow - camera_flow(before, flow)) * seen) * rate / SIDE)
     return {
-        "mean": _mean(series),
-        "at_once": _mean(series[: max(1, round(AT_ONCE * rate))]),
+        "mean": float(np.mean(series or [0])),
+        "at_once": float(np.mean(series[: max(1, round(AT_ONCE * rate))] or [0])),
         "dynamic": sum(speed > MOVING for speed in series) >= max(1, round(len(series) / 4)),
-        "camera_and_all": _mean(raw),
+        "camera_and_all": float(np.mean(raw or [0])),
         "series": [round(speed, 4) for speed in series],
     }
-
-
-def _mean(series: Sequence[float]) -> float:
-    return float(np.mean(series)) if series else 0.0
 
 
 def camera_flow(frame: NDArray[np.uint8], flow: NDArray[np.float32]) -> NDArray[np.float32]:

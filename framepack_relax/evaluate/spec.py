@@ -157,8 +157,8 @@ def read_sweep(name: str) -> Sweep:
     if not os.path.lexists(file):
         message = f"no such file, and no sweep that comes along; those are {', '.join(ready)}"
         raise StoryboardError([Problem(file=name, message=message)])
-    reading = Reading(str(file))
-    sweep = reading.checked(read_text(file), Sweep, partial(validated, Sweep))
+    reading = Reading(str(file), read_text(file))
+    sweep = reading.checked(Sweep, partial(validated, Sweep))
     return sweep.placed(str(file), file.resolve().parent, reading.places)
 
 

@@ -102,4 +102,4 @@ def chance(gains: NDArray[np.float64]) -> float:
     All arms turn together, so that arms which hardly differ cost nothing (Westfall and Young's max test). One-sided.
     """
     settings = {"permutation_type": "samples", "n_resamples": RESAMPLES, "alternative": "greater", "axis": 1, "rng": 0}
-    return float(permutation_test((gains,), lambda x, axis: x.mean(axis).max(-1), **settings).pvalue)
+    return float(permutation_test((gains.round(12),), lambda x, axis: x.mean(axis).max(-1), **settings).pvalue)

@@ -72,14 +72,14 @@ def read_text(file: Path) -> str:
 
 def parse_storyboard(text: str, *, file: str = "<storyboard>", folder: Path | None = None) -> Storyboard:
     """The storyboard in a YAML text; `folder` is what its image paths are relative to. Raises StoryboardError."""
-    reading = Reading(file)
-    story = reading.checked(text, Storyboard, build_storyboard, lambda data: _path_problems(data, folder))
+    reading = Reading(file, text)
+    story = reading.checked(Storyboard, build_storyboard, lambda data: _path_problems(data, folder))
     return story.placed(file, folder, reading.places)
 
 
 def parse_as(model: type[P], text: str, *, file: str, check: Check[P] = lambda made: ()) -> P:
     """Any other mapping in YAML, by its pydantic model, then by `check`. Raises StoryboardError with every mistake."""
-    return Reading(file).checked(text, model, lambda data: validated(model, data, check=check))
+    return Reading(file, text).checked(model, lambda data: validated(model, data, check=check))
 
 
 def _events(text: str) -> Iterator[yaml.Event]:
@@ -95,17 +95,14 @@ def _events(text: str) -> Iterator[yaml.Event]:
 class Reading:
     """One file on its way to plain values: problems found so far, and where every field stands."""
 
-    def __init__(self, file: str) -> None:
-        self.file, self.text = file, ""
+    def __init__(self, file: str, text: str) -> None:
+        self.file, self.text = file, text
         self.problems: list[Problem] = []
         self.places: dict[str, tuple[int, int]] = {}
 
-    def checked(
-        self, text: str, model: type[BaseModel], build: Callable[[Data], P], others: Check[Data] = lambda data: ()
-    ) -> P:
-        """What `build` makes of a YAML text for `model`; raises StoryboardError with its and all `others`' problems."""
-        self.text = text
-        if (node := self._compose(text, model)) is not None:
+    def checked(self, model: type[BaseModel], build: Callable[[Data], P], others: Check[Data] = lambda data: ()) -> P:
+        """What `build` makes of the text for `model`; raises StoryboardError with its and all `others`' problems."""
+        if (node := self._compose(model)) is not None:
             data = self._mapping(node, model, "")
             try:
                 made = build(data)
@@ -128,18 +125,18 @@ class Reading:
         line, column = _spot(mark) if mark else (None, None)
         self.problems.append(Problem(message=message, path=path, file=self.file, line=line, column=column))
 
-    def _compose(self, text: str, model: type[BaseModel]) -> yaml.MappingNode | None:
+    def _compose(self, model: type[BaseModel]) -> yaml.MappingNode | None:
         """The document's node tree; None, and problems, if it holds what is refused in any place or is not YAML."""
         try:
-            self._look_for_refused(text)
-            node = None if self.problems else yaml.compose(text, Loader=LOADER)
+            self._look_for_refused()
+            node = None if self.problems else yaml.compose(self.text, Loader=LOADER)
         except yaml.MarkedYAMLError as error:
             self.problems = []  # of text that is no YAML nothing else is known
             reason = " ".join(part for part in (error.context, error.problem) if part)
-            said = "; ".join(filter(None, (f"is not YAML: {reason}", cure(error, text))))
+            said = "; ".join(filter(None, (f"is not YAML: {reason}", cure(error, self.text))))
             at = error.problem_mark or error.context_mark
             self._refuse(said, at)
-            self._tell_lookalikes(text, range(at.line, at.line + 2) if at else range(0))
+            self._tell_lookalikes(range(at.line, at.line + 2) if at else range(0))
         except yaml.reader.ReaderError as error:
             message = f"holds the character U+{int(error.character):04X}, which YAML does not allow; remove it"
             self._refuse_signs([(error.position, message)])
@@ -153,13 +150,13 @@ class Reading:
         else:
             self.places[""] = _spot(node.start_mark)
             return node
-        self._tell_lookalikes(text, range(1, 2 + text.count("\n")))
+        self._tell_lookalikes(range(1, 2 + self.text.count("\n")))
         return None
 
-    def _tell_lookalikes(self, text: str, lines: range) -> None:
+    def _tell_lookalikes(self, lines: range) -> None:
         """Signs that look like YAML's, where one of them stands in these lines: then they are the mistakes."""
-        found = list(islice(lookalikes(text), MOST_PROBLEMS))
-        if any(text.count("\n", 0, place) + 1 in lines for place, _ in found):
+        found = list(islice(lookalikes(self.text), MOST_PROBLEMS))
+        if any(self.text.count("\n", 0, place) + 1 in lines for place, _ in found):
             self._refuse_signs(found)
 
     def _refuse_signs(self, found: Iterable[tuple[int, str]]) -> None:
@@ -167,9 +164,9 @@ class Reading:
         spots = [(self.text.count("\n", 0, at) + 1, at - self.text.rfind("\n", 0, at), said) for at, said in found]
         self.problems = [Problem(file=self.file, line=n, column=at, message=said) for n, at, said in spots]
 
-    def _look_for_refused(self, text: str) -> None:
+    def _look_for_refused(self) -> None:
         depth = documents = 0
-        for event in _events(text):
+        for event in _events(self.text):
             mark = event.start_mark
             documents += isinstance(event, yaml.DocumentStartEvent)
             if documents > 1 and isinstance(event, yaml.DocumentStartEvent):
