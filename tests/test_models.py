@@ -19,8 +19,9 @@ from training.train import DISTILLED, FACTS
 import framepack_relax as fr
 from framepack_relax.errors import ModelError
 from framepack_relax.families import catalog
+from framepack_relax.families.backend import PRESETS
 from framepack_relax.families.catalog import CATALOG, find, find_family, read_family, what_is_missing
-from framepack_relax.families.components import PRESETS, load_part
+from framepack_relax.families.components import load_part
 from framepack_relax.families.framepack.history import forward_slots
 from framepack_relax.families.loaded import known_faults
 from framepack_relax.families.loader import load
@@ -94,7 +95,7 @@ def test_what_the_encoder_cuts_off_a_long_prompt_is_said(model):
     long, longer = "a red figure " * 100, "a red figure " * 100 + "waves"
     texts, unread = replace(model, texts={}).encode_prompts([long, longer]), model.unread([long, longer])
     assert unread == {long: ["reads the first 256 of 300 tokens"], longer: ["reads the first 256 of 301 tokens"]}
-    same = zip(texts[long].embeds.values(), texts[longer].embeds.values(), strict=True)
+    same = zip(texts[long].values(), texts[longer].values(), strict=True)
     assert all(torch.equal(a, b) for a, b in same)
 
 
@@ -357,7 +358,7 @@ def test_no_weight_is_used_while_it_is_away(tiny, away):
         pipe.encode_image(torch.rand(1, 3, 32, 32), device=placed.device)
     placed.place()
     assert any(torch.isnan(p).all() for p in placed.transformer.parameters()), "nothing is away"
-    given = [tensor for text in texts.values() for tensor in text.embeds.values()]
+    given = [tensor for text in texts.values() for tensor in text.values()]
     assert all(torch.isfinite(tensor).all() for tensor in (*given, *looked_at[0])) and len(looked_at[0]) == 2
 
 

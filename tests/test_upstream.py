@@ -14,7 +14,7 @@ from PIL import Image
 from shots import sample_shot
 from transformers import SiglipImageProcessorPil
 
-from framepack_relax.families.backend import Given, Prompt, Start
+from framepack_relax.families.backend import Given, Start
 from framepack_relax.families.base import Step
 from framepack_relax.families.catalog import CATALOG
 from framepack_relax.families.components import load_part
@@ -49,13 +49,11 @@ def make_transformer(kind):
     return network
 
 
-TEXT = Prompt(
-    embeds={
-        "encoder_hidden_states": waves(1, 12, 16, phase=1),
-        "encoder_attention_mask": torch.ones(1, 12),
-        "pooled_projections": waves(1, 8, phase=2),
-    }
-)
+TEXT = {
+    "encoder_hidden_states": waves(1, 12, 16, phase=1),
+    "encoder_attention_mask": torch.ones(1, 12),
+    "pooled_projections": waves(1, 8, phase=2),
+}
 START = Start(latent=waves(1, 16, 1, 4, 4, phase=3), embeds=waves(1, 4, 16, phase=4))
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from drill_geometry import IMAGE, RELAXED, Setup, random_model
 
-from framepack_relax.families.components import PRESETS
+from framepack_relax.families.backend import PRESETS
 from framepack_relax.families.framepack.history import SECTION_LATENTS, forward_slots
 from framepack_relax.families.memory import GIB
 

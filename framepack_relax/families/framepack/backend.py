@@ -95,7 +95,7 @@ class FramePackBackend(HunyuanVideoBackend):
             contexts["low_pass"] = replace(full, latents_clean=low_pass(full.latents_clean, effect.factor))
         return SectionInputs(
             prompts={
-                name: {**said.embeds, "image_embeds": given.start.embeds}
+                name: {**said, "image_embeds": given.start.embeds}
                 for name, said in (("positive", given.prompt), ("negative", given.negative))
             },
             contexts={name: self._arguments(history) for name, history in contexts.items()},

@@ -11,7 +11,7 @@ from diffusers import UniPCMultistepScheduler
 from torch import Tensor
 
 from ..backend import Solve
-from ..hunyuan_video.euler import euler, on_table
+from ..hunyuan_video.backend import euler, on_table
 
 
 def make_solver(name: str, sigmas: Sequence[float], dtype: torch.dtype = torch.float32) -> Solve:
