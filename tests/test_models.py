@@ -22,7 +22,7 @@ from framepack_relax.families import catalog
 from framepack_relax.families.backend import PRESETS
 from framepack_relax.families.catalog import CATALOG, find, find_family, read_family, what_is_missing
 from framepack_relax.families.components import load_part
-from framepack_relax.families.framepack.history import forward_slots
+from framepack_relax.families.framepack.history import slots
 from framepack_relax.families.loaded import known_faults
 from framepack_relax.families.loader import load
 from framepack_relax.families.memory import Demand, advice, choose_preset, preset_that_fits, size_that_fits
@@ -295,7 +295,7 @@ def big(model):
 
 
 def work(model, size=(640, 608)):
-    return Demand(model=model, context=forward_slots(3), latents=9, size=size)
+    return Demand(model=model, context=slots("forward", 3, 4), latents=9, size=size)
 
 
 def test_the_memory_estimates_are_framepacks_counts(big):

@@ -18,6 +18,7 @@ from framepack_relax.families.backend import Given, Start
 from framepack_relax.families.base import Step
 from framepack_relax.families.catalog import CATALOG
 from framepack_relax.families.components import load_part
+from framepack_relax.families.flow import FlowShift
 from framepack_relax.families.framepack.history import slots
 from framepack_relax.families.loaded import encoder_dtype
 from framepack_relax.families.loader import load
@@ -70,7 +71,7 @@ def render(model, tmp_path, order):
         [scene], image=str(tmp_path / "start.png"), size=(32, 32), steps=5, noise="framepack"
     )  # fmt: skip
     family = CATALOG["framepack-f1" if order == "forward" else "framepack"].family
-    plan = make_plan(board, replace(family, shift=replace(family.shift, dynamic=False, shift=7.0)))
+    plan = make_plan(board, replace(family, shift=FlowShift(shift=7.0)))
     made = sample_shot(
         model, plan, start=START, prompt=TEXT, negative=TEXT,
         noise=lambda section: model.noise(section.latents, plan.size, section.seed, draw=section.draw),

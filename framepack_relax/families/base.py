@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .backend import Backend
 
 Size = tuple[int, int]  # width, height px
+Image = Literal["required", "optional", "refused"]
 ASKING = {"kv_blur": "blur", "key_gain": "history_gain", "low_pass": "lowpass"}  # fields of `relax`, by their effect
 
 
@@ -84,8 +85,8 @@ class Context(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class NoContext:
-    """Of a section that sees nothing but its prompt."""
+class SimpleContext:
+    """Of a section that sees its prompt, and of its shot those sections that it `needs`."""
 
     initial: bool = True
     needs: tuple[int, ...] = ()
@@ -107,7 +108,7 @@ class Family(ABC):
     effects: ClassVar[frozenset[str]]  # kinds that its backend can do
     scopes: ClassVar[tuple[str, ...]] = ("section", "all")  # whose keys and values it can blur
     samplers: ClassVar[tuple[str, ...]] = ("euler",)  # the first is the default
-    image: ClassVar[Literal["required", "optional", "refused"]]  # whether a shot begins with one
+    image: ClassVar[Image]  # whether a shot begins with one
     parts: ClassVar[Mapping[str, Any]] = {}  # its components by name: how the JSON file of each is read
 
     @property
@@ -172,7 +173,7 @@ class Family(ABC):
 
     def context(self, place: int, sections: int) -> Context:
         """Of the section at a place of a shot of so many sections."""
-        return NoContext()
+        return SimpleContext()
 
     @abstractmethod
     def backend(self) -> "type[Backend]":

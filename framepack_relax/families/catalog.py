@@ -23,9 +23,10 @@ from .base import Family
 from .configs import NetworkConfig, NetworkName, PartKinds, check_configs
 from .fake import Fake
 from .fingerprint import fingerprint, model_files, told
+from .flow import FlowShift
 from .framepack.family import FramePack
 from .hunyuan_video.family import HunyuanVideo
-from .sidecar import SIDECAR, Sidecar, read_json, read_profile, read_shift
+from .sidecar import SIDECAR, Sidecar, read_json
 
 WEIGHTS_VARIABLE = "FRAMEPACK_RELAX_WEIGHTS"
 FIGURES = "figures.json"  # of a model folder: what scripts/training/measure.py measured
@@ -53,7 +54,7 @@ class Entry:
     licence: str = "see its model card"
     repository: str  # of what `parts` does not name, each in a subfolder of its name
     parts: Mapping[str, tuple[str, str]] = field(default_factory=dict)
-    family: FramePack | HunyuanVideo | Fake | None = None  # None: as the folder says
+    family: Family | None = None  # None: as the folder says
 
     def place(self, part: str) -> tuple[str, str]:
         return self.parts.get(part, (self.repository, part))
@@ -68,7 +69,7 @@ def _framepack(name: str, repository: str, order: Order, about: str) -> Entry:
     parts = {"transformer": (repository, ""), **{p: (REDUX, p) for p in ("image_encoder", "feature_extractor")}}
     return Entry(
         name=name, about=about, gigabytes=43.0, licence=TENCENT, repository=HUNYUAN, parts=parts,
-        family=FramePack(name=name, order=order),
+        family=FramePack(name=name, order=order, embedded=10.0),
     )  # fmt: skip
 
 
@@ -145,13 +146,13 @@ def find_family(name: str) -> Family:
     entry = entry_of(name)
     repository = entry.place("transformer")[0]
     if entry.family is not None:
-        sidecars = [place / SIDECAR for place in _places(repository) if (place / SIDECAR).is_file()]
-        return _calibrated(entry.family, sidecars[0], read_profile(sidecars[0])) if sidecars else entry.family
+        file = next((place / SIDECAR for place in _places(repository) if (place / SIDECAR).is_file()), None)
+        return _calibrated(entry.family, file, read_json(Sidecar, file).profile) if file else entry.family
     wanted = {repository: {SIDECAR, "scheduler/*", "transformer/config.json"}}
     return replace(read_family(_folders(name, wanted, advised={repository: {"*"}})[repository]), name=name)
 
 
-def read_family(folder: Path) -> FramePack | HunyuanVideo:
+def read_family(folder: Path) -> HunyuanVideo:
     """Of a diffusers folder: from its sidecar, or from its transformer where that says all. Raises ModelError."""
     file = folder / SIDECAR
     if file.is_file():
@@ -159,17 +160,21 @@ def read_family(folder: Path) -> FramePack | HunyuanVideo:
         if kind not in FAMILIES:
             raise ModelError(f"{file}: family: {printable(kind)} is unknown; {suggest(kind, list(FAMILIES))}")
         family = FAMILIES[kind]
-        made = family.read(str(folder), read_json(family.sidecar, file), read_shift(folder))
+        made = family.read(str(folder), read_json(family.sidecar, file), _shift(folder))
         return _calibrated(made, file, made.profile)
     config = folder / "transformer" / "config.json"
     network = read_json(NetworkName, config).network if config.is_file() else None
     if network in NETWORKS:
-        return NETWORKS[network].read(str(folder), Sidecar(), read_shift(folder))
+        return NETWORKS[network].read(str(folder), Sidecar(), _shift(folder))
     raise ModelError(
         f"{folder}: has no {SIDECAR}, so it is unknown whether the model renders forward or inverted; "
         f'write one, for example {{"order": "forward", "fps": 30, "guidance": {{"embedded": 10.0, "text": 1.0}}, '
         '"embedded_guidance": true}'
     )
+
+
+def _shift(folder: Path) -> FlowShift:
+    return read_json(FlowShift, folder / "scheduler" / "scheduler_config.json")
 
 
 def _calibrated(family: F, file: Path, profile: Profile | None) -> F:

@@ -23,9 +23,8 @@ from framepack_relax.families.backend import PRESETS, Given, Preset, Start
 from framepack_relax.families.base import Size
 from framepack_relax.families.catalog import Source, find_family
 from framepack_relax.families.components import float32_last_layer
-from framepack_relax.families.framepack.backend import FramePackBackend
+from framepack_relax.families.framepack.backend import FramePackBackend, packed_segments
 from framepack_relax.families.framepack.history import HISTORY, SECTION_LATENTS
-from framepack_relax.families.framepack.layout import packed_segments
 from framepack_relax.families.hunyuan_video.backend import SectionInputs
 from framepack_relax.families.hunyuan_video.stream import StreamDecoder
 from framepack_relax.families.loaded import encoder_dtype

@@ -14,51 +14,63 @@ from torch import Tensor
 
 from ...relax.effects import LowPass
 from ...relax.latents import low_pass, match_statistics
+from ...relax.unlearning import FramePart, Segment
 from ...storyboard.schema import Order
 from ..backend import Decoder, Given, Solve, Start
 from ..base import Context, Size, Step
 from ..hunyuan_video.backend import HunyuanVideoBackend, SectionInputs
 from .blend import BlendDecoder
 from .history import SECTION_LATENTS, HistorySlots
-from .layout import packed_segments
 from .solver import make_solver
 
 
-@dataclass(frozen=True, kw_only=True)
-class History:
-    """The packed past by the transformer's names: `latents_clean` [1, C, 2, h, w] is start image and 1x slot."""
+def gather_history(slots: HistorySlots, latents: Mapping[int, Tensor], start: Tensor) -> dict[str, Tensor]:
+    """The packed past by the transformer's names; `latents_clean` [1, C, 2, h, w] is start image and 1x slot.
 
-    latents_clean: Tensor
-    latents_history_2x: Tensor
-    latents_history_4x: Tensor
-    indices_latents: Tensor  # of the section itself
-    indices_latents_clean: Tensor
-    indices_latents_history_2x: Tensor
-    indices_latents_history_4x: Tensor
-
-
-def gather_history(slots: HistorySlots, latents: Mapping[int, Tensor], start: Tensor) -> History:
-    """Fills the slots from a shot's latent frames (position -> [1, C, 1, h, w]); what is not there is zeros."""
+    Fills the slots from a shot's latent frames (position -> [1, C, 1, h, w]); what is not there is zeros.
+    """
 
     def fill(positions: Sequence[int | None]) -> Tensor:
         return torch.cat([torch.zeros_like(start) if p is None else latents[p] for p in positions], dim=2)
 
-    return History(
-        latents_clean=torch.cat([start, fill(slots.near)], dim=2),
-        latents_history_2x=fill(slots.mid),
-        latents_history_4x=fill(slots.far),
-        indices_latents=torch.tensor(slots.section_index),
-        indices_latents_clean=torch.tensor([0, *slots.near_index]),
-        indices_latents_history_2x=torch.tensor(slots.mid_index),
-        indices_latents_history_4x=torch.tensor(slots.far_index),
-    )
+    return {
+        "latents_clean": torch.cat([start, fill(slots.near)], dim=2),
+        "latents_history_2x": fill(slots.mid),
+        "latents_history_4x": fill(slots.far),
+        "indices_latents": torch.tensor(slots.section_index),
+        "indices_latents_clean": torch.tensor([0, *slots.near_index]),
+        "indices_latents_history_2x": torch.tensor(slots.mid_index),
+        "indices_latents_history_4x": torch.tensor(slots.far_index),
+    }
 
 
-def initial_history(slots: HistorySlots, start: Tensor, order: Order) -> History:
+def initial_history(slots: HistorySlots, start: Tensor, order: Order) -> dict[str, Tensor]:
     """h0, the history that a shot's first section has: zeros, and in forward order the start image in the 1x slot."""
     near = (0 if order == "forward" else None,)
     empty = replace(slots, near=near, mid=(None,) * len(slots.mid), far=(None,) * len(slots.far))
     return gather_history(empty, {0: start}, start)
+
+
+def packed_segments(slots: HistorySlots, latent_height: int, latent_width: int) -> tuple[Segment, ...]:
+    """Segments of a section of latent_height x latent_width latent pixels, in token order.
+
+    [4x | 2x | start, 1x | section], as HunyuanVideoFramepackTransformer3DModel._pack_history_states (diffusers 0.42.1)
+    lays them out: patch convolutions (1, 2, 2), (2, 4, 4) and (4, 8, 8) on latents padded up to whole kernels.
+    """
+
+    def segment(kernel: int, frames: tuple[float, ...], *parts: FramePart) -> Segment:
+        height, width = -(-latent_height // kernel), -(-latent_width // kernel)
+        return Segment(parts=parts * (len(frames) // len(parts)), frames=frames, height=height, width=width)
+
+    def pooled(index: tuple[int, ...], kernel: int) -> tuple[float, ...]:
+        return tuple(sum(index[k : k + kernel]) / kernel for k in range(0, len(index), kernel))
+
+    return (
+        segment(8, pooled(slots.far_index, 4), "history"),
+        segment(4, pooled(slots.mid_index, 2), "history"),
+        segment(2, (0.0, float(slots.near_index[0])), "reference", "history"),
+        segment(2, pooled(slots.section_index, 1), "section"),
+    )
 
 
 @dataclass(kw_only=True)
@@ -92,7 +104,7 @@ class FramePackBackend(HunyuanVideoBackend):
         full = gather_history(given.context, frames, given.start.latent)
         contexts = {"full": full, "initial": initial_history(given.context, given.start.latent, given.options["order"])}
         for effect in {effect for step in given.steps for effect in step.effects if isinstance(effect, LowPass)}:
-            contexts["low_pass"] = replace(full, latents_clean=low_pass(full.latents_clean, effect.factor))
+            contexts["low_pass"] = {**full, "latents_clean": low_pass(full["latents_clean"], effect.factor)}
         return SectionInputs(
             prompts={
                 name: {**said, "image_embeds": given.start.embeds}
@@ -104,9 +116,9 @@ class FramePackBackend(HunyuanVideoBackend):
             drift=given.options["adain"],
         )
 
-    def _arguments(self, history: History) -> dict[str, Tensor]:
+    def _arguments(self, history: Mapping[str, Tensor]) -> dict[str, Tensor]:
         kind: dict[str, Any] = {"device": self.device, "dtype": self.dtype}
-        return {name: x.to(**kind) if name.startswith("latents") else x for name, x in vars(history).items()}
+        return {name: x.to(**kind) if name.startswith("latents") else x for name, x in history.items()}
 
     def solver(self, sampler: str, steps: Sequence[Step]) -> Solve:
         return make_solver(sampler, [step.sigma for step in steps], self.dtype)

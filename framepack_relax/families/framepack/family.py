@@ -3,26 +3,18 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from ...errors import Problem
 from ...relax.effects import EFFECTS
 from ...storyboard import Storyboard
 from ...storyboard.schema import Decoding, FramePackBlock, Order
-from ..base import Family, GuidanceTerm, Size, TimeGrid
-from ..configs import (
-    ClipFields,
-    Config,
-    FramePackTransformer,
-    HunyuanVideoVae,
-    LlamaFields,
-    PartKinds,
-    ProcessorConfig,
-    SiglipFields,
-)
+from ..base import GuidanceTerm, Size, TimeGrid
+from ..configs import FramePackTransformer, PartKinds, ProcessorConfig, SiglipFields
 from ..flow import FlowShift, Levels, sigma_table
+from ..hunyuan_video.family import HunyuanVideo
 from ..sidecar import Sidecar
-from .history import SECTION_LATENTS, HistorySlots, render_order, slots
+from .history import SECTION_LATENTS, HistorySlots, slots
 
 if TYPE_CHECKING:
     from .backend import FramePackBackend
@@ -45,65 +37,40 @@ class FramePackSidecar(Sidecar):
     embedded_guidance: bool
 
 
-DYNAMIC = FlowShift()
+DYNAMIC = FlowShift(use_dynamic_shifting=True)
 
 
 @dataclass(frozen=True, kw_only=True)
-class FramePack(Family):
+class FramePack(HunyuanVideo):
     """FramePack-F1 (forward order), the original FramePack (inverted), and models of their layout.
 
     `size` None means the 640 bucket nearest to the start image; `drift` is the strength of `drift: adain`.
     """
 
     order: Order
-    embedded: float = 10.0  # base of the embedded guidance scale
-    embedded_guidance: bool = True  # the embedded scale is trained (distilled), so relaxing it means something
+    size: Size | None = None
+    fps: float = 30
     shift: FlowShift = DYNAMIC
     drift: float = 0.0
     decoder: Decoding | None = None
 
-    kind: ClassVar[str] = "framepack"
-    grid: ClassVar[TimeGrid] = TimeGrid(unit_frames=SECTION_FRAMES, unit_latents=SECTION_LATENTS, lead_latents=0)
-    effects: ClassVar[frozenset[str]] = frozenset(EFFECTS)
-    scopes: ClassVar[tuple[str, ...]] = ("section", "history", "reference", "all")
-    samplers: ClassVar[tuple[str, ...]] = ("unipc", "euler")
-    image: ClassVar[Literal["required", "optional", "refused"]] = "required"
-    sidecar: ClassVar[type[Sidecar]] = FramePackSidecar
+    kind = "framepack"
+    grid = TimeGrid(unit_frames=SECTION_FRAMES, unit_latents=SECTION_LATENTS, lead_latents=0)
+    effects = frozenset(EFFECTS)
+    scopes = ("section", "history", "reference", "all")
+    samplers = ("unipc", "euler")
+    image = "required"
+    sidecar = FramePackSidecar
     parts: ClassVar[PartKinds] = {
+        **HunyuanVideo.parts,
         "transformer": FramePackTransformer,
-        "vae": HunyuanVideoVae,
-        "text_encoder": LlamaFields,
-        "tokenizer": Config,
-        "text_encoder_2": ClipFields,
-        "tokenizer_2": Config,
         "image_encoder": SiglipFields,
         "feature_extractor": ProcessorConfig,
     }
 
-    @classmethod
-    def read(cls, name: str, said: Sidecar, shift: FlowShift) -> Self:
-        """Of a folder's sidecar and scheduler."""
-        assert isinstance(said, FramePackSidecar)
-        return cls(
-            name=name,
-            order=said.order,
-            size=said.size,
-            fps=said.fps or 30,
-            embedded=said.guidance.embedded or 6.0,
-            text=said.guidance.text or 1.0,
-            embedded_guidance=said.embedded_guidance,
-            judges=said.judges,
-            profile=said.profile,
-            shift=shift,
-        )
-
     @property
     def terms(self) -> tuple[GuidanceTerm, ...]:
-        return (
-            GuidanceTerm(name="embedded", base=self.embedded, floor=1.0, trained=self.embedded_guidance),
-            GuidanceTerm(name="text", base=self.text, floor=1.0, lowest=1.0),
-            GuidanceTerm(name="context", base=1.0, floor=0.0, settable=False),
-        )
+        return *super().terms, GuidanceTerm(name="context", base=1.0, floor=0.0, settable=False)
 
     @property
     def options(self) -> Mapping[str, Any]:
@@ -137,7 +104,7 @@ class FramePack(Family):
         return sigma_table(steps, self.shift, _mu_factor(self.shift, size), sampler=sampler)
 
     def render_order(self, sections: int) -> Sequence[int]:
-        return render_order(self.order, sections)
+        return range(sections) if self.order == "forward" else range(sections)[::-1]
 
     def context(self, place: int, sections: int) -> HistorySlots:
         return slots(self.order, place, sections)
@@ -151,7 +118,7 @@ class FramePack(Family):
 def _mu_factor(shift: FlowShift, size: Size) -> float:
     """exp(mu) for a section of (width, height) px, mu capped at ln 7 (pipeline_hunyuan_video_framepack.py)."""
     tokens = SECTION_LATENTS * (size[1] // 8) * (size[0] // 8) / 4
-    return math.exp(min(shift.mu(tokens), math.log(MOST_SHIFT))) if shift.dynamic else shift.shift
+    return math.exp(min(shift.mu(tokens), math.log(MOST_SHIFT))) if shift.use_dynamic_shifting else shift.shift
 
 
 def nearest_bucket(width: int, height: int) -> Size:
