@@ -15,11 +15,13 @@ from ..errors import ModelError
 from ..files import digest_of_file, make_folder, write_file
 
 CACHE_VARIABLE = "FRAMEPACK_RELAX_CACHE"
+READ = (".safetensors", ".json", ".txt", ".model")  # files that decide what a network gives
 NOT_OF_IT = ("framepack_relax.json", "figures.json", "held_out.json")  # what is said about a model
 LARGE = 64 << 20  # bytes; larger files are read once, and their hash is remembered
 SETTLED = 2.0  # seconds: the coarsest clock of a file system, within which a change may leave no trace
 READERS = threading.Semaphore(4)
 T = TypeVar("T")
+Stamp = tuple[tuple[str, int, int], ...]
 
 
 def fingerprint(parts: Mapping[str, Path]) -> str:
@@ -51,8 +53,15 @@ def model_files(parts: Mapping[str, Path]) -> Iterator[tuple[str, Path]]:
     """(part, file) of all that decides what a network gives."""
     for part, folder in sorted(parts.items()):
         for file in sorted(folder.iterdir()):
-            if file.suffix in (".safetensors", ".json", ".txt", ".model") and file.name not in NOT_OF_IT:
+            if file.suffix in READ and file.name not in NOT_OF_IT:
                 yield part, file
+
+
+def stamp_of(parts: Mapping[str, Path]) -> Stamp:
+    """Paths, sizes and times of the same files: whether they are still the same. Raises ModelError."""
+    with told():
+        stats = ((str(file), file.stat()) for _, file in model_files(parts))
+        return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
 
 
 def hash_of(file: Path) -> str:

@@ -25,7 +25,6 @@ class LoadedModel(Backend):
 
     source: Source
     reading: Future[str]  # the source's fingerprint
-    stamp: tuple[tuple[str, int, int], ...]  # and its stamp when it was loaded
     transformer: Any
     vae: Any
     encoder_dtype: torch.dtype  # of VAE and encoders
@@ -42,20 +41,12 @@ class LoadedModel(Backend):
         cls, family: Any, *, name: str, device: torch.device, dtype: torch.dtype, memory: Preset | Literal["auto"]
     ) -> Self:
         """Its weights wait in their files until the encoders are gone. Raises ModelError."""
-        source = find(name)
-        stamp, beside = source.stamp(), encoder_dtype(dtype, device)
-
-        def read_all() -> str:
-            weights = source.fingerprint()
-            source.check(stamp)
-            return weights
-
+        source, beside = find(name), encoder_dtype(dtype, device)
         cudnn = torch.backends.cudnn.version() if device.type == "cuda" else None
         return cls(
             family=family,
             source=source,
-            reading=in_background(read_all),
-            stamp=stamp,
+            reading=in_background(source.fingerprint),
             transformer=load_part(source, "transformer", dtype).eval(),
             vae=load_part(source, "vae", beside).eval(),
             device=device,
@@ -136,7 +127,7 @@ class LoadedModel(Backend):
 
     def _load(self, part: str) -> Any:
         made = load_part(self.source, part, self.dtype if part == "transformer" else self.encoder_dtype)
-        self.source.check(self.stamp)
+        self.source.check()
         return made
 
 

@@ -117,9 +117,8 @@ def random_model(setup: Setup) -> FramePackBackend:
     reading.set_result("random weights")
     return FramePackBackend(
         family=replace(find_family("framepack-f1"), profile=None),
-        source=Source(name="random weights", parts={}, kinds={}),
+        source=Source(name="random weights", parts={}, kinds={}, stamp=()),
         reading=reading,
-        stamp=(),
         transformer=float32_last_layer(draw_weights(transformer, setup.dtype, setup.device)),
         vae=draw_weights(vae, beside, setup.device),
         device=setup.device,

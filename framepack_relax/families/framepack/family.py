@@ -10,10 +10,9 @@ from ...relax.effects import EFFECTS
 from ...storyboard import Storyboard
 from ...storyboard.schema import Decoding, FramePackBlock, Order
 from ..base import GuidanceTerm, Size, TimeGrid
-from ..configs import FramePackTransformer, PartKinds, ProcessorConfig, SiglipFields
+from ..configs import FramePackTransformer, PartKinds, ProcessorConfig, Sidecar, SiglipFields
 from ..flow import FlowShift, Levels, sigma_table
 from ..hunyuan_video.family import HunyuanVideo
-from ..sidecar import Sidecar
 from .history import SECTION_LATENTS, HistorySlots, slots
 
 if TYPE_CHECKING:

@@ -4,8 +4,8 @@ B batch (1), C latent channels, T latent frames, h and w latent height and width
 """
 
 import string
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -54,25 +54,19 @@ class HunyuanVideoBackend(LoadedModel):
 
         The encoders are loaded for this call and dropped after it; what the call before encoded is taken from there.
         """
-        wanted = dict.fromkeys(prompts)
-        known = self.texts | self._encode_new([prompt for prompt in wanted if prompt not in self.texts])
-        self.texts = {prompt: known[prompt] for prompt in wanted}
-        return self.texts
+        made = {prompt: self.texts.get(prompt, {}) for prompt in prompts}
+        if new := [prompt for prompt, known in made.items() if not known]:
+            with self.encoders("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2") as pipe:
+                for prompt in new:
+                    embeds, pooled, mask = (x.to(self.dtype) for x in pipe.encode_prompt(prompt, device=self.device))
+                    names = ("encoder_hidden_states", "encoder_attention_mask", "pooled_projections")
+                    made[prompt] = dict(zip(names, (embeds, mask, pooled), strict=True))
+        self.texts = made
+        return made
 
     def unread(self, prompts: Iterable[str]) -> dict[str, list[str]]:
         tokenizer = load_part(self.source, "tokenizer", self.dtype)
         return {prompt: parts for prompt in dict.fromkeys(prompts) if (parts := unread_parts(tokenizer, prompt))}
-
-    def _encode_new(self, prompts: list[str]) -> dict[str, dict[str, Tensor]]:
-        made: dict[str, dict[str, Tensor]] = {}
-        if not prompts:
-            return made
-        with self.encoders("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2") as pipe:
-            for prompt in prompts:
-                embeds, pooled, mask = (x.to(self.dtype) for x in pipe.encode_prompt(prompt, device=self.device))
-                names = ("encoder_hidden_states", "encoder_attention_mask", "pooled_projections")
-                made[prompt] = dict(zip(names, (embeds, mask, pooled), strict=True))
-        return made
 
     def begin(self, given: Given) -> SectionInputs:
         frames, height, width = given.noise.shape[2], -(-given.noise.shape[3] // 2), -(-given.noise.shape[4] // 2)
@@ -100,10 +94,8 @@ class HunyuanVideoBackend(LoadedModel):
             return_dict=False,
         )[0].float()
 
-    @contextmanager
-    def acting(self, effects: tuple[Effect, ...], inputs: SectionInputs) -> Iterator[None]:
-        with edited_attention(self.transformer, attention_edit(effects, inputs.segments)):
-            yield
+    def acting(self, effects: tuple[Effect, ...], inputs: SectionInputs) -> AbstractContextManager[None]:
+        return edited_attention(self.transformer, attention_edit(effects, inputs.segments))
 
     def decoder(self, how: str, start: Tensor | None, sections: int, options: Mapping[str, Any]) -> Decoder:
         return StreamDecoder(self.vae, start=start, rest=self.resting)

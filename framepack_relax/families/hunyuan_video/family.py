@@ -5,9 +5,8 @@ from typing import TYPE_CHECKING, ClassVar, Self
 
 from ...relax.effects import EFFECTS
 from ..base import Family, GuidanceTerm, Image, Size, TimeGrid
-from ..configs import ClipFields, Config, HunyuanVideoTransformer, HunyuanVideoVae, LlamaFields, PartKinds
+from ..configs import ClipFields, Config, HunyuanVideoTransformer, HunyuanVideoVae, LlamaFields, PartKinds, Sidecar
 from ..flow import FlowShift, Levels, sigma_table
-from ..sidecar import Sidecar
 
 if TYPE_CHECKING:
     from .backend import HunyuanVideoBackend
