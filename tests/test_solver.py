@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from framepack_relax.families.flow import FlowShift, sigma_table
-from framepack_relax.families.framepack.solver import make_solver
+from framepack_relax.families.framepack.backend import make_solver
 
 SHIFT_7 = FlowShift(shift=7.0)
 

@@ -7,6 +7,7 @@ the facts of one model. No torch.
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self
 
 from ..errors import Problem
@@ -109,6 +110,7 @@ class Family(ABC):
     scopes: ClassVar[tuple[str, ...]] = ("section", "all")  # whose keys and values it can blur
     samplers: ClassVar[tuple[str, ...]] = ("euler",)  # the first is the default
     image: ClassVar[Image]  # whether a shot begins with one
+    renderer: ClassVar[str]  # its backend, as module:class beside this module
     parts: ClassVar[Mapping[str, Any]] = {}  # its components by name: how the JSON file of each is read
 
     @property
@@ -175,6 +177,7 @@ class Family(ABC):
         """Of the section at a place of a shot of so many sections."""
         return SimpleContext()
 
-    @abstractmethod
     def backend(self) -> "type[Backend]":
         """The class that renders it; imports torch."""
+        made: type[Backend] = resolve_name(f"{__package__}.{self.renderer}")
+        return made

@@ -1,14 +1,10 @@
 """A model of arithmetic: it renders at once and shows nothing, to try boards, folders and farms without weights."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from ..relax.effects import EFFECTS
 from .base import Context, Family, GuidanceTerm, SimpleContext, Size, TimeGrid
 from .flow import FlowShift, Levels, sigma_table
-
-if TYPE_CHECKING:
-    from .backend import Backend
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +17,7 @@ class Fake(Family):
     grid = TimeGrid(unit_frames=4, unit_latents=1, most_units=8)
     effects = frozenset(EFFECTS)
     image = "optional"
+    renderer = "fake_backend:FakeBackend"
 
     @property
     def terms(self) -> tuple[GuidanceTerm, ...]:
@@ -32,8 +29,3 @@ class Fake(Family):
 
     def context(self, place: int, sections: int) -> Context:
         return SimpleContext(initial=place == 0, needs=(place - 1,) if place else ())
-
-    def backend(self) -> "type[Backend]":
-        from .fake_backend import FakeBackend
-
-        return FakeBackend

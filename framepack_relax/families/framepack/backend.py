@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
-from diffusers import HunyuanVideoFramepackPipeline
+from diffusers import HunyuanVideoFramepackPipeline, UniPCMultistepScheduler
 from PIL import Image
 from torch import Tensor
 
@@ -18,10 +18,9 @@ from ...relax.unlearning import FramePart, Segment
 from ...storyboard.schema import Order
 from ..backend import Decoder, Given, Solve, Start
 from ..base import Context, Size, Step
-from ..hunyuan_video.backend import HunyuanVideoBackend, SectionInputs
+from ..hunyuan_video.backend import HunyuanVideoBackend, SectionInputs, euler, on_table
 from .blend import BlendDecoder
 from .history import SECTION_LATENTS, HistorySlots
-from .solver import make_solver
 
 
 def gather_history(slots: HistorySlots, latents: Mapping[int, Tensor], start: Tensor) -> dict[str, Tensor]:
@@ -136,3 +135,42 @@ class FramePackBackend(HunyuanVideoBackend):
     def tokens(self, context: Context, latents: int, size: Size) -> int:
         assert isinstance(context, HistorySlots)
         return sum(segment.tokens for segment in packed_segments(context, size[1] // 8, size[0] // 8))
+
+
+def make_solver(name: str, sigmas: Sequence[float], dtype: torch.dtype = torch.float32) -> Solve:
+    """A section's solver, (index of sigma, velocity, x) -> x at the next sigma, all [1, C, T, h, w] float32.
+
+    `unipc` is FramePack's, `euler` that of HunyuanVideoFramepackPipeline; both take the shifted table [steps] as it
+    is. `dtype` is the transformer's, in which it saw x.
+    """
+    return euler(sigmas) if name == "euler" else on_table(FramePackUniPC.of(len(sigmas), dtype), sigmas)
+
+
+class FramePackUniPC(UniPCMultistepScheduler):
+    """diffusers' UniPC with what FramePack does otherwise: to the bit the solver of its programs.
+
+    lambda is -log sigma (alpha is 1), the order stays 3 to the end, the last step gives the last x0, and x0 is taken
+    from x as the transformer saw it. Source: what diffusers_helper/k_diffusion of lllyasviel/FramePack computes.
+    """
+
+    seen: torch.dtype = torch.float32
+
+    @classmethod
+    def of(cls, steps: int, seen: torch.dtype) -> "FramePackUniPC":
+        made = cls(
+            solver_order=max(1, min(3, steps - 1)), solver_type="bh1", prediction_type="flow_prediction",
+            use_flow_sigmas=True, flow_shift=1.0, lower_order_final=False,
+        )  # fmt: skip
+        made.seen = seen
+        return made
+
+    def _sigma_to_alpha_sigma_t(self, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.ones_like(sigma), sigma
+
+    def convert_model_output(self, model_output: Tensor, *args: Any, sample: Tensor, **kwargs: Any) -> Tensor:
+        return sample.to(self.seen).float() - self.sigmas[self.step_index] * model_output
+
+    def multistep_uni_p_bh_update(self, model_output: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        if self.sigmas[self.step_index + 1] == 0:
+            return self.model_outputs[-1]
+        return super().multistep_uni_p_bh_update(model_output, *args, **kwargs)

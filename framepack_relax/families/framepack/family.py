@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from ...errors import Problem
 from ...relax.effects import EFFECTS
@@ -14,9 +14,6 @@ from ..configs import FramePackTransformer, PartKinds, ProcessorConfig, Sidecar,
 from ..flow import FlowShift, Levels, sigma_table
 from ..hunyuan_video.family import HunyuanVideo
 from .history import SECTION_LATENTS, HistorySlots, slots
-
-if TYPE_CHECKING:
-    from .backend import FramePackBackend
 
 LATENT_FRAMES = 4  # new frames per latent frame
 SECTION_FRAMES = SECTION_LATENTS * LATENT_FRAMES
@@ -59,6 +56,7 @@ class FramePack(HunyuanVideo):
     scopes = ("section", "history", "reference", "all")
     samplers = ("unipc", "euler")
     image = "required"
+    renderer = "framepack.backend:FramePackBackend"
     sidecar = FramePackSidecar
     parts: ClassVar[PartKinds] = {
         **HunyuanVideo.parts,
@@ -107,11 +105,6 @@ class FramePack(HunyuanVideo):
 
     def context(self, place: int, sections: int) -> HistorySlots:
         return slots(self.order, place, sections)
-
-    def backend(self) -> "type[FramePackBackend]":
-        from .backend import FramePackBackend
-
-        return FramePackBackend
 
 
 def _mu_factor(shift: FlowShift, size: Size) -> float:

@@ -1,15 +1,12 @@
 """HunyuanVideo without torch: text to one clip of 4k + 1 frames, without a past."""
 
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import ClassVar, Self
 
 from ...relax.effects import EFFECTS
 from ..base import Family, GuidanceTerm, Image, Size, TimeGrid
 from ..configs import ClipFields, Config, HunyuanVideoTransformer, HunyuanVideoVae, LlamaFields, PartKinds, Sidecar
 from ..flow import FlowShift, Levels, sigma_table
-
-if TYPE_CHECKING:
-    from .backend import HunyuanVideoBackend
 
 LONGEST = 129  # frames of a clip
 SEVEN = FlowShift(shift=7.0)
@@ -30,6 +27,7 @@ class HunyuanVideo(Family):
     grid = TimeGrid(unit_frames=UNIT, unit_latents=1, most_units=LONGEST // UNIT, past=False)
     effects = frozenset(EFFECTS[:1])
     image: ClassVar[Image] = "refused"
+    renderer = "hunyuan_video.backend:HunyuanVideoBackend"
     sidecar: ClassVar[type[Sidecar]] = Sidecar
     parts: ClassVar[PartKinds] = {
         "transformer": HunyuanVideoTransformer,
@@ -55,8 +53,3 @@ class HunyuanVideo(Family):
 
     def levels(self, steps: int, size: Size, sampler: str) -> Levels:
         return sigma_table(steps, self.shift, self.shift.shift, sampler=sampler)
-
-    def backend(self) -> "type[HunyuanVideoBackend]":
-        from .backend import HunyuanVideoBackend
-
-        return HunyuanVideoBackend
