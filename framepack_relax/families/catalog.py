@@ -34,7 +34,6 @@ FAMILIES = {family.kind: family for family in (FramePack, HunyuanVideo)}  # that
 NETWORKS = {"HunyuanVideoTransformer3DModel": HunyuanVideo}  # that need no sidecar: nothing is left open
 HUNYUAN, REDUX = "hunyuanvideo-community/HunyuanVideo", "lllyasviel/flux_redux_bfl"
 LARGEST = 256 << 20  # bytes, of vocabularies and configs
-ADAPTER = "adapter_config.json"
 Wanted = Mapping[str, set[str]]  # patterns of files, by repository
 TENCENT = "Tencent Hunyuan Community licence: not for use in the European Union, the United Kingdom and South Korea"
 
@@ -238,8 +237,7 @@ def _check_part(part: str, folder: Path) -> None:
     """A part without weights, or with weights that are pickles, is refused by name."""
     if not folder.is_dir():
         raise ModelError(f"{folder}: is missing; a model folder in diffusers format has a {part} folder")
-    with told():
-        _check_files(folder)
+    _check_files(folder)
     if part.startswith(("tokenizer", "feature")):
         return
     if not (folder / "config.json").is_file():
@@ -250,15 +248,16 @@ def _check_part(part: str, folder: Path) -> None:
         raise ModelError(f"{folder}: has {fact}; convert or download the {part} as safetensors")
 
 
+@told()
 def _check_files(folder: Path) -> None:
-    """Only regular files that can be read. Raises ModelError or OSError."""
+    """Only regular files that can be read. Raises ModelError."""
     for file in sorted(folder.iterdir()):
         kind = not_a_file(file)
         if kind == KINDS[stat.S_IFDIR] and file.suffix not in READ:
             continue
         if kind:
             raise ModelError(f"{file}: is {kind}, where a file is wanted; remove it")
-        if file.name == ADAPTER:
+        if file.name == "adapter_config.json":
             fact = "names another model, which an adapter is for"
             raise ModelError(f"{file}: {fact}; merge the adapter, and remove this file")
         if file.suffix in READ:

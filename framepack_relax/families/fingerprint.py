@@ -24,21 +24,6 @@ T = TypeVar("T")
 Stamp = tuple[tuple[str, int, int], ...]
 
 
-def fingerprint(parts: Mapping[str, Path]) -> str:
-    """blake2b of names, sizes and contents of weights, configs and vocabularies; of a large file of its own blake2b.
-
-    Raises ModelError for a file that cannot be read.
-    """
-    digest = blake2b(digest_size=16)
-    with told():
-        files = [(part, file, file.stat().st_size) for part, file in model_files(parts)]
-        hashes = {file: in_background(partial(hash_of, file)) for _, file, size in files if size > LARGE}
-        for part, file, size in files:
-            digest.update(f"{part}/{file.name}:{size}\n".encode())
-            digest.update(hashes[file].result().encode() if file in hashes else file.read_bytes())
-    return digest.hexdigest()
-
-
 @contextmanager
 def told() -> Iterator[None]:
     """What cannot be read of a model, or is gone, as a ModelError that names it."""
@@ -49,6 +34,21 @@ def told() -> Iterator[None]:
         raise ModelError(f"{error.filename}: {fact}") from error
 
 
+@told()
+def fingerprint(parts: Mapping[str, Path]) -> str:
+    """blake2b of names, sizes and contents of weights, configs and vocabularies; of a large file of its own blake2b.
+
+    Raises ModelError for a file that cannot be read.
+    """
+    digest = blake2b(digest_size=16)
+    files = [(part, file, file.stat().st_size) for part, file in model_files(parts)]
+    hashes = {file: in_background(partial(hash_of, file)) for _, file, size in files if size > LARGE}
+    for part, file, size in files:
+        digest.update(f"{part}/{file.name}:{size}\n".encode())
+        digest.update(hashes[file].result().encode() if file in hashes else file.read_bytes())
+    return digest.hexdigest()
+
+
 def model_files(parts: Mapping[str, Path]) -> Iterator[tuple[str, Path]]:
     """(part, file) of all that decides what a network gives."""
     for part, folder in sorted(parts.items()):
@@ -57,11 +57,11 @@ def model_files(parts: Mapping[str, Path]) -> Iterator[tuple[str, Path]]:
                 yield part, file
 
 
+@told()
 def stamp_of(parts: Mapping[str, Path]) -> Stamp:
     """Paths, sizes and times of the same files: whether they are still the same. Raises ModelError."""
-    with told():
-        stats = ((str(file), file.stat()) for _, file in model_files(parts))
-        return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
+    stats = ((str(file), file.stat()) for _, file in model_files(parts))
+    return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
 
 
 def hash_of(file: Path) -> str:

@@ -1,5 +1,6 @@
 """The noise of flow-matching models as diffusers' and FramePack's schedulers tabulate it; numpy, no torch."""
 
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Self
 
@@ -33,10 +34,13 @@ class FlowShift(Part, extra="ignore"):
             raise ValueError("base_image_seq_len must be below max_image_seq_len")
         return self
 
-    def mu(self, tokens: float) -> float:
-        """Linear in the number of image tokens (calculate_shift of diffusers' pipelines)."""
+    def factor(self, tokens: float, most: float) -> float:
+        """`shift`, or exp(mu) up to `most`; mu is linear in the image tokens (calculate_shift of diffusers)."""
+        if not self.use_dynamic_shifting:
+            return self.shift
         slope = (self.max_shift - self.base_shift) / (self.max_image_seq_len - self.base_image_seq_len)
-        return tokens * slope + (self.base_shift - slope * self.base_image_seq_len)
+        mu = tokens * slope + (self.base_shift - slope * self.base_image_seq_len)
+        return math.exp(min(mu, math.log(most)))
 
 
 def times(steps: int) -> NDArray[np.float32]:

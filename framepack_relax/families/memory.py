@@ -41,10 +41,14 @@ class Demand:
         """What it takes of the device, by estimate."""
         return self.model.peak_bytes(self.context, self.latents, size or self.size, preset)
 
+    def fits(self, preset: Preset, total: int | None, size: Size | None = None) -> bool:
+        """Whether it stays within a GPU of `total` bytes (None: not known, so that it may)."""
+        return total is None or self.bytes(preset, size) <= USABLE * total
+
 
 def preset_that_fits(demand: Demand, total: int) -> Preset | None:
     """The fastest preset that stays within `total` bytes; None if none does."""
-    return next((p for p in PRESETS if demand.bytes(p) <= USABLE * total), None)
+    return next((p for p in PRESETS if demand.fits(p, total)), None)
 
 
 def size_that_fits(demand: Demand, preset: Preset, total: int) -> Size | None:
@@ -52,7 +56,7 @@ def size_that_fits(demand: Demand, preset: Preset, total: int) -> Size | None:
     size = demand.size
     for height in range(size[1] - 16, 63, -16):
         smaller = max(64, round(size[0] * height / size[1] / 16) * 16), height
-        if demand.bytes(preset, smaller) <= USABLE * total:
+        if demand.fits(preset, total, smaller):
             return smaller
     return None
 
@@ -73,35 +77,30 @@ def enough_memory(what: str, demand: Demand) -> Iterator[None]:
     """Turns a full GPU into one message with the estimate and what would fit; `what` says what was under way."""
     try:
         yield
-    except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, torch.OutOfMemoryError):
-            if not main_memory_is_full(error):
-                raise
-            fact = str(error).strip().splitlines()[0] if str(error) else "no more is given"
-            raise MemoryFullError(
-                f"{what}: the main memory is full ({fact}); close what else uses it, or take a smaller size. What is "
-                "finished is kept"
-            ) from error
+    except torch.OutOfMemoryError as error:
         fact = str(error).split(". GPU")[0].rstrip(".")
         device = demand.model.device
         total = torch.cuda.mem_get_info(device)[1] if device.type == "cuda" else None
         raise MemoryFullError(
             f"{what}: the GPU's memory is full ({fact}). {advice(demand, total)}. What is finished is kept"
         ) from error
+    except (MemoryError, RuntimeError) as error:
+        if not main_memory_is_full(error):
+            raise
+        fact = str(error).strip().splitlines()[0] if str(error) else "no more is given"
+        cure = "close what else uses it, or take a smaller size. What is finished is kept"
+        raise MemoryFullError(f"{what}: the main memory is full ({fact}); {cure}") from error
 
 
 def advice(demand: Demand, total: int | None) -> str:
     """What to do on a GPU of `total` bytes (None: not known) that the render as it was placed has filled."""
     now, size = demand.model.preset, demand.size
     said = f"{size[0]}x{size[1]} with memory={now} takes about {demand.bytes(now) / GIB:.1f} GiB"
-    smaller_presets = PRESETS[PRESETS.index(now) + 1 :]
     if total is not None:
         said += f" and the GPU has {total / GIB:.1f}"
-    for preset in smaller_presets:
-        needed = demand.bytes(preset)
-        if total is None or needed <= USABLE * total:
-            return f"{said}: memory={preset} takes about {needed / GIB:.1f} GiB"
-    if total is None or demand.bytes(now) <= USABLE * total:
+    if preset := next((p for p in PRESETS[PRESETS.index(now) + 1 :] if demand.fits(p, total)), None):
+        return f"{said}: memory={preset} takes about {demand.bytes(preset) / GIB:.1f} GiB"
+    if total is None or demand.fits(now, total):
         return f"{said}: close what else uses the GPU, and run the same command again"
     smaller = size_that_fits(demand, PRESETS[-1], total)
     if smaller is None:

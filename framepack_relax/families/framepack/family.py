@@ -1,6 +1,5 @@
 """FramePack without torch: 9 latent frames, 36 new frames a section; one frame more a shot, its start image."""
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
@@ -98,19 +97,14 @@ class FramePack(HunyuanVideo):
         return self.size or nearest_bucket(*image)
 
     def levels(self, steps: int, size: Size, sampler: str) -> Levels:
-        return sigma_table(steps, self.shift, _mu_factor(self.shift, size), sampler=sampler)
+        tokens = SECTION_LATENTS * (size[1] // 8) * (size[0] // 8) / 4  # pipeline_hunyuan_video_framepack.py
+        return sigma_table(steps, self.shift, self.shift.factor(tokens, MOST_SHIFT), sampler=sampler)
 
     def render_order(self, sections: int) -> Sequence[int]:
         return range(sections) if self.order == "forward" else range(sections)[::-1]
 
     def context(self, place: int, sections: int) -> HistorySlots:
         return slots(self.order, place, sections)
-
-
-def _mu_factor(shift: FlowShift, size: Size) -> float:
-    """exp(mu) for a section of (width, height) px, mu capped at ln 7 (pipeline_hunyuan_video_framepack.py)."""
-    tokens = SECTION_LATENTS * (size[1] // 8) * (size[0] // 8) / 4
-    return math.exp(min(shift.mu(tokens), math.log(MOST_SHIFT))) if shift.use_dynamic_shifting else shift.shift
 
 
 def nearest_bucket(width: int, height: int) -> Size:
