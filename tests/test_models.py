@@ -230,6 +230,17 @@ def test_the_sidecars_that_training_writes_are_read(copy):
         assert read.embedded_guidance == facts["embedded_guidance"] and read.profile.name == "puppet-hand-set"
 
 
+def test_a_sidecar_of_a_family_that_needs_none_counts_and_leaves_open_the_rest(copy):
+    said = {"family": "hunyuanvideo", "fps": 30, "guidance": {"embedded": 4.0}, "embedded_guidance": False}
+    (copy / "framepack_relax.json").write_text(json.dumps(said))
+    read = read_family(copy)
+    assert (read.kind, read.fps, read.size) == ("hunyuanvideo", 30, (1280, 720))
+    assert [(term.name, term.base, term.trained) for term in read.terms] == [
+        ("embedded", 4.0, False),
+        ("text", 1.0, True),
+    ]
+
+
 def test_a_sidecar_may_bring_a_profile(copy):
     facts = json.loads((copy / "framepack_relax.json").read_text())
     profile = {
