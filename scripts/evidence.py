@@ -30,7 +30,7 @@ from training.measure import KINDS, Measured, figures
 import framepack_relax as fr
 from framepack_relax.evaluate.rows import read_rows
 from framepack_relax.families.catalog import FIGURES, PUPPET, find
-from framepack_relax.families.sidecar import SIDECAR
+from framepack_relax.families.configs import SIDECAR
 
 BOARD = "storyboards/backflip.yaml"
 FACTS, LATENTS = results.MEASURED / "demo.json", results.MEASURED / "demo.safetensors"  # each section's last latent

@@ -23,7 +23,7 @@ from tally import Tally
 from training.parts import Sizes, build_pipeline, save_folder
 
 from framepack_relax.errors import ModelError
-from framepack_relax.families.backend import Given, Prompt, Start
+from framepack_relax.families.backend import Given, Start
 from framepack_relax.families.base import Step
 from framepack_relax.families.catalog import card
 from framepack_relax.families.framepack.history import slots
@@ -90,7 +90,7 @@ def walk(folder: Path, part: str = "") -> None:
     if part in ("", "transformer"):
         start = torch.zeros(1, model.latent_channels, 1, 4, 4)
         zeros = {"encoder_hidden_states": torch.zeros(1, 8, 16), "pooled_projections": torch.zeros(1, 8)}
-        text = Prompt(embeds={**zeros, "encoder_attention_mask": torch.ones(1, 8)})
+        text = {**zeros, "encoder_attention_mask": torch.ones(1, 8)}
         x, step = (
             torch.zeros(1, model.latent_channels, 9, 4, 4),
             Step(index=0, sigma=0.9, timestep=900.0, scales={"embedded": 6.0}),

@@ -9,8 +9,8 @@ from diffusers.models.attention_dispatch import dispatch_attention_fn
 import framepack_relax.families.hunyuan_video.attention as attention
 from framepack_relax.families.backend import Given, Start
 from framepack_relax.families.base import Step
+from framepack_relax.families.framepack.backend import packed_segments
 from framepack_relax.families.framepack.history import slots
-from framepack_relax.families.framepack.layout import packed_segments
 from framepack_relax.families.hunyuan_video.attention import (
     AttentionEdit,
     EditedProcessor,

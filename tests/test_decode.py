@@ -7,7 +7,7 @@ from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoFramepackPipeline
 from diffusers.video_processor import VideoProcessor
 
 from framepack_relax.families.framepack.blend import OVERLAP, BlendDecoder, soft_append, to_uint8
-from framepack_relax.families.framepack.history import render_order
+from framepack_relax.families.framepack.family import FramePack
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -39,7 +39,7 @@ def stock(vae, start, latents, order):
         return vae.decode((z / vae.config.scaling_factor).to(vae.dtype), return_dict=False)[0]
 
     history, video = (start, None) if order == "forward" else (start[:, :, :0], None)
-    for place in render_order(order, len(latents)):
+    for place in FramePack(name="x", order=order).render_order(len(latents)):
         last = place == 0
         if order == "forward":
             history = torch.cat([history, latents[place]], dim=2)

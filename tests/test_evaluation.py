@@ -15,7 +15,7 @@ from framepack_relax.evaluate.evaluation import JUDGES, judges_for
 from framepack_relax.evaluate.film import read_film
 from framepack_relax.evaluate.perceptual import measure_stability
 from framepack_relax.families.catalog import PUPPET, find_family
-from framepack_relax.families.sidecar import SIDECAR
+from framepack_relax.families.configs import SIDECAR
 from framepack_relax.video.writer import Mp4Writer
 
 

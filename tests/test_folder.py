@@ -17,8 +17,8 @@ from PIL import Image
 import framepack_relax as fr
 from framepack_relax.families import loaded
 from framepack_relax.families.hunyuan_video import backend
-from framepack_relax.families.identity import checksum
-from framepack_relax.families.loading import Loading
+from framepack_relax.families.loaded import checksum
+from framepack_relax.families.loader import Loading
 from framepack_relax.rendering import session as of_session
 from framepack_relax.rendering.lease import LEASE
 from framepack_relax.rendering.mark import MARK, read_mark

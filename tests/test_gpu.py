@@ -10,7 +10,7 @@ from diffusers.models.attention_dispatch import attention_backend
 from test_solver import FRAMEPACK, solve
 
 import framepack_relax as fr
-from framepack_relax.families.components import PRESETS
+from framepack_relax.families.backend import PRESETS
 from framepack_relax.rendering.loop import FinishedSection
 
 pytestmark = pytest.mark.gpu

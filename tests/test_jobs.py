@@ -16,7 +16,7 @@ from PIL import Image
 
 import framepack_relax as fr
 from framepack_relax.errors import CancelledError
-from framepack_relax.families.loading import Loading
+from framepack_relax.families.loader import Loading
 from framepack_relax.rendering.events import Event
 from framepack_relax.rendering.jobs import ShotJob, make_jobs, render_shot
 from framepack_relax.rendering.lease import LEASE, Lease, look

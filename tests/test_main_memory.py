@@ -5,11 +5,11 @@ import torch
 
 from framepack_relax.errors import ModelError
 from framepack_relax.families import components as parts
-from framepack_relax.families import main_memory
+from framepack_relax.families import memory
 from framepack_relax.families.catalog import find
 from framepack_relax.families.components import load_part
 from framepack_relax.families.loader import load
-from framepack_relax.families.main_memory import free_memory, pinned_bytes
+from framepack_relax.families.memory import free_memory, pinned_bytes
 
 GROUPS = {  # by version: /proc/self/cgroup, and the files of a group
     1: ("5:cpu:/\n4:memory:/jobs/mine\n0::/\n", "sys/fs/cgroup/memory", "memory.limit_in_bytes",
@@ -36,7 +36,7 @@ def test_the_narrowest_control_group_counts_and_files_in_memory_can_go(tmp_path,
 
 
 def test_weights_that_become_others_need_room_and_weights_that_stay_need_none(tiny, monkeypatch):
-    monkeypatch.setattr(main_memory, "free_memory", lambda: 1000)
+    monkeypatch.setattr(memory, "free_memory", lambda: 1000)
     source = find(str(tiny))  # transformer and VAE are stored in float16, the encoders in float32
     load_part(source, "vae", torch.float16)
     with pytest.raises(ModelError, match=r"vae: in bfloat16 the vae takes 0\.0 GB of main memory, and 0\.0 are free"):

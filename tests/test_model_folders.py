@@ -18,10 +18,9 @@ from framepack_relax.errors import ModelError
 from framepack_relax.evaluate.evaluation import JUDGES, gather
 from framepack_relax.families.catalog import FIGURES, card, find, find_checkpoint, read_family, what_is_missing
 from framepack_relax.families.components import load_part
-from framepack_relax.families.configs import FIT, Config, check_configs, read_config
+from framepack_relax.families.configs import FIT, SIDECAR, Config, check_configs, read_config
 from framepack_relax.families.framepack.family import FramePack
 from framepack_relax.families.loader import load
-from framepack_relax.families.sidecar import SIDECAR
 
 PUPPET = Path(fr.__file__).parent / "puppet"
 

@@ -19,9 +19,10 @@ from training.train import DISTILLED, FACTS
 import framepack_relax as fr
 from framepack_relax.errors import ModelError
 from framepack_relax.families import catalog
+from framepack_relax.families.backend import PRESETS
 from framepack_relax.families.catalog import CATALOG, find, find_family, read_family, what_is_missing
-from framepack_relax.families.components import PRESETS, load_part
-from framepack_relax.families.framepack.history import forward_slots
+from framepack_relax.families.components import load_part
+from framepack_relax.families.framepack.history import slots
 from framepack_relax.families.loaded import known_faults
 from framepack_relax.families.loader import load
 from framepack_relax.families.memory import Demand, advice, choose_preset, preset_that_fits, size_that_fits
@@ -94,7 +95,7 @@ def test_what_the_encoder_cuts_off_a_long_prompt_is_said(model):
     long, longer = "a red figure " * 100, "a red figure " * 100 + "waves"
     texts, unread = replace(model, texts={}).encode_prompts([long, longer]), model.unread([long, longer])
     assert unread == {long: ["reads the first 256 of 300 tokens"], longer: ["reads the first 256 of 301 tokens"]}
-    same = zip(texts[long].embeds.values(), texts[longer].embeds.values(), strict=True)
+    same = zip(texts[long].values(), texts[longer].values(), strict=True)
     assert all(torch.equal(a, b) for a, b in same)
 
 
@@ -229,6 +230,17 @@ def test_the_sidecars_that_training_writes_are_read(copy):
         assert read.embedded_guidance == facts["embedded_guidance"] and read.profile.name == "puppet-hand-set"
 
 
+def test_a_sidecar_of_a_family_that_needs_none_counts_and_leaves_open_the_rest(copy):
+    said = {"family": "hunyuanvideo", "fps": 30, "guidance": {"embedded": 4.0}, "embedded_guidance": False}
+    (copy / "framepack_relax.json").write_text(json.dumps(said))
+    read = read_family(copy)
+    assert (read.kind, read.fps, read.size) == ("hunyuanvideo", 30, (1280, 720))
+    assert [(term.name, term.base, term.trained) for term in read.terms] == [
+        ("embedded", 4.0, False),
+        ("text", 1.0, True),
+    ]
+
+
 def test_a_sidecar_may_bring_a_profile(copy):
     facts = json.loads((copy / "framepack_relax.json").read_text())
     profile = {
@@ -294,7 +306,7 @@ def big(model):
 
 
 def work(model, size=(640, 608)):
-    return Demand(model=model, context=forward_slots(3), latents=9, size=size)
+    return Demand(model=model, context=slots("forward", 3, 4), latents=9, size=size)
 
 
 def test_the_memory_estimates_are_framepacks_counts(big):
@@ -357,7 +369,7 @@ def test_no_weight_is_used_while_it_is_away(tiny, away):
         pipe.encode_image(torch.rand(1, 3, 32, 32), device=placed.device)
     placed.place()
     assert any(torch.isnan(p).all() for p in placed.transformer.parameters()), "nothing is away"
-    given = [tensor for text in texts.values() for tensor in text.embeds.values()]
+    given = [tensor for text in texts.values() for tensor in text.values()]
     assert all(torch.isfinite(tensor).all() for tensor in (*given, *looked_at[0])) and len(looked_at[0]) == 2
 
 

@@ -21,7 +21,7 @@ from framepack_relax.errors import StoryboardError
 from framepack_relax.families.catalog import CATALOG
 from framepack_relax.families.flow import FlowShift, sigma_table
 from framepack_relax.families.framepack.family import FramePack, nearest_bucket
-from framepack_relax.families.framepack.history import render_order, slots
+from framepack_relax.families.framepack.history import slots
 from framepack_relax.planning.grid import fitting_seconds, snap
 from framepack_relax.planning.planner import make_plan
 from framepack_relax.storyboard import (
@@ -228,7 +228,8 @@ def test_history_and_indices_are_the_pipelines_for_1_to_12_sections(tiny, order)
         )  # fmt: skip
         assert len(calls) == sections
         latents = {0: calls[0]["latents_clean"][:, :, :1]}
-        for call, value, place in zip(calls, made, render_order(order, sections), strict=True):
+        places = FramePack(name="x", order=order).render_order(sections)
+        for call, value, place in zip(calls, made, places, strict=True):
             slot = slots(order, place, sections)
             assert call["indices_latents"].tolist() == list(slot.section_index)
             assert call["indices_latents_clean"].tolist() == [0, *slot.near_index]
@@ -282,12 +283,12 @@ def test_sigmas_are_the_euler_schedulers_bit_for_bit(size, steps):
 def test_a_static_shift_is_the_schedulers_too():
     scheduler = FlowMatchEulerDiscreteScheduler(shift=7.0)
     scheduler.set_timesteps(sigmas=np.linspace(1.0, 0.0, 11)[:-1])
-    ours = sigma_table(10, FlowShift(dynamic=False, shift=7.0), 7.0, sampler="euler")
+    ours = sigma_table(10, FlowShift(shift=7.0), 7.0, sampler="euler")
     assert [sigma for sigma, _ in ours] == scheduler.sigmas[:-1].tolist()
 
 
 def test_the_640_buckets_saturate_the_shift():
-    seven = sigma_table(10, FlowShift(), 7.0, sampler="euler")
+    seven = sigma_table(10, FlowShift(use_dynamic_shifting=True), 7.0, sampler="euler")
     assert np.array(F1.levels(10, (640, 608), "euler")) == pytest.approx(np.array(seven))
     assert nearest_bucket(1920, 1080) == (832, 480) and nearest_bucket(500, 500) == (608, 640), "FramePack's"
 

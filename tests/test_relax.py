@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from framepack_relax.families.framepack.backend import packed_segments
 from framepack_relax.families.framepack.history import slots
-from framepack_relax.families.framepack.layout import packed_segments
 from framepack_relax.relax.guidance import branches, combine, relaxed_scale, step_weights
 from framepack_relax.relax.latents import low_pass
 from framepack_relax.relax.profile import Profile, Relaxation, paper_profile, written

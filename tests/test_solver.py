@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from framepack_relax.families.flow import FlowShift, sigma_table
-from framepack_relax.families.framepack.solver import make_solver
+from framepack_relax.families.framepack.backend import make_solver
 
-SHIFT_7 = FlowShift(dynamic=False, shift=7.0)
+SHIFT_7 = FlowShift(shift=7.0)
 
 
 def solve(name, velocity, steps, x, dtype=torch.float32):
@@ -64,7 +64,7 @@ def test_the_sigmas_of_unipc_are_those_that_torch_computes_in_float32(steps):
     for factor in (7.0, 3.0, 1.6487212707001282):
         t = torch.linspace(1, 0, steps + 1)
         wanted = (factor / (factor + (1 / t - 1) ** 1.0))[:-1]
-        made = sigma_table(steps, FlowShift(dynamic=False, shift=factor), factor, sampler="unipc")
+        made = sigma_table(steps, FlowShift(shift=factor), factor, sampler="unipc")
         assert [sigma for sigma, _ in made] == wanted.tolist()
 
 

@@ -14,10 +14,11 @@ from PIL import Image
 from shots import sample_shot
 from transformers import SiglipImageProcessorPil
 
-from framepack_relax.families.backend import Given, Prompt, Start
+from framepack_relax.families.backend import Given, Start
 from framepack_relax.families.base import Step
 from framepack_relax.families.catalog import CATALOG
 from framepack_relax.families.components import load_part
+from framepack_relax.families.flow import FlowShift
 from framepack_relax.families.framepack.history import slots
 from framepack_relax.families.loaded import encoder_dtype
 from framepack_relax.families.loader import load
@@ -49,13 +50,11 @@ def make_transformer(kind):
     return network
 
 
-TEXT = Prompt(
-    embeds={
-        "encoder_hidden_states": waves(1, 12, 16, phase=1),
-        "encoder_attention_mask": torch.ones(1, 12),
-        "pooled_projections": waves(1, 8, phase=2),
-    }
-)
+TEXT = {
+    "encoder_hidden_states": waves(1, 12, 16, phase=1),
+    "encoder_attention_mask": torch.ones(1, 12),
+    "pooled_projections": waves(1, 8, phase=2),
+}
 START = Start(latent=waves(1, 16, 1, 4, 4, phase=3), embeds=waves(1, 4, 16, phase=4))
 
 
@@ -72,7 +71,7 @@ def render(model, tmp_path, order):
         [scene], image=str(tmp_path / "start.png"), size=(32, 32), steps=5, noise="framepack"
     )  # fmt: skip
     family = CATALOG["framepack-f1" if order == "forward" else "framepack"].family
-    plan = make_plan(board, replace(family, shift=replace(family.shift, dynamic=False, shift=7.0)))
+    plan = make_plan(board, replace(family, shift=FlowShift(shift=7.0)))
     made = sample_shot(
         model, plan, start=START, prompt=TEXT, negative=TEXT,
         noise=lambda section: model.noise(section.latents, plan.size, section.seed, draw=section.draw),

@@ -147,7 +147,7 @@ def preview(
     Torch is asked only for what is not said, `device` and `dtype`. `on_note` hears which files of others would be put
     aside. Raises RenderError where a render would refuse the folder.
     """
-    from ..families.loading import Loading
+    from ..families.loader import Loading
     from ..rendering.session import preview
 
     checked, folder, loaded = _prepare(story, out, model, board)

@@ -103,7 +103,7 @@ def _render(
     plan = api.plan(board)
     warn(*plan.warnings)
     with quietly:
-        from ..families.loading import Loading
+        from ..families.loader import Loading
         from ..rendering.carry import what_differs
         from ..rendering.loop import render, render_one_shot
         from ..rendering.session import Options

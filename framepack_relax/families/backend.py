@@ -3,10 +3,13 @@
 C latent channels, T latent frames, h and w latent height and width; N frames, H and W their height and width
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from dataclasses import dataclass, field
+from textwrap import shorten
+from threading import RLock
+from typing import Any, Literal, Protocol, Self, get_args
 
 import numpy as np
 import torch
@@ -21,19 +24,13 @@ from .base import Context, Family, Size, Step
 # full: everything on the device. tiled: the VAE decodes in tiles, and what it keeps between sections waits in main
 # memory. offload: tiled, and the weights of transformer and encoders wait in main memory too.
 Preset = Literal["full", "tiled", "offload"]
+PRESETS: tuple[Preset, ...] = get_args(Preset)
 Solve = Callable[[int, Tensor, Tensor], Tensor]  # index of the step, velocity, x -> x at the next sigma
 Frames = NDArray[np.uint8]  # [N, H, W, 3], RGB
 
 
 class NonFinitePixels(ArithmeticError):
     """A VAE that makes NaN or infinity of latents; as bytes they would be black."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Prompt:
-    """An encoded prompt; `embeds` are the backend's own."""
-
-    embeds: Any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +50,8 @@ class Given:
     steps: Sequence[Step]
     past: Mapping[int, Tensor]
     start: Start | None
-    prompt: Prompt
-    negative: Prompt
+    prompt: Any  # as the backend encodes it
+    negative: Any
     options: Mapping[str, Any]
 
 
@@ -69,83 +66,110 @@ class Decoder(Protocol):
         ...
 
 
-class Backend(Protocol):
+@dataclass(kw_only=True)
+class Backend(ABC):
     """A loaded model. Threads that share one take its `lock` for as long as they need its weights placed."""
 
-    @property
-    def family(self) -> Family: ...
-
+    family: Family
     device: torch.device
     dtype: torch.dtype  # of the transformer
-    memory: Preset | Literal["auto"]  # as asked for
-    preset: Preset  # where weights lie from the next `place` or encoding on
-    notes: tuple[str, ...]  # what a user should know before rendering
-    lock: Any
+    memory: Preset | Literal["auto"] = "auto"  # as asked for
+    preset: Preset = "full"  # where weights lie from the next `place` or encoding on
+    notes: tuple[str, ...] = ()  # what a user should know before rendering
+    lock: Any = field(default_factory=RLock, repr=False, compare=False)
+
+    @classmethod
+    @abstractmethod
+    def open(cls, family: Any, *, name: str, device: torch.device, dtype: torch.dtype, memory: Any) -> "Backend":
+        """Loads a model of its family by name. Raises ModelError."""
+
+    def load(self) -> Self:
+        """Itself; see Loading."""
+        return self
+
+    @property
+    @abstractmethod
+    def weights(self) -> str:
+        """A fingerprint of its files alone."""
 
     @property
     def identity(self) -> str:
         """A fingerprint of its files, and of what was changed in memory since they were loaded."""
-        ...
+        return self.weights
 
     @property
-    def weights(self) -> str:
-        """A fingerprint of its files alone."""
-        ...
+    def precision(self) -> str:
+        return str(self.dtype)
 
     @property
-    def precision(self) -> str: ...
+    def hardware(self) -> str:
+        return hardware(self.device)
+
     @property
-    def hardware(self) -> str: ...
-    @classmethod
-    def open(cls, family: Any, *, name: str, device: torch.device, dtype: torch.dtype, memory: Any) -> "Backend":
-        """Loads a model of its family by name. Raises ModelError."""
-        ...
+    @abstractmethod
+    def latent_channels(self) -> int: ...
 
-    def load(self) -> "Backend":
-        """Itself; see Loading."""
-        ...
-
+    @abstractmethod
     def place(self) -> None:
         """Moves what sampling and decoding need to the device, as `preset` has it."""
-        ...
 
+    @abstractmethod
     def peak_bytes(self, context: Context, latents: int, size: Size, preset: Preset) -> int:
         """An estimate of what a section of so many latent frames takes of the device, weights and decode included."""
-        ...
 
-    def encode_prompts(self, prompts: Iterable[str]) -> Mapping[str, Prompt]:
+    @abstractmethod
+    def encode_prompts(self, prompts: Iterable[str]) -> Mapping[str, Any]:
         """Each distinct prompt, encoded as the stock pipeline does."""
-        ...
 
     def unread(self, prompts: Iterable[str]) -> dict[str, list[str]]:
         """What of each prompt is not read, where anything is not; without encoding it."""
-        ...
+        return {}
 
     def encode_starts(self, images: Mapping[int, tuple[Image.Image, int]]) -> Mapping[int, Start]:
         """Images by shot, of the film's size, each with the seed that draws its latent."""
-        ...
+        assert not images, "the planner refuses images for a family that takes none"
+        return {}
 
     def noise(self, latents: int, size: Size, seed: int, *, draw: int = 0) -> Tensor:
-        """[1, C, T, h, w] float32 from a CPU generator; `draw` counts the draws from 0."""
-        ...
+        """Noise [1, C, T, h, w] float32 for size (width, height) px, drawn on the CPU so that devices agree.
 
+        `draw` counts from 0 the draws from a generator with that seed; those before it are made and dropped.
+        """
+        shape = (1, self.latent_channels, latents, size[1] // 8, size[0] // 8)
+        generator = torch.Generator("cpu").manual_seed(seed)
+        for _ in range(draw):
+            torch.randn(shape, generator=generator)
+        return torch.randn(shape, generator=generator)
+
+    @abstractmethod
     def begin(self, given: Given) -> Any:
         """What `predict` needs of a section besides x, opaque."""
-        ...
 
+    @abstractmethod
     def solver(self, sampler: str, steps: Sequence[Step]) -> Solve: ...
+
+    @abstractmethod
     def predict(self, x: Tensor, step: Step, branch: Branch, inputs: Any) -> Tensor:
         """One forward pass: x [1, C, T, h, w] float32 -> its velocity, float32."""
-        ...
 
+    @abstractmethod
     def acting(self, effects: tuple[Effect, ...], inputs: Any) -> AbstractContextManager[None]:
         """Within it `predict` has these effects; after it all is as before, bit for bit."""
-        ...
 
     def finish(self, latents: Tensor, inputs: Any) -> Tensor:
         """What the section is left as, of what the last step gave."""
-        ...
+        return latents
 
+    @abstractmethod
     def decoder(self, how: str, start: Tensor | None, sections: int, options: Mapping[str, Any]) -> Decoder:
         """For a shot of so many sections; `how` and `options` are the plan's, `start` is the latent of its image."""
-        ...
+
+
+def hardware(device: torch.device) -> str:
+    """What a film is rendered on, in words."""
+    return f"cuda ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else device.type
+
+
+def unread_notes(unread: Mapping[str, list[str]]) -> list[str]:
+    """What is not read of prompts, a line each."""
+    return [f"the model {' and '.join(parts)} in {shorten(prompt, 60)!r}" for prompt, parts in unread.items()]

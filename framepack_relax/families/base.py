@@ -7,6 +7,7 @@ the facts of one model. No torch.
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self
 
 from ..errors import Problem
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from .backend import Backend
 
 Size = tuple[int, int]  # width, height px
+Image = Literal["required", "optional", "refused"]
 ASKING = {"kv_blur": "blur", "key_gain": "history_gain", "low_pass": "lowpass"}  # fields of `relax`, by their effect
 
 
@@ -84,8 +86,8 @@ class Context(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class NoContext:
-    """Of a section that sees nothing but its prompt."""
+class SimpleContext:
+    """Of a section that sees its prompt, and of its shot those sections that it `needs`."""
 
     initial: bool = True
     needs: tuple[int, ...] = ()
@@ -107,7 +109,8 @@ class Family(ABC):
     effects: ClassVar[frozenset[str]]  # kinds that its backend can do
     scopes: ClassVar[tuple[str, ...]] = ("section", "all")  # whose keys and values it can blur
     samplers: ClassVar[tuple[str, ...]] = ("euler",)  # the first is the default
-    image: ClassVar[Literal["required", "optional", "refused"]]  # whether a shot begins with one
+    image: ClassVar[Image]  # whether a shot begins with one
+    renderer: ClassVar[str]  # its backend, as module:class beside this module
     parts: ClassVar[Mapping[str, Any]] = {}  # its components by name: how the JSON file of each is read
 
     @property
@@ -172,8 +175,9 @@ class Family(ABC):
 
     def context(self, place: int, sections: int) -> Context:
         """Of the section at a place of a shot of so many sections."""
-        return NoContext()
+        return SimpleContext()
 
-    @abstractmethod
     def backend(self) -> "type[Backend]":
         """The class that renders it; imports torch."""
+        made: type[Backend] = resolve_name(f"{__package__}.{self.renderer}")
+        return made

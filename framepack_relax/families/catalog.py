@@ -9,7 +9,7 @@ import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from pydantic import RootModel
 
@@ -20,12 +20,12 @@ from ..storyboard.messages import printable
 from ..storyboard.paths import KINDS, expand, not_a_file, path_cure
 from ..storyboard.schema import Order
 from .base import Family
-from .configs import NetworkConfig, NetworkName, PartKinds, check_configs
+from .configs import SIDECAR, NetworkConfig, PartKinds, Sidecar, check_configs, read_json
 from .fake import Fake
-from .fingerprint import fingerprint, model_files, told
+from .fingerprint import READ, Stamp, fingerprint, stamp_of, told
+from .flow import FlowShift
 from .framepack.family import FramePack
 from .hunyuan_video.family import HunyuanVideo
-from .sidecar import SIDECAR, Sidecar, read_json, read_profile, read_shift
 
 WEIGHTS_VARIABLE = "FRAMEPACK_RELAX_WEIGHTS"
 FIGURES = "figures.json"  # of a model folder: what scripts/training/measure.py measured
@@ -33,12 +33,7 @@ PUPPET = Path(__file__).parents[1] / "puppet"
 FAMILIES = {family.kind: family for family in (FramePack, HunyuanVideo)}  # that a folder may be of
 NETWORKS = {"HunyuanVideoTransformer3DModel": HunyuanVideo}  # that need no sidecar: nothing is left open
 HUNYUAN, REDUX = "hunyuanvideo-community/HunyuanVideo", "lllyasviel/flux_redux_bfl"
-READ = (".safetensors", ".json", ".txt", ".model")
 LARGEST = 256 << 20  # bytes, of vocabularies and configs
-OTHERS = {
-    "adapter_config.json": "names another model, which an adapter is for; merge the adapter, and remove this file"
-}
-F = TypeVar("F", bound=Family)
 Wanted = Mapping[str, set[str]]  # patterns of files, by repository
 TENCENT = "Tencent Hunyuan Community licence: not for use in the European Union, the United Kingdom and South Korea"
 
@@ -53,7 +48,7 @@ class Entry:
     licence: str = "see its model card"
     repository: str  # of what `parts` does not name, each in a subfolder of its name
     parts: Mapping[str, tuple[str, str]] = field(default_factory=dict)
-    family: FramePack | HunyuanVideo | Fake | None = None  # None: as the folder says
+    family: Family | None = None  # None: as the folder says
 
     def place(self, part: str) -> tuple[str, str]:
         return self.parts.get(part, (self.repository, part))
@@ -68,7 +63,7 @@ def _framepack(name: str, repository: str, order: Order, about: str) -> Entry:
     parts = {"transformer": (repository, ""), **{p: (REDUX, p) for p in ("image_encoder", "feature_extractor")}}
     return Entry(
         name=name, about=about, gigabytes=43.0, licence=TENCENT, repository=HUNYUAN, parts=parts,
-        family=FramePack(name=name, order=order),
+        family=FramePack(name=name, order=order, embedded=10.0),
     )  # fmt: skip
 
 
@@ -100,24 +95,22 @@ CATALOG = {entry.name: entry for entry in ENTRIES}
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """A model's parts as local folders."""
+    """A model's parts as local folders, and the sizes and times of their files when they were found."""
 
     name: str
     parts: Mapping[str, Path]
     kinds: PartKinds
+    stamp: Stamp
 
     def fingerprint(self) -> str:
-        return fingerprint(self.parts)
+        """Of its files, if they are still those that were found. Raises ModelError."""
+        made = fingerprint(self.parts)
+        self.check()
+        return made
 
-    def stamp(self) -> tuple[tuple[str, int, int], ...]:
-        """Sizes and times of the same files: whether they are still those that were read. Raises ModelError."""
-        with told():
-            stats = ((str(file), file.stat()) for _, file in model_files(self.parts))
-            return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
-
-    def check(self, stamp: tuple[tuple[str, int, int], ...]) -> None:
-        """Raises ModelError where the files are others than when they bore `stamp`, or gone."""
-        if self.stamp() != stamp:
+    def check(self) -> None:
+        """Raises ModelError where the files are others than those that were found, or gone."""
+        if stamp_of(self.parts) != self.stamp:
             raise ModelError(f"{self.name}: its files have changed since it was loaded; load it again")
 
 
@@ -145,13 +138,13 @@ def find_family(name: str) -> Family:
     entry = entry_of(name)
     repository = entry.place("transformer")[0]
     if entry.family is not None:
-        sidecars = [place / SIDECAR for place in _places(repository) if (place / SIDECAR).is_file()]
-        return _calibrated(entry.family, sidecars[0], read_profile(sidecars[0])) if sidecars else entry.family
+        file = next((place / SIDECAR for place in _places(repository) if (place / SIDECAR).is_file()), None)
+        return _calibrated(entry.family, file, read_json(Sidecar, file).profile) if file else entry.family
     wanted = {repository: {SIDECAR, "scheduler/*", "transformer/config.json"}}
     return replace(read_family(_folders(name, wanted, advised={repository: {"*"}})[repository]), name=name)
 
 
-def read_family(folder: Path) -> FramePack | HunyuanVideo:
+def read_family(folder: Path) -> Family:
     """Of a diffusers folder: from its sidecar, or from its transformer where that says all. Raises ModelError."""
     file = folder / SIDECAR
     if file.is_file():
@@ -159,12 +152,12 @@ def read_family(folder: Path) -> FramePack | HunyuanVideo:
         if kind not in FAMILIES:
             raise ModelError(f"{file}: family: {printable(kind)} is unknown; {suggest(kind, list(FAMILIES))}")
         family = FAMILIES[kind]
-        made = family.read(str(folder), read_json(family.sidecar, file), read_shift(folder))
+        made = family.read(str(folder), read_json(family.sidecar, file), _shift(folder))
         return _calibrated(made, file, made.profile)
     config = folder / "transformer" / "config.json"
-    network = read_json(NetworkName, config).network if config.is_file() else None
+    network = str(read_json(Said, config).root.get("_class_name")) if config.is_file() else ""
     if network in NETWORKS:
-        return NETWORKS[network].read(str(folder), Sidecar(), read_shift(folder))
+        return NETWORKS[network].read(str(folder), Sidecar(), _shift(folder))
     raise ModelError(
         f"{folder}: has no {SIDECAR}, so it is unknown whether the model renders forward or inverted; "
         f'write one, for example {{"order": "forward", "fps": 30, "guidance": {{"embedded": 10.0, "text": 1.0}}, '
@@ -172,7 +165,11 @@ def read_family(folder: Path) -> FramePack | HunyuanVideo:
     )
 
 
-def _calibrated(family: F, file: Path, profile: Profile | None) -> F:
+def _shift(folder: Path) -> FlowShift:
+    return read_json(FlowShift, folder / "scheduler" / "scheduler_config.json")
+
+
+def _calibrated(family: Family, file: Path, profile: Profile | None) -> Family:
     """With the profile that its sidecar holds. Raises ModelError where that asks for what the family has not."""
     if problems := [*family.profile_problems(profile)] if profile is not None else ():
         raise ModelError("\n".join(f"{file}: profile.{problem}" for problem in problems))
@@ -191,7 +188,7 @@ def find(name: str, *, download: bool = True) -> Source:
     for part, folder in parts.items():
         _check_part(part, folder)
     check_configs(parts, kinds)
-    return Source(name=name, parts=parts, kinds=kinds)
+    return Source(name=name, parts=parts, kinds=kinds, stamp=stamp_of(parts))
 
 
 def find_checkpoint(name: str) -> Path:
@@ -240,10 +237,7 @@ def _check_part(part: str, folder: Path) -> None:
     """A part without weights, or with weights that are pickles, is refused by name."""
     if not folder.is_dir():
         raise ModelError(f"{folder}: is missing; a model folder in diffusers format has a {part} folder")
-    try:
-        _check_files(folder)
-    except OSError as error:
-        raise ModelError(f"{error.filename or folder}: cannot be read ({error.strerror}); mend that") from error
+    _check_files(folder)
     if part.startswith(("tokenizer", "feature")):
         return
     if not (folder / "config.json").is_file():
@@ -254,16 +248,18 @@ def _check_part(part: str, folder: Path) -> None:
         raise ModelError(f"{folder}: has {fact}; convert or download the {part} as safetensors")
 
 
+@told()
 def _check_files(folder: Path) -> None:
-    """Only regular files that can be read. Raises ModelError or OSError."""
+    """Only regular files that can be read. Raises ModelError."""
     for file in sorted(folder.iterdir()):
         kind = not_a_file(file)
         if kind == KINDS[stat.S_IFDIR] and file.suffix not in READ:
             continue
         if kind:
             raise ModelError(f"{file}: is {kind}, where a file is wanted; remove it")
-        if file.name in OTHERS:
-            raise ModelError(f"{file}: {OTHERS[file.name]}")
+        if file.name == "adapter_config.json":
+            fact = "names another model, which an adapter is for"
+            raise ModelError(f"{file}: {fact}; merge the adapter, and remove this file")
         if file.suffix in READ:
             file.open("rb").close()
             if file.suffix != ".safetensors" and file.stat().st_size > LARGEST:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, get_args
+from typing import Any
 
 import torch
 import transformers
@@ -18,11 +18,8 @@ from torch import nn
 from ..errors import ModelError, RelaxError
 from ..storyboard.messages import printable
 from . import configs
-from .backend import Preset
 from .catalog import Source
-from .main_memory import check_room, free_memory, main_memory_is_full, pinned_bytes, stored
-
-PRESETS: tuple[Preset, ...] = get_args(Preset)
+from .memory import check_room, free_memory, main_memory_is_full, pinned_bytes, stored
 
 CLASSES = {  # by what a config is read as
     configs.FramePackTransformer: HunyuanVideoFramepackTransformer3DModel,

@@ -1,4 +1,4 @@
-"""What the JSON files of a model's parts may say, and whether the parts fit each other; no torch.
+"""What the JSON files of a model's folder may say, and whether its parts fit each other; no torch.
 
 Of a text or image encoder's config only these fields reach the libraries: a folder can name no code, no kernel, no
 other file and no repository.
@@ -6,16 +6,20 @@ other file and no repository.
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
 
-from ..errors import ModelError, Problem
-from ..storyboard.messages import printable
-from ..storyboard.schema import Part
-from .sidecar import read_json
+from ..errors import ModelError, Problem, StoryboardError
+from ..relax.profile import Profile
+from ..storyboard.messages import explain, printable
+from ..storyboard.reader import read_text
+from ..storyboard.schema import Order, Part, Rate, Scale, Size
 
+SIDECAR = "framepack_relax.json"  # what a plan must know of a model
+M = TypeVar("M", bound=BaseModel)
 Layers = Annotated[int, Field(ge=1, le=256)]  # and heads; FramePack has 40
 Width = Annotated[int, Field(ge=1, le=1 << 17)]
 Words = Annotated[int, Field(ge=1, le=1 << 22)]
@@ -24,6 +28,31 @@ Level = Annotated[float, Field(ge=-1e3, le=1e3)]
 Small = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0, le=1e12)]
 Activation = Literal["silu", "gelu", "gelu_new", "gelu_pytorch_tanh", "quick_gelu", "relu", "mish", "swish"]
+
+
+class BaseScales(Part):
+    """Of the guidance terms that a model of HunyuanVideo's kind has, at rest."""
+
+    embedded: Scale | None = None
+    text: Scale | None = None
+
+
+class Sidecar(Part):
+    """What framepack_relax.json may say; of a model of the catalogue only its profile is used."""
+
+    family: str | None = None
+    order: Order | None = None
+    size: Size | None = None
+    fps: Rate | None = None
+    guidance: BaseScales = BaseScales()
+    embedded_guidance: bool | None = None
+    judges: Literal["packaged"] | None = None  # of its films, where the usual ones do not know its world
+    profile: Profile | None = None
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What it says, the scales of its guidance among the rest."""
+        return {name: value for name, value in (*self, *self.guidance) if value is not None}
 
 
 def _nothing(value: Any) -> Any:
@@ -197,12 +226,6 @@ class ProcessorConfig(Config):
     image_std: tuple[Positive, Positive, Positive] = (0.5, 0.5, 0.5)
 
 
-class NetworkName(Config):
-    """Which class a network is of."""
-
-    network: str | None = Field(None, alias="_class_name")
-
-
 class Tower(Config):
     """What bounds the size of a network of any kind."""
 
@@ -237,6 +260,19 @@ FIT = (  # numbers that two parts must share
     ("transformer", "image_proj_dim", "image_encoder", "hidden_size"),
     ("feature_extractor", "size", "image_encoder", "image_size"),
 )
+
+
+def read_json(model: type[M], file: Path) -> M:
+    """A file of a model folder. Raises ModelError with every mistake in it."""
+    if not file.exists():
+        raise ModelError(f"{file}: is missing; the model folder is incomplete")
+    try:
+        return model.model_validate_json(read_text(file))
+    except StoryboardError as error:
+        raise ModelError(str(error)) from error
+    except ValidationError as error:
+        problems = [replace(problem, file=str(file)) for problem in explain(error, model)]
+        raise ModelError("\n".join(map(str, problems))) from error
 
 
 def read_config(kind: type[Config], folder: Path) -> Any:

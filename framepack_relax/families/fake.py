@@ -1,22 +1,10 @@
 """A model of arithmetic: it renders at once and shows nothing, to try boards, folders and farms without weights."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
 
 from ..relax.effects import EFFECTS
-from .base import Context, Family, GuidanceTerm, Size, TimeGrid
+from .base import Context, Family, GuidanceTerm, SimpleContext, Size, TimeGrid
 from .flow import FlowShift, Levels, sigma_table
-
-if TYPE_CHECKING:
-    from .backend import Backend
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Before:
-    """Of a section that sees the one before it."""
-
-    initial: bool
-    needs: tuple[int, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,10 +13,11 @@ class Fake(Family):
 
     size: Size | None = (64, 64)
 
-    kind: ClassVar[str] = "fake"
-    grid: ClassVar[TimeGrid] = TimeGrid(unit_frames=4, unit_latents=1, most_units=8)
-    effects: ClassVar[frozenset[str]] = frozenset(EFFECTS)
-    image: ClassVar[Literal["required", "optional", "refused"]] = "optional"
+    kind = "fake"
+    grid = TimeGrid(unit_frames=4, unit_latents=1, most_units=8)
+    effects = frozenset(EFFECTS)
+    image = "optional"
+    renderer = "fake_backend:FakeBackend"
 
     @property
     def terms(self) -> tuple[GuidanceTerm, ...]:
@@ -36,12 +25,7 @@ class Fake(Family):
         return text, GuidanceTerm(name="context", base=1.0, floor=0.0, settable=False)
 
     def levels(self, steps: int, size: Size, sampler: str) -> Levels:
-        return sigma_table(steps, FlowShift(dynamic=False), 1.0, sampler=sampler)
+        return sigma_table(steps, FlowShift(), 1.0, sampler=sampler)
 
     def context(self, place: int, sections: int) -> Context:
-        return Before(initial=place == 0, needs=(place - 1,) if place else ())
-
-    def backend(self) -> "type[Backend]":
-        from .fake_backend import FakeBackend
-
-        return FakeBackend
+        return SimpleContext(initial=place == 0, needs=(place - 1,) if place else ())

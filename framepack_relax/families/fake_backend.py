@@ -2,10 +2,9 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from hashlib import blake2b
-from threading import RLock
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from ..relax.effects import Effect
 from ..relax.guidance import Branch
-from .backend import Frames, Given, Preset, Prompt, Solve, Start
+from .backend import Backend, Frames, Given, Preset, Solve, Start
 from .base import Context, Size, Step
 from .fake import Fake
 from .fingerprint import fingerprint
@@ -38,28 +37,16 @@ class FakeDecoder:
 
 
 @dataclass(kw_only=True)
-class FakeBackend:
-    """See families/backend.py."""
+class FakeBackend(Backend):
+    """On the CPU whatever the device."""
 
-    family: Fake
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    dtype: torch.dtype = torch.float32
-    memory: Preset | Literal["auto"] = "auto"
-    preset: Preset = "full"
-    notes: tuple[str, ...] = ()
-    lock: Any = field(default_factory=RLock, repr=False, compare=False)
-    identity: str = fingerprint({})  # it has no files
-    weights: str = fingerprint({})
-    precision: str = "torch.float32"
-    hardware: str = "cpu"
+    weights: str = fingerprint({})  # it has no files
+    latent_channels: int = 4
     acts: tuple[Effect, ...] = ()
 
     @classmethod
     def open(cls, family: Fake, *, dtype: torch.dtype, **where: Any) -> "FakeBackend":
-        return cls(family=family, precision=str(dtype))
-
-    def load(self) -> "FakeBackend":
-        return self
+        return cls(family=family, device=torch.device("cpu"), dtype=dtype)
 
     def place(self) -> None:
         pass
@@ -67,11 +54,8 @@ class FakeBackend:
     def peak_bytes(self, context: Context, latents: int, size: Size, preset: Preset) -> int:
         return 4 * 4 * latents * size[0] * size[1]
 
-    def encode_prompts(self, prompts: Iterable[str]) -> Mapping[str, Prompt]:
-        return {prompt: Prompt(embeds=number(prompt)) for prompt in prompts}
-
-    def unread(self, prompts: Iterable[str]) -> dict[str, list[str]]:
-        return {}
+    def encode_prompts(self, prompts: Iterable[str]) -> Mapping[str, float]:
+        return {prompt: number(prompt) for prompt in prompts}
 
     def encode_starts(self, images: Mapping[int, tuple[Image.Image, int]]) -> Mapping[int, Start]:
         means = {
@@ -79,19 +63,10 @@ class FakeBackend:
         }
         return {shot: Start(latent=torch.full((1, 4, 1, 1, 1), mean), embeds=mean) for shot, mean in means.items()}
 
-    def noise(self, latents: int, size: Size, seed: int, *, draw: int = 0) -> Tensor:
-        generator = torch.Generator().manual_seed(seed + draw)
-        return torch.randn(1, 4, latents, size[1] // 8, size[0] // 8, generator=generator)
-
     def begin(self, given: Given) -> dict[str, float]:
         first = given.start.embeds if given.start else 0.0
         seen = [latents[:, :, -1].mean().item() for latents in given.past.values()]
-        return {
-            "positive": given.prompt.embeds,
-            "negative": given.negative.embeds,
-            "full": sum(seen, first),
-            "initial": first,
-        }
+        return {"positive": given.prompt, "negative": given.negative, "full": sum(seen, first), "initial": first}
 
     def solver(self, sampler: str, steps: Sequence[Step]) -> Solve:
         sigmas = [*(step.sigma for step in steps), 0.0]
@@ -109,9 +84,6 @@ class FakeBackend:
             yield
         finally:
             self.acts = ()
-
-    def finish(self, latents: Tensor, inputs: dict[str, float]) -> Tensor:
-        return latents
 
     def decoder(self, how: str, start: Tensor | None, sections: int, options: Mapping[str, Any]) -> FakeDecoder:
         return FakeDecoder()

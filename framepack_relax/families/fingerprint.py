@@ -15,26 +15,13 @@ from ..errors import ModelError
 from ..files import digest_of_file, make_folder, write_file
 
 CACHE_VARIABLE = "FRAMEPACK_RELAX_CACHE"
+READ = (".safetensors", ".json", ".txt", ".model")  # files that decide what a network gives
 NOT_OF_IT = ("framepack_relax.json", "figures.json", "held_out.json")  # what is said about a model
 LARGE = 64 << 20  # bytes; larger files are read once, and their hash is remembered
 SETTLED = 2.0  # seconds: the coarsest clock of a file system, within which a change may leave no trace
 READERS = threading.Semaphore(4)
 T = TypeVar("T")
-
-
-def fingerprint(parts: Mapping[str, Path]) -> str:
-    """blake2b of names, sizes and contents of weights, configs and vocabularies; of a large file of its own blake2b.
-
-    Raises ModelError for a file that cannot be read.
-    """
-    digest = blake2b(digest_size=16)
-    with told():
-        files = [(part, file, file.stat().st_size) for part, file in model_files(parts)]
-        hashes = {file: in_background(partial(hash_of, file)) for _, file, size in files if size > LARGE}
-        for part, file, size in files:
-            digest.update(f"{part}/{file.name}:{size}\n".encode())
-            digest.update(hashes[file].result().encode() if file in hashes else file.read_bytes())
-    return digest.hexdigest()
+Stamp = tuple[tuple[str, int, int], ...]
 
 
 @contextmanager
@@ -47,12 +34,34 @@ def told() -> Iterator[None]:
         raise ModelError(f"{error.filename}: {fact}") from error
 
 
+@told()
+def fingerprint(parts: Mapping[str, Path]) -> str:
+    """blake2b of names, sizes and contents of weights, configs and vocabularies; of a large file of its own blake2b.
+
+    Raises ModelError for a file that cannot be read.
+    """
+    digest = blake2b(digest_size=16)
+    files = [(part, file, file.stat().st_size) for part, file in model_files(parts)]
+    hashes = {file: in_background(partial(hash_of, file)) for _, file, size in files if size > LARGE}
+    for part, file, size in files:
+        digest.update(f"{part}/{file.name}:{size}\n".encode())
+        digest.update(hashes[file].result().encode() if file in hashes else file.read_bytes())
+    return digest.hexdigest()
+
+
 def model_files(parts: Mapping[str, Path]) -> Iterator[tuple[str, Path]]:
     """(part, file) of all that decides what a network gives."""
     for part, folder in sorted(parts.items()):
         for file in sorted(folder.iterdir()):
-            if file.suffix in (".safetensors", ".json", ".txt", ".model") and file.name not in NOT_OF_IT:
+            if file.suffix in READ and file.name not in NOT_OF_IT:
                 yield part, file
+
+
+@told()
+def stamp_of(parts: Mapping[str, Path]) -> Stamp:
+    """Paths, sizes and times of the same files: whether they are still the same. Raises ModelError."""
+    stats = ((str(file), file.stat()) for _, file in model_files(parts))
+    return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
 
 
 def hash_of(file: Path) -> str:

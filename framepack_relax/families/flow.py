@@ -1,28 +1,46 @@
 """The noise of flow-matching models as diffusers' and FramePack's schedulers tabulate it; numpy, no torch."""
 
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, model_validator
+
+from ..storyboard.schema import Part
 
 Levels = tuple[tuple[float, float], ...]
 
 
-@dataclass(frozen=True, kw_only=True)
-class FlowShift:
-    """How a scheduler config shifts its sigmas: by `shift`, or `dynamic`ally by the number of image tokens."""
+class FlowShift(Part, extra="ignore"):
+    """How a diffusers scheduler config shifts its sigmas: by `shift`, or dynamically by the number of image tokens."""
 
-    dynamic: bool = True
-    shift: float = 1.0
-    base_shift: float = 0.5
-    max_shift: float = 1.15
-    base_image_seq_len: int = 256
-    max_image_seq_len: int = 4096
+    use_dynamic_shifting: bool = False
+    shift: Annotated[float, Field(gt=0, le=100)] = 1.0
+    base_shift: Annotated[float, Field(ge=-10, le=10)] = 0.5
+    max_shift: Annotated[float, Field(ge=-10, le=10)] = 1.15
+    base_image_seq_len: Annotated[int, Field(ge=0, le=1 << 24)] = 256
+    max_image_seq_len: Annotated[int, Field(ge=0, le=1 << 24)] = 4096
 
-    def mu(self, tokens: float) -> float:
-        """Linear in the number of image tokens (calculate_shift of diffusers' pipelines)."""
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_absent(cls, data: Any) -> Any:
+        return {key: value for key, value in data.items() if value is not None} if isinstance(data, Mapping) else data
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.base_image_seq_len >= self.max_image_seq_len:
+            raise ValueError("base_image_seq_len must be below max_image_seq_len")
+        return self
+
+    def factor(self, tokens: float, most: float) -> float:
+        """`shift`, or exp(mu) up to `most`; mu is linear in the image tokens (calculate_shift of diffusers)."""
+        if not self.use_dynamic_shifting:
+            return self.shift
         slope = (self.max_shift - self.base_shift) / (self.max_image_seq_len - self.base_image_seq_len)
-        return tokens * slope + (self.base_shift - slope * self.base_image_seq_len)
+        mu = tokens * slope + (self.base_shift - slope * self.base_image_seq_len)
+        return math.exp(min(mu, math.log(most)))
 
 
 def times(steps: int) -> NDArray[np.float32]:
@@ -38,7 +56,7 @@ def sigma_table(steps: int, shift: FlowShift, factor: float, *, sampler: str) ->
     t = times(steps)
     if sampler == "unipc":
         sigmas = _framepack_sigmas(steps, factor)
-    elif shift.dynamic:
+    elif shift.use_dynamic_shifting:
         sigmas = np.asarray(factor / (factor + (1 / t - 1) ** 1.0), dtype=np.float32)
     else:
         sigmas = np.asarray(factor * t / (1 + (factor - 1) * t), dtype=np.float32)

@@ -6,37 +6,28 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from threading import RLock
 from typing import Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor, nn
 
-from .backend import Preset
-from .base import Size
+from .backend import Backend, Preset
 from .catalog import Source, find
 from .components import load_part, stop_streaming, stream, told_as
 from .fingerprint import in_background
-from .identity import checksum, hardware
+
+COLUMNS = 4099  # a prime, so that rows of a matrix that trade places are seen
 
 
 @dataclass(kw_only=True)
-class LoadedModel:
+class LoadedModel(Backend):
     """What backends that are made of diffusers' components have in common."""
 
-    family: Any
     source: Source
     reading: Future[str]  # the source's fingerprint
-    stamp: tuple[tuple[str, int, int], ...]  # and its stamp when it was loaded
     transformer: Any
     vae: Any
-    device: torch.device
-    dtype: torch.dtype
     encoder_dtype: torch.dtype  # of VAE and encoders
-    memory: Preset | Literal["auto"] = "auto"
-    preset: Preset = "full"
-    notes: tuple[str, ...] = ()
-    lock: RLock = field(default_factory=RLock, repr=False, compare=False)
     loaded: dict[str, str] = field(default_factory=dict, repr=False)  # checksums of what `load` gave
     streams: bool = field(default=False, repr=False)  # the transformer's weights come layer by layer
 
@@ -50,20 +41,12 @@ class LoadedModel:
         cls, family: Any, *, name: str, device: torch.device, dtype: torch.dtype, memory: Preset | Literal["auto"]
     ) -> Self:
         """Its weights wait in their files until the encoders are gone. Raises ModelError."""
-        source = find(name)
-        stamp, beside = source.stamp(), encoder_dtype(dtype, device)
-
-        def read_all() -> str:
-            weights = source.fingerprint()
-            source.check(stamp)
-            return weights
-
+        source, beside = find(name), encoder_dtype(dtype, device)
         cudnn = torch.backends.cudnn.version() if device.type == "cuda" else None
         return cls(
             family=family,
             source=source,
-            reading=in_background(read_all),
-            stamp=stamp,
+            reading=in_background(source.fingerprint),
             transformer=load_part(source, "transformer", dtype).eval(),
             vae=load_part(source, "vae", beside).eval(),
             device=device,
@@ -90,31 +73,8 @@ class LoadedModel:
         return blake2b(f"{self.weights} {changed}".encode(), digest_size=16).hexdigest() if changed else self.weights
 
     @property
-    def precision(self) -> str:
-        return str(self.dtype)
-
-    @property
-    def hardware(self) -> str:
-        return hardware(self.device)
-
-    def load(self) -> Self:
-        """It is; see Loading."""
-        return self
-
-    @property
     def latent_channels(self) -> int:
         return int(self.transformer.config.in_channels)
-
-    def noise(self, latents: int, size: Size, seed: int, *, draw: int = 0) -> Tensor:
-        """Noise [1, C, T, h, w] float32 for size (width, height) px, drawn on the CPU so that devices agree.
-
-        `draw` counts from 0 the draws from a generator with that seed; those before it are made and dropped.
-        """
-        shape = (1, self.latent_channels, latents, size[1] // 8, size[0] // 8)
-        generator = torch.Generator("cpu").manual_seed(seed)
-        for _ in range(draw):
-            torch.randn(shape, generator=generator)
-        return torch.randn(shape, generator=generator)
 
     @property
     def resting(self) -> torch.device:
@@ -167,8 +127,33 @@ class LoadedModel:
 
     def _load(self, part: str) -> Any:
         made = load_part(self.source, part, self.dtype if part == "transformer" else self.encoder_dtype)
-        self.source.check(self.stamp)
+        self.source.check()
         return made
+
+
+def checksum(module: nn.Module) -> str:
+    """Of the bits of all parameters and buffers by name, and of how strongly adapters (PEFT) act.
+
+    Reads everything once, at the speed of memory; the same on every device.
+    """
+    state = blake2b(digest_size=16)
+    for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
+        state.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        state.update(_sums(tensor.detach()).cpu().numpy().tobytes())
+    for name, part in module.named_modules():
+        if hasattr(part, "scaling"):
+            acting = [part.scaling, *(getattr(part, word, None) for word in ("active_adapters", "disable_adapters"))]
+            state.update(f"{name} {acting}".encode())
+    return state.hexdigest()
+
+
+def _sums(tensor: Tensor) -> Tensor:
+    """The tensor's bytes as integers, summed modulo 2^64 in columns, [COLUMNS] or [1, COLUMNS] int64."""
+    data = tensor.contiguous().flatten().view(torch.uint8)
+    data = data if data.storage_offset() % 8 == 0 and data.data_ptr() % 8 == 0 else data.clone()
+    whole = len(data) // (8 * COLUMNS) * 8 * COLUMNS
+    rest = nn.functional.pad(data[whole:], (0, 8 * COLUMNS - (len(data) - whole))).view(torch.int64)
+    return data[:whole].view(torch.int64).view(-1, COLUMNS).sum(0) + rest
 
 
 def encoder_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype:

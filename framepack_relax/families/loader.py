@@ -1,23 +1,68 @@
-"""Name -> loaded model."""
+"""Name -> model, which is loaded when something must be rendered; until then no torch, unless for the device."""
 
-from typing import Literal
-
-import torch
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal
 
 from ..errors import ModelError
-from .backend import Backend, Preset
-from .catalog import find_family
-from .components import PRESETS
+from .base import Family
+from .catalog import find, find_family
+
+if TYPE_CHECKING:
+    import torch
+
+    from .backend import Backend
+
+Memory = Literal["full", "tiled", "offload", "auto"]
+DTYPES = ("float32", "bfloat16")
 
 
-def load(
-    name: str, *, device: str | None = None, dtype: str | None = None, memory: Preset | Literal["auto"] = "auto"
-) -> Backend:
+@dataclass(frozen=True, kw_only=True)
+class Loading:
+    """What `load` is to be given. A loaded model answers to the same names."""
+
+    name: str
+    device: str | None = None
+    dtype: str | None = None
+    memory: Memory = "auto"
+    download: bool = True  # what is not on this machine
+
+    @property
+    def family(self) -> Family:
+        return find_family(self.name)
+
+    @cached_property
+    def identity(self) -> str:
+        """The fingerprint of its files. Raises ModelError where they are not on this machine."""
+        return find(self.name, download=self.download).fingerprint()
+
+    @property
+    def precision(self) -> str:
+        """The dtype, as torch calls it."""
+        known = "float32" if self.dtype is None and self.device == "cpu" else self.dtype
+        return f"torch.{known}" if known in DTYPES else str(pick_dtype(self.dtype, pick_device(self.device)))
+
+    @property
+    def hardware(self) -> str:
+        """What it runs on."""
+        if self.device == "cpu":
+            return self.device
+        from .backend import hardware
+
+        return hardware(pick_device(self.device))
+
+    def load(self) -> "Backend":
+        return load(self.name, device=self.device, dtype=self.dtype, memory=self.memory)
+
+
+def load(name: str, *, device: str | None = None, dtype: str | None = None, memory: Memory = "auto") -> "Backend":
     """A model by catalogue name, folder or hub id.
 
     `device` is cuda where there is one, else cpu; `dtype` bfloat16 on CUDA, else float32; `memory` the fastest preset
-    that fits (parts.py). Its weights wait in their files until the encoders are gone. Raises ModelError.
+    that fits (memory.py). Its weights wait in their files until the encoders are gone. Raises ModelError.
     """
+    from .backend import PRESETS
+
     where = pick_device(device)
     kind = pick_dtype(dtype, where)
     if memory not in (*PRESETS, "auto"):
@@ -26,8 +71,10 @@ def load(
     return family.backend().open(family, name=name, device=where, dtype=kind, memory=memory)
 
 
-def pick_device(name: str | None) -> torch.device:
+def pick_device(name: str | None) -> "torch.device":
     """The device of that name, cuda where there is one if None. Raises ModelError for what cannot be rendered on."""
+    import torch
+
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     kind, _, number = name.partition(":")
@@ -41,13 +88,15 @@ def pick_device(name: str | None) -> torch.device:
     return torch.device(kind, int(number)) if number else torch.device(kind)
 
 
-def pick_dtype(name: str | None, device: torch.device) -> torch.dtype:
+def pick_dtype(name: str | None, device: "torch.device") -> "torch.dtype":
     """The dtype of that name, bfloat16 on CUDA and float32 elsewhere if None. Raises ModelError."""
-    names = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+    import torch
+
     if name is None:
         return torch.bfloat16 if device.type == "cuda" else torch.float32
     if name == "float16":
         raise ModelError(f"dtype={name}: no transformer here is made for its range (NaN); use bfloat16")
-    if name not in names:
-        raise ModelError(f"dtype={name}: unknown; use {' or '.join(names)}")
-    return names[name]
+    if name not in DTYPES:
+        raise ModelError(f"dtype={name}: unknown; use {' or '.join(DTYPES)}")
+    made: torch.dtype = getattr(torch, name)
+    return made

@@ -10,7 +10,7 @@ from ..rendering.events import Cause, Event, Hear
 
 if TYPE_CHECKING:
     from ..families.backend import Backend
-    from ..families.loading import Loading
+    from ..families.loader import Loading
 
 CAUSES: tuple[tuple[type[RelaxError], Cause], ...] = (
     (BusyError, "busy"),

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import Problem, RelaxError, RenderError, StoryboardError
-from ..families.loading import Loading
+from ..families.loader import Loading
 from ..files import read_file
 from ..rendering.events import Hear
 from ..rendering.jobs import ShotJob, make_jobs

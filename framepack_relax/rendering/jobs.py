@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import RenderError
-from ..families.backend import Backend, Given, Prompt, Start
+from ..families.backend import Backend, Given, Start
 from ..families.heap import give_back
-from ..families.loading import Loading
+from ..families.loader import Loading
 from ..families.memory import Demand, choose_preset, enough_memory
 from ..planning.renderplan import RenderPlan, SectionPlan, stable_seed
 from ..sampling.section import NonFiniteLatents, SectionResult, sample
@@ -79,7 +79,7 @@ class Conditions:
 
     session: Session
     backend: Backend
-    texts: dict[str, Prompt] = field(default_factory=dict)
+    texts: dict[str, Any] = field(default_factory=dict)
     starts: dict[int, Start] = field(default_factory=dict)
     ready: bool = False
 

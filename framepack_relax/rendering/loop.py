@@ -20,10 +20,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import RenderError
-from ..families.backend import Backend, Decoder, NonFinitePixels
+from ..families.backend import Backend, Decoder, NonFinitePixels, unread_notes
 from ..families.heap import give_back
-from ..families.loading import Loading
-from ..families.tokens import unread_notes
+from ..families.loader import Loading
 from ..planning.renderplan import RenderPlan, SectionPlan
 from ..storyboard import Storyboard
 from ..video.contact import ContactSheet

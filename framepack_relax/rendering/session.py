@@ -12,7 +12,7 @@ from PIL import Image
 
 from ..errors import RenderError
 from ..families.base import Family
-from ..families.loading import Loading
+from ..families.loader import Loading
 from ..planning.planner import make_plan
 from ..planning.renderplan import RenderPlan, ShotPlan
 from ..planning.settings import settle_profile

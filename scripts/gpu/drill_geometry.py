@@ -19,13 +19,12 @@ from diffusers.models.attention_dispatch import attention_backend, dispatch_atte
 from drill_record import Record, Stopwatch, laps, spread, with_peak
 from torch import Tensor, nn
 
-from framepack_relax.families.backend import Given, Prompt, Start
+from framepack_relax.families.backend import PRESETS, Given, Preset, Start
 from framepack_relax.families.base import Size
 from framepack_relax.families.catalog import Source, find_family
-from framepack_relax.families.components import PRESETS, Preset, float32_last_layer
-from framepack_relax.families.framepack.backend import FramePackBackend
+from framepack_relax.families.components import float32_last_layer
+from framepack_relax.families.framepack.backend import FramePackBackend, packed_segments
 from framepack_relax.families.framepack.history import HISTORY, SECTION_LATENTS
-from framepack_relax.families.framepack.layout import packed_segments
 from framepack_relax.families.hunyuan_video.backend import SectionInputs
 from framepack_relax.families.hunyuan_video.stream import StreamDecoder
 from framepack_relax.families.loaded import encoder_dtype
@@ -118,9 +117,8 @@ def random_model(setup: Setup) -> FramePackBackend:
     reading.set_result("random weights")
     return FramePackBackend(
         family=replace(find_family("framepack-f1"), profile=None),
-        source=Source(name="random weights", parts={}, kinds={}),
+        source=Source(name="random weights", parts={}, kinds={}, stamp=()),
         reading=reading,
-        stamp=(),
         transformer=float32_last_layer(draw_weights(transformer, setup.dtype, setup.device)),
         vae=draw_weights(vae, beside, setup.device),
         device=setup.device,
@@ -151,13 +149,11 @@ class Geometry:
             return draw(1, config.in_channels, count, height // 8, width // 8)
 
         read, tokens = setup.prompt_tokens
-        self.text = Prompt(
-            embeds={
-                "encoder_hidden_states": draw(1, tokens, config.text_embed_dim).to(setup.dtype),
-                "encoder_attention_mask": (torch.arange(tokens, device=setup.device) < read).to(setup.dtype)[None],
-                "pooled_projections": draw(1, config.pooled_projection_dim).to(setup.dtype),
-            }
-        )
+        self.text = {
+            "encoder_hidden_states": draw(1, tokens, config.text_embed_dim).to(setup.dtype),
+            "encoder_attention_mask": (torch.arange(tokens, device=setup.device) < read).to(setup.dtype)[None],
+            "pooled_projections": draw(1, config.pooled_projection_dim).to(setup.dtype),
+        }
         image_tokens = draw(1, setup.image_tokens, config.image_proj_dim).to(setup.dtype)
         self.start = Start(latent=latent_frames(1), embeds=image_tokens)
         self.latents = latent_frames(SECTION_LATENTS * setup.sections)

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from drill_geometry import IMAGE, RELAXED, Setup, random_model
 
-from framepack_relax.families.components import PRESETS
-from framepack_relax.families.framepack.history import SECTION_LATENTS, forward_slots
+from framepack_relax.families.backend import PRESETS
+from framepack_relax.families.framepack.history import SECTION_LATENTS, slots
 from framepack_relax.families.memory import GIB
 
 ROOT = IMAGE.parents[1]
@@ -79,7 +79,7 @@ def table(run: Run | None) -> str:
             "|---|---|---|---|---|",
         ]
         for preset in PRESETS:
-            need = model.peak_bytes(forward_slots(3), SECTION_LATENTS, setup.size, preset)
+            need = model.peak_bytes(slots("forward", 3, 4), SECTION_LATENTS, setup.size, preset)
             least = "at least " if preset == "offload" else ""  # copies may run ahead of the work
             said.append(f"| `{preset}` | {LIES[preset]} | {least}{gib(need)} GiB |")
         return "\n".join(said) + "\n"

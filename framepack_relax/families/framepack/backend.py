@@ -8,57 +8,68 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
-from diffusers import HunyuanVideoFramepackPipeline
+from diffusers import HunyuanVideoFramepackPipeline, UniPCMultistepScheduler
 from PIL import Image
 from torch import Tensor
 
 from ...relax.effects import LowPass
 from ...relax.latents import low_pass, match_statistics
+from ...relax.unlearning import FramePart, Segment
 from ...storyboard.schema import Order
 from ..backend import Decoder, Given, Solve, Start
 from ..base import Context, Size, Step
-from ..hunyuan_video.backend import HunyuanVideoBackend, SectionInputs
+from ..hunyuan_video.backend import HunyuanVideoBackend, SectionInputs, euler, on_table
 from .blend import BlendDecoder
 from .history import SECTION_LATENTS, HistorySlots
-from .layout import packed_segments
-from .solver import make_solver
 
 
-@dataclass(frozen=True, kw_only=True)
-class History:
-    """The packed past by the transformer's names: `latents_clean` [1, C, 2, h, w] is start image and 1x slot."""
+def gather_history(slots: HistorySlots, latents: Mapping[int, Tensor], start: Tensor) -> dict[str, Tensor]:
+    """The packed past by the transformer's names; `latents_clean` [1, C, 2, h, w] is start image and 1x slot.
 
-    latents_clean: Tensor
-    latents_history_2x: Tensor
-    latents_history_4x: Tensor
-    indices_latents: Tensor  # of the section itself
-    indices_latents_clean: Tensor
-    indices_latents_history_2x: Tensor
-    indices_latents_history_4x: Tensor
-
-
-def gather_history(slots: HistorySlots, latents: Mapping[int, Tensor], start: Tensor) -> History:
-    """Fills the slots from a shot's latent frames (position -> [1, C, 1, h, w]); what is not there is zeros."""
+    Fills the slots from a shot's latent frames (position -> [1, C, 1, h, w]); what is not there is zeros.
+    """
 
     def fill(positions: Sequence[int | None]) -> Tensor:
         return torch.cat([torch.zeros_like(start) if p is None else latents[p] for p in positions], dim=2)
 
-    return History(
-        latents_clean=torch.cat([start, fill(slots.near)], dim=2),
-        latents_history_2x=fill(slots.mid),
-        latents_history_4x=fill(slots.far),
-        indices_latents=torch.tensor(slots.section_index),
-        indices_latents_clean=torch.tensor([0, *slots.near_index]),
-        indices_latents_history_2x=torch.tensor(slots.mid_index),
-        indices_latents_history_4x=torch.tensor(slots.far_index),
-    )
+    return {
+        "latents_clean": torch.cat([start, fill(slots.near)], dim=2),
+        "latents_history_2x": fill(slots.mid),
+        "latents_history_4x": fill(slots.far),
+        "indices_latents": torch.tensor(slots.section_index),
+        "indices_latents_clean": torch.tensor([0, *slots.near_index]),
+        "indices_latents_history_2x": torch.tensor(slots.mid_index),
+        "indices_latents_history_4x": torch.tensor(slots.far_index),
+    }
 
 
-def initial_history(slots: HistorySlots, start: Tensor, order: Order) -> History:
+def initial_history(slots: HistorySlots, start: Tensor, order: Order) -> dict[str, Tensor]:
     """h0, the history that a shot's first section has: zeros, and in forward order the start image in the 1x slot."""
     near = (0 if order == "forward" else None,)
     empty = replace(slots, near=near, mid=(None,) * len(slots.mid), far=(None,) * len(slots.far))
     return gather_history(empty, {0: start}, start)
+
+
+def packed_segments(slots: HistorySlots, latent_height: int, latent_width: int) -> tuple[Segment, ...]:
+    """Segments of a section of latent_height x latent_width latent pixels, in token order.
+
+    [4x | 2x | start, 1x | section], as HunyuanVideoFramepackTransformer3DModel._pack_history_states (diffusers 0.42.1)
+    lays them out: patch convolutions (1, 2, 2), (2, 4, 4) and (4, 8, 8) on latents padded up to whole kernels.
+    """
+
+    def segment(kernel: int, frames: tuple[float, ...], *parts: FramePart) -> Segment:
+        height, width = -(-latent_height // kernel), -(-latent_width // kernel)
+        return Segment(parts=parts * (len(frames) // len(parts)), frames=frames, height=height, width=width)
+
+    def pooled(index: tuple[int, ...], kernel: int) -> tuple[float, ...]:
+        return tuple(sum(index[k : k + kernel]) / kernel for k in range(0, len(index), kernel))
+
+    return (
+        segment(8, pooled(slots.far_index, 4), "history"),
+        segment(4, pooled(slots.mid_index, 2), "history"),
+        segment(2, (0.0, float(slots.near_index[0])), "reference", "history"),
+        segment(2, pooled(slots.section_index, 1), "section"),
+    )
 
 
 @dataclass(kw_only=True)
@@ -92,10 +103,10 @@ class FramePackBackend(HunyuanVideoBackend):
         full = gather_history(given.context, frames, given.start.latent)
         contexts = {"full": full, "initial": initial_history(given.context, given.start.latent, given.options["order"])}
         for effect in {effect for step in given.steps for effect in step.effects if isinstance(effect, LowPass)}:
-            contexts["low_pass"] = replace(full, latents_clean=low_pass(full.latents_clean, effect.factor))
+            contexts["low_pass"] = {**full, "latents_clean": low_pass(full["latents_clean"], effect.factor)}
         return SectionInputs(
             prompts={
-                name: {**said.embeds, "image_embeds": given.start.embeds}
+                name: {**said, "image_embeds": given.start.embeds}
                 for name, said in (("positive", given.prompt), ("negative", given.negative))
             },
             contexts={name: self._arguments(history) for name, history in contexts.items()},
@@ -104,9 +115,9 @@ class FramePackBackend(HunyuanVideoBackend):
             drift=given.options["adain"],
         )
 
-    def _arguments(self, history: History) -> dict[str, Tensor]:
+    def _arguments(self, history: Mapping[str, Tensor]) -> dict[str, Tensor]:
         kind: dict[str, Any] = {"device": self.device, "dtype": self.dtype}
-        return {name: x.to(**kind) if name.startswith("latents") else x for name, x in vars(history).items()}
+        return {name: x.to(**kind) if name.startswith("latents") else x for name, x in history.items()}
 
     def solver(self, sampler: str, steps: Sequence[Step]) -> Solve:
         return make_solver(sampler, [step.sigma for step in steps], self.dtype)
@@ -124,3 +135,42 @@ class FramePackBackend(HunyuanVideoBackend):
     def tokens(self, context: Context, latents: int, size: Size) -> int:
         assert isinstance(context, HistorySlots)
         return sum(segment.tokens for segment in packed_segments(context, size[1] // 8, size[0] // 8))
+
+
+def make_solver(name: str, sigmas: Sequence[float], dtype: torch.dtype = torch.float32) -> Solve:
+    """A section's solver, (index of sigma, velocity, x) -> x at the next sigma, all [1, C, T, h, w] float32.
+
+    `unipc` is FramePack's, `euler` that of HunyuanVideoFramepackPipeline; both take the shifted table [steps] as it
+    is. `dtype` is the transformer's, in which it saw x.
+    """
+    return euler(sigmas) if name == "euler" else on_table(FramePackUniPC.of(len(sigmas), dtype), sigmas)
+
+
+class FramePackUniPC(UniPCMultistepScheduler):
+    """diffusers' UniPC with what FramePack does otherwise: to the bit the solver of its programs.
+
+    lambda is -log sigma (alpha is 1), the order stays 3 to the end, the last step gives the last x0, and x0 is taken
+    from x as the transformer saw it. Source: what diffusers_helper/k_diffusion of lllyasviel/FramePack computes.
+    """
+
+    seen: torch.dtype = torch.float32
+
+    @classmethod
+    def of(cls, steps: int, seen: torch.dtype) -> "FramePackUniPC":
+        made = cls(
+            solver_order=max(1, min(3, steps - 1)), solver_type="bh1", prediction_type="flow_prediction",
+            use_flow_sigmas=True, flow_shift=1.0, lower_order_final=False,
+        )  # fmt: skip
+        made.seen = seen
+        return made
+
+    def _sigma_to_alpha_sigma_t(self, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.ones_like(sigma), sigma
+
+    def convert_model_output(self, model_output: Tensor, *args: Any, sample: Tensor, **kwargs: Any) -> Tensor:
+        return sample.to(self.seen).float() - self.sigmas[self.step_index] * model_output
+
+    def multistep_uni_p_bh_update(self, model_output: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        if self.sigmas[self.step_index + 1] == 0:
+            return self.model_outputs[-1]
+        return super().multistep_uni_p_bh_update(model_output, *args, **kwargs)

@@ -1,31 +1,18 @@
 """FramePack without torch: 9 latent frames, 36 new frames a section; one frame more a shot, its start image."""
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Self
 
 from ...errors import Problem
 from ...relax.effects import EFFECTS
 from ...storyboard import Storyboard
 from ...storyboard.schema import Decoding, FramePackBlock, Order
-from ..base import Family, GuidanceTerm, Size, TimeGrid
-from ..configs import (
-    ClipFields,
-    Config,
-    FramePackTransformer,
-    HunyuanVideoVae,
-    LlamaFields,
-    PartKinds,
-    ProcessorConfig,
-    SiglipFields,
-)
+from ..base import GuidanceTerm, Size, TimeGrid
+from ..configs import FramePackTransformer, PartKinds, ProcessorConfig, Sidecar, SiglipFields
 from ..flow import FlowShift, Levels, sigma_table
-from ..sidecar import Sidecar
-from .history import SECTION_LATENTS, HistorySlots, render_order, slots
-
-if TYPE_CHECKING:
-    from .backend import FramePackBackend
+from ..hunyuan_video.family import HunyuanVideo
+from .history import SECTION_LATENTS, HistorySlots, slots
 
 LATENT_FRAMES = 4  # new frames per latent frame
 SECTION_FRAMES = SECTION_LATENTS * LATENT_FRAMES
@@ -45,65 +32,41 @@ class FramePackSidecar(Sidecar):
     embedded_guidance: bool
 
 
-DYNAMIC = FlowShift()
+DYNAMIC = FlowShift(use_dynamic_shifting=True)
 
 
 @dataclass(frozen=True, kw_only=True)
-class FramePack(Family):
+class FramePack(HunyuanVideo):
     """FramePack-F1 (forward order), the original FramePack (inverted), and models of their layout.
 
     `size` None means the 640 bucket nearest to the start image; `drift` is the strength of `drift: adain`.
     """
 
     order: Order
-    embedded: float = 10.0  # base of the embedded guidance scale
-    embedded_guidance: bool = True  # the embedded scale is trained (distilled), so relaxing it means something
+    size: Size | None = None
+    fps: float = 30
     shift: FlowShift = DYNAMIC
     drift: float = 0.0
     decoder: Decoding | None = None
 
-    kind: ClassVar[str] = "framepack"
-    grid: ClassVar[TimeGrid] = TimeGrid(unit_frames=SECTION_FRAMES, unit_latents=SECTION_LATENTS, lead_latents=0)
-    effects: ClassVar[frozenset[str]] = frozenset(EFFECTS)
-    scopes: ClassVar[tuple[str, ...]] = ("section", "history", "reference", "all")
-    samplers: ClassVar[tuple[str, ...]] = ("unipc", "euler")
-    image: ClassVar[Literal["required", "optional", "refused"]] = "required"
-    sidecar: ClassVar[type[Sidecar]] = FramePackSidecar
+    kind = "framepack"
+    grid = TimeGrid(unit_frames=SECTION_FRAMES, unit_latents=SECTION_LATENTS, lead_latents=0)
+    effects = frozenset(EFFECTS)
+    scopes = ("section", "history", "reference", "all")
+    samplers = ("unipc", "euler")
+    image = "required"
+    renderer = "framepack.backend:FramePackBackend"
+    sidecar = FramePackSidecar
     parts: ClassVar[PartKinds] = {
+        **HunyuanVideo.parts,
         "transformer": FramePackTransformer,
-        "vae": HunyuanVideoVae,
-        "text_encoder": LlamaFields,
-        "tokenizer": Config,
-        "text_encoder_2": ClipFields,
-        "tokenizer_2": Config,
         "image_encoder": SiglipFields,
         "feature_extractor": ProcessorConfig,
     }
 
-    @classmethod
-    def read(cls, name: str, said: Sidecar, shift: FlowShift) -> Self:
-        """Of a folder's sidecar and scheduler."""
-        assert isinstance(said, FramePackSidecar)
-        return cls(
-            name=name,
-            order=said.order,
-            size=said.size,
-            fps=said.fps or 30,
-            embedded=said.guidance.embedded or 6.0,
-            text=said.guidance.text or 1.0,
-            embedded_guidance=said.embedded_guidance,
-            judges=said.judges,
-            profile=said.profile,
-            shift=shift,
-        )
-
     @property
     def terms(self) -> tuple[GuidanceTerm, ...]:
-        return (
-            GuidanceTerm(name="embedded", base=self.embedded, floor=1.0, trained=self.embedded_guidance),
-            GuidanceTerm(name="text", base=self.text, floor=1.0, lowest=1.0),
-            GuidanceTerm(name="context", base=1.0, floor=0.0, settable=False),
-        )
+        return *super().terms, GuidanceTerm(name="context", base=1.0, floor=0.0, settable=False)
 
     @property
     def options(self) -> Mapping[str, Any]:
@@ -134,24 +97,14 @@ class FramePack(Family):
         return self.size or nearest_bucket(*image)
 
     def levels(self, steps: int, size: Size, sampler: str) -> Levels:
-        return sigma_table(steps, self.shift, _mu_factor(self.shift, size), sampler=sampler)
+        tokens = SECTION_LATENTS * (size[1] // 8) * (size[0] // 8) / 4  # pipeline_hunyuan_video_framepack.py
+        return sigma_table(steps, self.shift, self.shift.factor(tokens, MOST_SHIFT), sampler=sampler)
 
     def render_order(self, sections: int) -> Sequence[int]:
-        return render_order(self.order, sections)
+        return range(sections) if self.order == "forward" else range(sections)[::-1]
 
     def context(self, place: int, sections: int) -> HistorySlots:
         return slots(self.order, place, sections)
-
-    def backend(self) -> "type[FramePackBackend]":
-        from .backend import FramePackBackend
-
-        return FramePackBackend
-
-
-def _mu_factor(shift: FlowShift, size: Size) -> float:
-    """exp(mu) for a section of (width, height) px, mu capped at ln 7 (pipeline_hunyuan_video_framepack.py)."""
-    tokens = SECTION_LATENTS * (size[1] // 8) * (size[0] // 8) / 4
-    return math.exp(min(shift.mu(tokens), math.log(MOST_SHIFT))) if shift.dynamic else shift.shift
 
 
 def nearest_bucket(width: int, height: int) -> Size:

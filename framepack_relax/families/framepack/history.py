@@ -6,6 +6,7 @@ Latent frames of a shot count from 0, the start image; section k holds 9k + 1 ..
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 from ...storyboard.schema import Order
 
@@ -35,41 +36,24 @@ class HistorySlots:
         return tuple(sorted(filled | ({self.opening} if not self.initial else set())))
 
 
-def forward_slots(section: int) -> HistorySlots:
-    """Section `section` (from 0) of a shot in forward order: [start 0][4x 1..16][2x 17, 18][1x 19][section 20..28]."""
-    newest = SECTION_LATENTS * section
-    past = tuple(p if p >= 0 else None for p in range(newest - HISTORY + 1, newest + 1))
-    return HistorySlots(
-        far=past[:FAR],
-        mid=past[FAR : FAR + MID],
-        near=past[FAR + MID :],
-        far_index=tuple(range(1, 1 + FAR)),
-        mid_index=tuple(range(1 + FAR, 1 + FAR + MID)),
-        near_index=(HISTORY,),
-        section_index=tuple(range(HISTORY + 1, HISTORY + 1 + SECTION_LATENTS)),
-        initial=section == 0,
-        opening=0,
-    )
+def slots(order: Order, section: int, sections: int) -> HistorySlots:
+    """Of section `section` (from 0) of a shot of `sections`.
 
-
-def inverted_slots(section: int, sections: int) -> HistorySlots:
-    """Section `section` of `sections` in inverted order: [start 0][gap][section][1x][2x][4x], the future as history."""
-    padding = inverted_paddings(sections)[sections - 1 - section]
-    first, end = SECTION_LATENTS * (section + 1) + 1, SECTION_LATENTS * sections
-    future = tuple(p if p <= end else None for p in range(first, first + HISTORY))
-    index = tuple(range(1 + padding * SECTION_LATENTS, 1 + (padding + 1) * SECTION_LATENTS + HISTORY))
-    after = index[SECTION_LATENTS:]
-    return HistorySlots(
-        near=future[:NEAR],
-        mid=future[NEAR : NEAR + MID],
-        far=future[NEAR + MID :],
-        near_index=after[:NEAR],
-        mid_index=after[NEAR : NEAR + MID],
-        far_index=after[NEAR + MID :],
-        section_index=index[:SECTION_LATENTS],
-        initial=section == sections - 1,
-        opening=sections - 1,
-    )
+    Its frames and those it sees follow each other in the shot and, after a gap, in the indices: in forward order
+    [start 0][4x 1..16][2x 17, 18][1x 19][section 20..28], in inverted order [start 0][gap][section][1x][2x][4x].
+    """
+    forward, parts = order == "forward", {"far": FAR, "mid": MID, "near": NEAR, "section": SECTION_LATENTS}
+    frame = SECTION_LATENTS * section + 1 - (HISTORY if forward else 0)
+    index = 1 if forward else 1 + SECTION_LATENTS * inverted_paddings(sections)[-1 - section]
+    made: dict[str, Any] = {}
+    for name in parts if forward else reversed(parts):
+        run = range(frame, frame + parts[name])
+        made[name] = tuple(p if 0 <= p <= SECTION_LATENTS * sections else None for p in run)
+        made[f"{name}_index"] = tuple(range(index, index + parts[name]))
+        frame, index = frame + parts[name], index + parts[name]
+    del made["section"]
+    opening = 0 if forward else sections - 1
+    return HistorySlots(**made, initial=section == opening, opening=opening)
 
 
 def inverted_paddings(sections: int) -> list[int]:
@@ -77,12 +61,3 @@ def inverted_paddings(sections: int) -> list[int]:
     if sections > 4:
         return [3] + [2] * (sections - 3) + [1, 0]
     return list(reversed(range(sections)))
-
-
-def slots(order: Order, section: int, sections: int) -> HistorySlots:
-    return forward_slots(section) if order == "forward" else inverted_slots(section, sections)
-
-
-def render_order(order: Order, sections: int) -> list[int]:
-    """Sections of a shot in the order in which they are rendered."""
-    return list(range(sections)) if order == "forward" else list(reversed(range(sections)))

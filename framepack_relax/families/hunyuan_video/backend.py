@@ -3,31 +3,31 @@
 B batch (1), C latent channels, T latent frames, h and w latent height and width
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import string
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
-from diffusers import HunyuanVideoPipeline
-from PIL import Image
+from diffusers import FlowMatchEulerDiscreteScheduler, HunyuanVideoPipeline
 from torch import Tensor
 
 from ...relax.effects import Effect
 from ...relax.guidance import Branch
 from ...relax.unlearning import FramePart, Segment
-from ..backend import Decoder, Given, Preset, Prompt, Solve, Start
+from ..backend import Decoder, Given, Preset, Solve
 from ..base import Context, Size, Step
 from ..components import load_part
 from ..loaded import LoadedModel
-from ..tokens import unread_parts
 from .attention import attention_edit, edited_attention
-from .euler import euler
 from .stream import StreamDecoder
 
 # Peaks of live tensors of the real configurations on torch's meta device: a forward pass holds 18 vectors of the
 # model's width per token, the streaming decoder 6.2 times the input of its last block for the 13 frames of a piece.
 ROWS, DECODED, FRAMES = 20, 6.5, 13
+PROMPT_TOKENS = 256  # of a prompt; encode_prompt's max_sequence_length
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,46 +45,35 @@ class SectionInputs:
 class HunyuanVideoBackend(LoadedModel):
     """Text to one clip a shot, as HunyuanVideoPipeline (diffusers 0.42.1)."""
 
-    texts: dict[str, Prompt] = field(default_factory=dict)  # of the film before
+    texts: dict[str, dict[str, Tensor]] = field(default_factory=dict)  # prompts, encoded, of the film before
 
     pipeline: ClassVar[Any] = HunyuanVideoPipeline
 
-    def encode_prompts(self, prompts: Iterable[str]) -> Mapping[str, Prompt]:
+    def encode_prompts(self, prompts: Iterable[str]) -> Mapping[str, dict[str, Tensor]]:
         """Each distinct prompt encoded with the pipeline's own `encode_prompt`.
 
         The encoders are loaded for this call and dropped after it; what the call before encoded is taken from there.
         """
-        wanted = dict.fromkeys(prompts)
-        known = self.texts | self._encode_new([prompt for prompt in wanted if prompt not in self.texts])
-        self.texts = {prompt: known[prompt] for prompt in wanted}
-        return self.texts
+        made = {prompt: self.texts.get(prompt, {}) for prompt in prompts}
+        if new := [prompt for prompt, known in made.items() if not known]:
+            with self.encoders("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2") as pipe:
+                for prompt in new:
+                    embeds, pooled, mask = (x.to(self.dtype) for x in pipe.encode_prompt(prompt, device=self.device))
+                    names = ("encoder_hidden_states", "encoder_attention_mask", "pooled_projections")
+                    made[prompt] = dict(zip(names, (embeds, mask, pooled), strict=True))
+        self.texts = made
+        return made
 
     def unread(self, prompts: Iterable[str]) -> dict[str, list[str]]:
         tokenizer = load_part(self.source, "tokenizer", self.dtype)
         return {prompt: parts for prompt in dict.fromkeys(prompts) if (parts := unread_parts(tokenizer, prompt))}
-
-    def _encode_new(self, prompts: list[str]) -> dict[str, Prompt]:
-        made: dict[str, Prompt] = {}
-        if not prompts:
-            return made
-        with self.encoders("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2") as pipe:
-            for prompt in prompts:
-                embeds, pooled, mask = (x.to(self.dtype) for x in pipe.encode_prompt(prompt, device=self.device))
-                names = ("encoder_hidden_states", "encoder_attention_mask", "pooled_projections")
-                arguments = dict(zip(names, (embeds, mask, pooled), strict=True))
-                made[prompt] = Prompt(embeds=arguments)
-        return made
-
-    def encode_starts(self, images: Mapping[int, tuple[Image.Image, int]]) -> Mapping[int, Start]:
-        assert not images, "the planner refuses images for a family that takes none"
-        return {}
 
     def begin(self, given: Given) -> SectionInputs:
         frames, height, width = given.noise.shape[2], -(-given.noise.shape[3] // 2), -(-given.noise.shape[4] // 2)
         parts = tuple[FramePart, ...](["section"] * frames)
         section = Segment(parts=parts, frames=tuple(map(float, range(frames))), height=height, width=width)
         return SectionInputs(
-            prompts={"positive": given.prompt.embeds, "negative": given.negative.embeds},
+            prompts={"positive": given.prompt, "negative": given.negative},
             contexts={"full": {}},
             segments=(section,),
         )
@@ -105,13 +94,8 @@ class HunyuanVideoBackend(LoadedModel):
             return_dict=False,
         )[0].float()
 
-    @contextmanager
-    def acting(self, effects: tuple[Effect, ...], inputs: SectionInputs) -> Iterator[None]:
-        with edited_attention(self.transformer, attention_edit(effects, inputs.segments)):
-            yield
-
-    def finish(self, latents: Tensor, inputs: SectionInputs) -> Tensor:
-        return latents
+    def acting(self, effects: tuple[Effect, ...], inputs: SectionInputs) -> AbstractContextManager[None]:
+        return edited_attention(self.transformer, attention_edit(effects, inputs.segments))
 
     def decoder(self, how: str, start: Tensor | None, sections: int, options: Mapping[str, Any]) -> Decoder:
         return StreamDecoder(self.vae, start=start, rest=self.resting)
@@ -132,3 +116,33 @@ class HunyuanVideoBackend(LoadedModel):
     def tokens(self, context: Context, latents: int, size: Size) -> int:
         """Video tokens of a pass."""
         return latents * -(-size[1] // 16) * -(-size[0] // 16)
+
+
+def unread_parts(tokenizer: Any, prompt: str) -> list[str]:
+    """Words that a word-level tokenizer maps to its unknown token, and what `encode_prompt` cuts off a long prompt."""
+
+    def tokens(text: str) -> list[int]:
+        return tokenizer(text, add_special_tokens=False).input_ids
+
+    said, unknown = [], tokenizer.unk_token_id
+    words = dict.fromkeys(word.strip(string.punctuation) for word in prompt.split() if unknown is not None)
+    if unread := [word for word in words if word and unknown in tokens(word)]:
+        said.append(f"does not know {', '.join(unread)}")
+    count = len(tokens(prompt))
+    if count > PROMPT_TOKENS:
+        said.append(f"reads the first {PROMPT_TOKENS} of {count} tokens")
+    return said
+
+
+def euler(sigmas: Sequence[float]) -> Solve:
+    """The Euler solver of diffusers' flow-matching pipelines on shifted sigmas [steps]: (index, velocity, x) -> x."""
+    return on_table(FlowMatchEulerDiscreteScheduler(shift=1.0), sigmas)
+
+
+def on_table(scheduler: Any, sigmas: Sequence[float]) -> Solve:
+    """Steps of a diffusers scheduler on these very sigmas [steps], to which it does nothing more."""
+    table = np.array(sigmas, dtype=np.float32)
+    scheduler.set_timesteps(sigmas=table.copy())
+    scheduler.sigmas[0] = table[0].item()  # diffusers' UniPC moves a first sigma of 1
+    scheduler.set_begin_index(0)
+    return lambda index, velocity, x: scheduler.step(velocity, scheduler.timesteps[index], x, return_dict=False)[0]

@@ -1,19 +1,15 @@
 """HunyuanVideo without torch: text to one clip of 4k + 1 frames, without a past."""
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from dataclasses import dataclass, fields
+from typing import ClassVar, Self
 
 from ...relax.effects import EFFECTS
-from ..base import Family, GuidanceTerm, Size, TimeGrid
-from ..configs import ClipFields, Config, HunyuanVideoTransformer, HunyuanVideoVae, LlamaFields, PartKinds
+from ..base import Family, GuidanceTerm, Image, Size, TimeGrid
+from ..configs import ClipFields, Config, HunyuanVideoTransformer, HunyuanVideoVae, LlamaFields, PartKinds, Sidecar
 from ..flow import FlowShift, Levels, sigma_table
-from ..sidecar import Sidecar
-
-if TYPE_CHECKING:
-    from .backend import HunyuanVideoBackend
 
 LONGEST = 129  # frames of a clip
-SEVEN = FlowShift(dynamic=False, shift=7.0)
+SEVEN = FlowShift(shift=7.0)
 UNIT = 4  # frames a latent frame gives, but the first
 
 
@@ -23,13 +19,15 @@ class HunyuanVideo(Family):
 
     size: Size | None = (1280, 720)
     fps: float = 24
-    embedded: float = 6.0
+    embedded: float = 6.0  # base of the embedded guidance scale
+    embedded_guidance: bool = True  # the embedded scale is trained (distilled), so relaxing it means something
     shift: FlowShift = SEVEN
 
-    kind: ClassVar[str] = "hunyuanvideo"
-    grid: ClassVar[TimeGrid] = TimeGrid(unit_frames=UNIT, unit_latents=1, most_units=LONGEST // UNIT, past=False)
-    effects: ClassVar[frozenset[str]] = frozenset(EFFECTS[:1])
-    image: ClassVar[Literal["required", "optional", "refused"]] = "refused"
+    kind = "hunyuanvideo"
+    grid = TimeGrid(unit_frames=UNIT, unit_latents=1, most_units=LONGEST // UNIT, past=False)
+    effects = frozenset(EFFECTS[:1])
+    image: ClassVar[Image] = "refused"
+    renderer = "hunyuan_video.backend:HunyuanVideoBackend"
     sidecar: ClassVar[type[Sidecar]] = Sidecar
     parts: ClassVar[PartKinds] = {
         "transformer": HunyuanVideoTransformer,
@@ -42,23 +40,16 @@ class HunyuanVideo(Family):
 
     @classmethod
     def read(cls, name: str, said: Sidecar, shift: FlowShift) -> Self:
-        """Of a folder's sidecar, which may say nothing, and its scheduler."""
-        own = {"size": said.size, "fps": said.fps, **said.guidance.model_dump()}
-        own |= {"judges": said.judges, "profile": said.profile}
-        given: dict[str, Any] = {key: value for key, value in own.items() if value is not None}
-        return cls(name=name, shift=shift, **given)
+        """Of a folder's sidecar, which may leave open what it need not say, and its scheduler."""
+        own = {field.name for field in fields(cls)}
+        return cls(name=name, shift=shift, **{key: value for key, value in said.facts.items() if key in own})
 
     @property
     def terms(self) -> tuple[GuidanceTerm, ...]:
         return (
-            GuidanceTerm(name="embedded", base=self.embedded, floor=1.0),
+            GuidanceTerm(name="embedded", base=self.embedded, floor=1.0, trained=self.embedded_guidance),
             GuidanceTerm(name="text", base=self.text, floor=1.0, lowest=1.0),
         )
 
     def levels(self, steps: int, size: Size, sampler: str) -> Levels:
         return sigma_table(steps, self.shift, self.shift.shift, sampler=sampler)
-
-    def backend(self) -> "type[HunyuanVideoBackend]":
-        from .backend import HunyuanVideoBackend
-
-        return HunyuanVideoBackend
