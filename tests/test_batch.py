@@ -8,6 +8,7 @@ import sys
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
@@ -15,6 +16,7 @@ from PIL import Image
 import framepack_relax as fr
 from framepack_relax.errors import BusyError, MemoryFullError
 from framepack_relax.farm.batch import Batch, run
+from framepack_relax.farm.costs import costs
 from framepack_relax.farm.executor import Models, Told, perform
 from framepack_relax.farm.films import Film, ShotUnit, find_films
 from framepack_relax.farm.local import Local
@@ -338,6 +340,26 @@ def test_two_batches_of_the_same_boards_share_the_work_and_double_nothing(tmp_pa
     steps = Counter((line["film"], line["section"], line["step"]) for line in lines if line["kind"] == "step")
     assert set(steps.values()) == {1} and len(steps) == 6 * 4 * 2, (steps, said)
     assert len(list((tmp_path / "out").glob("*/video.mp4"))) == 6
+
+
+def test_what_a_batch_will_take_is_counted_before_it_is_begun(tiny, tmp_path):
+    Image.new("RGB", (32, 32), "red").save(tmp_path / "hero.png")
+    more = "image: hero.png\nguidance: {text: 3}"
+    board = write_board(tmp_path / "a.yaml", model=tiny, shots=2, more=more)
+    planned = list(costs(fr.batch_plan(board, out=tmp_path / "out", workers=fr.Workers(device="cpu"))))
+    assert [(cost.shot, cost.sections) for cost in planned] == [(0, 1), (1, 1)] and not (tmp_path / "out").exists()
+    film = fr.render(board, out=tmp_path / "out/a")
+    assert sum(cost.passes for cost in planned) == sum(film.report["totals"]["forwards"].values())
+    assert all(cost.memory[0] <= cost.memory[1] and cost.seconds > 0 for cost in planned)
+    assert list(costs(fr.batch_plan(board, out=tmp_path / "out", workers=fr.Workers(device="cpu")))) == []
+
+
+def test_a_pass_of_framepack_takes_the_operations_that_were_counted(model, monkeypatch):
+    """498 TFLOP at 18,357 tokens, as counted on meta tensors (40 single and 20 double blocks of 24 heads of 128)."""
+    whole = {"num_layers": 20, "num_single_layers": 40, "num_attention_heads": 24, "attention_head_dim": 128}
+    monkeypatch.setattr(type(model.transformer), "config", property(lambda transformer: SimpleNamespace(**whole)))
+    monkeypatch.setattr(type(model), "tokens", lambda *sizes: 18_357)
+    assert model.pass_flops(None, 9, (640, 608)) == pytest.approx(497.9e12, rel=0.001)
 
 
 # --- the ledger -------------------------------------------------------------------------------------------------------

@@ -91,7 +91,7 @@ def batch_plan(
     from ..farm.engines import Workers
     from ..farm.films import find_films
 
-    loading = (workers or Workers()).loading()
+    loading = {**(workers or Workers()).loading(), "download": False}
     given: dict[str, Any] = {"seeds": seeds, "board": board, "loading": loading, "priorities": priorities}
     return find_films(_places(stories), output_folder(out), note=on_note, **given)
 

@@ -13,6 +13,7 @@ from rich.live import Live
 
 from .. import api
 from ..errors import RelaxError, RenderError
+from ..families.quiet import quietly
 from . import tables
 from .app import MEMORY_FULL, STOPPED, Loaded, Model, OnNan, app, console, errors, print_json, spread, warn
 from .films import KEEPING, Anew
@@ -107,7 +108,9 @@ def batch(
 
 def _planned(films: list[Film], out: Path, emit: Emit | None) -> None:
     """What there is to do, or the same for a farm."""
-    from ..farm.emit import commands, flamenco, openjd
+    with quietly:
+        from ..farm.costs import costs
+        from ..farm.emit import commands, flamenco, openjd
 
     match emit:
         case "commands":
@@ -117,7 +120,7 @@ def _planned(films: list[Film], out: Path, emit: Emit | None) -> None:
         case "flamenco":
             print(flamenco(films, out.absolute().name))
         case None:
-            console.print(tables.units_table(films))
+            console.print(tables.costs_table(list(costs(films)), films))
 
 
 def _status(folder: Path, as_json: bool) -> None:

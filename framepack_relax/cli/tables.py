@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ..evaluate.statistics import Cell
     from ..families.catalog import Entry
     from ..farm.batch import Batch, Progress
+    from ..farm.costs import Cost
     from ..farm.films import Film, ShotUnit
     from ..farm.ledger import Entry as LedgerEntry
     from ..planning.renderplan import RenderPlan, SceneTiming, SectionPlan
@@ -168,18 +169,17 @@ def batch_table(rows: Sequence[AtWork], work: Batch, now: float, begun: float) -
     return Grid(shown, keys="film", left="worker", wraps="film", caption=text) if shown else Text(text)
 
 
-def units_table(films: Sequence[Film]) -> RenderableType:
-    """A row per shot that is not done."""
-    rows = [
-        {"film": film.name, "shot": str(shot), "sections": str(left), "priority": f"{film.priority:g}"}
-        for film in films
-        for shot, left in enumerate(film.left)
-        if left
-    ]
-    count = f"{len(rows)} shots of {sum(not film.whole for film in films)} films are to be rendered"
-    caption = (
-        f"{count}, {sum(sum(film.left) for film in films)} sections; {sum(film.whole for film in films)} are there"
-    )
+def costs_table(costs: Sequence[Cost], films: Sequence[Film]) -> RenderableType:
+    """A row per shot that is not done: passes counted, memory (full .. offload) and an H200's time by estimate."""
+    rows = []
+    for cost in costs:
+        gigabytes = " .. ".join(f"{size / 2**30:.1f}" for size in reversed(cost.memory)) if cost.memory else "-"
+        counts = {"sections": str(cost.sections), "passes": str(cost.passes), "GPU GiB": gigabytes}
+        minutes = "-" if cost.seconds is None else f"{cost.seconds / 60:.1f}"
+        rows.append({"film": cost.film, "shot": str(cost.shot), **counts, "H200 minutes": minutes})
+    sections, there = sum(cost.sections for cost in costs), sum(film.whole for film in films)
+    caption = f"{len(rows)} shots, {sections} sections of {len(films) - there} films; {there} are there; GiB (full .. "
+    caption += "offload) and minutes are estimates by count"
     return Grid(rows, keys="film", wraps="film", caption=caption) if rows else Text(caption)
 
 

@@ -117,6 +117,10 @@ class Backend(ABC):
     def peak_bytes(self, context: Context, latents: int, size: Size, preset: Preset) -> int:
         """An estimate of what a section of so many latent frames takes of the device, weights and decode included."""
 
+    def pass_flops(self, context: Context, latents: int, size: Size) -> int:
+        """Operations of one forward pass, by count of the matrix products; 0 where they do not matter."""
+        return 0
+
     @abstractmethod
     def encode_prompts(self, prompts: Iterable[str]) -> Mapping[str, Any]:
         """Each distinct prompt, encoded as the stock pipeline does."""

@@ -113,6 +113,12 @@ class HunyuanVideoBackend(LoadedModel):
         weights = transformer + sum(p.numel() * p.element_size() for p in vae.parameters())
         return int(weights + max(forward, decode) * self.dtype.itemsize)
 
+    def pass_flops(self, context: Context, latents: int, size: Size) -> int:
+        """Of all blocks: 12 D^2 multiplications a token, and attention of all tokens to all; text is not counted."""
+        config, tokens = self.transformer.config, self.tokens(context, latents, size)
+        width = config.num_attention_heads * config.attention_head_dim
+        return int((config.num_layers + config.num_single_layers) * width * tokens * (24 * width + 4 * tokens))
+
     def tokens(self, context: Context, latents: int, size: Size) -> int:
         """Video tokens of a pass."""
         return latents * -(-size[1] // 16) * -(-size[0] // 16)

@@ -1,0 +1,55 @@
+"""What a batch will take, before it is begun: passes counted, memory and time estimated by count."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from ..errors import ModelError
+from ..families.backend import PRESETS, Backend
+from ..planning.renderplan import RenderPlan, SectionPlan
+from .executor import Models
+from .films import Film
+
+RATE = 5e14  # operations that an H200 does in a second in bfloat16, as PyTorch runs these models by published figures
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """Of a shot's sections that are left. `memory` is bytes of the GPU, the least and the most of the presets;
+    `seconds` are an H200's. Both are None where the model cannot be asked."""
+
+    film: str
+    shot: int
+    sections: int
+    passes: int
+    memory: tuple[int, int] | None
+    seconds: float | None
+
+
+def costs(films: Iterable[Film]) -> Iterator[Cost]:
+    """Of each shot that is not done; no weights are moved. Raises RelaxError where a film cannot be planned any more."""
+    models = Models()
+    for film in films:
+        if not any(film.left):
+            continue
+        plan = film.session().plan
+        try:
+            backend = models.get(film.loading)
+        except ModelError:
+            backend = None
+        for shot, left in enumerate(film.left):
+            if left:
+                todo = [plan.sections[index] for index in plan.shots[shot].sections][-left:]
+                yield _cost(film, shot, plan, todo, backend)
+
+
+def _cost(film: Film, shot: int, plan: RenderPlan, todo: list[SectionPlan], backend: Backend | None) -> Cost:
+    passes = [sum(len(step.branches) for step in section.steps) for section in todo]
+    asked = [(section.context, section.latents, plan.size) for section in todo]
+    memory, seconds = None, None
+    if backend:
+        bytes_of = [[backend.peak_bytes(*one, preset) for one in asked] for preset in PRESETS]
+        memory = min(map(max, bytes_of)), max(map(max, bytes_of))
+        flops = sum(count * backend.pass_flops(*one) for count, one in zip(passes, asked, strict=True))
+        seconds = flops / RATE or None
+    counts = {"sections": len(todo), "passes": sum(passes)}
+    return Cost(film=film.name, shot=shot, memory=memory, seconds=seconds, **counts)
