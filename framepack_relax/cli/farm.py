@@ -106,11 +106,11 @@ def batch(
     _conclude(films, as_json)
 
 
+@quietly
 def _planned(films: list[Film], out: Path, emit: Emit | None) -> None:
     """What there is to do, or the same for a farm."""
-    with quietly:
-        from ..farm.costs import costs
-        from ..farm.emit import commands, flamenco, openjd
+    from ..farm.costs import costs
+    from ..farm.emit import commands, flamenco, openjd
 
     match emit:
         case "commands":

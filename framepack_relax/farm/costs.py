@@ -26,7 +26,7 @@ class Cost:
 
 
 def costs(films: Iterable[Film]) -> Iterator[Cost]:
-    """Of each shot that is not done; no weights are moved. Raises RelaxError where a film cannot be planned any more."""
+    """Of each shot that is not done; moves no weights. Raises RelaxError where a film cannot be planned any more."""
     models = Models()
     for film in films:
         if not any(film.left):
