@@ -90,6 +90,8 @@ def test_without_a_terminal_every_section_is_a_line_at_once(board, tmp_path):
     [
         (("--out", "story.yaml"), "story.yaml: is no folder; choose another"),
         (("--out", "story.yaml/deep/er"), "story.yaml: is no folder; choose another"),
+        (("--out", "~nobody-here/o"), "~nobody-here is nobody's home; write the whole path"),
+        (("--out", "  "), "'  ': is not there; a name of spaces alone is none"),
         (("--device", "tpu"), "device=tpu: no such device"),
         (("--dtype", "f8"), "dtype=f8: unknown"),
     ],
@@ -128,7 +130,7 @@ def test_a_home_in_quotes_is_the_home_and_a_picture_no_board(board, tmp_path):
     done = run("rerun", tmp_path / "me/films/video.mp4", "--out", tmp_path / "again")
     assert done.returncode == 0 and done.stderr == "", "other libraries' notes stay silent"
     done = run("render", tmp_path / "hero.png")
-    assert done.returncode == 2 and "hero.png: is no text; a storyboard is a text in YAML" in done.stderr
+    assert done.returncode == 2 and "hero.png: is no text; write it in YAML" in done.stderr
 
 
 def test_render_shows_progress_a_table_and_the_films_path(board, tmp_path):
