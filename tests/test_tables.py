@@ -123,7 +123,7 @@ def test_models_show_their_repositories_whole():
     assert all(repository in text for repository, _ in CATALOG["framepack"].parts.values())
 
 
-EVIL = "\x1b[2J\x1b]0;title\x07 \x9b31m \r\x7f\x08 [red] :smile:"
+EVIL = "\u202e\u2066\x1b[2J\x1b]0;title\x07 \x9b31m \r\x7f\x08 [red] :smile:"
 
 
 @given(st.text(st.characters(categories=["Cc", "Cf", "Lu", "Lo", "Zs"])) | st.just(EVIL), st.sampled_from([40, 200]))
@@ -136,10 +136,12 @@ def test_nothing_that_is_shown_steers_a_terminal(text, width):
         text,
         Text(text),
         tables.evaluation_table([row]),
+        tables.Grid([{"scene": text}], title=text),
         tables.model_text(CATALOG["puppet"], True, {text: text}),
     ):
         screen.print(shown)
     said = screen.file.getvalue()
-    assert not [sign for sign in said if unicodedata.category(sign) == "Cc" and sign != "\n"]
+    assert not [sign for sign in said if unicodedata.category(sign) in ("Cc", "Zl", "Zp") and sign != "\n"]
+    assert not [sign for sign in said if unicodedata.bidirectional(sign) in ("LRE", "RLE", "LRO", "RLO", "LRI", "RLI")]
     if text == EVIL:
         assert "\\x1b" in said and "\\x9b" in said and "[red] :smile:" in said
