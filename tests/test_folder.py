@@ -171,7 +171,7 @@ def test_a_dry_run_says_what_would_be_kept_without_torch_and_writes_nothing(plac
     )
     said = "1 of 2 sections are kept; from section 1 (scene flip) on rendered anew: beta: 0.7 -> 0.5, steps changed"
     for words in (
-        ["render", "--dry-run", "--strict", "--device", "cpu"],
+        ["render", "--dry-run", "--fresh", "--strict", "--device", "cpu"],  # the last of the two counts
         ["plan", "--dtype", "float32", "--device", "cpu"],
     ):
         command = [sys.executable, "-c", code, *words, str(place / "story.yaml"), "--out", str(place / "out")]
@@ -240,7 +240,7 @@ def test_two_storyboards_of_one_name_do_not_share_a_folder(place, whole, model, 
     assert film.folder == tmp_path.joinpath("out/story").relative_to(tmp_path)
     before = files(tmp_path / "out/story")
     with pytest.raises(
-        fr.RenderError, match=r"story: holds the film of another storyboard, .*place/story\.yaml\); .*-2$"
+        fr.RenderError, match=r"story: holds the film of another storyboard \(.*place/story\.yaml\); .*-2$"
     ):
         fr.render(other / "story.yaml", model=model)
     assert files(tmp_path / "out/story") == before
@@ -298,7 +298,7 @@ def test_films_are_restored_into_folders_of_their_own(place, model):
     film = place / "out/video.mp4"
     fr.restore(film, place / "again")
     shutil.copy(film, place / "second.mp4")
-    with pytest.raises(fr.RenderError, match=r"again: holds the film of another storyboard, .*choose another folder"):
+    with pytest.raises(fr.RenderError, match=r"again: holds the film of another storyboard .*choose another folder"):
         fr.restore(place / "second.mp4", place / "again")
     assert fr.restore(film, place / "again") == place / "again/story.yaml"
 

@@ -22,6 +22,8 @@ from framepack_relax.rendering import carry
 from framepack_relax.rendering.mark import MARK
 from framepack_relax.video.reader import film_digest, read_metadata
 
+SAME = ", unless the new one is the same"
+
 
 def names(out) -> list[str]:
     made = [*"video.mp4 plan.json report.json story.yaml contact.png curves.png".split()]
@@ -45,12 +47,31 @@ def test_what_a_maker_has_edited_is_kept_under_a_free_name_and_a_dry_run_foresee
     for _ in range(2):
         fr.render(place / "story.yaml", out=out, model=model, on_note=notes.append, **given)
     moved = [note for note in notes if "no render" in note or "is kept as" in note]
-    assert sorted(moved) == sorted(note.replace("would be", "is") for note in foreseen) and len(moved) == len(mine)
+    assert sorted(moved) == sorted(note.replace("would be", "is").removesuffix(SAME) for note in foreseen) and len(
+        moved
+    ) == len(mine)
     for name, data in mine.items():
         stem, suffix = os.path.splitext(name)
         assert (out / f"{stem}-2{suffix}").read_bytes() == data, name
         assert any(f"/{name}: " in note for note in moved)
     assert fr.status(out).film == out / "video.mp4" and not list(out.rglob("*-3*"))
+
+
+def test_a_dry_run_and_a_render_agree_on_what_a_folder_without_its_mark_holds(place, model):
+    """Whether a film or a picture is the one that will be made anew is not known beforehand, and that is said."""
+    out = place / "out"
+    (out / MARK).unlink()
+    before = {name: (out / name).read_bytes() for name in names(out)}
+    (out / "shots/00/start.safetensors").write_bytes(b"MINE")
+    foreseen, notes = [], []
+    given = {"out": out, "model": model, "crf": 30}
+    said = [why for _, why, _ in fr.preview(place / "story.yaml", on_note=foreseen.append, **given)]
+    film = fr.render(place / "story.yaml", on_note=notes.append, **given)
+    assert [why is None for why in said] == [row["reused"] for row in film.report["sections"]]
+    moved = {note.replace("is kept", "would be kept") + SAME for note in notes if "is kept as" in note}
+    assert moved < set(foreseen) and any("start-2" in note for note in moved)
+    same = [name for note in set(foreseen) - moved for name in before if note.startswith(f"{out / name}: ")]
+    assert same and all((out / name).read_bytes() == before[name] for name in same)
 
 
 def test_under_the_names_of_unfinished_films_only_what_a_render_left_is_removed(place, model):
