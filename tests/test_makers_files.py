@@ -5,14 +5,13 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import tempfile
 import time
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from faults import TOOL
+from faults import here
 from fuzz_folders import contents
 from fuzz_folders import edit as edited
 
@@ -28,10 +27,6 @@ SAME = ", unless the new one is the same"
 def names(out) -> list[str]:
     made = [*"video.mp4 plan.json report.json story.yaml contact.png curves.png".split()]
     return [*made, *(str(file.relative_to(out)) for file in out.glob("images/*.png"))]
-
-
-def say(place, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([TOOL, *words], cwd=place, capture_output=True, text=True)
 
 
 @pytest.mark.parametrize("how", ["edit", "fresh", "lost mark"])
@@ -154,21 +149,21 @@ def test_a_board_restored_twice_keeps_what_was_edited_between(place):
     assert set(mine) <= contents(place / "again") and len(notes) == len(mine)
     assert all((place / name).read_bytes() == data for name, data in good.items() if not name.endswith(MARK))
     edited(first)
-    done = say(place, "rerun", str(film), "--out", "again")
+    done = here("rerun", str(film), "--out", "again", cwd=place)
     assert done.returncode == 0, done.stderr
     assert "story.yaml: is not as a render wrote it, and is kept as story-3.yaml" in done.stderr
 
 
 def test_a_dry_run_foresees_what_a_render_would_refuse_or_move(place):
     (place / "file").write_text("mine")
-    done = say(place, "render", "story.yaml", "--dry-run", "--device", "cpu", "--out", "file")
+    done = here("render", "story.yaml", "--dry-run", "--device", "cpu", "--out", "file", cwd=place)
     assert done.returncode == 2 and "file: is no folder; choose another one" in done.stderr
     edited(place / "out/video.mp4")
-    done = say(place, "render", "story.yaml", "--dry-run", "--device", "cpu", "--out", "out")
+    done = here("render", "story.yaml", "--dry-run", "--device", "cpu", "--out", "out", cwd=place)
     assert done.returncode == 0 and "would be kept as video-2.mp4" in done.stderr
     os.remove(place / "out/video.mp4")
     (place / "out/video.mp4").mkdir()
-    done = say(place, "render", "story.yaml", "--dry-run", "--device", "cpu", "--out", "out")
+    done = here("render", "story.yaml", "--dry-run", "--device", "cpu", "--out", "out", cwd=place)
     assert done.returncode == 2 and "video.mp4: cannot be written (it is a folder, a link or a pipe" in done.stderr
 
 
@@ -221,8 +216,8 @@ def test_a_run_folder_may_have_a_name_that_is_no_utf8(place, whole, model):
     assert fr.status(out).film == out / "video.mp4" and fr.status(out).done == 2
     edited(out / "story.yaml")
     for words in (["render", "story.yaml", "--out", out], ["status", out], ["rerun", out / "video.mp4", "--out", out]):
-        done = subprocess.run([TOOL, *words], cwd=place, capture_output=True)
-        assert b"Traceback" not in done.stderr and done.returncode == (2 if words[0] == "rerun" else 0), done.stderr
+        done = here(*words, cwd=place)
+        assert "Traceback" not in done.stderr and done.returncode == (2 if words[0] == "rerun" else 0), done.stderr
     assert (out / "story-2.yaml").read_text().startswith("# mine")
 
 
@@ -299,7 +294,7 @@ def test_a_film_without_its_many_start_images_says_so(place, model, monkeypatch)
     notes: list[str] = []
     film = fr.render(place / "story.yaml", out=place / "new", model=model, on_note=notes.append)
     assert any("a film carries up to 0" in note and str(place / "new") in note for note in notes)
-    done = say(place, "rerun", str(film.path))
+    done = here("rerun", str(film.path), cwd=place)
     assert done.returncode == 2 and "which the film does not carry; render from the folder" in done.stderr
     assert base64.b64encode(b"\x89PNG")[:4].decode() not in read_metadata(film.path)["framepack_relax_images"]
     fr.render(place / "new/story.yaml", out=place / "new", model=model)
