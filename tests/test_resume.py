@@ -152,7 +152,7 @@ def test_a_folder_renders_from_its_own_storyboard(place, whole, model, tmp_path)
 # --- stopped from outside ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_stopped_by_a_signal_it_goes_on_and_ends_in_the_same_bits(place, whole, model, sent):
     shutil.rmtree(place / "out")
     process = start(place)
