@@ -1,4 +1,4 @@
-"""Renders the demo with the lowest and with the newest versions that pyproject.toml allows, each in a new environment.
+"""Renders the demo, and sweeps a little, with the lowest and the newest versions that pyproject.toml allows, each anew.
 
 python scripts/versions.py              # both; make test-versions
 python scripts/versions.py lowest
@@ -8,6 +8,7 @@ Some gigabytes are downloaded; PIP_EXTRA_INDEX_URL may name an index with PyTorc
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -16,6 +17,17 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 BOARD = ROOT / "storyboards" / "backflip.yaml"
+SWEEP = """
+title: needs what the extra `eval` brings
+model: fake
+sampler: euler
+steps: 2
+seeds: 1
+seconds: 1.2
+starts: [{image: red-beach.png, who: a red figure, where: on the beach}]
+scenes: [{id: wave, prompt: "{who} waves {where}", target: wave}]
+arms: [{id: plain, intensity: 0}, {id: moved, intensity: 1}]
+"""
 TOLD = """
 import json, sys
 from importlib.metadata import version
@@ -30,9 +42,10 @@ print(totals["sections"], "sections,", totals["frames"], "frames rendered and re
 
 
 def lower_bounds() -> dict[str, str]:
-    """The lowest version of each direct dependency, by its name."""
+    """The lowest version of each direct dependency, those of `eval` too, by its name."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf8"))["project"]
-    return dict(requirement.split(">=") for requirement in project["dependencies"])
+    needed = [*project["dependencies"], *project["optional-dependencies"]["eval"]]
+    return dict(requirement.split(">=") for requirement in needed)
 
 
 def attempt(kind: str, folder: Path) -> bool:
@@ -41,10 +54,14 @@ def attempt(kind: str, folder: Path) -> bool:
     bounds = lower_bounds()
     exact = [f"{name}=={version}" for name, version in bounds.items()] if kind == "lowest" else list(bounds)
     film = [BOARD, "--steps", "2", "--device", "cpu", "--out", folder / "out"]
+    arms = [folder.parent / "sweep.yaml", "--device", "cpu", "--out", folder / "sweep"]
+    arms[0].write_text(SWEEP, encoding="utf8")
+    shutil.copy(BOARD.with_name("red-beach.png"), folder.parent)
     steps = (
         [sys.executable, "-m", "venv", folder],
-        [python, "-m", "pip", "install", "--quiet", "--upgrade", ROOT, *exact],
+        [python, "-m", "pip", "install", "--quiet", "--upgrade", f"{ROOT}[eval]", *exact],
         [python, "-m", "framepack_relax", "render", *film],
+        [python, "-m", "framepack_relax", "sweep", *arms, "--action", "packaged", "--text", "packaged"],
         [python, "-c", TOLD, folder / "out", *bounds],
     )
     print(f"{kind}: ", end="", flush=True)

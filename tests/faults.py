@@ -1,21 +1,49 @@
 """What the tests of stopped renders share: how to start one, how to make it fail, how to compare folders."""
 
+import io
 import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import av
+import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
 
 import framepack_relax as fr
+from framepack_relax.cli import main
 
 TOOL = str(Path(sys.executable).parent / "framepack-relax")
+
+
+def here(
+    *words: object, cwd: Path | None = None, encoding: str = "utf-8", environment: Mapping[str, str] = {}
+) -> subprocess.CompletedProcess[str]:
+    """The command in this process, which has torch already: what it prints, and its exit code."""
+    out, err = (io.TextIOWrapper(io.BytesIO(), encoding=encoding) for _ in range(2))
+    before, code = signal.getsignal(signal.SIGTERM), 0
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {"COLUMNS": "160", **environment}.items():
+            patch.setenv(name, value)
+        for name, what in {"argv": ["framepack-relax", *map(str, words)], "stdout": out, "stderr": err}.items():
+            patch.setattr(sys, name, what)
+        patch.chdir(cwd or Path.cwd())
+        try:
+            main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+        finally:
+            signal.signal(signal.SIGTERM, before)
+    said = []
+    for stream in (out, err):
+        stream.flush()
+        said.append(stream.buffer.getvalue().decode(encoding))
+    return subprocess.CompletedProcess(words, code, *said)
 
 
 def sections(out: Path) -> dict[str, bytes]:

@@ -87,6 +87,7 @@ def test_what_a_render_cannot_do_is_told_before_anything_is_loaded(image, tmp_pa
             r"^device: is said when a model is loaded; write model=fr\.load\(.*device='cpu'",
         ),
         ({"memory": "full"}, fr.RenderError, r"^memory: is said when a model is loaded; write model=fr\.load"),
+        ({"on_note": None}, fr.RenderError, "^on_note is None; give a function, or leave it out"),
         ({"on_steps": print}, fr.RenderError, "^on_steps: unknown argument; did you mean 'on_step'"),
         ({"output_dir": "o"}, fr.RenderError, "^output_dir: unknown argument; known are out, "),
         ({"out": 3}, fr.RenderError, "^3 is no path; write it as text"),
@@ -96,7 +97,7 @@ def test_what_a_render_cannot_do_is_told_before_anything_is_loaded(image, tmp_pa
 )
 def test_arguments_that_a_render_does_not_take_are_told_in_words_of_python(image, given, kind, told):
     for render in (fr.render, fr.stream, fr.preview):
-        if not {"device", "on_steps"} & set(given) or render is not fr.preview:
+        if not {"device", "on_note", "on_steps"} & set(given) or render is not fr.preview:
             with pytest.raises(kind, match=told):
                 render([scene()], **{"image": image, **given})
 

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from faults import here
 
 from framepack_relax.video.reader import read_frames
 
@@ -39,12 +40,12 @@ def test_what_a_console_cannot_show_ends_nothing(board, tmp_path, encoding):
     """A Windows console, a redirect or a service: texts that its encoding lacks are shown by their numbers."""
     file = board("  - {id: a, prompt: 浜辺 — “hello” 🎬, seconds: 1.2}\n", "title: 浜辺")
     for words in (("plan", file), ("render", file, "--out", tmp_path / "o"), ("status", tmp_path / "o")):
-        done = run(*words, environment={"PYTHONIOENCODING": encoding}, encoding=encoding)
+        done = here(*words, encoding=encoding)
         assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
         assert ("浜辺" if encoding == "utf-8" else "\\u6d5c\\u8fba") in done.stdout
     assert (tmp_path / "o/video.mp4").exists()
     file = board("  - {id: a, prompt: 海 — “bye”, seconds: 1.2}\n", "title: 浜辺")
-    done = run("render", file, "--out", tmp_path / "o", environment={"PYTHONIOENCODING": encoding}, encoding=encoding)
+    done = here("render", file, "--out", tmp_path / "o", encoding=encoding)
     assert done.returncode == 0 and "rendered anew: prompt: " in done.stdout, done.stderr
     assert ("海" if encoding == "utf-8" else "\\u6d77") in done.stdout, "the line that compares the two is no obstacle"
 
@@ -52,7 +53,7 @@ def test_what_a_console_cannot_show_ends_nothing(board, tmp_path, encoding):
 @pytest.mark.parametrize("words", [("plan", "--json"), ("plan",), ("render",), ("schema",), ("--help",)])
 def test_an_output_that_takes_nothing_is_one_message(board, tmp_path, words):
     """A full disk behind a redirect; what is rendered by then is kept."""
-    given = (words[0], board(SCENES), *words[1:]) if words[0] in ("plan", "render") else words
+    given = (words[0], board(SCENES), "--model", "fake", *words[1:]) if words[0] in ("plan", "render") else words
     command = [Path(sys.executable).parent / "framepack-relax", *map(str, given)]
     with open("/dev/full", "w") as full:
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
@@ -60,7 +61,9 @@ def test_an_output_that_takes_nothing_is_one_message(board, tmp_path, words):
     assert done.stderr.startswith("standard output: cannot be written (No space left on device)")
 
 
-@pytest.mark.parametrize(("words", "code"), [("plan {} --json", 2), ("schema", 2), ("plan {}", 0), ("render {}", 0)])
+@pytest.mark.parametrize(
+    ("words", "code"), [("plan {} --json", 2), ("schema", 2), ("plan {}", 0), ("render {} --model fake", 0)]
+)
 def test_a_closed_output_ends_what_only_prints(board, tmp_path, words, code):
     tool, said = Path(sys.executable).parent / "framepack-relax", words.format(board(SCENES))
     done = subprocess.run(f"{tool} {said} >&-", shell=True, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
@@ -90,6 +93,8 @@ def test_without_a_terminal_every_section_is_a_line_at_once(board, tmp_path):
     [
         (("--out", "story.yaml"), "story.yaml: is no folder; choose another"),
         (("--out", "story.yaml/deep/er"), "story.yaml: is no folder; choose another"),
+        (("--out", "~nobody-here/o"), "~nobody-here is nobody's home; write the whole path"),
+        (("--out", "  "), "'  ': is not there; a name of spaces alone is none"),
         (("--device", "tpu"), "device=tpu: no such device"),
         (("--dtype", "f8"), "dtype=f8: unknown"),
     ],
@@ -101,13 +106,13 @@ def test_slips_of_the_command_line_are_told_before_a_model_is_loaded(board, tmp_
     for name in ("framepack_relax.json", "scheduler"):
         source = Path(next(line for line in board(SCENES).read_text().splitlines() if "model" in line).split(": ")[1])
         (shutil.copytree if name == "scheduler" else shutil.copy)(source / name, model / name)
-    done = run("render", board(SCENES), "--model", model, *words, cwd=tmp_path)
+    done = here("render", board(SCENES), "--model", model, *words, cwd=tmp_path)
     assert done.returncode == 2 and fact in done.stderr and len(done.stderr.strip().splitlines()) == 1
 
 
 def test_quotes_around_paths_are_not_part_of_them(board, tmp_path):
-    assert run("render", board(SCENES), "--out", "'film'", cwd=tmp_path).returncode == 0
-    done = run("rerun", "“film/video.mp4”", cwd=tmp_path)
+    assert here("render", board(SCENES), "--out", "'film'", cwd=tmp_path).returncode == 0
+    done = here("rerun", "“film/video.mp4”", cwd=tmp_path)
     assert done.returncode == 0 and (tmp_path / "out/film-again/video.mp4").exists(), done.stderr
     for words in (
         ("status",),
@@ -116,19 +121,19 @@ def test_quotes_around_paths_are_not_part_of_them(board, tmp_path):
         ("plan", board(SCENES), "--model"),
         ("plan", board(SCENES), "--out"),
     ):
-        done = run(*words, "C:\\films\\a", cwd=tmp_path)
+        done = here(*words, "C:\\films\\a", cwd=tmp_path)
         assert done.returncode == 2 and "; name a place on this machine, with /" in done.stderr
         assert "Traceback" not in done.stderr and len(done.stderr.splitlines()) == 1
     assert not list(tmp_path.rglob("*\\*"))
 
 
 def test_a_home_in_quotes_is_the_home_and_a_picture_no_board(board, tmp_path):
-    done = run("render", board(SCENES), "--out", "~/films", cwd=tmp_path, environment={"HOME": str(tmp_path / "me")})
+    done = here("render", board(SCENES), "--out", "~/films", cwd=tmp_path, environment={"HOME": str(tmp_path / "me")})
     assert done.returncode == 0 and (tmp_path / "me/films/video.mp4").exists() and not (tmp_path / "~").exists()
     done = run("rerun", tmp_path / "me/films/video.mp4", "--out", tmp_path / "again")
     assert done.returncode == 0 and done.stderr == "", "other libraries' notes stay silent"
     done = run("render", tmp_path / "hero.png")
-    assert done.returncode == 2 and "hero.png: is no text; a storyboard is a text in YAML" in done.stderr
+    assert done.returncode == 2 and "hero.png: is no text; write it in YAML" in done.stderr
 
 
 def test_render_shows_progress_a_table_and_the_films_path(board, tmp_path):
@@ -154,8 +159,8 @@ def test_plan_shows_every_rounding_and_prints_json(board, tmp_path):
 def test_square_brackets_in_texts_are_texts(board, tmp_path):
     file = board("  - {id: a, prompt: '[/z] [red]figure', seconds: 1.2}\n", 'title: "[/x] [bold]loud"\nstyle: "[/y]"')
     for words in (("plan",), ("render", "--out", tmp_path / "[b]")):
-        done = run(words[0], file, *words[1:])
-        assert done.returncode == 0 and "[/x] [bold]loud" in run("plan", file).stdout, done.stderr
+        done = here(words[0], file, *words[1:])
+        assert done.returncode == 0 and "[/x] [bold]loud" in done.stdout, done.stderr
     assert "'[/z] [red]figure, [/y]'" in done.stderr and "[b]/video.mp4" in done.stdout
 
 

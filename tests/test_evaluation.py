@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from faults import TOOL
+from faults import here
 
 import framepack_relax as fr
 from framepack_relax.evaluate.action import ActionJudge
@@ -172,7 +172,7 @@ def test_a_missing_instrument_is_said_and_the_others_measure(tmp_path, monkeypat
 
 def test_the_command_measures_and_prints_json(tmp_path):
     film = write(tmp_path / "f.mp4", moving_square())
-    done = subprocess.run([TOOL, "eval", film, "--json"], capture_output=True, text=True)
+    done = here("eval", film, "--json")
     assert done.returncode == 0, done.stderr
     row = json.loads(done.stdout)[0]
     assert row["film"] == str(film) and row["motion"]["dynamic"]
@@ -187,7 +187,7 @@ def test_what_the_command_prints_of_a_film_and_of_a_judge_steers_no_terminal(tmp
     config = json.loads((judge / "config.json").read_text())
     config["id2label"] = {number: f"{name}{evil}" for number, name in config["id2label"].items()}
     (judge / "config.json").write_text(json.dumps(config))
-    done = subprocess.run([TOOL, "eval", film, "--action", judge], capture_output=True, text=True)
+    done = here("eval", film, "--action", judge)
     assert done.returncode == 0, done.stderr
     assert not [sign for sign in done.stdout + done.stderr if not sign.isprintable() and sign not in "\n\xa0"]
     assert "\\x1b[2J" in done.stdout and "b" * 50 in done.stdout and len(done.stdout) < 5_000

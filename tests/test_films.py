@@ -11,7 +11,7 @@ import fuzz_films
 import numpy as np
 import pytest
 from av.stream import Disposition
-from faults import TOOL
+from faults import TOOL, here
 from test_evaluation import brightness, moving_square, write
 
 import framepack_relax as fr
@@ -127,7 +127,7 @@ def test_the_command_tells_bad_films_without_a_traceback(bad):
     names = [name for name in bad if "\0" not in name and name != "-"]
     done = subprocess.run([TOOL, "eval", *names], capture_output=True, text=True, timeout=120)
     assert done.returncode == 2 and "Traceback" not in done.stderr and len(done.stderr.splitlines()) == len(names)
-    done = subprocess.run([TOOL, "rerun", "fifo.mp4"], capture_output=True, text=True, timeout=60)
+    done = here("rerun", "fifo.mp4")
     assert done.returncode == 2 and "is not a regular file" in done.stderr
 
 

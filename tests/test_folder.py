@@ -10,8 +10,8 @@ import threading
 import numpy as np
 import pytest
 import torch
-from faults import TOOL, nan, packets, same, sections
 from faults import failing as failing_at
+from faults import here, nan, packets, same, sections
 from PIL import Image
 
 import framepack_relax as fr
@@ -171,7 +171,7 @@ def test_a_dry_run_says_what_would_be_kept_without_torch_and_writes_nothing(plac
     )
     said = "1 of 2 sections are kept; from section 1 (scene flip) on rendered anew: beta: 0.7 -> 0.5, steps changed"
     for words in (
-        ["render", "--dry-run", "--strict", "--device", "cpu"],
+        ["render", "--dry-run", "--fresh", "--strict", "--device", "cpu"],  # the last of the two counts
         ["plan", "--dtype", "float32", "--device", "cpu"],
     ):
         command = [sys.executable, "-c", code, *words, str(place / "story.yaml"), "--out", str(place / "out")]
@@ -240,11 +240,11 @@ def test_two_storyboards_of_one_name_do_not_share_a_folder(place, whole, model, 
     assert film.folder == tmp_path.joinpath("out/story").relative_to(tmp_path)
     before = files(tmp_path / "out/story")
     with pytest.raises(
-        fr.RenderError, match=r"story: holds the film of another storyboard, .*place/story\.yaml\); .*-2$"
+        fr.RenderError, match=r"story: holds the film of another storyboard \(.*place/story\.yaml\); .*-2$"
     ):
         fr.render(other / "story.yaml", model=model)
     assert files(tmp_path / "out/story") == before
-    done = subprocess.run([TOOL, "render", "q/story.yaml", "--fresh"], cwd=tmp_path, capture_output=True, text=True)
+    done = here("render", "q/story.yaml", "--fresh", cwd=tmp_path)
     assert done.returncode == 2 and "out/story-2" in done.stderr and files(tmp_path / "out/story") == before
     scenes = [fr.Scene(id="a", prompt="a red figure walks", seconds=1.2)]
     given = {"image": str(place / "hero.png"), "steps": 1, "model": model}
@@ -298,7 +298,7 @@ def test_films_are_restored_into_folders_of_their_own(place, model):
     film = place / "out/video.mp4"
     fr.restore(film, place / "again")
     shutil.copy(film, place / "second.mp4")
-    with pytest.raises(fr.RenderError, match=r"again: holds the film of another storyboard, .*choose another folder"):
+    with pytest.raises(fr.RenderError, match=r"again: holds the film of another storyboard .*choose another folder"):
         fr.restore(place / "second.mp4", place / "again")
     assert fr.restore(film, place / "again") == place / "again/story.yaml"
 
@@ -491,10 +491,9 @@ def test_nothing_steers_a_terminal(place, model):
     mark["title"], mark["board"], mark["sections"] = evil, evil, {}
     (place / "out" / MARK).write_text(json.dumps(mark))
     (place / "out" / LEASE).write_text(json.dumps({"pid": evil, "host": evil, "since": 0, "on": ""}))
-    shown = subprocess.run([TOOL, "status", str(place / "out")], capture_output=True, text=True)
+    shown = here("status", place / "out")
     assert shown.returncode == 0 and "\x1b" not in shown.stdout + shown.stderr and "x1b" in shown.stdout
-    command = [TOOL, "render", str(place / "story.yaml"), "--out", str(place / "out"), "--dry-run"]
-    shown = subprocess.run(command, capture_output=True, text=True)
+    shown = here("render", place / "story.yaml", "--out", place / "out", "--dry-run")
     assert shown.returncode == 2 and "\x1b" not in shown.stdout + shown.stderr
 
 

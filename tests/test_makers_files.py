@@ -5,14 +5,13 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import tempfile
 import time
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from faults import TOOL
+from faults import here
 from fuzz_folders import contents
 from fuzz_folders import edit as edited
 
@@ -22,14 +21,12 @@ from framepack_relax.rendering import carry
 from framepack_relax.rendering.mark import MARK
 from framepack_relax.video.reader import film_digest, read_metadata
 
+SAME = ", unless the new one is the same"
+
 
 def names(out) -> list[str]:
     made = [*"video.mp4 plan.json report.json story.yaml contact.png curves.png".split()]
     return [*made, *(str(file.relative_to(out)) for file in out.glob("images/*.png"))]
-
-
-def say(place, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([TOOL, *words], cwd=place, capture_output=True, text=True)
 
 
 @pytest.mark.parametrize("how", ["edit", "fresh", "lost mark"])
@@ -45,12 +42,31 @@ def test_what_a_maker_has_edited_is_kept_under_a_free_name_and_a_dry_run_foresee
     for _ in range(2):
         fr.render(place / "story.yaml", out=out, model=model, on_note=notes.append, **given)
     moved = [note for note in notes if "no render" in note or "is kept as" in note]
-    assert sorted(moved) == sorted(note.replace("would be", "is") for note in foreseen) and len(moved) == len(mine)
+    assert sorted(moved) == sorted(note.replace("would be", "is").removesuffix(SAME) for note in foreseen) and len(
+        moved
+    ) == len(mine)
     for name, data in mine.items():
         stem, suffix = os.path.splitext(name)
         assert (out / f"{stem}-2{suffix}").read_bytes() == data, name
         assert any(f"/{name}: " in note for note in moved)
     assert fr.status(out).film == out / "video.mp4" and not list(out.rglob("*-3*"))
+
+
+def test_a_dry_run_and_a_render_agree_on_what_a_folder_without_its_mark_holds(place, model):
+    """Whether a film or a picture is the one that will be made anew is not known beforehand, and that is said."""
+    out = place / "out"
+    (out / MARK).unlink()
+    before = {name: (out / name).read_bytes() for name in names(out)}
+    (out / "shots/00/start.safetensors").write_bytes(b"MINE")
+    foreseen, notes = [], []
+    given = {"out": out, "model": model, "crf": 30}
+    said = [why for _, why, _ in fr.preview(place / "story.yaml", on_note=foreseen.append, **given)]
+    film = fr.render(place / "story.yaml", on_note=notes.append, **given)
+    assert [why is None for why in said] == [row["reused"] for row in film.report["sections"]]
+    moved = {note.replace("is kept", "would be kept") + SAME for note in notes if "is kept as" in note}
+    assert moved < set(foreseen) and any("start-2" in note for note in moved)
+    same = [name for note in set(foreseen) - moved for name in before if note.startswith(f"{out / name}: ")]
+    assert same and all((out / name).read_bytes() == before[name] for name in same)
 
 
 def test_under_the_names_of_unfinished_films_only_what_a_render_left_is_removed(place, model):
@@ -133,21 +149,21 @@ def test_a_board_restored_twice_keeps_what_was_edited_between(place):
     assert set(mine) <= contents(place / "again") and len(notes) == len(mine)
     assert all((place / name).read_bytes() == data for name, data in good.items() if not name.endswith(MARK))
     edited(first)
-    done = say(place, "rerun", str(film), "--out", "again")
+    done = here("rerun", str(film), "--out", "again", cwd=place)
     assert done.returncode == 0, done.stderr
     assert "story.yaml: is not as a render wrote it, and is kept as story-3.yaml" in done.stderr
 
 
 def test_a_dry_run_foresees_what_a_render_would_refuse_or_move(place):
     (place / "file").write_text("mine")
-    done = say(place, "render", "story.yaml", "--dry-run", "--device", "cpu", "--out", "file")
+    done = here("render", "story.yaml", "--dry-run", "--device", "cpu", "--out", "file", cwd=place)
     assert done.returncode == 2 and "file: is no folder; choose another one" in done.stderr
     edited(place / "out/video.mp4")
-    done = say(place, "render", "story.yaml", "--dry-run", "--device", "cpu", "--out", "out")
+    done = here("render", "story.yaml", "--dry-run", "--device", "cpu", "--out", "out", cwd=place)
     assert done.returncode == 0 and "would be kept as video-2.mp4" in done.stderr
     os.remove(place / "out/video.mp4")
     (place / "out/video.mp4").mkdir()
-    done = say(place, "render", "story.yaml", "--dry-run", "--device", "cpu", "--out", "out")
+    done = here("render", "story.yaml", "--dry-run", "--device", "cpu", "--out", "out", cwd=place)
     assert done.returncode == 2 and "video.mp4: cannot be written (it is a folder, a link or a pipe" in done.stderr
 
 
@@ -200,8 +216,8 @@ def test_a_run_folder_may_have_a_name_that_is_no_utf8(place, whole, model):
     assert fr.status(out).film == out / "video.mp4" and fr.status(out).done == 2
     edited(out / "story.yaml")
     for words in (["render", "story.yaml", "--out", out], ["status", out], ["rerun", out / "video.mp4", "--out", out]):
-        done = subprocess.run([TOOL, *words], cwd=place, capture_output=True)
-        assert b"Traceback" not in done.stderr and done.returncode == (2 if words[0] == "rerun" else 0), done.stderr
+        done = here(*words, cwd=place)
+        assert "Traceback" not in done.stderr and done.returncode == (2 if words[0] == "rerun" else 0), done.stderr
     assert (out / "story-2.yaml").read_text().startswith("# mine")
 
 
@@ -278,7 +294,7 @@ def test_a_film_without_its_many_start_images_says_so(place, model, monkeypatch)
     notes: list[str] = []
     film = fr.render(place / "story.yaml", out=place / "new", model=model, on_note=notes.append)
     assert any("a film carries up to 0" in note and str(place / "new") in note for note in notes)
-    done = say(place, "rerun", str(film.path))
+    done = here("rerun", str(film.path), cwd=place)
     assert done.returncode == 2 and "which the film does not carry; render from the folder" in done.stderr
     assert base64.b64encode(b"\x89PNG")[:4].decode() not in read_metadata(film.path)["framepack_relax_images"]
     fr.render(place / "new/story.yaml", out=place / "new", model=model)

@@ -82,6 +82,10 @@ def test_any_value_in_any_field_is_read_or_refused_by_file(copy, name):
                 assert all(str(file) in line for line in str(error).splitlines())
                 ends[False] += 1
     assert min(ends.values()) > 5
+    file.write_bytes(bytes(9))
+    with pytest.raises(ModelError, match=rf"^{re.escape(str(file))}: .*JSON"):
+        read_family(copy)
+        find(str(copy))
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import av
 import numpy as np
 import pytest
 import torch
-from faults import TOOL, failing, make_film, nan, on_a_disk_of, out_of_memory, packets, same, sections, start
+from faults import TOOL, failing, here, make_film, nan, on_a_disk_of, out_of_memory, packets, same, sections, start
 from safetensors.torch import load_file
 
 import framepack_relax as fr
@@ -152,7 +152,7 @@ def test_a_folder_renders_from_its_own_storyboard(place, whole, model, tmp_path)
 # --- stopped from outside ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_stopped_by_a_signal_it_goes_on_and_ends_in_the_same_bits(place, whole, model, sent):
     shutil.rmtree(place / "out")
     process = start(place)
@@ -286,7 +286,7 @@ def test_a_film_renders_again_from_itself_alone(place, whole, tmp_path):
     alone.mkdir()
     shutil.copy(place / "out/video.mp4", alone / "video.mp4")
     shutil.rmtree(place)
-    done = subprocess.run([TOOL, "rerun", "video.mp4"], cwd=alone, capture_output=True, text=True)
+    done = here("rerun", "video.mp4", cwd=alone)
     assert done.returncode == 0, done.stderr
     assert same(alone / "out/sent-again", whole / "out"), "a film of that name is called by its folder"
 
@@ -476,6 +476,6 @@ def test_a_film_made_otherwise_is_rendered_again_as_it_was_and_what_differs_is_s
     tags["framepack_relax"] = json.dumps(facts)
     with Mp4Writer(place / "other.mp4", fps=30, size=(32, 32), crf=20, metadata=tags) as writer:
         writer.write(np.zeros((2, 32, 32, 3), np.uint8))
-    done = subprocess.run([TOOL, "rerun", "other.mp4"], cwd=place, capture_output=True, text=True)
+    done = here("rerun", "other.mp4", cwd=place)
     assert done.returncode == 0 and "will not come out the same to the bit: weights: '0\\x1b[2J' -> " in done.stderr
     assert json.loads((place / "out/other-again/report.json").read_text())["model"]["dtype"] == "torch.bfloat16"

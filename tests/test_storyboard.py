@@ -280,7 +280,7 @@ def test_an_alias_is_refused_beside_its_anchor():
         (b"a: 1\nb: \xe9t\xe9\n", ":2: byte 0xe9 is not UTF-8"),
         ("title: a".encode("utf-16"), ":1: byte 0xff is not UTF-8"),
         (b"#" * (1 << 19) + b"#", ": is larger than 512 KiB"),
-        (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", ": is no text; a storyboard is a text in YAML"),
+        (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", ": is no text; write it in YAML"),
     ],
 )
 def test_bytes_that_are_no_storyboard(tmp_path, data, fact):
@@ -368,6 +368,8 @@ def test_files_a_board_names_stay_in_its_folder(tmp_path):
         "'\"in.png\"'": "without these quotes", "“in.png”": "without these quotes", "'\"C:/in.png\"'": "leaves",
         '"images\\a.png"': "take single quotes", '"images\\new.png"': "take single quotes",
         '"a\\tb.png"': "take single quotes", "in\u00a0b.png": "U+00A0 (no-break space)",
+        "https://example.org/in.png": "download the file first", "'in.png '": "'in.png ': no such file beside",
+        "'in.png  '": "did you mean 'in.png'?", "In.PNG": "did you mean 'in.png'?", "no/in.png": "no such file",
     }  # fmt: skip
     for name, fact in cases.items():
         text = f"image: {name}\n{SCENE}"

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from framepack_relax import api
 from framepack_relax.cli import tables
+from framepack_relax.cli.screen import Screen
 from framepack_relax.families.catalog import CATALOG
 from framepack_relax.rendering.status import Status
 from framepack_relax.storyboard import Scene, read_storyboard
@@ -123,23 +124,25 @@ def test_models_show_their_repositories_whole():
     assert all(repository in text for repository, _ in CATALOG["framepack"].parts.values())
 
 
-EVIL = "\x1b[2J\x1b]0;title\x07 \x9b31m \r\x7f\x08 [red] :smile:"
+EVIL = "\u202e\u2066\x1b[2J\x1b]0;title\x07 \x9b31m \r\x7f\x08 [red] :smile:"
 
 
 @given(st.text(st.characters(categories=["Cc", "Cf", "Lu", "Lo", "Zs"])) | st.just(EVIL), st.sampled_from([40, 200]))
 @example(EVIL, 80)
 def test_nothing_that_is_shown_steers_a_terminal(text, width):
-    screen = tables.Screen(width=width, file=StringIO())
+    screen = Screen(width=width, file=StringIO())
     row = FIGURES | {"film": text, "scene": text, "failures": {text: True}}
     row["action"] = {"named": text, "top": {text: 0.5}, "targets": {text: {"best": 0.5, "mean": 0.5}}}
     for shown in (
         text,
         Text(text),
         tables.evaluation_table([row]),
+        tables.Grid([{"scene": text}], title=text),
         tables.model_text(CATALOG["puppet"], True, {text: text}),
     ):
         screen.print(shown)
     said = screen.file.getvalue()
-    assert not [sign for sign in said if unicodedata.category(sign) == "Cc" and sign != "\n"]
+    assert not [sign for sign in said if unicodedata.category(sign) in ("Cc", "Zl", "Zp") and sign != "\n"]
+    assert not [sign for sign in said if unicodedata.bidirectional(sign) in ("LRE", "RLE", "LRO", "RLO", "LRI", "RLI")]
     if text == EVIL:
         assert "\\x1b" in said and "\\x9b" in said and "[red] :smile:" in said

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 
 def requirements():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf8"))["project"]
-    return [Requirement(text) for text in project["dependencies"]]
+    return [Requirement(text) for text in [*project["dependencies"], *project["optional-dependencies"]["eval"]]]
 
 
 def test_the_lowest_versions_that_are_tried_are_those_that_are_allowed():

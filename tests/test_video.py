@@ -230,7 +230,8 @@ def test_signs_are_written_in_a_font_that_has_them(tmp_path):
 def test_signs_that_no_font_has_are_written_in_latin_letters_or_left_out():
     lettering = Lettering(12, [ASKED], [])
     assert lettering.fit("a walk\nby the\tsea [at rest]", 300) == "a walk by the sea [at rest]"
-    assert lettering.fit("calm: 赤い人が\n浜辺に — 立つ", 300) == "calm: ... - ..."
+    assert lettering.fit("calm: 赤い人が\n浜辺に — 立つ", 300) == "calm: ... i ... ga ... ni - ... tu"
+    assert lettering.fit("がっこう カメラ ー 한글 🎬", 300) == "gatukou kamera - hangeul (clapper board)"
     assert lettering.fit("crème brûlée Łódź ½", 300) == "creme brulee Lodz 1/2"
     assert lettering.fit("नमस्ते", 300) == DOTS, "no marks without their letters"
     assert "?" not in lettering.fit(ASKED + "\ud800\u200d\ufe0f\0", 600)

@@ -127,7 +127,7 @@ def stream(
 
     Mistakes are raised at once, not with the first section. `on_note` is as with `render`.
     """
-    return _stream(*_prepare(story, out, model, board), make_options(on_nan, fresh), on_note)
+    return _stream(*_prepare(story, out, model, board), make_options(on_nan, fresh), _callbacks(on_note))
 
 
 def preview(
@@ -156,12 +156,12 @@ def preview(
 
 
 def _stream(
-    story: "Storyboard", folder: Path, model: "Backend | None", options: "Options", on_note: "Note"
+    story: "Storyboard", folder: Path, model: "Backend | None", options: "Options", hear: "Callable[[Event], None]"
 ) -> "Iterator[FinishedSection]":
     with quietly:
         from ..rendering.loop import stream
 
-        yield from stream(story, out=folder, model=model, options=options, on_event=_callbacks(on_note))
+        yield from stream(story, out=folder, model=model, options=options, on_event=hear)
 
 
 def _callbacks(
@@ -169,7 +169,10 @@ def _callbacks(
     on_step: "Callable[[SectionPlan, int], None]" = lambda section, step: None,
     on_section: "Callable[[SectionPlan, int], None]" = lambda section, seed: None,
 ) -> "Callable[[Event], None]":
-    """What calls these as a render tells what happens."""
+    """What calls these as a render tells what happens. Raises RenderError for what cannot be called."""
+    for name, call in (("on_note", on_note), ("on_step", on_step), ("on_section", on_section)):
+        if not callable(call):
+            raise RenderError(f"{name} is {call!r}; give a function, or leave it out")
     sections: list[SectionPlan] = []
 
     def hear(event: "Event") -> None:

@@ -27,7 +27,7 @@ Board = Annotated[Path, typer.Argument(help="storyboard (YAML)", show_default=Fa
 Seed = Annotated[int | None, typer.Option(help="seed, instead of the storyboard's")]
 Steps = Annotated[int | None, typer.Option(help="denoising steps, instead of the storyboard's and its scenes'")]
 Into = Annotated[Path | None, typer.Option("--out", help="say too what a render into it keeps", show_default=False)]
-Anew = Annotated[bool | None, typer.Option("--fresh/--strict", help="keep nothing / nothing of other versions")]
+Anew = Annotated[bool | None, typer.Option("--fresh/--strict", help="keep nothing / none of other versions; last wins")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="say what would be kept and why not the rest; write nothing")]
 Draft = Annotated[bool, typer.Option("--draft", help="a third of the steps, for a first look")]
 DRAFT = 3  # a draft takes a third of the steps

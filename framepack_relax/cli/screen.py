@@ -18,7 +18,8 @@ from rich.text import Text
 KEEP = "\u00a0"  # a space at which no line ends
 MOST_ROWS = 200  # of a table
 NARROW, TALL = 1 / 3, 4  # a table that gets less than this share of what it wants, and rows of more lines, is none
-SHOWN = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) != "\n"}
+BIDI = (0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A))  # change the order of what follows, or its line
+SHOWN = {code: repr(chr(code))[1:-1] for code in (*range(32), *range(127, 160), *BIDI) if chr(code) != "\n"}
 LOOK: Mapping[str, Any] = {"box": box.SIMPLE_HEAD, "padding": (0, 1, 0, 0), "pad_edge": False}
 
 
@@ -60,7 +61,7 @@ class Grid:
         self.rows = [{name: _tidy(cell) for name, cell in row.items()} for row in rows]
         self.columns, self.keys, self.wraps = list(self.rows[0]), keys.split(", "), wraps.split(", ")
         self.left = {*left.split(", "), *self.keys, *self.wraps}
-        self.title, self.caption = title or None, caption
+        self.title, self.caption = _tidy(" ".join((title or "").split())) or None, caption
         if (more := len(self.rows) - MOST_ROWS) > 0:
             gap = {name: f"{more} more" if name in self.keys else "..." for name in self.columns}
             self.rows[MOST_ROWS // 2 : -MOST_ROWS // 2] = [gap]
@@ -111,7 +112,7 @@ class Grid:
 
 def _tidy(text: str) -> str:
     """Lines without spaces around them, and single ones between words, so that lengths are what is seen."""
-    return "\n".join(re.sub("[ \t]+", " ", line).strip(" ") for line in text.split("\n"))
+    return "\n".join(re.sub("[ \t]+", " ", line).strip(" ").translate(SHOWN) for line in text.split("\n"))
 
 
 def _in_lines(text: str, width: int) -> str:

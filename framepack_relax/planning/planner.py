@@ -227,8 +227,9 @@ def _image_sizes(story: Storyboard, shots: Sequence[range], family: Family) -> t
             try:
                 read[image] = read_image(story.resolve(image)).size
             except FileNotFoundError:
-                asked = f"it was looked for as {story.resolve(image).absolute()}"
-                problems.append(Problem(path=path, message=f"{image}: no such file{path_cure(image)}; {asked}"))
+                there = story.resolve(image).absolute()
+                message = f"{image}: no such file; it was looked for as {there}{path_cure(image, there)}"
+                problems.append(Problem(path=path, message=message))
             except ImageError as error:
                 problems.append(Problem(path=path, message=f"{image}: {error}"))
     return [read.get(image or "", (1, 1)) for image in images], problems

@@ -168,7 +168,8 @@ class RunFolder:
             with writing(file):
                 os.rename(file, aside)
                 sync(file.parent)
-        self.note(f"{file}: is not as a render wrote it, and {'is' if self.lease else 'would be'} kept as {aside.name}")
+        kept = "is kept as {}" if self.lease else "would be kept as {}, unless the new one is the same"
+        self.note(f"{file}: is not as a render wrote it, and {kept.format(aside.name)}")
 
     def load_section(self, section: SectionPlan, key: SectionKey) -> Stored:
         """A section that is on disk by its verdict, or was saved."""
@@ -197,10 +198,14 @@ class RunFolder:
         self._write_sealed(START_FILE.format(shot), pack(latents, key=key, made=made)[0])
 
     def _write_sealed(self, name: str, data: bytes) -> None:
+        self.put_aside_broken(name)
+        self._write(name, data)
+
+    def put_aside_broken(self, name: str) -> None:
+        """Puts aside what lies under the name of sealed latents and is none, or damaged."""
         there = self._ask(read_file, name)
         if there is not None and unpack(there) is None:
             self.put_aside(name)
-        self._write(name, data)
 
     def _write(self, name: str, data: bytes) -> None:
         file = self.path / name

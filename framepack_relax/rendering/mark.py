@@ -93,9 +93,9 @@ def settle_owner(folder: Path, mine: Mark) -> Mark:
     cure = f"it is left as it is; choose another folder, for instance {free_name(folder)}"
     if mark is not None:
         if mine.board != STORY and not _same_board(folder, mark, mine):
-            of = f"{printable(mark.title)} ({printable(mark.board) if mark.board else 'from Python'})"
+            of = (f", {printable(mark.title)}" if mark.title else "") + f" ({printable(mark.board or 'from Python')})"
             cure += ", or give the storyboard a title" if mine.asked else ""
-            raise RenderError(f"{folder}: holds the film of another storyboard, {of}; {cure}")
+            raise RenderError(f"{folder}: holds the film of another storyboard{of}; {cure}")
         whose = {"title"} if mine.board == STORY else {"title", "board", "asked"}
         return mark.model_copy(update=mine.model_dump(include=whose | ({"sections", "film"} if mine.film else set())))
     if PLAN in names and (folder / "shots/wanted.json").exists():

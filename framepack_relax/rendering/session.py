@@ -217,8 +217,9 @@ def preview(
     if session.finished(folder, verdicts):
         return [verdict._replace(why=None) for verdict in verdicts]
     folder.claim(dict.fromkeys(MADE, "not known yet"))
-    for section in (section for section, why, _ in verdicts if why == BROKEN):
-        folder.put_aside(SECTION_FILE.format(section.shot, section.place))
+    broken = [SECTION_FILE.format(section.shot, section.place) for section, why, _ in verdicts if why == BROKEN]
+    for name in [*broken, *map(START_FILE.format, session.starts)]:
+        folder.put_aside_broken(name)
     return verdicts
 
 

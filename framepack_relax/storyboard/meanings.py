@@ -21,7 +21,7 @@ CALLED = {
     "intensity": "motion motion_strength motion_scale motion_bucket motion_bucket_id motion_amount movement dynamics "
     "dynamic energy action_strength strength denoise denoising_strength",
     "crf": "quality mp4_crf bitrate compression",
-    "size": "width height resolution aspect aspect_ratio dimensions w h",
+    "size": "width height resolution aspect aspect_ratio ratio dimensions w h",
     "steps": "num_inference_steps inference_steps num_steps sampling_steps sample_steps iterations",
     "sampler": "scheduler solver sampling_method sampler_name",
     "model": "checkpoint ckpt base_model model_name model_id model_path",
@@ -42,6 +42,9 @@ BARE = {"guidance": "{{text: {}}}", "relax": "{{beta: {}}}", "size": "[{}, {}]",
 NOT_YET = {
     "a shot begins with an image, and none can be given for its end": "end_image last_image last_frame end_frame "
     "final_image final_frame tail_image image_end target_image",
+    "a scene begins where the one before it ends and lasts `seconds`; its start image is `image`": "start end "
+    "start_time end_time start_seconds end_seconds begin from to offset",
+    "a model has no modes; `model`, `image` and `steps` say what it does": "mode task task_type generation_mode",
     "images in mid-shot are not read": "keyframe keyframes key_frames guide_image guide_images",
     "other weights are not mixed in; merge them into a model folder": "lora loras lora_weights lora_scale adapter "
     "adapters embedding textual_inversion",

@@ -78,7 +78,7 @@ def path_of(loc: Sequence[str | int]) -> str:
 
 def printable(text: str, most: int = 60) -> str:
     """A word of an untrusted file on one short line: quoted where it would not show, or would steer a terminal."""
-    shown = text if text and text.isprintable() else repr(text)
+    shown = text if text.isprintable() and text.strip() == text != "" else repr(text)
     return shown if len(shown) <= most else shown[: most - 3] + "..."
 
 

@@ -4,6 +4,7 @@ import os
 import re
 import stat
 import unicodedata
+from contextlib import suppress
 from pathlib import Path
 
 KINDS = {
@@ -16,6 +17,7 @@ KINDS = {
 QUOTES = "\"'\u2018\u2019\u201c\u201d"
 SPACES = "\u00a0\u1680\u2000-\u200b\u202f\u205f\u3000\ufeff"  # but the plain one, as a class of signs
 WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")  # a drive or a share
+ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # of the web, also as paths write it, with one slash
 ESCAPE = "in double quotes a backslash begins an escape; write / in paths, or take single quotes"
 
 
@@ -42,14 +44,35 @@ def refusal(path: Path) -> str:
     return f"is {kind}; name a file{' in it' if path.is_dir() else ''}" if kind else ""
 
 
-def path_cure(name: str) -> str:
-    """What to change in a path that leads nowhere; empty where nothing is odd about it."""
+def path_cure(name: str, path: Path | None = None) -> str:
+    """What to change in a path that leads nowhere; empty where nothing is odd about it.
+
+    Where it was looked for, at `path`, a name may stand that differs in case, in spaces around it or in coding only.
+    """
+    if name.startswith("~"):
+        return f"; {name.split('/')[0]} is nobody's home; write the whole path"
+    if not all(map(str.strip, Path(name).parts)):
+        return "; a name of spaces alone is none; write another"
+    if ADDRESS.match(name):
+        return "; that is an address: download the file first, and write its path here"
     if name and {name[0], name[-1]} & set(QUOTES):
         return "; write it without these quotes"
     if os.sep == "/" and ("\\" in name or WINDOWS.match(name)):
         return "; name a place on this machine, with /" if WINDOWS.match(name) else "; write folders with /"
-    cure = ESCAPE if re.search(r"[\x00-\x1f\x7f-\x9f]", name) else odd_space(name)
+    cure = ESCAPE if re.search(r"[\x00-\x1f\x7f-\x9f]", name) else odd_space(name) or (_alike(path) if path else "")
     return f"; {cure}" if cure else ""
+
+
+def _alike(path: Path) -> str:
+    with suppress(OSError, ValueError):
+        for other in sorted(os.listdir(path.parent)):
+            if _plain(other) == _plain(path.name):
+                return f"did you mean {other!r}?"
+    return ""
+
+
+def _plain(name: str) -> str:
+    return unicodedata.normalize("NFKC", name).strip().casefold()
 
 
 def leaves(name: str) -> bool:

@@ -55,13 +55,13 @@ def read_text(file: Path) -> str:
             with file.open("rb") as stream:
                 data = stream.read(LARGEST_BYTES + 1)
             if b"\0" in data and not data.startswith(UTF_16):
-                message = "is no text; a storyboard is a text in YAML"
+                message = f"is no text; write it in {'JSON' if file.suffix == '.json' else 'YAML'}"
             elif len(data) <= LARGEST_BYTES:
                 return data.decode("utf-8-sig")
             else:
                 message = f"is larger than {LARGEST_BYTES >> 10} KiB; make it smaller"
     except FileNotFoundError:
-        message = f"no such file{path_cure(str(file))}"
+        message = f"no such file{path_cure(str(file), file)}"
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         message = f"byte 0x{error.object[error.start]:02x} is not UTF-8; save the file as UTF-8"
@@ -282,7 +282,8 @@ def _inside(folder: Path, name: Any, path: str) -> Iterator[Problem]:
         outside = leaves(name) or not target.is_relative_to(folder.resolve())
         wrong = "leaves the storyboard's folder; copy the file into it" if outside else refusal(target)
     except FileNotFoundError:
-        yield Problem(path=path, message=f"{printable(name)}: no such file beside the storyboard{path_cure(name)}")
+        cure = path_cure(name, folder / name)
+        yield Problem(path=path, message=f"{printable(name)}: no such file beside the storyboard{cure}")
     except (OSError, ValueError, RuntimeError) as error:
         reason = getattr(error, "strerror", None) or error.args[-1]
         yield Problem(path=path, message=f"{name[:60]!r} is not a usable path ({printable(str(reason))})")

@@ -21,10 +21,11 @@ SPECIAL = re.compile("bold|italic|oblique|light|thin|black|condensed|mono|serif|
 MOST_FONTS = 1000  # that are looked into
 STRIKES = (109, 136, 160, 128, 96, 64, 40, 32, 20)  # px: fonts of coloured pictures have few sizes, or one
 UNSEEN = ("Cc", "Cf", "Cs")  # categories: controls, joiners and marks of direction, halves of signs
+SOUND = re.compile("(?:(?:hiragana|katakana) letter(?: small)?|hangul syllable) (.+)")  # in the name of a syllable
 LONGEST = 400  # signs of a line
 DOTS = "..."
 PLAIN = str.maketrans(
-    dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2015\u2212\u301c", "-")
+    dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2015\u2212\u301c\u30fc", "-")
     | dict.fromkeys("\u2018\u2019\u201a\u201b\u2032", "'")
     | dict.fromkeys("\u201c\u201d\u201e\u201f\u00ab\u00bb\u2033\u300c\u300d\u300e\u300f", '"')
     | {"\u2022": "*", "\u00b7": "*", "\u00d7": "x", "\u2044": "/", "\u2192": "->", "\u2190": "<-"}
@@ -117,10 +118,16 @@ class Lettering:
         return sign.isspace() or any(face.has(sign) for face in self.faces)
 
     def _in_latin(self, sign: str) -> str:
-        """In signs of the plain font; a zero where there are none."""
+        """In signs of the plain font: letters alike, else a syllable's sound or a picture's name; else a zero."""
         letters = unicodedata.normalize("NFKD", sign.translate(PLAIN))
         letters = "".join(c for c in letters if not unicodedata.category(c).startswith("M")).translate(PLAIN)
-        return letters if letters.isascii() and letters.isprintable() else "\0"
+        if letters.isascii() and letters.isprintable():
+            return letters
+        name = unicodedata.name(sign, "").lower()
+        if unicodedata.category(sign) == "So":
+            return f"({name})"
+        sound = SOUND.search(name)
+        return sound[1] if sound else "\0"
 
     def _runs(self, line: str) -> Iterator[tuple[Face, str]]:
         """The line in parts that a font writes; a word that one font has in full is written in it."""
