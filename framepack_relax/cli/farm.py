@@ -51,11 +51,15 @@ class Boards:
 class Crew(Loaded):
     """Who renders it: the fields of `framepack_relax.Workers`."""
 
-    engine: Annotated[Literal["local"], typer.Option(help="where the workers are")] = "local"
+    engine: Annotated[Literal["local", "ray", "slurm"], typer.Option(help="where the workers are")] = "local"
     gpus: Annotated[int | None, typer.Option(help="a worker on each of so many; default: all")] = None
     workers: Annotated[int | None, typer.Option(help="so many on the CPU; default: as many as cores allow")] = None
     threads: Annotated[int, typer.Option(help="of each worker on the CPU")] = 1
     max_retries: Annotated[int, typer.Option(help="of a film whose worker died")] = 2
+    address: Annotated[str | None, typer.Option(help="of Ray: HOST:PORT, auto, ray://HOST:10001; else it begins")] = None
+    slurm: Annotated[list[str], typer.Option(help="'NAME=VALUE': an option of sbatch, such as partition=gpu")] = field(
+        default_factory=list
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,11 +198,11 @@ class _Watched(_Lines):
     def hear(self, told: Told, work: Batch) -> None:
         event = told.event
         if event.kind == "begun":
-            self.rows[told.worker] = tables.AtWork(unit=told.unit, worker=told.worker, begun=time.monotonic())
+            self.rows[told.unit.name] = tables.AtWork(unit=told.unit, worker=told.worker, begun=time.monotonic())
         elif event.kind == "ended":
-            self.rows.pop(told.worker, None)
+            self.rows.pop(told.unit.name, None)
         elif event.kind == "section" and event.section in told.unit.job.wanted:
-            self.rows[told.worker].done += 1
+            self.rows[told.unit.name].done += 1
         if event.kind in ("film", "note") or (event.kind == "ended" and event.cause not in ("", "busy")):
             super().hear(told, work)
         self.live.update(tables.batch_table(list(self.rows.values()), work, time.monotonic(), self.begun))

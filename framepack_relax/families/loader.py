@@ -26,6 +26,7 @@ class Loading:
     dtype: str | None = None
     memory: Memory = "auto"
     download: bool = True  # what is not on this machine
+    away: bool = False  # it is loaded on other machines, whose devices this one need not have
 
     @property
     def family(self) -> Family:
@@ -39,13 +40,15 @@ class Loading:
     @property
     def precision(self) -> str:
         """The dtype, as torch calls it."""
-        known = "float32" if self.dtype is None and self.device == "cpu" else self.dtype
+        known = self.dtype
+        if known is None and (self.away or self.device == "cpu"):
+            known = "float32" if self.device == "cpu" else "bfloat16"
         return f"torch.{known}" if known in DTYPES else str(pick_dtype(self.dtype, pick_device(self.device)))
 
     @property
     def hardware(self) -> str:
         """What it runs on."""
-        if self.device == "cpu":
+        if self.device and (self.away or self.device == "cpu"):
             return self.device
         from .backend import hardware
 

@@ -1,6 +1,7 @@
-"""Which workers there are: an executor by its name."""
+"""Which workers there are: an executor by its name. Only here it is known what engines are called and need."""
 
 import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -9,7 +10,7 @@ from ..errors import RenderError
 from .executor import Executor
 from .local import Local
 
-Engine = Literal["local"]
+Engine = Literal["local", "ray", "slurm"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,6 +19,10 @@ class Workers:
 
     `gpus` have a worker each, by default all that are visible; without any, `workers` are on the CPU with `threads`
     each, by default as many as cores allow. A worker that dies has its work begun again, `max_retries` times a film.
+
+    `engine` ray has them on the nodes of the Ray cluster at `address` (HOST:PORT, "auto", ray://HOST:10001; None for
+    RAY_ADDRESS, or one that is started here), slurm has a job for each of `gpus` or `workers`, with the options `slurm`
+    of sbatch ("partition=gpu"). All machines must see the same files under the same paths.
     """
 
     engine: Engine = "local"
@@ -28,6 +33,8 @@ class Workers:
     dtype: str | None = None
     memory: Literal["auto", "full", "tiled", "offload"] = "auto"
     max_retries: int = 2
+    address: str | None = None
+    slurm: Sequence[str] = ()
 
     def executor(self, logs: Path) -> Executor:
         """Raises RenderError for workers that cannot be."""
@@ -36,16 +43,56 @@ class Workers:
                 raise RenderError(f"{name}: is {value}; at least 1 must be at work")
         if self.gpus is not None and self.workers is not None:
             raise RenderError("gpus and workers: workers are for the CPU; say one of both")
-        visible = () if self.workers else visible_gpus()
-        if self.gpus is not None and self.gpus > len(visible):
-            fact = f"{self.gpus} are asked for, and PyTorch sees {len(visible)} here"
-            raise RenderError(f"gpus: {fact}; say how many it may take")
-        cores = max(1, (os.cpu_count() or 1) // self.threads)
-        return Local(logs=logs, gpus=visible[: self.gpus], processes=self.workers or cores, threads=self.threads)
+        for name, owner in {"address": "ray", "slurm": "slurm"}.items():
+            if getattr(self, name) and self.engine != owner:
+                raise RenderError(f"{name}: is not for the engine {self.engine}; choose {owner}, or leave it out")
+        if self.engine not in ENGINES:
+            raise RenderError(f"engine: there is no {self.engine!r}; use {', '.join(ENGINES)}")
+        try:
+            return ENGINES[self.engine](self, logs)
+        except ModuleNotFoundError as error:
+            cure = f"pip install 'framepack-relax[{self.engine}]'"
+            raise RenderError(f"engine {self.engine}: {error.name} is not installed: {cure}") from error
 
     def loading(self, device: str | None = None) -> dict[str, Any]:
         """How a model is loaded, on `device` where nobody has said another."""
-        return {"device": self.device or device, "dtype": self.dtype, "memory": self.memory}
+        away = self.engine != "local"
+        return {"device": self.device or device, "dtype": self.dtype, "memory": self.memory, "away": away}
+
+
+def _local(asked: Workers, logs: Path) -> Executor:
+    visible = () if asked.workers else visible_gpus()
+    if asked.gpus is not None and asked.gpus > len(visible):
+        fact = f"{asked.gpus} are asked for, and PyTorch sees {len(visible)} here"
+        raise RenderError(f"gpus: {fact}; say how many it may take")
+    cores = max(1, (os.cpu_count() or 1) // asked.threads)
+    return Local(logs=logs, gpus=visible[: asked.gpus], processes=asked.workers or cores, threads=asked.threads)
+
+
+def _ray(asked: Workers, logs: Path) -> Executor:
+    from .ray_cluster import Ray
+
+    return Ray(address=asked.address, gpus=asked.gpus, processes=asked.workers, threads=asked.threads)
+
+
+def _slurm(asked: Workers, logs: Path) -> Executor:
+    from .slurm import Slurm
+
+    if not (jobs := asked.gpus or asked.workers):
+        raise RenderError("slurm: say with gpus how many jobs there are, a GPU each, or with workers, for the CPU")
+    options = dict(map(_option, asked.slurm))
+    given: dict[str, Any] = {"threads": asked.threads, "sbatch": options, "max_retries": asked.max_retries}
+    return Slurm(logs=logs, jobs=jobs, on_gpus=bool(asked.gpus), **given)
+
+
+def _option(text: str) -> tuple[str, str]:
+    name, _, value = text.removeprefix("--").partition("=")
+    if not name or not value:
+        raise RenderError(f"slurm: {text!r} is no option of sbatch; write NAME=VALUE, such as partition=gpu")
+    return name, value
+
+
+ENGINES: dict[str, Callable[[Workers, Path], Executor]] = {"local": _local, "ray": _ray, "slurm": _slurm}
 
 
 def visible_gpus() -> tuple[str, ...]:
