@@ -16,7 +16,7 @@ import shutil
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,13 +25,13 @@ from threading import Thread
 from typing import Any
 
 import psutil
+from nap import Nap
 
 import framepack_relax as fr
 from framepack_relax.farm.batch import Batch, run
 from framepack_relax.farm.engines import Wish, make_executor
 from framepack_relax.farm.executor import Executor
 from framepack_relax.farm.films import find_films
-from framepack_relax.rendering.events import Event
 from framepack_relax.rendering.mark import FILM, MARK, REPORT, SECTION_FILE
 
 MEASURED = Path(__file__).parent / "measured/farm.json"
@@ -114,20 +114,6 @@ class Killer:
 
 
 # --- scaling ----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Nap:
-    """A unit without torch: a section is a sleep."""
-
-    name: str
-    sections: int
-    seconds: float
-
-    def run(self, models: Any, tell: Callable[[Event], None]) -> None:
-        for number in range(self.sections):
-            time.sleep(self.seconds)
-            tell(Event(kind="section", section=number))
 
 
 @dataclass
@@ -236,14 +222,12 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3.0, help="that a section sleeps")
     options = parser.parse_args()
     paths = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))  # where workers find a Nap
-    import farm  # by its own name: what is in __main__ is nothing to a worker
-
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))  # where workers find nap.py
     rows = []
     for name in options.only:
         folder = Path(tempfile.mkdtemp(prefix="farm-"))
         try:
-            for row in getattr(farm, name)(farm.QUICK if options.quick else farm.FULL, folder, options.seconds):
+            for row in FIGURES[name](QUICK if options.quick else FULL, folder, options.seconds):
                 print(*(f"{name} {value}" for name, value in row.items()), sep=", ", flush=True)
                 rows.append(row)
         finally:
