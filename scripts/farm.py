@@ -38,7 +38,7 @@ MEASURED = Path(__file__).parent / "measured/farm.json"
 FULL = {"films": 200, "local": (1, 8, 64), "ray": (1, 4, 16), "boards": 1000, "folders": 10_000}
 QUICK = {"films": 12, "local": (1, 4), "ray": (2,), "boards": 50, "folders": 200}
 WORKERS = {"local": "framepack_relax.farm.local", "ray": "ray::Actor"}  # in the command line of a worker
-EVERY = 3.0  # seconds, on average, from one kill to the next
+EVERY = 8.0  # seconds, on average, from one kill to the next
 Row = dict[str, Any]
 
 

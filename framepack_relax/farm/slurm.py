@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from submitit import AutoExecutor
+from submitit.core.utils import FailedJobError
 from submitit.helpers import Checkpointable
 
 from ..errors import RenderError
@@ -74,9 +75,9 @@ class Slurm:
                     for event in one.look(outcome, is_last=shots[one.unit.film] == 1):
                         yield Told(one.worker, one.unit, event)
                     shots[one.unit.film] -= one.ended
-                followed = [one for one in followed if not one.ended]
+                followed, took = [one for one in followed if not one.ended], time.monotonic() - begun
                 yield None
-                time.sleep(max(PAUSE, 3 * (time.monotonic() - begun)))
+                time.sleep(min(max(PAUSE, took), LEAVE))
             ends = time.monotonic() + LEAVE  # those that wait in the queue have nothing to do
             while not jobs.over() and time.monotonic() < ends:
                 yield None
@@ -132,21 +133,21 @@ class Share(Checkpointable):
 
 class _Jobs:
     def __init__(self, jobs: list[Any]) -> None:
-        self.jobs, self.outcomes = jobs, Outcomes()
+        self.left, self.outcomes = jobs, Outcomes()
 
     def over(self) -> bool:
         """Whether all have ended. Learns from those that have what became of the films."""
-        done = [job for job in self.jobs if job.done()]
-        for job in done:
-            with suppress(Exception):  # it has died, and says so in its log
-                said = job.results()[0]
-                self.outcomes |= {name: said[name] for name in said if self.outcomes.get(name) != ("", "")}
-        return len(done) == len(self.jobs)
+        for job in [job for job in self.left if job.done()]:
+            self.left.remove(job)
+            if job.paths.result_pickle.exists():  # it has died otherwise, and says so in its log
+                with suppress(FailedJobError):
+                    said = job.results()[0]
+                    self.outcomes |= {name: said[name] for name in said if self.outcomes.get(name) != ("", "")}
+        return not self.left
 
     def close(self) -> None:
-        for job in self.jobs:
-            if not job.done():
-                job.cancel()
+        for job in self.left:
+            job.cancel()
 
 
 class _Followed:
