@@ -29,7 +29,6 @@ from nap import Nap
 
 import framepack_relax as fr
 from framepack_relax.farm.batch import Batch, run
-from framepack_relax.farm.engines import Wish, make_executor
 from framepack_relax.farm.executor import Executor
 from framepack_relax.farm.films import find_films
 from framepack_relax.rendering.mark import FILM, MARK, REPORT, SECTION_FILE
@@ -44,7 +43,7 @@ Row = dict[str, Any]
 
 def executor_of(engine: str, workers: int, folder: Path) -> Executor:
     (folder / "logs").mkdir(parents=True, exist_ok=True)
-    return make_executor(engine, Wish(logs=folder / "logs", workers=workers, slurm={}))  # type: ignore[arg-type]
+    return fr.Workers(engine=engine, workers=workers).executor(folder / "logs")  # type: ignore[arg-type]
 
 
 def write_boards(folder: Path, number: int, shots: int = 2) -> Path:

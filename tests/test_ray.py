@@ -171,24 +171,25 @@ def test_a_cluster_can_be_reached_from_outside(cluster, tmp_path):
     [
         ({"engine": "ray", "address": "127.0.0.1:1"}, "no cluster answers at 127.0.0.1:1"),
         ({"engine": "local", "address": "auto"}, "address: is not for the engine local"),
-        ({"engine": "ray", "slurm": {"partition": "gpu"}}, "slurm: is not for the engine ray"),
+        ({"engine": "ray", "slurm": ["partition=gpu"]}, "slurm: is not for the engine ray"),
         ({"engine": "rye"}, "there is no 'rye'; use local, ray, slurm"),
         ({"engine": "slurm"}, "say with gpus how many jobs"),
-        ({"engine": "slurm", "workers": 1}, "Run the batch on a login node"),
+        ({"engine": "slurm", "workers": 1, "slurm": ["partition"]}, "write NAME=VALUE"),
     ],
 )
 def test_engines_that_cannot_be_are_told(tmp_path, given, fact):
     with pytest.raises(fr.RenderError, match=fact):
-        fr.batch(write_board(tmp_path / "a.yaml"), out=tmp_path / "out", **given)
+        fr.batch(write_board(tmp_path / "a.yaml"), out=tmp_path / "out", workers=fr.Workers(**given))
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("engine, needs", [("ray", "ray"), ("slurm", "submitit")])
 def test_an_extra_that_is_missing_is_told_with_its_cure(tmp_path, monkeypatch, engine, needs):
-    for name in [name for name in sys.modules if name.startswith("framepack_relax.farm")]:
-        monkeypatch.delitem(sys.modules, name)
+    for name in ("ray_cluster", "slurm"):
+        monkeypatch.delitem(sys.modules, f"framepack_relax.farm.{name}", raising=False)
     monkeypatch.setitem(sys.modules, needs, None)
     with pytest.raises(fr.RenderError, match=rf"{needs} is not installed: pip install 'framepack-relax\[{engine}\]'"):
-        fr.batch(write_board(tmp_path / "a.yaml"), out=tmp_path / "out", engine=engine, workers=1)
+        fr.Workers(engine=engine, workers=1).executor(tmp_path)
 
 
 @pytest.mark.slow
@@ -196,10 +197,10 @@ def test_films_are_those_of_one_local_worker_bit_for_bit(cluster, tiny, tmp_path
     Image.radial_gradient("L").resize((32, 32)).convert("RGB").save(tmp_path / "hero.png")
     write_board(tmp_path / "boards/fake.yaml", more="image: ../hero.png")
     write_board(tmp_path / "boards/tiny.yaml", model=tiny, shots=3, more="image: ../hero.png")
-    given = {"engine": "ray", "address": cluster.address, "workers": 3}
-    films = fr.batch(tmp_path / "boards", out=tmp_path / "out", **given)
+    workers = fr.Workers(engine="ray", address=cluster.address, workers=3)
+    films = fr.batch(tmp_path / "boards", out=tmp_path / "out", workers=workers)
     assert [(film.film.name, film.state) for film in films] == [("fake", "done"), ("tiny", "done")]
-    fr.batch(tmp_path / "boards", out=tmp_path / "alone", workers=1)
+    fr.batch(tmp_path / "boards", out=tmp_path / "alone", workers=fr.Workers(workers=1))
     for name in ("fake", "tiny"):
         alone = (tmp_path / f"alone/{name}/video.mp4").read_bytes()
         assert (tmp_path / f"out/{name}/video.mp4").read_bytes() == alone, name

@@ -56,7 +56,9 @@ class Crew(Loaded):
     workers: Annotated[int | None, typer.Option(help="so many on the CPU; default: as many as cores allow")] = None
     threads: Annotated[int, typer.Option(help="of each worker on the CPU")] = 1
     max_retries: Annotated[int, typer.Option(help="of a film whose worker died")] = 2
-    address: Annotated[str | None, typer.Option(help="of Ray: HOST:PORT, auto, ray://HOST:10001; else it begins")] = None
+    address: Annotated[str | None, typer.Option(help="of Ray: HOST:PORT, auto, ray://HOST:10001; else it begins")] = (
+        None
+    )
     slurm: Annotated[list[str], typer.Option(help="'NAME=VALUE': an option of sbatch, such as partition=gpu")] = field(
         default_factory=list
     )
