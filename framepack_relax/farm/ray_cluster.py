@@ -4,7 +4,8 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Generator
+import weakref
+from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass, field
 from queue import SimpleQueue
@@ -32,14 +33,14 @@ class Ray:
 
     `gpus` (or `processes` on the CPU, with `threads` of PyTorch each) are how many workers there are at most, also
     where the cluster grows for them. If neither is said, each GPU that it has at the time has one; without any GPU,
-    its cores have. Raises RenderError where no cluster answers.
+    its cores have. A connection that this process has already is used. Raises RenderError where no cluster answers.
     """
 
     address: str | None = None
     gpus: int | None = None
     processes: int | None = None
     threads: int = 1
-    connected: bool = field(default=False, init=False)  # by this
+    disconnect: Callable[[], object] = field(default=lambda: None, init=False)  # where this has connected
 
     def __post_init__(self) -> None:
         if not ray.is_initialized():
@@ -55,7 +56,7 @@ class Ray:
             except (OSError, ValueError, RuntimeError) as error:
                 cure = "start one with 'ray start --head', or leave the address out"
                 raise RenderError(f"ray: no cluster answers at {start['address']} ({error}); {cure}") from error
-            self.connected = True
+            self.disconnect = weakref.finalize(self, ray.shutdown)  # also where a mistake is found before it runs
         if not self.workers or (self.gpus and not _have("GPU")):
             raise RenderError(f"ray: the cluster has no {'GPU' if self.gpus else 'CPU'}; start a node that has one")
 
@@ -150,8 +151,7 @@ class _Crew:
             ray.wait(leaving, num_returns=len(leaving), timeout=LEAVE)
         for worker in self.workers:
             ray.kill(worker.actor)
-        if self.cluster.connected:
-            ray.shutdown()
+        self.cluster.disconnect()
 
 
 class _Worker:
