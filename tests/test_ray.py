@@ -19,6 +19,7 @@ from framepack_relax.rendering.events import Event
 
 pytest.importorskip("ray", reason="needs the extra ray: pip install 'framepack-relax[ray]'")
 
+import ray
 from ray.cluster_utils import Cluster
 from test_batch import films_of, through, unlucky, write_board
 
@@ -38,6 +39,7 @@ def cluster():
     for _ in range(2):
         made.add_node(**NODE)
     yield made
+    ray.shutdown()
     made.shutdown()
     os.environ.clear()
     os.environ.update(before)
@@ -53,8 +55,6 @@ class Nap:
     seconds: float = 0.3
 
     def run(self, models, tell):
-        import ray
-
         try:
             for number in range(self.sections):
                 file = self.place / f"{self.name} {number}"
@@ -148,8 +148,6 @@ def test_a_node_that_dies_gives_its_unit_to_the_others_and_one_that_joins_is_use
 
 
 def test_a_batch_that_is_closed_stops_its_actors_which_leave_in_good_order(cluster, tmp_path):
-    import ray
-
     naps = Naps(tmp_path, [Nap("a", tmp_path, sections=1000)])
     with closing(Ray(address=cluster.address, gpus=1).run(naps)) as events:
         next(told for told in events if told and told.event.kind == "section")
@@ -194,9 +192,9 @@ def test_an_extra_that_is_missing_is_told_with_its_cure(tmp_path, monkeypatch, e
 
 @pytest.mark.slow
 def test_films_are_those_of_one_local_worker_bit_for_bit(cluster, tiny, tmp_path):
-    Image.radial_gradient("L").resize((32, 32)).convert("RGB").save(tmp_path / "hero.png")
-    write_board(tmp_path / "boards/fake.yaml", more="image: ../hero.png")
-    write_board(tmp_path / "boards/tiny.yaml", model=tiny, shots=3, more="image: ../hero.png")
+    write_board(tmp_path / "boards/fake.yaml", more="image: hero.png")
+    write_board(tmp_path / "boards/tiny.yaml", model=tiny, shots=3, more="image: hero.png")
+    Image.radial_gradient("L").resize((32, 32)).convert("RGB").save(tmp_path / "boards/hero.png")
     workers = fr.Workers(engine="ray", address=cluster.address, workers=3)
     films = fr.batch(tmp_path / "boards", out=tmp_path / "out", workers=workers)
     assert [(film.film.name, film.state) for film in films] == [("fake", "done"), ("tiny", "done")]

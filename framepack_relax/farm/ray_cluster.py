@@ -40,7 +40,7 @@ class Ray:
     gpus: int | None = None
     processes: int | None = None
     threads: int = 1
-    disconnect: Callable[[], object] = field(default=lambda: None, init=False)  # where this has connected
+    disconnect: Callable[[], object] | None = field(default=None, init=False)  # where this has connected
 
     def __post_init__(self) -> None:
         if not ray.is_initialized():
@@ -151,7 +151,8 @@ class _Crew:
             ray.wait(leaving, num_returns=len(leaving), timeout=LEAVE)
         for worker in self.workers:
             ray.kill(worker.actor)
-        self.cluster.disconnect()
+        if self.cluster.disconnect:
+            self.cluster.disconnect()
 
 
 class _Worker:
