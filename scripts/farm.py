@@ -34,7 +34,7 @@ from framepack_relax.farm.films import find_films
 from framepack_relax.rendering.mark import FILM, MARK, REPORT, SECTION_FILE
 
 MEASURED = Path(__file__).parent / "measured/farm.json"
-FULL = {"films": 200, "local": (1, 8, 64), "ray": (1, 4, 16), "boards": 1000, "folders": 10_000}
+FULL = {"films": 200, "local": (1, 8, 64), "ray": (4, 16), "boards": 1000, "folders": 10_000}
 QUICK = {"films": 12, "local": (1, 4), "ray": (2,), "boards": 50, "folders": 200}
 WORKERS = {"local": "framepack_relax.farm.local", "ray": "ray::Actor"}  # in the command line of a worker
 EVERY = 8.0  # seconds, on average, from one kill to the next
@@ -117,22 +117,20 @@ class Killer:
 
 @dataclass
 class Naps:
-    """A nap of no section for each worker at first, the others when all have done that."""
+    """Short naps until all workers are up, then those that count."""
 
     workers: int
     waiting: list[Nap]
     up: set[str] = field(default_factory=set)
-    asked: set[str] = field(default_factory=set)
 
     @property
     def over(self) -> bool:
         return not self.waiting
 
     def take(self, worker: str) -> Nap | None:
-        if worker not in self.asked:
-            self.asked.add(worker)
-            return Nap(f"first of {worker}", 0, 0.0)
-        return self.waiting.pop() if self.waiting and len(self.up) == self.workers else None
+        if len(self.up) < self.workers:
+            return Nap("first", 1, 0.1)
+        return self.waiting.pop() if self.waiting else None
 
 
 def scaling(numbers: Row, folder: Path, seconds: float) -> Iterator[Row]:
@@ -152,7 +150,7 @@ def scale(engine: str, workers: int, folder: Path, seconds: float) -> Row:
                 naps.up.add(told.worker)
             if not up and len(naps.up) == workers:
                 up, before = time.perf_counter(), processor()
-            done += bool(told and told.event.kind == "section")
+            done += bool(told and told.event.kind == "section" and told.unit.name != "first")
             if done == workers * units * sections:
                 break
         took = time.perf_counter() - up
