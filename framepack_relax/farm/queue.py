@@ -16,7 +16,7 @@ from threading import Event, RLock, Thread
 
 from ..errors import Problem, RelaxError, StoryboardError
 from ..families.catalog import CATALOG
-from ..families.loading import Loading
+from ..families.loader import Loading
 from ..files import make_folder, read_file, sync
 from ..planning.planner import make_plan
 from ..planning.renderplan import RenderPlan
@@ -88,8 +88,8 @@ class Journal:
 class Queue:
     """Takes boards, says how films stand, cancels them; between `start` and `stop` a thread renders them.
 
-    `models` are those that boards may name, the first is taken where one names none.
-    `crash` is what ended the thread. Raises RenderError for a folder in which nothing can be kept.
+    `models` are those that boards may name, the first is taken where one names none. `crash` is what ended
+    the thread. Raises RenderError for a folder in which nothing can be kept, or workers that cannot be.
     """
 
     def __init__(
