@@ -158,6 +158,8 @@ def _kinds(kinds: str, *statuses: int) -> dict[int | str, dict[str, Any]]:
     return _told(*{409, *statuses} - {206}) | said
 
 
+PARTS_OF_EVENT = {name: {"type": "string"} for name in ("id", "event", "data")}
+EVENT = {"content": {Events.media_type: {"schema": {"type": "object", "properties": PARTS_OF_EVENT}}}}
 router = APIRouter()
 
 
@@ -206,7 +208,7 @@ def cancel_film(queue: Here, name: Name) -> Shown:
     return _shown(queue, name)
 
 
-@router.get("/films/{name}/events", response_class=Events, responses={**_json(_told(404, 409)), 204: {}})
+@router.get("/films/{name}/events", response_class=Events, responses={**_json(_told(404, 409)), 200: EVENT, 204: {}})
 async def hear_film(queue: Here, name: Name, after: After) -> Events:
     """What happens to a film: lines of `batch --json`, after an event `state` with what GET of the film gives, or from
     Last-Event-ID on. The last is `end`, with the same as `state`; who comes back after it is sent away with 204."""
