@@ -88,6 +88,7 @@ def test_help_loads_no_library_that_only_work_needs():
         "try: cli.main()\n"
         "except SystemExit as stop: assert not stop.code\n"
         "heavy = {'torch', 'diffusers', 'transformers', 'huggingface_hub', 'av', 'numpy', 'pydantic', 'yaml', 'PIL'}\n"
+        "heavy |= {'fastapi', 'uvicorn'}\n"
         "sys.exit(', '.join(heavy & set(sys.modules)) or None)\n"
     )
     done = subprocess.run([sys.executable, "-c", code, "--help"], capture_output=True, text=True)

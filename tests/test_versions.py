@@ -32,17 +32,22 @@ def test_the_versions_of_the_make_targets_are_allowed_and_of_every_direct_depend
 
 def test_what_is_declared_is_what_is_imported():
     """Both ways; the exceptions are named by other libraries, or are part of one that is declared."""
-    modules = {"pyyaml": "yaml", "pillow": "PIL", "opencv-python-headless": "cv2"}
+    modules = {
+        "pyyaml": "yaml",
+        "pillow": "PIL",
+        "opencv-python-headless": "cv2",
+        "python-multipart": "python_multipart",
+    }
     through = {
         "accelerate",  # diffusers loads weights and groups of layers by it
         "xformers",  # diffusers' attention takes it where it is there
     }
-    parts = {"pydantic_core", "huggingface_hub"}  # of pydantic, and of transformers and diffusers, at their versions
+    parts = {"pydantic_core", "huggingface_hub", "starlette"}  # of pydantic, diffusers, fastapi, at their versions
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf8"))["project"]
     extras = project["optional-dependencies"]
     declared = {
         modules.get(name, name)
-        for text in [*project["dependencies"], *extras["cuda"], *extras["eval"], *extras["lpips"]]
+        for text in [*project["dependencies"], *extras["cuda"], *extras["eval"], *extras["lpips"], *extras["serve"]]
         for name in [Requirement(text).name]
     }
     imported = {

@@ -1,4 +1,4 @@
-"""Commands for many films: batch."""
+"""Commands for many films: batch, serve."""
 
 from __future__ import annotations
 
@@ -112,6 +112,37 @@ def batch(
     _conclude(films, as_json)
 
 
+@app.command()
+@spread
+def serve(
+    crew: Crew,
+    out: Annotated[Path, typer.Option(help="folder for all films, each in one of its name")] = Path("out"),
+    host: Annotated[str, typer.Option(help="where it listens; where others can ask, a token is needed")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0: any that is free")] = 8000,
+    token: Annotated[str, typer.Option(envvar="FRAMEPACK_RELAX_TOKEN", help="that who asks must say")] = "",
+    model: Annotated[list[str], typer.Option(help="that boards may name; default: the catalogue's")] = [],  # noqa: B006
+) -> None:
+    """Take storyboards over HTTP and render them; started again, it goes on. Its openapi.json says what one can ask.
+
+    Exit codes: 1 crashed; 2 bad input; 4 stopped by SIGTERM, what is finished is kept.
+    """
+    try:
+        from ..farm import service
+    except ImportError as error:
+        raise RenderError(f"{error.name} is not installed: pip install 'framepack-relax[serve]'") from error
+    from ..farm.queue import Queue
+
+    folder, listening = api.output_folder(out), service.listen(host, port, token)
+    try:
+        with quietly:
+            queue = Queue(folder, api.workers(**vars(crew)), models=tuple(model), note=warn)
+            told = lambda url: console.aside(f"films of {folder}: {url}", soft_wrap=True)  # noqa: E731
+            service.serve(queue, listening, token, told)
+    except (KeyboardInterrupt, SystemExit) as stop:
+        errors.aside("stopped: what is finished is kept; the same command goes on from there", soft_wrap=True)
+        raise typer.Exit(STOPPED if isinstance(stop, SystemExit) else 130) from None
+
+
 @quietly
 def _planned(films: list[Film], out: Path, emit: Emit | None) -> None:
     """What there is to do, or the same for a farm."""
@@ -179,8 +210,9 @@ class _Json(_Lines):
     """An object for each event."""
 
     def hear(self, told: Told, work: Batch) -> None:
-        unit = {"film": told.unit.film, "shot": told.unit.job.shot, "worker": told.worker}
-        print(json.dumps(unit | told.event.to_json()), flush=True)
+        from ..farm.batch import told_json
+
+        print(json.dumps(told_json(told)), flush=True)
 
 
 class _Watched(_Lines):

@@ -6,7 +6,8 @@ from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import count
-from typing import Literal
+from threading import RLock
+from typing import Any, Literal
 
 from ..errors import RelaxError
 from ..rendering.events import Event
@@ -14,6 +15,7 @@ from .executor import Executor, Told
 from .films import Film, ShotUnit
 
 WAIT = 5.0  # seconds until a unit is looked at again on which another is at work
+LOOK = 1.0  # seconds after which it looks for new films, though events come without a pause
 State = Literal["waiting", "at work", "done", "failed", "cancelled"]
 
 
@@ -46,7 +48,7 @@ class Batch:
     """The units of films by priority, each again where its worker died, at most `max_retries` times.
 
     A film that cannot be rendered fails alone; with `fail_fast` all others are stopped. `more` gives films that
-    come later, and None when no more will.
+    come later, and None when no more will. Other threads may add films and cancel them.
     """
 
     films: list[Film]
@@ -63,17 +65,39 @@ class Batch:
         self._ready: list[tuple[float, int, ShotUnit]] = []
         self._later: list[tuple[float, int, ShotUnit]] = []
         self._unplanned: list[tuple[float, int, str]] = []
-        self._add(self.films)
+        self._lock = RLock()
+        self.add(self.films)
+
+    def add(self, films: list[Film]) -> None:
+        """Films that come later."""
+        with self._lock:
+            self._add(films)
+
+    def cancel(self, name: str) -> None:
+        """Begins nothing more of a film; a worker that is at work on it is stopped by the mark in its folder."""
+        with self._lock:
+            if (film := self.progress[name]).state != "done":
+                self._stop(film, "cancelled", "cancelled", "")
 
     def _add(self, films: list[Film]) -> None:
         for film in films:
             if (before := self.progress.get(film.name)) and not before.over:
                 before.film = film  # a board that has changed while it waited
                 continue
+            if before:
+                self._forget(film.name)
             state: State = "done" if film.whole else "waiting"
             self.progress[film.name] = Progress(film=film, state=state, kept=film.sections - sum(film.left))
             if state == "waiting":
                 heapq.heappush(self._unplanned, (-film.priority, next(self._order), film.name))
+
+    def _forget(self, name: str) -> None:
+        """What was left of a film that comes anew."""
+        self._unplanned = [item for item in self._unplanned if item[2] != name]
+        heapq.heapify(self._unplanned)
+        for heap in (self._ready, self._later):
+            heap[:] = [item for item in heap if item[2].film != name]
+            heapq.heapify(heap)
 
     @property
     def over(self) -> bool:
@@ -84,10 +108,14 @@ class Batch:
         if not self._closed:
             films = self.more()
             self._closed = films is None
-            self._add(films or [])
+            self.add(films or [])
 
     def take(self, worker: str) -> ShotUnit | None:
         """The next unit; None where nothing is to be done now."""
+        with self._lock:
+            return self._take(worker)
+
+    def _take(self, worker: str) -> ShotUnit | None:
         now = self.clock()
         while self._later and self._later[0][0] <= now:
             _, order, unit = heapq.heappop(self._later)
@@ -108,6 +136,8 @@ class Batch:
         while self._unplanned and (not self._ready or self._unplanned[0][0] < self._ready[0][0]):
             priority, _, name = heapq.heappop(self._unplanned)
             film = self.progress[name]
+            if film.over:
+                continue
             try:
                 for unit in film.film.units():
                     heapq.heappush(self._ready, (priority, next(self._order), unit))
@@ -117,6 +147,10 @@ class Batch:
 
     def hear(self, told: Told) -> None:
         """Learns of an event."""
+        with self._lock:
+            self._hear(told)
+
+    def _hear(self, told: Told) -> None:
         film, event = self.progress[told.unit.film], told.event
         if event.kind == "section" and event.step is None:
             film.made |= {index for index in told.unit.job.wanted if index == event.section}
@@ -150,14 +184,21 @@ class Batch:
         self.failed |= state == "failed"
 
 
+def told_json(told: Told) -> dict[str, Any]:
+    """An event with its film, shot and worker."""
+    return {"film": told.unit.film, "shot": told.unit.job.shot, "worker": told.worker} | told.event.to_json()
+
+
 def run(batch: Batch, executor: Executor) -> Generator[Told | None]:
     """Renders what is left; events as they come, None at least every second. Closing it stops the workers."""
     batch.look_around()
+    looked = time.monotonic()
     with closing(executor.run(batch)) as events:
         for told in events:
-            if told is None:
+            if told is None or time.monotonic() - looked > LOOK:
                 batch.look_around()
-            else:
+                looked = time.monotonic()
+            if told:
                 batch.hear(told)
             yield told
             if batch.failed and batch.fail_fast:

@@ -42,6 +42,17 @@ def read_ledger(out: Path) -> list[Entry]:
         raise unreadable(Path(error.filename or out), error) from error
 
 
+def read_entry(out: Path, name: str) -> Entry | None:
+    """The film in the folder `out`/`name`; None where there is none. Raises RenderError."""
+    try:
+        names, said = set(os.listdir(out / name)), {row["film"]: row for row in _manifest(out)}
+        return _entry(str(out / name), names, out, said) if MARK in names else None
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise unreadable(Path(error.filename or out), error) from error
+
+
 def _manifest(out: Path) -> list[dict[str, Any]]:
     try:
         return list(json.loads(read_file(out / MANIFEST))["films"])
