@@ -111,7 +111,7 @@ def test_what_is_no_film_is_one_message_each_and_nothing_else_is_opened(bad, tmp
     said = dict(zip(bad, lines, strict=True))
     for name, line in said.items():
         assert line.startswith(str(os.path.normpath(name)).replace("//", "/")) or "\0" in name, line
-    assert "films are read from files only: download it" in said["http://127.0.0.1:9/a.mp4"]
+    assert "that is an address: download the file first" in said["http://127.0.0.1:9/a.mp4"]
     assert "holds no video" in said["sound.m4a"] and "holds no video" in said["cover.mp4"]
     assert "holds no video" in said["none.mp4"] and "Invalid data" in said["none.h264"]
     assert "is not a regular file" in said["fifo.mp4"] and "directory" in said["folder.mp4"].lower()

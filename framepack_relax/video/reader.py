@@ -29,7 +29,6 @@ RATES = (1, 1000)  # frames a second
 MOST_PIXELS = 2**26  # 8192 x 8192
 NARROWEST = 16  # a side may be so many times the other
 MOST_FRAMES = 200_000  # almost two hours at 30 a second
-URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
 START_CODE = re.compile(rb"\x00{2,}\x01")  # before each unit of a raw H.264 stream (Annex B)
 
 
@@ -171,6 +170,4 @@ def _told(path: Path, where: Callable[[], str] = str) -> Iterator[None]:
         raise FilmError(f"{path}: {error}") from error
     except (OSError, av.FFmpegError, ValueError, ArithmeticError, MemoryError) as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        if isinstance(error, FileNotFoundError) and URL.match(str(path)):
-            reason = f"{reason}; films are read from files only: download it"
         raise FilmError(f"{path}: cannot be read as a film{where()} ({reason})") from error
