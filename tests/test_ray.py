@@ -60,7 +60,9 @@ class Nap:
                 file = self.place / f"{self.name} {number}"
                 if not file.exists():
                     time.sleep(self.seconds)
-                    file.write_text(f"{os.getpid()} {ray.get_runtime_context().get_node_id()}")
+                    part = self.place / f".{self.name}"  # whoever reads it finds it whole
+                    part.write_text(f"{os.getpid()} {ray.get_runtime_context().get_node_id()}")
+                    part.rename(file)
                     tell(Event(kind="section", section=number))
         finally:
             (self.place / f"{self.name} left").touch()
