@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..families.backend import Backend
 from ..families.base import Step
+from ..families.ranks import passes
 from ..relax.guidance import KINDS, combine
 
 
@@ -48,7 +49,7 @@ def sample(
     for effects, rows in groupby(steps, key=lambda step: step.effects):
         with backend.acting(effects, inputs):
             for step in rows:
-                made = {branch.name: backend.predict(x, step, branch, inputs) for branch in step.branches}
+                made = passes(backend, x, step, inputs)
                 x = solve(step.index, combine(made, step.scales), x)
                 for name in made:
                     forwards[name] += 1

@@ -23,6 +23,7 @@ from ..components import load_part
 from ..loaded import LoadedModel
 from .attention import attention_edit, edited_attention
 from .stream import StreamDecoder
+from .ulysses import shared_passes
 
 # Peaks of live tensors of the real configurations on torch's meta device: a forward pass holds 18 vectors of the
 # model's width per token, the streaming decoder 6.2 times the input of its last block for the 13 frames of a piece.
@@ -96,6 +97,9 @@ class HunyuanVideoBackend(LoadedModel):
 
     def acting(self, effects: tuple[Effect, ...], inputs: SectionInputs) -> AbstractContextManager[None]:
         return edited_attention(self.transformer, attention_edit(effects, inputs.segments))
+
+    def sharing(self, group: Any) -> AbstractContextManager[None]:
+        return shared_passes(self.transformer, group)
 
     def decoder(self, how: str, start: Tensor | None, sections: int, options: Mapping[str, Any]) -> Decoder:
         return StreamDecoder(self.vae, start=start, rest=self.resting)
