@@ -113,17 +113,9 @@ class EditedProcessor(HunyuanVideoAttnProcessor2_0):
             value = torch.cat([value, text_value], dim=1)
         if self.tokens:
             query, key, value = self.tokens.whole(query, key, value)
-        blur_key, blur_value = (self.edit.blur or _unchanged if x in self.edit.blur_of else _unchanged for x in "kv")
-        if self.edit.space == "pre_rope":
-            key = blur_key(key)
-        video = len(image_rotary_emb[0])
-        query, key = (
-            torch.cat([apply_rotary_emb(x[:, :video], image_rotary_emb, sequence_dim=1), x[:, video:]], dim=1)
-            for x in (query, key)
-        )
-        if self.edit.space == "post_rope":
-            key = blur_key(key)
-        out = self._attend(query, key, blur_value(value), attention_mask).to(query.dtype)
+        out = query  # a rank without heads has nothing to attend with
+        if query.numel():
+            out = self._edited(query, key, value, image_rotary_emb, attention_mask).to(query.dtype)
         if self.tokens:
             out = self.tokens.own(out)
         video_out, text_out = rearrange(out, "b l n h -> b l (n h)").split(split, dim=1)
@@ -132,6 +124,20 @@ class EditedProcessor(HunyuanVideoAttnProcessor2_0):
         if getattr(attn, "to_add_out", None) is not None:
             text_out = attn.to_add_out(text_out)
         return video_out, text_out
+
+    def _edited(self, query: Tensor, key: Tensor, value: Tensor, rotary: Any, mask: Tensor | None) -> Tensor:
+        """Attention [B, L + M, N, H] over all tokens, with the edit."""
+        blur_key, blur_value = (self.edit.blur or _unchanged if x in self.edit.blur_of else _unchanged for x in "kv")
+        if self.edit.space == "pre_rope":
+            key = blur_key(key)
+        video = len(rotary[0])
+        query, key = (
+            torch.cat([apply_rotary_emb(x[:, :video], rotary, sequence_dim=1), x[:, video:]], dim=1)
+            for x in (query, key)
+        )
+        if self.edit.space == "post_rope":
+            key = blur_key(key)
+        return self._attend(query, key, blur_value(value), mask)
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         """Joint attention [B, L + M, N, H]; the section's queries attend apart when their weights are biased."""
