@@ -16,13 +16,17 @@ __all__ = ["app", "farm", "films", "main", "measure"]
 def main() -> None:
     """Entry point: what a user can mend is printed without a traceback, exit code 2, or 3 where memory is full."""
     keep_steady()
-    if processes() > 1:
-        _join()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(STOPPED))  # stops a render as Ctrl-C does
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # what a console or a log cannot show is shown by its number
             stream.reconfigure(errors="backslashreplace", line_buffering=True)
     try:
+        if processes() > 1:  # rank 0 is the command; the others serve it, and end with it
+            if int(os.environ["RANK"]):
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
+            from ..families.ranks import join
+
+            join()
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(STOPPED))  # stops a render as Ctrl-C does
         app()
     except RelaxError as error:
         errors.aside(str(error))
@@ -40,12 +44,3 @@ def main() -> None:
             raise
         errors.aside(f"{error.filename}: {error.strerror}; mend that and run the same command again")
         sys.exit(2)
-
-
-def _join() -> None:
-    """Only rank 0 of those that torchrun has started is the command; the others serve it, and end with it."""
-    if int(os.environ["RANK"]):
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-    from ..families.ranks import join
-
-    join()

@@ -157,6 +157,12 @@ class Backend(ABC):
     def predict(self, x: Tensor, step: Step, branch: Branch, inputs: Any) -> Tensor:
         """One forward pass: x [1, C, T, h, w] float32 -> its velocity, float32."""
 
+    def passes(self, x: Tensor, step: Step, inputs: Any) -> Mapping[str, Tensor]:
+        """The velocity of each of the step's branches by name."""
+        if self.ranks:
+            return self.ranks.lead(self, x, step, inputs)
+        return {branch.name: self.predict(x, step, branch, inputs) for branch in step.branches}
+
     @abstractmethod
     def acting(self, effects: tuple[Effect, ...], inputs: Any) -> AbstractContextManager[None]:
         """Within it `predict` has these effects; after it all is as before, bit for bit."""

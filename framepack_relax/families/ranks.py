@@ -10,9 +10,9 @@ import io
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 from threading import Thread
 from typing import Any
@@ -24,35 +24,20 @@ from torch.distributed.rendezvous import rendezvous
 
 from ..errors import ModelError, RenderError
 from ..relax.guidance import KINDS
-from .backend import Backend, Preset
+from .backend import Backend
 from .base import Step
 from .loader import Loading, load, pick_device
 
 END, LOST = "end", "lost"  # in torchrun's store: rank 0 has ended; why another rank has
 PATIENCE = timedelta(minutes=10)  # with the other ranks of a step
 IDLE = timedelta(days=1)  # between steps, where rank 0 encodes and decodes
-CURE = "what is finished is kept; the same command goes on from there"
 
 
-class RankLost(Exception):
+class RankLost(RenderError):
     """Another rank has ended or does not answer."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class Order:
-    """What rank 0 sends for a step; `inputs` None: those of the step before."""
-
-    preset: Preset
-    inputs: Any
-    step: Step
-    x: Tensor
-
-
-def passes(backend: Backend, x: Tensor, step: Step, inputs: Any) -> Mapping[str, Tensor]:
-    """The velocity of each of a step's branches by name, all [1, C, T, h, w] float32. Raises RenderError."""
-    if backend.ranks:
-        return backend.ranks.lead(backend, x, step, inputs)
-    return {branch.name: backend.predict(x, step, branch, inputs) for branch in step.branches}
+    def __init__(self, why: str = f"another rank has ended, or did not answer for {PATIENCE.seconds // 60} minutes"):
+        super().__init__(f"{why}; what is finished is kept, and the same command goes on from there")
 
 
 def split(branches: int, ranks: int) -> list[range]:
@@ -72,30 +57,24 @@ class Ranks:
     def __init__(self) -> None:
         self.store, self.rank, self.size = _meet()
         self.sent: Any = None  # inputs that the others have
-        self.astray = False  # they are in the middle of a step that rank 0 has left
         groups = {group for branches in range(1, len(KINDS) + 1) for group in split(branches, self.size)}
-        everybody = range(self.size)
         self.groups = {
             group: dist.new_group(list(group), timeout=PATIENCE)
-            for group in sorted({everybody, *groups}, key=lambda group: (group.start, group.stop))
+            for group in sorted({*groups, range(self.size)}, key=lambda group: (group.start, group.stop))
             if len(group) > 1
         }
-        self.all = self.groups[everybody]
+        self.all = self.groups[range(self.size)]
 
     def lead(self, backend: Backend, x: Tensor, step: Step, inputs: Any) -> dict[str, Tensor]:
-        """`passes`, by all ranks."""
-        if self.astray:
-            raise RenderError(f"the other ranks were left in the middle of a step: start again; {CURE}")
-        self.astray = True
+        """The velocity of each of a step's branches by name, of all ranks. Raises RenderError."""
+        new, self.sent = None if inputs is self.sent else inputs, inputs
         try:
-            _send(Order(preset=backend.preset, inputs=None if inputs is self.sent else inputs, step=step, x=x))
-            made = self.share(backend, x, step, inputs)
+            _send((backend.preset, new, step, x))
+            return self.share(backend, x, step, inputs)
         except RankLost as error:
-            usual = f"another rank has ended, or did not answer for {PATIENCE.seconds // 60} minutes"
-            why = self.store.get(LOST).decode() if self.store.check([LOST]) else usual
-            raise RenderError(f"{why}; {CURE}") from error
-        self.sent, self.astray = inputs, False
-        return made
+            if self.store.check([LOST]):
+                raise RankLost(self.store.get(LOST).decode()) from error
+            raise
 
     def share(self, backend: Backend, x: Tensor, step: Step, inputs: Any) -> dict[str, Tensor]:
         """This rank's passes of a step, and what the others made of theirs: the same bits everywhere."""
@@ -112,7 +91,7 @@ class Ranks:
                 work = dist.broadcast(velocity, group.start, group=self.all, async_op=True)
                 while not work.is_completed():  # in Python, which hears signals
                     if self.store.check([LOST]):
-                        raise RankLost
+                        raise RankLost()
                     time.sleep(0.001)
                 work.wait()
         return {branch.name: made[branch.name] for branch in step.branches}
@@ -126,16 +105,15 @@ def heard() -> Iterator[None]:
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
-        raise RankLost from error
+        raise RankLost() from error
 
 
 def lead(loading: Loading) -> Backend:
     """The model, loaded by every rank, whose passes all of them share. Raises ModelError."""
-    device, here = pick_device(loading.device), int(os.environ["LOCAL_WORLD_SIZE"])
-    if device.index:
-        raise ModelError(f"device={device}: of several processes each takes its own; use cuda or leave it out")
-    if device.type == "cuda" and (there := torch.cuda.device_count()) < here:
-        raise ModelError(f"{here} processes on this machine, and PyTorch sees {there} CUDA devices: start so many")
+    device, here, there = pick_device(loading.device), int(os.environ["LOCAL_WORLD_SIZE"]), torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or there < here):
+        fact = f"{here} processes here take a CUDA device each, from the first on, and PyTorch sees {there}"
+        raise ModelError(f"{fact}; start as many as there are, with device=cuda or none")
     _send(replace(loading, device=device.type, ranks=1))
     ranks = Ranks()
     backend = load(loading.name, device=loading.device, dtype=loading.dtype, memory=loading.memory)
@@ -177,14 +155,15 @@ def _serve() -> None:
             device = order.device if order.device == "cpu" else f"cuda:{os.environ['LOCAL_RANK']}"
             backend = replace(order, device=device).load()
             continue
-        if order.inputs is not None:
-            inputs, backend.preset = order.inputs, order.preset
+        preset, new, step, x = order
+        if new is not None:
+            inputs, backend.preset = new, preset
             backend.place()
-        with backend.acting(order.step.effects, inputs):
-            ranks.share(backend, order.x, order.step, inputs)
+        with backend.acting(step.effects, inputs):
+            ranks.share(backend, x, step, inputs)
 
 
-def _send(order: Order | Loading) -> None:
+def _send(order: Any) -> None:
     buffer = io.BytesIO()
     torch.save(order, buffer)
     with heard():

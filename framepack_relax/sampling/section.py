@@ -10,7 +10,6 @@ from torch import Tensor
 
 from ..families.backend import Backend
 from ..families.base import Step
-from ..families.ranks import passes
 from ..relax.guidance import KINDS, combine
 
 
@@ -49,7 +48,7 @@ def sample(
     for effects, rows in groupby(steps, key=lambda step: step.effects):
         with backend.acting(effects, inputs):
             for step in rows:
-                made = passes(backend, x, step, inputs)
+                made = backend.passes(x, step, inputs)
                 x = solve(step.index, combine(made, step.scales), x)
                 for name in made:
                     forwards[name] += 1

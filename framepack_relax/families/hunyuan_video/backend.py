@@ -5,7 +5,7 @@ B batch (1), C latent channels, T latent frames, h and w latent height and width
 
 import string
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -23,7 +23,6 @@ from ..components import load_part
 from ..loaded import LoadedModel
 from .attention import attention_edit, edited_attention
 from .stream import StreamDecoder
-from .ulysses import shared_passes
 
 # Peaks of live tensors of the real configurations on torch's meta device: a forward pass holds 18 vectors of the
 # model's width per token, the streaming decoder 6.2 times the input of its last block for the 13 frames of a piece.
@@ -99,6 +98,10 @@ class HunyuanVideoBackend(LoadedModel):
         return edited_attention(self.transformer, attention_edit(effects, inputs.segments))
 
     def sharing(self, group: Any) -> AbstractContextManager[None]:
+        if group is None:
+            return nullcontext()
+        from .ulysses import shared_passes  # needs torch.distributed
+
         return shared_passes(self.transformer, group)
 
     def decoder(self, how: str, start: Tensor | None, sections: int, options: Mapping[str, Any]) -> Decoder:

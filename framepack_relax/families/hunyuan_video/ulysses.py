@@ -20,11 +20,8 @@ from .attention import AttentionEdit, EditedProcessor, replaced_processors
 
 
 @contextmanager
-def shared_passes(transformer: Any, group: dist.ProcessGroup | None) -> Iterator[None]:
+def shared_passes(transformer: Any, group: dist.ProcessGroup) -> Iterator[None]:
     """Passes inside the block are shared by `group`, whose ranks give the same arguments and get the same result."""
-    if group is None:
-        yield
-        return
     blocks = [*transformer.transformer_blocks, *transformer.single_transformer_blocks]
     tokens = Tokens(group, transformer.config.num_attention_heads)
     hooks = [
