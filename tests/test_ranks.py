@@ -82,11 +82,12 @@ def test_every_way_of_sharing_gives_the_latents_of_one_rank(ranks, name, request
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("stop", "says"),
-    [("interrupt", "stopped: 1 of 2 sections"), ("kill rank 1", "another rank has ended"), ("kill rank 0", "")],
+    [("interrupt", ["stopped:"]), ("kill rank 1", ["stopped:", "another rank has ended"]), ("kill rank 0", [])],
 )
 def test_all_ranks_end_with_one_and_nothing_is_lost(board, model, tmp_path, stop, says):
-    file, out = board(SCENES, head="seed: 4").with_name("long.yaml"), tmp_path / "out"
-    file.write_text((tmp_path / "story.yaml").read_text().replace("steps: 2", "steps: 60"))
+    """Of a killed rank torchrun may tell rank 0 first, which it then stops."""
+    file, out = board(SCENES), tmp_path / "out"
+    file.write_text(file.read_text().replace("steps: 2", "steps: 60"))
     process = torchrun(2, "-m", "framepack_relax", "render", file, "--out", out)
     waited = time.monotonic()
     while not (out / "shots/00/000.safetensors").exists():
@@ -100,7 +101,6 @@ def test_all_ranks_end_with_one_and_nothing_is_lost(board, model, tmp_path, stop
         ranks[int(stop[-1])].kill()
     said = "".join(process.communicate(timeout=GONE))
     assert psutil.wait_procs(list(ranks.values()), timeout=GONE)[1] == [], "a rank is left"
-    assert process.returncode and said.count(says) >= 1, said
-    assert sum(said.count(words) for words in ("stopped:", "another rank")) == (1 if says else 0), "one message"
+    assert process.returncode and sum(said.count(words) for words in says) == bool(says), said
     film = fr.render(file, out=out, model=model)
     assert [section["reused"] for section in film.report["sections"]] == [True, False]
