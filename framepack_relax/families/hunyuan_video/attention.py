@@ -3,7 +3,7 @@
 B batch, L video tokens, M text tokens, N heads, H head dim
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -49,26 +49,20 @@ def attention_edit(effects: Sequence[Effect], segments: Sequence[Segment]) -> At
 
 
 @contextmanager
-def edited_attention(transformer: Any, edit: AttentionEdit | None) -> Iterator[None]:
-    """Every block attends with `edit` inside the block."""
-    if edit is None:
+def edited_attention(transformer: Any, edit: AttentionEdit | None, tokens: "Tokens | None" = None) -> Iterator[None]:
+    """Every double and single block attends with `edit` inside the block; afterwards all processors are the old ones.
+
+    `tokens` are those of the ranks that share the passes: an edit that acts already goes on. The token refiner is left
+    alone: it sees text only.
+    """
+    if edit is None and tokens is None:
         yield
         return
-    with replaced_processors(transformer, lambda old: EditedProcessor(edit, old)):
-        yield
-
-
-@contextmanager
-def replaced_processors(transformer: Any, make: Callable[[Any], Any]) -> Iterator[None]:
-    """Every double and single block attends with what `make` gives for its processor; afterwards with the old one.
-
-    The token refiner is left alone: it sees text only.
-    """
     blocks = [*transformer.transformer_blocks, *transformer.single_transformer_blocks]
     before = [block.attn.processor for block in blocks]
     try:
         for block, old in zip(blocks, before, strict=True):
-            block.attn.processor = make(old)
+            block.attn.processor = EditedProcessor(edit or getattr(old, "edit", None) or AttentionEdit(), old, tokens)
         yield
     finally:
         for block, old in zip(blocks, before, strict=True):
@@ -79,7 +73,6 @@ class EditedProcessor(HunyuanVideoAttnProcessor2_0):
     """HunyuanVideoAttnProcessor2_0 (diffusers 0.42.1) with an edit of K and V after QK-norm, and of the weights."""
 
     def __init__(self, edit: AttentionEdit, replaced: Any, tokens: "Tokens | None" = None) -> None:
-        """`tokens` are those of the ranks that share the pass."""
         super().__init__()
         self.edit, self.tokens = edit, tokens
         self._attention_backend = replaced._attention_backend

@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from ..ranks import heard
-from .attention import AttentionEdit, EditedProcessor, replaced_processors
+from .attention import edited_attention
 
 
 @contextmanager
@@ -29,9 +29,7 @@ def shared_passes(transformer: Any, group: dist.ProcessGroup) -> Iterator[None]:
         blocks[-1].register_forward_hook(lambda _, given, made: (tokens.join(made[0]), *made[1:])),
     ]
     try:
-        with replaced_processors(
-            transformer, lambda old: EditedProcessor(getattr(old, "edit", AttentionEdit()), old, tokens)
-        ):
+        with edited_attention(transformer, None, tokens):
             yield
     finally:
         for hook in hooks:
