@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers import FlowMatchEulerDiscreteScheduler, HunyuanVideoPipeline, HunyuanVideoTransformer3DModel
 from PIL import Image
 from training.parts import Sizes, build_pipeline, save_folder
 
@@ -49,6 +50,27 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 parameter.mul_(2.0)
     folder = tmp_path_factory.mktemp("models") / "tiny"
     save_folder(pipe, folder, FACTS)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def hunyuan(tmp_path_factory) -> Path:
+    """A tiny HunyuanVideo folder; it needs no sidecar."""
+    torch.manual_seed(7)
+    sizes, parts = Sizes.tiny(), build_pipeline(Sizes.tiny(), seed=7).components
+    transformer = HunyuanVideoTransformer3DModel(
+        in_channels=4, out_channels=4, num_attention_heads=2, attention_head_dim=16, num_layers=1, num_single_layers=1,
+        num_refiner_layers=1, text_embed_dim=16, pooled_projection_dim=8, rope_axes_dim=sizes.rope_axes,
+    )  # fmt: skip
+    with torch.no_grad():
+        for parameter in transformer.parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(2.0)
+    shared = {name: parts[name] for name in ("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2", "vae")}
+    folder = tmp_path_factory.mktemp("models") / "hunyuan"
+    HunyuanVideoPipeline(
+        transformer=transformer, scheduler=FlowMatchEulerDiscreteScheduler(shift=7.0), **shared
+    ).save_pretrained(folder)
     return folder
 
 

@@ -8,7 +8,7 @@ import sys
 from ..errors import MemoryFullError, RelaxError
 from ..families.heap import keep_steady
 from . import farm, films, measure
-from .app import MEMORY_FULL, STOPPED, app, errors
+from .app import MEMORY_FULL, STOPPED, app, errors, processes
 
 __all__ = ["app", "farm", "films", "main", "measure"]
 
@@ -16,11 +16,17 @@ __all__ = ["app", "farm", "films", "main", "measure"]
 def main() -> None:
     """Entry point: what a user can mend is printed without a traceback, exit code 2, or 3 where memory is full."""
     keep_steady()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(STOPPED))  # stops a render as Ctrl-C does
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # what a console or a log cannot show is shown by its number
             stream.reconfigure(errors="backslashreplace", line_buffering=True)
     try:
+        if processes() > 1:  # rank 0 is the command; the others serve it, and end with it
+            if int(os.environ["RANK"]):
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
+            from ..families.ranks import join
+
+            join()
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(STOPPED))  # stops a render as Ctrl-C does
         app()
     except RelaxError as error:
         errors.aside(str(error))

@@ -15,7 +15,7 @@ from .. import api
 from ..errors import RelaxError
 from ..families.quiet import quietly
 from . import tables
-from .app import STOPPED, Device, Loaded, Model, OnNan, Out, app, console, errors, print_json, spread, warn
+from .app import STOPPED, Device, Loaded, Model, OnNan, Out, app, console, errors, print_json, processes, spread, warn
 from .bars import Bar
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def _render(
         from ..rendering.carry import what_differs
         from ..rendering.loop import render, render_one_shot
         from ..rendering.session import Options
-    model = Loading(name=board.model, **vars(loaded))
+    model = Loading(name=board.model, **vars(loaded), ranks=processes())
     if again and (line := what_differs(again, model)):
         warn(f"the film was made otherwise and will not come out the same to the bit: {line}")
     work = partial(render, board) if shot is None else partial(render_one_shot, board, shot)

@@ -5,7 +5,7 @@ C latent channels, T latent frames, h and w latent height and width; N frames, H
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from textwrap import shorten
 from threading import RLock
@@ -77,6 +77,7 @@ class Backend(ABC):
     preset: Preset = "full"  # where weights lie from the next `place` or encoding on
     notes: tuple[str, ...] = ()  # what a user should know before rendering
     lock: Any = field(default_factory=RLock, repr=False, compare=False)
+    ranks: Any = field(default=None, repr=False, compare=False)  # that share its passes (ranks.py), where there are any
 
     @classmethod
     @abstractmethod
@@ -103,7 +104,7 @@ class Backend(ABC):
 
     @property
     def hardware(self) -> str:
-        return hardware(self.device)
+        return hardware(self.device, self.ranks.size if self.ranks else 1)
 
     @property
     @abstractmethod
@@ -156,9 +157,19 @@ class Backend(ABC):
     def predict(self, x: Tensor, step: Step, branch: Branch, inputs: Any) -> Tensor:
         """One forward pass: x [1, C, T, h, w] float32 -> its velocity, float32."""
 
+    def passes(self, x: Tensor, step: Step, inputs: Any) -> Mapping[str, Tensor]:
+        """The velocity of each of the step's branches by name."""
+        if self.ranks:
+            return self.ranks.lead(self, x, step, inputs)
+        return {branch.name: self.predict(x, step, branch, inputs) for branch in step.branches}
+
     @abstractmethod
     def acting(self, effects: tuple[Effect, ...], inputs: Any) -> AbstractContextManager[None]:
         """Within it `predict` has these effects; after it all is as before, bit for bit."""
+
+    def sharing(self, group: Any) -> AbstractContextManager[None]:
+        """Within it `predict` is shared by a process group, all of whose ranks call it alike; None: by nobody."""
+        return nullcontext()
 
     def finish(self, latents: Tensor, inputs: Any) -> Tensor:
         """What the section is left as, of what the last step gave."""
@@ -169,9 +180,10 @@ class Backend(ABC):
         """For a shot of so many sections; `how` and `options` are the plan's, `start` is the latent of its image."""
 
 
-def hardware(device: torch.device) -> str:
+def hardware(device: torch.device, ranks: int = 1) -> str:
     """What a film is rendered on, in words."""
-    return f"cuda ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else device.type
+    name = f"cuda ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else device.type
+    return f"{ranks} x {name}" if ranks > 1 else name
 
 
 def unread_notes(unread: Mapping[str, list[str]]) -> list[str]:

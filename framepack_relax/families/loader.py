@@ -27,6 +27,7 @@ class Loading:
     memory: Memory = "auto"
     download: bool = True  # what is not on this machine
     away: bool = False  # it is loaded on other machines, whose devices this one need not have
+    ranks: int = 1  # processes that torchrun has started for it, of which this is the first
 
     @property
     def family(self) -> Family:
@@ -48,13 +49,17 @@ class Loading:
     @property
     def hardware(self) -> str:
         """What it runs on."""
-        if self.device and (self.away or self.device == "cpu"):
+        if self.device and self.ranks == 1 and (self.away or self.device == "cpu"):
             return self.device
         from .backend import hardware
 
-        return hardware(pick_device(self.device))
+        return hardware(pick_device(self.device), self.ranks)
 
     def load(self) -> "Backend":
+        if self.ranks > 1:
+            from .ranks import lead
+
+            return lead(self)
         return load(self.name, device=self.device, dtype=self.dtype, memory=self.memory)
 
 

@@ -48,7 +48,7 @@ def sample(
     for effects, rows in groupby(steps, key=lambda step: step.effects):
         with backend.acting(effects, inputs):
             for step in rows:
-                made = {branch.name: backend.predict(x, step, branch, inputs) for branch in step.branches}
+                made = backend.passes(x, step, inputs)
                 x = solve(step.index, combine(made, step.scales), x)
                 for name in made:
                     forwards[name] += 1

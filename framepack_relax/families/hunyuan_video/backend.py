@@ -5,7 +5,7 @@ B batch (1), C latent channels, T latent frames, h and w latent height and width
 
 import string
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -96,6 +96,13 @@ class HunyuanVideoBackend(LoadedModel):
 
     def acting(self, effects: tuple[Effect, ...], inputs: SectionInputs) -> AbstractContextManager[None]:
         return edited_attention(self.transformer, attention_edit(effects, inputs.segments))
+
+    def sharing(self, group: Any) -> AbstractContextManager[None]:
+        if group is None:
+            return nullcontext()
+        from .ulysses import shared_passes  # needs torch.distributed
+
+        return shared_passes(self.transformer, group)
 
     def decoder(self, how: str, start: Tensor | None, sections: int, options: Mapping[str, Any]) -> Decoder:
         return StreamDecoder(self.vae, start=start, rest=self.resting)
