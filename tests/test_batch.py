@@ -95,6 +95,7 @@ def test_every_mistake_of_every_file_is_told_at_once_and_nothing_is_begun(tmp_pa
     write_board(tmp_path / "picture.yaml", more="image: gone.png")
     write_board(tmp_path / "model.yaml", model="pupet")
     write_board(tmp_path / "twice/good.yaml")
+    write_board(tmp_path / "logs/mine.yaml")
     taken = tmp_path / "out/good"
     taken.mkdir(parents=True)
     (taken / "mine.txt").touch()
@@ -105,7 +106,7 @@ def test_every_mistake_of_every_file_is_told_at_once_and_nothing_is_begun(tmp_pa
             workers=ONE,
         )
     told = {Path(problem.file).name for problem in raised.value.problems}
-    assert told == {"field.yaml", "picture.yaml", "model.yaml", "good.yaml", "*.yaml"}
+    assert told == {"field.yaml", "picture.yaml", "model.yaml", "good.yaml", "mine.yaml", "*.yaml"}
     text = str(raised.value)
     for fact in (
         "secnds",

@@ -148,12 +148,13 @@ def _planned(films: list[Film], out: Path, emit: Emit | None) -> None:
     """What there is to do, or the same for a farm."""
     from ..farm.costs import costs
     from ..farm.emit import commands, flamenco, openjd
+    from ..farm.records import BUNDLE
 
     match emit:
         case "commands":
             print(*commands(films), sep="\n")
         case "openjd":
-            console.print(str(openjd(films, out / "openjd", out.absolute().name)), soft_wrap=True)
+            console.print(str(openjd(films, out / BUNDLE, out.absolute().name)), soft_wrap=True)
         case "flamenco":
             print(flamenco(films, out.absolute().name))
         case None:

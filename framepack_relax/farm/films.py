@@ -21,6 +21,7 @@ from ..rendering.mark import MARK, Note, call_off, settle_owner
 from ..rendering.session import USUAL, Options, Session, settle
 from ..storyboard import Storyboard, read_storyboard
 from .executor import Models
+from .records import RESERVED
 
 SUFFIXES = (".yaml", ".yml")
 SETTLED = 1.0  # seconds since the last change of a board that is taken in
@@ -109,6 +110,9 @@ def find_films(
             above = os.path.commonpath([file.resolve().parent, other.resolve().parent])
             fact = f"its film is called {name!r}, as that of {other} is; give the folder {above}, or rename one"
             problems.append(Problem(file=str(file), message=fact))
+            continue
+        if name.split("/")[0] in RESERVED:
+            problems.append(Problem(file=str(file), message=f"the folder {out / name} is the batch's own; rename it"))
             continue
         try:
             story = read_storyboard(file)

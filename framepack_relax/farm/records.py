@@ -19,8 +19,8 @@ from .executor import Told
 if TYPE_CHECKING:
     from .batch import Progress
 
-LOGS, MANIFEST = "logs", "manifest.json"
-RESERVED = (LOGS, MANIFEST)  # names that no film may have
+LOGS, MANIFEST, BUNDLE = "logs", "manifest.json", "openjd"
+RESERVED = (LOGS, MANIFEST, BUNDLE)  # names that no film may have
 
 
 @dataclass(frozen=True)
