@@ -27,6 +27,7 @@ CLASSES = {  # by what a config is read as
     configs.HunyuanVideoVae: AutoencoderKLHunyuanVideo,
     configs.LlamaFields: transformers.LlamaModel,
     configs.ClipFields: transformers.CLIPTextModel,
+    configs.UMT5Fields: transformers.UMT5EncoderModel,
     configs.SiglipFields: transformers.SiglipVisionModel,
 }
 # of transformers: no hub, no pickle, no kernel that a config names

@@ -65,6 +65,7 @@ class Config(Part, extra="ignore"):
     """Base of them all, itself for what is not checked; what a field does not say is the library's default."""
 
     file: ClassVar[str] = "config.json"
+    layers_field: ClassVar[str] = "num_hidden_layers"  # of an encoder
     quantization_config: Annotated[Any, AfterValidator(_nothing)] = None
 
     def mistakes(self) -> Iterator[str]:
@@ -189,6 +190,24 @@ class ClipFields(TextConfig):
     projection_dim: Width = 512
 
 
+class UMT5Fields(Config):
+    vocab_size: Words = 250_112
+    d_model: Width = 512
+    d_kv: Width = 64
+    d_ff: Width = 1024
+    num_layers: Layers = 8
+    num_heads: Layers = 6
+    relative_attention_num_buckets: Annotated[int, Field(ge=2, le=1 << 12)] = 32
+    relative_attention_max_distance: Annotated[int, Field(ge=2, le=1 << 16)] = 128
+    dropout_rate: Small = 0.1
+    layer_norm_epsilon: Small = 1e-6
+    feed_forward_proj: Literal["gated-gelu", "relu", "gated-silu"] = "gated-gelu"
+    pad_token_id: Token = 0
+    eos_token_id: Token = 1
+
+    layers_field = "num_layers"
+
+
 class SiglipFields(Encoder):
     hidden_size: Width = 768
     intermediate_size: Width = 3072
@@ -247,11 +266,13 @@ PartKinds = Mapping[str, type[Config]]  # how the JSON file of each part is read
 SHAPES = {  # of an encoder's weights, by how their names end: the field that each size is, or the size
     "embed_tokens.weight": ("vocab_size", "hidden_size"),
     "token_embedding.weight": ("vocab_size", "hidden_size"),
+    "shared.weight": ("vocab_size", "d_model"),
+    "DenseReluDense.wi_0.weight": ("d_ff", "d_model"),
     "mlp.gate_proj.weight": ("intermediate_size", "hidden_size"),
     "mlp.fc1.weight": ("intermediate_size", "hidden_size"),
     "patch_embedding.weight": ("hidden_size", "num_channels", "patch_size", "patch_size"),
 }
-LAYER = re.compile(r"\blayers\.(\d+)\.")
+LAYER = re.compile(r"\b(?:layers|block)\.(\d+)\.")
 FIT = (  # numbers that two parts must share
     ("transformer", "in_channels", "vae", "latent_channels"),
     ("transformer", "out_channels", "vae", "latent_channels"),
@@ -284,9 +305,10 @@ def check_shapes(kind: type[Config], folder: Path, weights: Mapping[str, Sequenc
     """Raises ModelError where an encoder's weights are of other shapes than its config says, or fewer."""
     config, file = read_config(kind, folder), folder / kind.file
     layers = 1 + max((int(found[1]) for name in weights if (found := LAYER.search(name))), default=-1)
-    if config.num_hidden_layers > layers:
-        fact = f"is {config.num_hidden_layers}, and the weights hold {layers}; download both again"
-        raise ModelError(str(Problem(file=str(file), path="num_hidden_layers", message=fact)))
+    said = getattr(config, kind.layers_field)
+    if said > layers:
+        fact = f"is {said}, and the weights hold {layers}; download both again"
+        raise ModelError(str(Problem(file=str(file), path=kind.layers_field, message=fact)))
     for name, shape in weights.items():
         fields = next((fields for end, fields in SHAPES.items() if name.endswith(end)), ())
         for field, size in zip(fields, shape, strict=False):

@@ -1,7 +1,8 @@
 """A loaded model's weights, and where they lie: the networks stay; encoders come, encode everything at once, and go."""
 
 import gc
-from collections.abc import Iterator, Mapping
+import string
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -27,11 +28,15 @@ class LoadedModel(Backend):
     reading: Future[str]  # the source's fingerprint
     transformer: Any
     vae: Any
-    encoder_dtype: torch.dtype  # of VAE and encoders
+    encoder_dtype: torch.dtype  # of encoders, and of the VAE unless that has its own
+    texts: dict[str, Any] = field(default_factory=dict, repr=False)  # prompts, encoded, of the film before
     loaded: dict[str, str] = field(default_factory=dict, repr=False)  # checksums of what `load` gave
     streams: bool = field(default=False, repr=False)  # the transformer's weights come layer by layer
 
     pipeline: ClassVar[Any]  # diffusers' own, which encodes
+    text_parts: ClassVar[tuple[str, ...]] = ("text_encoder", "tokenizer")  # with these
+    prompt_tokens: ClassVar[int]  # of a prompt, those that are read
+    vae_dtype: ClassVar[torch.dtype | None] = None
 
     def __post_init__(self) -> None:
         self.loaded = self.loaded or self._checksums()
@@ -41,20 +46,43 @@ class LoadedModel(Backend):
         cls, family: Any, *, name: str, device: torch.device, dtype: torch.dtype, memory: Preset | Literal["auto"]
     ) -> Self:
         """Its weights wait in their files until the encoders are gone. Raises ModelError."""
-        source, beside = find(name), encoder_dtype(dtype, device)
+        source, beside = find(name), cls.beside(dtype, device)
         cudnn = torch.backends.cudnn.version() if device.type == "cuda" else None
         return cls(
             family=family,
             source=source,
             reading=in_background(source.fingerprint),
             transformer=load_part(source, "transformer", dtype).eval(),
-            vae=load_part(source, "vae", beside).eval(),
+            vae=load_part(source, "vae", cls.vae_dtype or beside).eval(),
             device=device,
             dtype=dtype,
             encoder_dtype=beside,
             memory=memory,
             notes=tuple(known_faults(torch.__version__, cudnn, {dtype, beside})),
         )
+
+    @staticmethod
+    def beside(dtype: torch.dtype, device: torch.device) -> torch.dtype:
+        """Of encoders."""
+        return encoder_dtype(dtype, device)
+
+    def encode_prompts(self, prompts: Iterable[str]) -> Mapping[str, Any]:
+        """Encoders are loaded for this call and dropped after it; what the call before encoded is taken from there."""
+        wanted, known = list(dict.fromkeys(prompts)), self.texts
+        if new := [prompt for prompt in wanted if prompt not in known]:
+            with self.encoders(*self.text_parts) as pipe:
+                known = known | {prompt: self.encode_text(pipe, prompt) for prompt in new}
+        self.texts = {prompt: known[prompt] for prompt in wanted}
+        return self.texts
+
+    def encode_text(self, pipe: Any, prompt: str) -> Any:
+        """As the pipeline encodes a prompt, for `predict`."""
+        raise AssertionError
+
+    def unread(self, prompts: Iterable[str]) -> dict[str, list[str]]:
+        tokenizer = load_part(self.source, "tokenizer", self.dtype)
+        found = {p: [*unread_parts(tokenizer, p, self.prompt_tokens)] for p in dict.fromkeys(prompts)}
+        return {prompt: parts for prompt, parts in found.items() if parts}
 
     def _checksums(self) -> dict[str, str]:
         parts = {"transformer": self.transformer, "vae": self.vae}
@@ -129,6 +157,21 @@ class LoadedModel(Backend):
         made = load_part(self.source, part, self.dtype if part == "transformer" else self.encoder_dtype)
         self.source.check()
         return made
+
+
+def unread_parts(tokenizer: Any, prompt: str, most: int) -> Iterator[str]:
+    """Words that a tokenizer maps to its unknown token, and that of more than `most` tokens the rest is cut off."""
+
+    def tokens(text: str) -> list[int]:
+        return tokenizer(text, add_special_tokens=False).input_ids
+
+    unknown = tokenizer.unk_token_id
+    words = dict.fromkeys(word.strip(string.punctuation) for word in prompt.split() if unknown is not None)
+    if unread := [word for word in words if word and unknown in tokens(word)]:
+        yield f"does not know {', '.join(unread)}"
+    count = len(tokens(prompt))
+    if count > most:
+        yield f"reads the first {most} of {count} tokens"
 
 
 def checksum(module: nn.Module) -> str:

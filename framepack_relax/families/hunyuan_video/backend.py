@@ -3,10 +3,9 @@
 B batch (1), C latent channels, T latent frames, h and w latent height and width
 """
 
-import string
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,7 +18,6 @@ from ...relax.guidance import Branch
 from ...relax.unlearning import FramePart, Segment
 from ..backend import Decoder, Given, Preset, Solve
 from ..base import Context, Size, Step
-from ..components import load_part
 from ..loaded import LoadedModel
 from .attention import attention_edit, edited_attention
 from .stream import StreamDecoder
@@ -27,7 +25,6 @@ from .stream import StreamDecoder
 # Peaks of live tensors of the real configurations on torch's meta device: a forward pass holds 18 vectors of the
 # model's width per token, the streaming decoder 6.2 times the input of its last block for the 13 frames of a piece.
 ROWS, DECODED, FRAMES = 20, 6.5, 13
-PROMPT_TOKENS = 256  # of a prompt; encode_prompt's max_sequence_length
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,28 +42,13 @@ class SectionInputs:
 class HunyuanVideoBackend(LoadedModel):
     """Text to one clip a shot, as HunyuanVideoPipeline (diffusers 0.42.1)."""
 
-    texts: dict[str, dict[str, Tensor]] = field(default_factory=dict)  # prompts, encoded, of the film before
-
     pipeline: ClassVar[Any] = HunyuanVideoPipeline
+    text_parts = ("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")
+    prompt_tokens = 256  # encode_prompt's max_sequence_length
 
-    def encode_prompts(self, prompts: Iterable[str]) -> Mapping[str, dict[str, Tensor]]:
-        """Each distinct prompt encoded with the pipeline's own `encode_prompt`.
-
-        The encoders are loaded for this call and dropped after it; what the call before encoded is taken from there.
-        """
-        made = {prompt: self.texts.get(prompt, {}) for prompt in prompts}
-        if new := [prompt for prompt, known in made.items() if not known]:
-            with self.encoders("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2") as pipe:
-                for prompt in new:
-                    embeds, pooled, mask = (x.to(self.dtype) for x in pipe.encode_prompt(prompt, device=self.device))
-                    names = ("encoder_hidden_states", "encoder_attention_mask", "pooled_projections")
-                    made[prompt] = dict(zip(names, (embeds, mask, pooled), strict=True))
-        self.texts = made
-        return made
-
-    def unread(self, prompts: Iterable[str]) -> dict[str, list[str]]:
-        tokenizer = load_part(self.source, "tokenizer", self.dtype)
-        return {prompt: parts for prompt in dict.fromkeys(prompts) if (parts := unread_parts(tokenizer, prompt))}
+    def encode_text(self, pipe: Any, prompt: str) -> dict[str, Tensor]:
+        embeds, pooled, mask = (x.to(self.dtype) for x in pipe.encode_prompt(prompt, device=self.device))
+        return {"encoder_hidden_states": embeds, "encoder_attention_mask": mask, "pooled_projections": pooled}
 
     def begin(self, given: Given) -> SectionInputs:
         frames, height, width = given.noise.shape[2], -(-given.noise.shape[3] // 2), -(-given.noise.shape[4] // 2)
@@ -129,22 +111,6 @@ class HunyuanVideoBackend(LoadedModel):
     def tokens(self, context: Context, latents: int, size: Size) -> int:
         """Video tokens of a pass."""
         return latents * -(-size[1] // 16) * -(-size[0] // 16)
-
-
-def unread_parts(tokenizer: Any, prompt: str) -> list[str]:
-    """Words that a word-level tokenizer maps to its unknown token, and what `encode_prompt` cuts off a long prompt."""
-
-    def tokens(text: str) -> list[int]:
-        return tokenizer(text, add_special_tokens=False).input_ids
-
-    said, unknown = [], tokenizer.unk_token_id
-    words = dict.fromkeys(word.strip(string.punctuation) for word in prompt.split() if unknown is not None)
-    if unread := [word for word in words if word and unknown in tokens(word)]:
-        said.append(f"does not know {', '.join(unread)}")
-    count = len(tokens(prompt))
-    if count > PROMPT_TOKENS:
-        said.append(f"reads the first {PROMPT_TOKENS} of {count} tokens")
-    return said
 
 
 def euler(sigmas: Sequence[float]) -> Solve:

@@ -1,0 +1,35 @@
+"""Prompts as Wan's pipelines and those made after them encode them: UMT5, 512 tokens, zeros after the last."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from diffusers import WanPipeline
+from torch import Tensor
+
+from .loaded import LoadedModel
+
+TOKENS = 512  # that a prompt is padded or cut to; max_sequence_length of the pipelines' calls
+
+
+@dataclass(kw_only=True)
+class UMT5Model(LoadedModel):
+    """A model with this text encoder and AutoencoderKLWan; the encoder in the transformer's type, the VAE in float32.
+
+    In float16 UMT5 leaves its range; the VAE's makers run it in float32.
+    """
+
+    pipeline: ClassVar[Any] = WanPipeline  # Helios' own needs ftfy to encode; with it the bits are the same
+    prompt_tokens = TOKENS - 1  # and </s>
+    vae_dtype = torch.float32
+
+    @staticmethod
+    def beside(dtype: torch.dtype, device: torch.device) -> torch.dtype:
+        return dtype
+
+    def encode_text(self, pipe: Any, prompt: str) -> Tensor:
+        """[1, 512, D], cleaned as the pipeline does it (`prompt_clean`: white space, HTML, broken Unicode)."""
+        embeds, _ = pipe.encode_prompt(
+            prompt, do_classifier_free_guidance=False, max_sequence_length=TOKENS, device=self.device
+        )
+        return embeds.to(self.dtype)
