@@ -6,17 +6,13 @@ import pytest
 import torch
 from diffusers.models.attention_dispatch import dispatch_attention_fn
 
-import framepack_relax.families.hunyuan_video.attention as attention
+import framepack_relax.families.attention as attention
+from framepack_relax.families.attention import AttentionEdit, attention_edit
 from framepack_relax.families.backend import Given, Start
 from framepack_relax.families.base import Step
 from framepack_relax.families.framepack.backend import packed_segments
 from framepack_relax.families.framepack.history import slots
-from framepack_relax.families.hunyuan_video.attention import (
-    AttentionEdit,
-    EditedProcessor,
-    attention_edit,
-    edited_attention,
-)
+from framepack_relax.families.hunyuan_video.attention import EditedProcessor, edited_attention
 from framepack_relax.relax.guidance import Branch
 from framepack_relax.relax.profile import paper_profile
 from framepack_relax.relax.unlearning import Blur
@@ -183,7 +179,7 @@ def test_bias_equals_the_softmax_with_log_gamma_added(segments, words, monkeypat
     video = sum(segment.tokens for segment in segments)
     q, k, v = (torch.randn(1, video + words, 2, 8, dtype=torch.float64) for _ in range(3))
     stock = type("Stock", (), {"_attention_backend": None, "_parallel_config": None})
-    made = EditedProcessor(edit, stock)._attend(q, k, v, None)
+    made = EditedProcessor(edit, stock).attend(q, k, v, None)
     logits = torch.einsum("blnh,bmnh->bnlm", q, k) / math.sqrt(8)
     section = slice(video - segments[-1].tokens, video)
     near = slice(section.start - segments[-1].height * segments[-1].width, section.start)

@@ -9,6 +9,7 @@ import torch
 import transformers
 from diffusers import (
     AutoencoderKLHunyuanVideo,
+    AutoencoderKLWan,
     HunyuanVideoFramepackTransformer3DModel,
     HunyuanVideoTransformer3DModel,
 )
@@ -25,6 +26,7 @@ CLASSES = {  # by what a config is read as
     configs.FramePackTransformer: HunyuanVideoFramepackTransformer3DModel,
     configs.HunyuanVideoTransformer: HunyuanVideoTransformer3DModel,
     configs.HunyuanVideoVae: AutoencoderKLHunyuanVideo,
+    configs.WanVae: AutoencoderKLWan,
     configs.LlamaFields: transformers.LlamaModel,
     configs.ClipFields: transformers.CLIPTextModel,
     configs.UMT5Fields: transformers.UMT5EncoderModel,

@@ -132,6 +132,33 @@ class HunyuanVideoVae(Config):
             yield "down_block_types and up_block_types must name four blocks each"
 
 
+class WanVae(Config):
+    """AutoencoderKLWan, of Wan 2.1 and 2.2 and what is made after them."""
+
+    base_dim: Width = 96
+    decoder_base_dim: Width | None = None
+    z_dim: Width = 16
+    dim_mult: tuple[Layers, Layers, Layers, Layers] = (1, 2, 4, 4)
+    num_res_blocks: Layers = 2
+    attn_scales: tuple[float, ...] = ()
+    temperal_downsample: tuple[Literal[False], Literal[True], Literal[True]] = (False, True, True)
+    dropout: Small = 0.0
+    latents_mean: tuple[Level, ...] | None = None
+    latents_std: tuple[Positive, ...] | None = None
+    is_residual: bool = False
+    in_channels: Literal[3, 12] = 3
+    out_channels: Literal[3, 12] = 3
+    patch_size: Literal[2] | None = None
+    scale_factor_temporal: Literal[4] = 4
+    scale_factor_spatial: Literal[8, 16] = 8
+
+    def mistakes(self) -> Iterator[str]:
+        for name in ("latents_mean", "latents_std"):
+            values = getattr(self, name)
+            if len(values or (0.0,) * 16) != self.z_dim:  # the library's own are for 16
+                yield f"{name} must hold z_dim {self.z_dim} numbers"
+
+
 class Encoder(Config):
     """What Llama, CLIP and Siglip have in common, with CLIP's defaults."""
 
@@ -276,7 +303,9 @@ LAYER = re.compile(r"\b(?:layers|block)\.(\d+)\.")
 FIT = (  # numbers that two parts must share
     ("transformer", "in_channels", "vae", "latent_channels"),
     ("transformer", "out_channels", "vae", "latent_channels"),
+    ("transformer", "out_channels", "vae", "z_dim"),
     ("transformer", "text_embed_dim", "text_encoder", "hidden_size"),
+    ("transformer", "text_dim", "text_encoder", "d_model"),
     ("transformer", "pooled_projection_dim", "text_encoder_2", "hidden_size"),
     ("transformer", "image_proj_dim", "image_encoder", "hidden_size"),
     ("feature_extractor", "size", "image_encoder", "image_size"),
@@ -327,12 +356,12 @@ def check_configs(parts: Mapping[str, Path], kinds: PartKinds) -> None:
         except ModelError as error:
             said.append(str(error))
     for part, field, other, same in FIT if not said else ():
-        if {part, other} <= configs.keys():
-            here, there = getattr(configs[part], field), getattr(configs[other], same)
-            if set(dict(here).values() if isinstance(here, PictureSize) else [here]) != {there}:
-                place, where = (parts[name] / kinds[name].file for name in (part, other))
-                shown = f"{here.width}x{here.height}" if isinstance(here, PictureSize) else here
-                fact = f"is {shown}, and {same} in {where} is {there}; these parts are not of one model"
-                said.append(str(Problem(file=str(place), path=field, message=fact)))
+        here, there = (getattr(configs.get(p), f, None) for p, f in ((part, field), (other, same)))
+        sides = set(dict(here).values() if isinstance(here, PictureSize) else [here])
+        if None not in (here, there) and sides != {there}:
+            place, where = (parts[name] / kinds[name].file for name in (part, other))
+            shown = f"{here.width}x{here.height}" if isinstance(here, PictureSize) else here
+            fact = f"is {shown}, and {same} in {where} is {there}; these parts are not of one model"
+            said.append(str(Problem(file=str(place), path=field, message=fact)))
     if said:
         raise ModelError("\n".join(said))

@@ -16,10 +16,11 @@ from torch import Tensor
 from ...relax.effects import Effect
 from ...relax.guidance import Branch
 from ...relax.unlearning import FramePart, Segment
+from ..attention import attention_edit
 from ..backend import Decoder, Given, Preset, Solve
 from ..base import Context, Size, Step
 from ..loaded import LoadedModel
-from .attention import attention_edit, edited_attention
+from .attention import edited_attention
 from .stream import StreamDecoder
 
 # Peaks of live tensors of the real configurations on torch's meta device: a forward pass holds 18 vectors of the

@@ -1,0 +1,89 @@
+"""What every family does to attention the same way: an edit of keys, values and weights, put in and taken out again.
+
+B batch, L tokens, N heads, H head dim
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from diffusers.models.attention_dispatch import dispatch_attention_fn
+from torch import Tensor
+
+from ..relax.effects import Effect, KeyGain, KVBlur
+from ..relax.unlearning import Blur, KeyBias, Segment
+from ..storyboard.schema import BlurOf, Space
+
+ALIGNED = 8  # elements: xformers takes a bias only if its strides are multiples of this
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentionEdit:
+    """What is done to self-attention in one forward pass."""
+
+    blur: Blur | None = None
+    blur_of: BlurOf = "kv"
+    space: Space = "post_rope"
+    bias: KeyBias | None = None
+
+
+def attention_edit(effects: Sequence[Effect], segments: Sequence[Segment]) -> AttentionEdit | None:
+    """What these effects do to attention over a layout, or None: then the stock processors run."""
+    edit = AttentionEdit()
+    for effect in effects:
+        if isinstance(effect, KVBlur):
+            blur = Blur.over(segments, sigma_blur=effect.sigma, scope=effect.scope)
+            edit = replace(edit, blur=blur if blur.groups else None, blur_of=effect.of, space=effect.space)
+        elif isinstance(effect, KeyGain):
+            edit = replace(edit, bias=KeyBias.over(segments, gamma=effect.gain, on=effect.on))
+    return edit if edit.blur or edit.bias else None
+
+
+@contextmanager
+def processors(attentions: Iterable[Any], made: Callable[[Any], Any] | None) -> Iterator[None]:
+    """Within the block every attention has the processor `made` of its own; after it, its own again."""
+    before = [(attention, attention.processor) for attention in attentions if made is not None]
+    try:
+        for attention, old in before:
+            attention.processor = made(old)  # type: ignore[misc]
+        yield
+    finally:
+        for attention, old in before:
+            attention.processor = old
+
+
+class Editing:
+    """Of a processor with an edit of K and V after QK-norm, and of the weights; it stands in for `replaced`."""
+
+    def __init__(self, edit: AttentionEdit, replaced: Any) -> None:
+        super().__init__()
+        self.edit = edit
+        self._attention_backend = replaced._attention_backend
+        self._parallel_config = replaced._parallel_config
+
+    def blurred(self, of: Literal["k", "v"], x: Tensor, space: Space) -> Tensor:
+        """Keys or values [B, L, N, H], blurred if they are to be, and here."""
+        edit = self.edit
+        return edit.blur(x) if edit.blur and of in edit.blur_of and space == edit.space else x
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+        """Attention [B, L, N, H]; the section's queries attend apart when their weights are biased."""
+
+        def attend(rows: Tensor, bias: Tensor | None) -> Tensor:
+            return dispatch_attention_fn(
+                rows, key, value, attn_mask=mask if bias is None else bias, dropout_p=0.0, is_causal=False,
+                backend=self._attention_backend, parallel_config=self._parallel_config,
+            )  # fmt: skip
+
+        if self.edit.bias is None:
+            return attend(query, None)
+        assert mask is None, "biased attention runs at batch 1, where the text is cropped instead of masked"
+        keys = key.shape[1]
+        bias = query.new_zeros(1, 1, 1, -(-keys // ALIGNED) * ALIGNED)[..., :keys]
+        for first, end in self.edit.bias.keys:
+            bias[..., first:end] = self.edit.bias.log_gamma
+        first, end = self.edit.bias.queries
+        parts = ((query[:, :first], None), (query[:, first:end], bias), (query[:, end:], None))
+        return torch.cat([attend(rows, own) for rows, own in parts], dim=1)
