@@ -14,6 +14,7 @@ from diffusers import (
 )
 from PIL import Image
 from safetensors.numpy import load_file
+from wan_folders import wan_folder
 
 import framepack_relax as fr
 from framepack_relax.families.backend import Given
@@ -26,21 +27,22 @@ from framepack_relax.rendering.keys import section_keys
 from framepack_relax.sampling.section import sample
 from framepack_relax.storyboard import Scene, storyboard_from_scenes
 
-MODELS = ("framepack", "framepack inverted", "hunyuanvideo", "fake")
-SIZE = (48, 32)
+MODELS = ("framepack", "framepack inverted", "hunyuanvideo", "wan ti2v", "wan image", "wan t2v", "fake")
+SIZE = (64, 32)
 EFFECTS = {"kv_blur": KVBlur(sigma=0.6), "key_gain": KeyGain(gain=0.5), "low_pass": LowPass(factor=0.5)}
 PROMPTS = ("a red figure waves on the beach", "")
 
 
 @pytest.fixture(scope="module", params=MODELS)
-def case(request, tiny, hunyuan):
+def case(request, tiny, hunyuan, tmp_path_factory):
     """A loaded model of each family, and board fields that go with it."""
-    return loaded(request.param, tiny, hunyuan)
-
-
-def loaded(name, tiny, hunyuan):
-    folder = {"framepack": tiny, "framepack inverted": tiny, "hunyuanvideo": hunyuan, "fake": "fake"}[name]
-    return load(str(folder), device="cpu"), {"framepack": {"order": "inverted"}} if "inverted" in name else {}
+    folders = {"framepack": tiny, "hunyuanvideo": hunyuan, "fake": "fake"}
+    name, _, kind = request.param.partition(" ")
+    if name == "wan":
+        folders[name] = wan_folder(tmp_path_factory.mktemp("models") / "wan", expand=kind != "t2v")
+    Image.radial_gradient("L").resize(SIZE).convert("RGB").save(hero := tmp_path_factory.mktemp("images") / "hero.png")
+    own = {"inverted": {"framepack": {"order": "inverted"}}, "image": {"image": str(hero)}}.get(kind, {})
+    return load(str(folders[name]), device="cpu"), own
 
 
 def board(tmp_path, model, count=2, *, scene=None, **fields):
@@ -192,7 +194,8 @@ def test_the_noise_is_its_seeds_alone(case):
         model.noise(2, SIZE, seed, draw=draw) for seed, draw in ((1, 0), (1, 0), (2, 0), (1, 1))
     )
     assert torch.equal(one, again) and not torch.equal(one, other) and not torch.equal(one, next_draw)
-    assert one.shape[2:] == (2, SIZE[1] // 8, SIZE[0] // 8) and one.dtype == torch.float32
+    ratio = model.family.spatial
+    assert one.shape[2:] == (2, SIZE[1] // ratio, SIZE[0] // ratio) and one.dtype == torch.float32
 
 
 def keys(story, model, weights="w", pictures=None, dtype="torch.float32"):
@@ -204,7 +207,7 @@ def keys(story, model, weights="w", pictures=None, dtype="torch.float32"):
 CHANGES = {
     "seed": {"seed": 5},
     "steps": {"steps": 4},
-    "size": {"size": (64, 32)},
+    "size": {"size": (96, 32)},
     "style": {"style": "in ink"},
     "prompt": {"scene": {"prompt": "another"}},
     "scale": {"scene": {"guidance": {"text": 2.5}}},

@@ -140,7 +140,8 @@ class Backend(ABC):
 
         `draw` counts from 0 the draws from a generator with that seed; those before it are made and dropped.
         """
-        shape = (1, self.latent_channels, latents, size[1] // 8, size[0] // 8)
+        ratio = self.family.spatial
+        shape = (1, self.latent_channels, latents, size[1] // ratio, size[0] // ratio)
         generator = torch.Generator("cpu").manual_seed(seed)
         for _ in range(draw):
             torch.randn(shape, generator=generator)

@@ -6,7 +6,7 @@ the facts of one model. No torch.
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self
 
@@ -18,7 +18,8 @@ from ..storyboard import Relax, Storyboard
 from ..storyboard.meanings import suggest
 from ..storyboard.messages import printable
 from ..storyboard.schema import Experimental
-from .flow import Levels
+from .configs import Sidecar
+from .flow import FlowShift, Levels
 
 if TYPE_CHECKING:
     from .backend import Backend
@@ -100,18 +101,28 @@ class Family(ABC):
     name: str  # as the user calls the model
     size: Size | None = None  # of a film that asks for none
     fps: float = 30  # that it was trained at
+    shift: FlowShift | None = None  # of its noise levels, as its scheduler's config has it; None: not read
     text: float = 1.0  # base of true CFG; 1 is off
     judges: str | None = None  # of its films, where the usual ones do not know its world
     profile: Profile | None = field(default=None, repr=False)  # its calibrated one; None: the paper's
 
     kind: ClassVar[str]  # the family's name
     grid: ClassVar[TimeGrid]
+    spatial: ClassVar[int] = 8  # px of a latent pixel's side; a token's is twice as long
     effects: ClassVar[frozenset[str]]  # kinds that its backend can do
     scopes: ClassVar[tuple[str, ...]] = ("section", "all")  # whose keys and values it can blur
     samplers: ClassVar[tuple[str, ...]] = ("euler",)  # the first is the default
     image: ClassVar[Image]  # whether a shot begins with one
     renderer: ClassVar[str]  # its backend, as module:class beside this module
+    sidecar: ClassVar[type[Sidecar]] = Sidecar
+    scheduler: ClassVar[type[FlowShift]] = FlowShift  # how that config is read
     parts: ClassVar[Mapping[str, Any]] = {}  # its components by name: how the JSON file of each is read
+
+    @classmethod
+    def read(cls, name: str, said: Sidecar, shift: FlowShift) -> Self:
+        """Of a folder's sidecar, which may leave open what it need not say, and its scheduler."""
+        own = {field.name for field in fields(cls)}
+        return cls(name=name, shift=shift, **{key: value for key, value in said.facts.items() if key in own})
 
     @property
     @abstractmethod

@@ -26,12 +26,17 @@ from .fingerprint import READ, Stamp, fingerprint, stamp_of, told
 from .flow import FlowShift
 from .framepack.family import FramePack
 from .hunyuan_video.family import HunyuanVideo
+from .wan.family import Wan, WanTI2V
 
 WEIGHTS_VARIABLE = "FRAMEPACK_RELAX_WEIGHTS"
 FIGURES = "figures.json"  # of a model folder: what scripts/training/measure.py measured
 PUPPET = Path(__file__).parents[1] / "puppet"
-FAMILIES = {family.kind: family for family in (FramePack, HunyuanVideo)}  # that a folder may be of
-NETWORKS = {"HunyuanVideoTransformer3DModel": HunyuanVideo}  # that need no sidecar: nothing is left open
+KINDS_OF: tuple[type[Family], ...] = (FramePack, HunyuanVideo, Wan)  # that a folder may be of
+FAMILIES = {family.kind: family for family in KINDS_OF}
+NETWORKS: Mapping[str, type[Family]] = {  # that need no sidecar: nothing is left open
+    "HunyuanVideoTransformer3DModel": HunyuanVideo,
+    "WanTransformer3DModel": Wan,
+}
 HUNYUAN, REDUX = "hunyuanvideo-community/HunyuanVideo", "lllyasviel/flux_redux_bfl"
 LARGEST = 256 << 20  # bytes, of vocabularies and configs
 Wanted = Mapping[str, set[str]]  # patterns of files, by repository
@@ -84,6 +89,16 @@ ENTRIES = (
         name="hunyuanvideo", gigabytes=42.0, licence=TENCENT, repository=HUNYUAN,
         about="HunyuanVideo, 13B, text to one clip a scene: the model of the paper's experiments",
         family=HunyuanVideo(name="hunyuanvideo"),
+    ),
+    Entry(
+        name="wan2.2-5b", gigabytes=34.0, licence="Apache-2.0", repository="Wan-AI/Wan2.2-TI2V-5B-Diffusers",
+        about="Wan 2.2 TI2V, 5B: goes on from its last frame, from an image, or from words; 24 fps",
+        family=WanTI2V(name="wan2.2-5b"),
+    ),
+    Entry(
+        name="wan2.1-1.3b", gigabytes=29.0, licence="Apache-2.0", repository="Wan-AI/Wan2.1-T2V-1.3B-Diffusers",
+        about="Wan 2.1 T2V, 1.3B: text to one clip a scene of at most 81 frames; 16 fps",
+        family=Wan(name="wan2.1-1.3b"),
     ),
     Entry(
         name="fake", licence="Apache-2.0", repository="", family=Fake(name="fake"),
@@ -139,8 +154,9 @@ def find_family(name: str) -> Family:
     repository = entry.place("transformer")[0]
     if entry.family is not None:
         file = next((place / SIDECAR for place in _places(repository) if (place / SIDECAR).is_file()), None)
-        return _calibrated(entry.family, file, read_json(Sidecar, file).profile) if file else entry.family
-    wanted = {repository: {SIDECAR, "scheduler/*", "transformer/config.json"}}
+        found = _calibrated(entry.family, file, read_json(Sidecar, file).profile) if file else entry.family
+        return _scheduled(found, repository) if found.shift is None and found.parts else found
+    wanted = {repository: {SIDECAR, "model_index.json", "scheduler/*", "transformer/config.json"}}
     return replace(read_family(_folders(name, wanted, advised={repository: {"*"}})[repository]), name=name)
 
 
@@ -152,12 +168,12 @@ def read_family(folder: Path) -> Family:
         if kind not in FAMILIES:
             raise ModelError(f"{file}: family: {printable(kind)} is unknown; {suggest(kind, list(FAMILIES))}")
         family = FAMILIES[kind]
-        made = family.read(str(folder), read_json(family.sidecar, file), _shift(folder))
+        made = family.read(str(folder), read_json(family.sidecar, file), _shift(folder, family))
         return _calibrated(made, file, made.profile)
     config = folder / "transformer" / "config.json"
     network = str(read_json(Said, config).root.get("_class_name")) if config.is_file() else ""
     if network in NETWORKS:
-        return NETWORKS[network].read(str(folder), Sidecar(), _shift(folder))
+        return NETWORKS[network].read(str(folder), Sidecar(), _shift(folder, NETWORKS[network]))
     raise ModelError(
         f"{folder}: has no {SIDECAR}, so it is unknown whether the model renders forward or inverted; "
         f'write one, for example {{"order": "forward", "fps": 30, "guidance": {{"embedded": 10.0, "text": 1.0}}, '
@@ -165,8 +181,17 @@ def read_family(folder: Path) -> Family:
     )
 
 
-def _shift(folder: Path) -> FlowShift:
-    return read_json(FlowShift, folder / "scheduler" / "scheduler_config.json")
+def _shift(folder: Path, family: Family | type[Family]) -> FlowShift:
+    return read_json(family.scheduler, folder / "scheduler" / "scheduler_config.json")
+
+
+def _scheduled(family: Family, repository: str) -> Family:
+    """With its noise levels read, unless that file cannot be had. Raises ModelError for mistakes in it."""
+    try:
+        folder = _folders(family.name, {repository: {"scheduler/*"}})[repository]
+    except ModelError:
+        return family
+    return replace(family, shift=_shift(folder, family))
 
 
 def _calibrated(family: Family, file: Path, profile: Profile | None) -> Family:

@@ -12,6 +12,7 @@ from diffusers import (
     AutoencoderKLWan,
     HunyuanVideoFramepackTransformer3DModel,
     HunyuanVideoTransformer3DModel,
+    WanTransformer3DModel,
 )
 from diffusers.hooks import HookRegistry, apply_group_offloading
 from torch import nn
@@ -26,6 +27,7 @@ CLASSES = {  # by what a config is read as
     configs.FramePackTransformer: HunyuanVideoFramepackTransformer3DModel,
     configs.HunyuanVideoTransformer: HunyuanVideoTransformer3DModel,
     configs.HunyuanVideoVae: AutoencoderKLHunyuanVideo,
+    configs.WanTransformer: WanTransformer3DModel,
     configs.WanVae: AutoencoderKLWan,
     configs.LlamaFields: transformers.LlamaModel,
     configs.ClipFields: transformers.CLIPTextModel,

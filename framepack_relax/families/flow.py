@@ -63,6 +63,15 @@ def sigma_table(steps: int, shift: FlowShift, factor: float, *, sampler: str) ->
     return tuple(zip(sigmas.tolist(), (sigmas * np.float32(1000)).tolist(), strict=True))
 
 
+def unipc_table(steps: int, shift: float) -> Levels:
+    """(sigma, timestep) as UniPCMultistepScheduler (diffusers 0.42.1) tabulates flow sigmas, to the bit."""
+    t = np.linspace(1, 1 / 1000, steps + 1)[:-1]
+    sigmas = shift * t / (1 + (shift - 1) * t)
+    sigmas[0] -= 1e-6  # it keeps away from 1
+    timesteps = (sigmas * 1000).astype(np.int64).astype(float)  # whole numbers, rounded down
+    return tuple(zip(sigmas.astype(np.float32).tolist(), timesteps.tolist(), strict=True))
+
+
 def _framepack_sigmas(steps: int, factor: float) -> NDArray[np.float32]:
     """f / (f + (1 / t - 1)) for t of torch.linspace(1, 0, steps + 1), rounded wherever torch rounds in float32.
 

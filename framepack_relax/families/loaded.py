@@ -109,6 +109,13 @@ class LoadedModel(Backend):
         """Where large things lie while they are not needed."""
         return self.device if self.preset == "full" else torch.device("cpu")
 
+    def weight_bytes(self, preset: Preset) -> int:
+        """What transformer and VAE take of the device."""
+        sizes, vae = (
+            [p.numel() * p.element_size() for p in part.parameters()] for part in (self.transformer, self.vae)
+        )
+        return sum(vae) + (2 * max(sizes) if preset == "offload" else sum(sizes))  # a layer at work and the next one
+
     def place(self) -> None:
         """Moves transformer and VAE to the device: once the encoders are gone, so that they need not share it.
 

@@ -53,9 +53,9 @@ def preset_that_fits(demand: Demand, total: int) -> Preset | None:
 
 def size_that_fits(demand: Demand, preset: Preset, total: int) -> Size | None:
     """The largest smaller size of about the same shape that stays within `total` bytes; None if none does."""
-    size = demand.size
-    for height in range(size[1] - 16, 63, -16):
-        smaller = max(64, round(size[0] * height / size[1] / 16) * 16), height
+    size, side = demand.size, 2 * demand.model.family.spatial
+    for height in range(size[1] // side * side - side, 63, -side):
+        smaller = max(64, round(size[0] * height / size[1] / side) * side), height
         if demand.fits(preset, total, smaller):
             return smaller
     return None

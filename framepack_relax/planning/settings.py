@@ -71,6 +71,11 @@ def setting_problems(story: Storyboard, relaxations: Sequence[Relaxation], famil
     if story.sampler and story.sampler not in family.samplers:
         message = f"{family.name} is not sampled with {story.sampler}; write {' or '.join(family.samplers)}"
         yield Problem(path="sampler", message=message)
+    side = 2 * family.spatial
+    if story.size and any(length % side for length in story.size):
+        yield Problem(
+            path="size", message=f"{family.name} takes multiples of {side} alone; {_nearest(story.size, side)}"
+        )
     for kind in BLOCKS:
         if kind != family.kind and getattr(story, kind) is not None:
             yield Problem(path=kind, message=f"{family.name} is of another family, {family.kind}; remove these lines")
@@ -83,6 +88,11 @@ def setting_problems(story: Storyboard, relaxations: Sequence[Relaxation], famil
             fact = f"{family.name} makes each scene on its own and cannot go on from another"
             yield Problem(path=f"{place}.transition", message=f"{fact}; write `transition: cut`")
         yield from _floor_problems(f"{place}.relax.min", relax, base_scales(story, scene, family), family)
+
+
+def _nearest(size: Size, side: int) -> str:
+    width, height = (max(side, round(length / side) * side) for length in size)
+    return f"write [{width}, {height}]"
 
 
 def _guidance_problems(place: str, names: Iterable[str], family: Family) -> Iterator[Problem]:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, cast
 
 import numpy as np
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -252,7 +251,13 @@ class FramePackBlock(Part):
         return float(self.drift.removeprefix("adain ")) if self.drift else 0.0
 
 
-BLOCKS = {"framepack": FramePackBlock}  # of a storyboard, by the family whose settings they hold
+class WanBlock(Part):
+    """Settings of Wan's family."""
+
+    carry: int = Field(1, ge=1, le=4, description="latent frames of the section before that begin the next; trained: 1")
+
+
+BLOCKS: dict[str, type[Part]] = {"framepack": FramePackBlock, "wan": WanBlock}  # by the family whose settings they hold
 
 
 class Written(Part):
@@ -283,6 +288,7 @@ class Storyboard(Written):
         "per_scene", description="inserted scenes change no other's; or section after section, as FramePack draws it"
     )
     framepack: FramePackBlock | None = Field(None, description="settings of FramePack's family")
+    wan: WanBlock | None = Field(None, description="settings of Wan's family")
     guidance: Guidance = Field(Guidance(), description="base scales at rest of every scene; default: the model's own")
     style: Text = Field("", description="joined to every scene's prompt", max_length=20_000)
     negative_prompt: Text = Field("", max_length=20_000, description="for true CFG")
@@ -360,32 +366,6 @@ def _between_scenes(scenes: Any) -> list[Problem]:
 def storyboard_from_scenes(scenes: Sequence[Scene], **board: Any) -> Storyboard:
     """A storyboard from scenes made in Python; `board` are its other fields. Raises StoryboardError."""
     return build_storyboard({**board, "scenes": tuple(scenes)})
-
-
-def dump_storyboard(story: Storyboard) -> str:
-    """YAML that reads back to an equal storyboard."""
-    data = _without_empty(story.model_dump(mode="json"))
-    return yaml.dump(data, Dumper=_QuotingDumper, sort_keys=False, allow_unicode=True, width=110)
-
-
-def _without_empty(value: Any) -> Any:
-    """Mappings without what is None, or has nothing in it."""
-    if isinstance(value, dict):
-        kept = {name: _without_empty(item) for name, item in value.items()}
-        return {name: item for name, item in kept.items() if item not in (None, {})}
-    return [_without_empty(item) for item in value] if isinstance(value, list) else value
-
-
-class _QuotingDumper(yaml.SafeDumper):
-    """Writes every text in double quotes unless it is a plain word, so that nothing is taken for a number."""
-
-
-def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    style = None if re.fullmatch(r"[A-Za-z][A-Za-z_ ]*", text) else '"'
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
-
-
-_QuotingDumper.add_representer(str, _represent_text)
 
 
 def storyboard_schema() -> dict[str, Any]:

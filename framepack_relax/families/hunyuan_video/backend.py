@@ -98,10 +98,7 @@ class HunyuanVideoBackend(LoadedModel):
         tile = size if preset == "full" else (vae.tile_sample_min_width, vae.tile_sample_min_height)
         pixels = min(size[0], tile[0]) * min(size[1], tile[1])
         decode = FRAMES * pixels * vae.config.block_out_channels[1] * DECODED
-        sizes = [p.numel() * p.element_size() for p in self.transformer.parameters()]
-        transformer = 2 * max(sizes) if preset == "offload" else sum(sizes)  # a layer at work and the next one
-        weights = transformer + sum(p.numel() * p.element_size() for p in vae.parameters())
-        return int(weights + max(forward, decode) * self.dtype.itemsize)
+        return int(self.weight_bytes(preset) + max(forward, decode) * self.dtype.itemsize)
 
     def pass_flops(self, context: Context, latents: int, size: Size) -> int:
         """Of all blocks: 12 D^2 multiplications a token, and attention of all tokens to all; text is not counted."""

@@ -1,11 +1,11 @@
 """HunyuanVideo without torch: text to one clip of 4k + 1 frames, without a past."""
 
-from dataclasses import dataclass, fields
-from typing import ClassVar, Self
+from dataclasses import dataclass
+from typing import ClassVar
 
 from ...relax.effects import EFFECTS
 from ..base import Family, GuidanceTerm, Image, Size, TimeGrid
-from ..configs import ClipFields, Config, HunyuanVideoTransformer, HunyuanVideoVae, LlamaFields, PartKinds, Sidecar
+from ..configs import ClipFields, Config, HunyuanVideoTransformer, HunyuanVideoVae, LlamaFields, PartKinds
 from ..flow import FlowShift, Levels, sigma_table
 
 LONGEST = 129  # frames of a clip
@@ -28,7 +28,6 @@ class HunyuanVideo(Family):
     effects = frozenset(EFFECTS[:1])
     image: ClassVar[Image] = "refused"
     renderer = "hunyuan_video.backend:HunyuanVideoBackend"
-    sidecar: ClassVar[type[Sidecar]] = Sidecar
     parts: ClassVar[PartKinds] = {
         "transformer": HunyuanVideoTransformer,
         "vae": HunyuanVideoVae,
@@ -37,12 +36,6 @@ class HunyuanVideo(Family):
         "text_encoder_2": ClipFields,
         "tokenizer_2": Config,
     }
-
-    @classmethod
-    def read(cls, name: str, said: Sidecar, shift: FlowShift) -> Self:
-        """Of a folder's sidecar, which may leave open what it need not say, and its scheduler."""
-        own = {field.name for field in fields(cls)}
-        return cls(name=name, shift=shift, **{key: value for key, value in said.facts.items() if key in own})
 
     @property
     def terms(self) -> tuple[GuidanceTerm, ...]:

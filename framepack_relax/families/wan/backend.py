@@ -1,0 +1,151 @@
+"""Wan, loaded: UMT5, the transformer, AutoencoderKLWan; the latents are normalised, as its pipelines keep them.
+
+C latent channels, T latent frames, h and w latent height and width
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from diffusers import UniPCMultistepScheduler
+from diffusers.video_processor import VideoProcessor
+from PIL import Image
+from torch import Tensor
+
+from ...relax.effects import Effect, KeyGain, LowPass
+from ...relax.guidance import Branch
+from ...relax.latents import low_pass
+from ...relax.unlearning import FramePart, Segment
+from ..attention import attention_edit, processors
+from ..backend import Decoder, Given, Preset, Solve, Start
+from ..base import Context, Size, Step
+from ..hunyuan_video.backend import euler, on_table
+from ..umt5 import UMT5Model
+from ..wan_vae import WanDecoder, encode
+from .attention import ByLength
+from .family import Wan, WanTI2V
+
+# Peaks of live tensors of the real configurations on torch's meta device: vectors of the model's width that a pass has
+# per token, and vectors of the last block's width that a decode holds per pixel; then those of 2.2 5B.
+ROWS, FRAMES = 20, 54
+WIDE_ROWS, WIDE_FRAMES = 39, 88
+
+
+@dataclass(frozen=True, kw_only=True)
+class SectionInputs:
+    """What a section's passes need besides x: prompts by name, and by context the clean frames that it begins with.
+
+    The first `covered` of x's own frames are clean too, and stand for those.
+    """
+
+    prompts: Mapping[str, Tensor]  # positive, negative: [1, 512, D]
+    clean: Mapping[str, Tensor]  # full, initial, low_pass: [1, C, k, h, w]
+    covered: int
+    layouts: tuple[tuple[Segment, ...], ...]  # of tokens, by context
+
+
+@dataclass(kw_only=True)
+class WanBackend(UMT5Model):
+    """Text, or text and clean first frames, to a clip: WanPipeline, WanImageToVideoPipeline (diffusers 0.42.1)."""
+
+    family: Wan
+
+    def encode_starts(self, images: Mapping[int, tuple[Image.Image, int]]) -> Mapping[int, Start]:
+        """The mode of each image's latent, as the pipeline takes it: the seeds draw nothing."""
+        self.vae.to(self.device) if images else None
+        pixels = {shot: VideoProcessor().preprocess(image).unsqueeze(2) for shot, (image, _) in images.items()}
+        return {shot: Start(latent=encode(self.vae, x, None).float(), embeds=None) for shot, x in pixels.items()}
+
+    def begin(self, given: Given) -> SectionInputs:
+        kept, parts = given.noise[:, :, :0], list[FramePart]()
+        if given.past:
+            kept = given.past[given.context.needs[0]][:, :, -given.options["carry"] :]
+            parts = ["history"] * kept.shape[2]
+        elif given.start is not None:
+            kept, parts = given.start.latent, ["reference"]
+        kept = kept.to(self.device)
+        clean = {"full": kept, "initial": kept[:, :, :0] if given.past else kept}
+        for effect in {effect for step in given.steps for effect in step.effects if isinstance(effect, LowPass)}:
+            clean["low_pass"] = low_pass(kept, effect.factor)
+        covered = 0 if given.past else kept.shape[2]
+        new: list[FramePart] = ["section"] * (given.noise.shape[2] - covered)
+        return SectionInputs(
+            prompts={"positive": given.prompt, "negative": given.negative},
+            clean=clean,
+            covered=covered,
+            layouts=tuple(_layout([*before, *new], given.noise) for before in (parts, [])),
+        )
+
+    def solver(self, sampler: str, steps: Sequence[Step]) -> Solve:
+        sigmas = [step.sigma for step in steps]  # shifted
+        if sampler == "euler":
+            return euler(sigmas)
+        flow = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 1.0}
+        return on_table(UniPCMultistepScheduler(**flow, **self.family.schedule.solver), sigmas)
+
+    @torch.no_grad()
+    def predict(self, x: Tensor, step: Step, branch: Branch, inputs: SectionInputs) -> Tensor:
+        """The arguments are those of the pipelines' calls: 2.2 5B has a timestep a token, 0 for clean frames."""
+        clean = inputs.clean[branch.context]
+        frames = torch.cat([clean, x[:, :, inputs.covered :]], dim=2)
+        timestep = torch.tensor([step.timestep], device=self.device)
+        if isinstance(self.family, WanTI2V):
+            noisy = torch.ones_like(frames[0, 0, :, ::2, ::2])
+            noisy[: clean.shape[2]] = 0
+            timestep = (noisy * timestep).flatten().unsqueeze(0)
+        made: Tensor = self.transformer(
+            hidden_states=frames.to(self.dtype),
+            timestep=timestep,
+            encoder_hidden_states=inputs.prompts[branch.prompt],
+            return_dict=False,
+        )[0]
+        return made[:, :, clean.shape[2] - inputs.covered :].float()
+
+    def acting(self, effects: tuple[Effect, ...], inputs: SectionInputs) -> AbstractContextManager[None]:
+        edits = {}
+        for layout in inputs.layouts:
+            past = any(part != "section" for segment in layout for part in segment.parts)
+            own = [effect for effect in effects if past or not isinstance(effect, KeyGain)]
+            if edit := attention_edit(own, layout):
+                edits[sum(segment.tokens for segment in layout)] = edit
+        return processors(
+            [block.attn1 for block in self.transformer.blocks], partial(ByLength, edits) if edits else None
+        )
+
+    def finish(self, latents: Tensor, inputs: SectionInputs) -> Tensor:
+        """With its clean frames as they were."""
+        return torch.cat([inputs.clean["full"], latents[:, :, inputs.covered :]], dim=2) if inputs.covered else latents
+
+    def decoder(self, how: str, start: Tensor | None, sections: int, options: Mapping[str, Any]) -> Decoder:
+        return WanDecoder(self.vae, rest=self.resting)
+
+    def peak_bytes(self, context: Context, latents: int, size: Size, preset: Preset) -> int:
+        """Weights on the device, and the larger of what a pass and what a decode of (width, height) px work with."""
+        config, vae = self.transformer.config, self.vae
+        width = config.num_attention_heads * config.attention_head_dim
+        rows, frames = (WIDE_ROWS, WIDE_FRAMES) if isinstance(self.family, WanTI2V) else (ROWS, FRAMES)
+        forward = self.tokens(context, latents, size) * width * rows * self.dtype.itemsize
+        tile = size if preset == "full" else (vae.tile_sample_min_width, vae.tile_sample_min_height)
+        pixels = min(size[0], tile[0]) * min(size[1], tile[1]) / (vae.config.patch_size or 1) ** 2
+        decode = pixels * (vae.config.decoder_base_dim or vae.config.base_dim) * frames * vae.dtype.itemsize
+        return int(self.weight_bytes(preset) + max(forward, decode))
+
+    def pass_flops(self, context: Context, latents: int, size: Size) -> int:
+        """Of all blocks by count: 8 D^2 + 2 D F multiplications a token, and attention of all tokens to all."""
+        config, tokens = self.transformer.config, self.tokens(context, latents, size)
+        width = config.num_attention_heads * config.attention_head_dim
+        return int(2 * config.num_layers * width * tokens * (4 * width + 2 * config.ffn_dim + 2 * tokens))
+
+    def tokens(self, context: Context, latents: int, size: Size) -> int:
+        """Video tokens of a pass."""
+        side, carried = 2 * self.family.spatial, self.family.options["carry"] if context.needs else 0
+        return (latents + carried) * (size[1] // side) * (size[0] // side)
+
+
+def _layout(parts: Sequence[FramePart], noise: Tensor) -> tuple[Segment, ...]:
+    """Of a clip of these frames, of the height and width of `noise` [1, C, T, h, w]."""
+    height, width = noise.shape[3] // 2, noise.shape[4] // 2
+    return (Segment(parts=tuple(parts), frames=tuple(map(float, range(len(parts)))), height=height, width=width),)
