@@ -77,7 +77,7 @@ def test_effects_that_a_family_cannot_do_are_told(family, planned):
     asked = {"relax": {"history_gain": 0.5, "blur": 0.5, "experimental": {"lowpass": 0.5}}}
     wrong = [path for path, _ in planned(asked)[0]]
     assert wrong == (["scenes[0].relax.history_gain", "scenes[0].relax.experimental.lowpass"]
-                     if family.kind == "hunyuanvideo" else [])  # fmt: skip
+                     if family.effects == {"kv_blur"} else [])  # fmt: skip
 
 
 def test_the_settings_of_another_family_are_a_mistake(family, planned):
