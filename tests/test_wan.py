@@ -213,6 +213,7 @@ def test_sections_are_equal_and_no_longer_than_a_clip():
     def frames(seconds, family=FIVE, **fields):
         story = storyboard_from_scenes([Scene(id="a", prompt="x", seconds=seconds)], **fields)
         plan = make_plan(story, family)
+        assert any("was trained to go on from 1" in warning for warning in plan.warnings) == bool(fields)
         return [s.frames[1] - s.frames[0] for s in plan.sections], [s.latents for s in plan.sections]
 
     assert frames(10.0) == ([121, 120], [31, 30])
@@ -266,6 +267,20 @@ def test_a_folder_needs_no_sidecar_and_its_scheduler_is_read(tmp_path):
     family = find_family(str(folder))
     assert (family.kind, family.size, family.fps, family.schedule.flow_shift) == ("wan", (1280, 704), 24, 2.5)
     assert family.levels(10, SIZE, "unipc") == unipc_table(10, 2.5) != FIVE.levels(10, SIZE, "unipc")
+
+
+def test_weights_in_shards_are_one_model_and_a_shard_that_is_missing_is_named(tmp_path):
+    folder = wan_folder(tmp_path / "wan", expand=True)
+    whole, part = load(str(folder), device="cpu").transformer, folder / "transformer"
+    (part / "diffusion_pytorch_model.safetensors").unlink()
+    whole.save_pretrained(part, max_shard_size="20KB")
+    shards = sorted(part.glob("*.safetensors"))
+    made = load(str(folder), device="cpu").transformer
+    assert len(shards) > 2
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), made.parameters(), strict=True))
+    shards[1].unlink()
+    with pytest.raises(ModelError, match=r"the transformer cannot be loaded.*download it again"):
+        load(str(folder), device="cpu")
 
 
 def test_the_terms_and_the_facts_of_the_catalogue():

@@ -55,7 +55,8 @@ class WanBackend(UMT5Model):
 
     def encode_starts(self, images: Mapping[int, tuple[Image.Image, int]]) -> Mapping[int, Start]:
         """The mode of each image's latent, as the pipeline takes it: the seeds draw nothing."""
-        self.vae.to(self.device) if images else None
+        if images:
+            self.vae.to(self.device)
         pixels = {shot: VideoProcessor().preprocess(image).unsqueeze(2) for shot, (image, _) in images.items()}
         return {shot: Start(latent=encode(self.vae, x, None).float(), embeds=None) for shot, x in pixels.items()}
 

@@ -101,6 +101,7 @@ class Wan(Family):
             yield Problem(path="wan.carry", message=f"{self.name} makes each scene on its own; remove the line")
 
     def levels(self, steps: int, size: Size, sampler: str) -> Levels:
+        """UniPC's, for Euler too."""
         return unipc_table(steps, self.schedule.flow_shift)
 
 
@@ -139,6 +140,11 @@ class WanTI2V(Wan):
 
     def problems(self, story: Storyboard) -> Iterator[Problem]:
         yield from ()
+
+    def notes(self, story: Storyboard, shots: Sequence[tuple[float, int]]) -> Iterator[tuple[str, str]]:
+        yield from super().notes(story, shots)
+        if self.carry > 1:
+            yield "", f"wan.carry {self.carry}: {self.name} was trained to go on from 1 latent frame"
 
     def context(self, place: int, sections: int) -> Context:
         return SimpleContext(initial=place == 0, needs=(place - 1,) if place else ())
