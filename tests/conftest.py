@@ -75,6 +75,14 @@ def hunyuan(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def helios(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny folder as Helios-Base has it; it needs no sidecar."""
+    from wan_folders import helios_folder
+
+    return helios_folder(tmp_path_factory.mktemp("models") / "helios")
+
+
+@pytest.fixture(scope="session")
 def model(tiny: Path):
     from framepack_relax.families.loader import load
 

@@ -412,6 +412,16 @@ def test_negative_prompts_that_are_not_read_are_warned_of(image):
     assert not plan_of(image, scene("x", negative_prompt="ugly", **guided)).warnings
 
 
+@pytest.mark.parametrize("words", ["ugly, Static, dull", "motionless", "still picture", "静态", "静止不动的画面"])
+def test_a_negative_prompt_that_pushes_away_from_stillness_is_told_where_text_is_relaxed(image, words):
+    loose = {"guidance": {"text": 4.0}, "relax": {"target": "text", "beta": 0.5}}
+    (told,) = plan_of(image, scene("calm", guidance={"text": 4.0}), scene("x", **loose), negative_prompt=words).warnings
+    assert told.startswith("scene x: the negative prompt names ") and 'negative_prompt: ""' in told
+    for other in ({"negative_prompt": "ecstatic"}, {"relax": {"target": "text", "beta": -0.5}}, {"guidance": {}}):
+        warned = plan_of(image, scene("x", **{**loose, **other}), negative_prompt=words).warnings
+        assert not any("the negative prompt names" in warning for warning in warned)
+
+
 def test_what_does_not_fit_is_told_in_the_order_of_the_file(tmp_path):
     Image.new("RGB", (32, 32)).save(tmp_path / "hero.png")
     low = "relax: {target: text, beta: 0.5, min: 0.5}"
@@ -452,7 +462,8 @@ def test_frames_cannot_be_streamed_from_the_films_end(tmp_path):
 
 def test_every_shipped_storyboard_is_planned(pytestconfig):
     files = sorted((pytestconfig.rootpath / "storyboards").glob("*.yaml"))
-    assert [file.stem for file in files] == ["backflip-hunyuanvideo", "backflip", "day", "rooftop-wan", "rooftop"]
+    named = ["backflip-hunyuanvideo", "backflip", "day", "rooftop-helios", "rooftop-wan", "rooftop"]
+    assert [file.stem for file in files] == named
     from framepack_relax.families.catalog import find_family
 
     plans = {}

@@ -22,12 +22,12 @@ from wan_folders import wan_folder
 
 import framepack_relax.families.attention as attention
 from framepack_relax.errors import ModelError, StoryboardError
-from framepack_relax.families.attention import AttentionEdit, processors
+from framepack_relax.families.attention import AttentionEdit, ByLength, processors
 from framepack_relax.families.backend import PRESETS, Given
 from framepack_relax.families.catalog import find_family
 from framepack_relax.families.flow import unipc_table
 from framepack_relax.families.loader import load
-from framepack_relax.families.wan.attention import ByLength
+from framepack_relax.families.wan.attention import EditedProcessor
 from framepack_relax.planning.planner import make_plan
 from framepack_relax.relax.effects import KVBlur
 from framepack_relax.relax.guidance import Branch
@@ -170,7 +170,7 @@ def attended(model, edits, x, text):
     attentions = [block.attn1 for block in model.transformer.blocks]
     with pytest.MonkeyPatch.context() as patch, torch.no_grad():
         patch.setattr(attention, "dispatch_attention_fn", look)
-        with processors(attentions, (lambda old: ByLength(edits, old)) if edits else None):
+        with processors(attentions, (lambda old: ByLength(EditedProcessor, edits, old)) if edits else None):
             made = model.transformer(x, torch.tensor([500.0]), text, return_dict=False)[0]
     return made, seen
 

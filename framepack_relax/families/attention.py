@@ -3,9 +3,10 @@
 B batch, L tokens, N heads, H head dim
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -87,3 +88,28 @@ class Editing:
         first, end = self.edit.bias.queries
         parts = ((query[:, :first], None), (query[:, first:end], bias), (query[:, end:], None))
         return torch.cat([attend(rows, own) for rows, own in parts], dim=1)
+
+
+class ByLength:
+    """A processor that edits each layout of tokens its own way: branches with and without a past differ in length."""
+
+    def __init__(self, kind: type[Editing], edits: Mapping[int, AttentionEdit], replaced: Any) -> None:
+        self.made: dict[int, Any] = {tokens: kind(edit, replaced) for tokens, edit in edits.items()}
+        self.replaced = replaced
+
+    def __call__(self, attn: Any, hidden_states: Tensor, *others: Any) -> Tensor:
+        made: Tensor = self.made.get(hidden_states.shape[1], self.replaced)(attn, hidden_states, *others)
+        return made
+
+
+def edited(
+    attentions: Iterable[Any], kind: type[Editing], effects: Sequence[Effect], layouts: Iterable[Sequence[Segment]]
+) -> AbstractContextManager[None]:
+    """Attention with these effects by processors of a `kind`, whichever of the layouts a pass has."""
+    edits: dict[int, AttentionEdit] = {}
+    for layout in layouts:
+        past = any(part != "section" for segment in layout for part in segment.parts)
+        own = [effect for effect in effects if past or not isinstance(effect, KeyGain)]
+        if edit := attention_edit(own, layout):
+            edits[sum(segment.tokens for segment in layout)] = edit
+    return processors(attentions, partial(ByLength, kind, edits) if edits else None)

@@ -25,17 +25,19 @@ from .fake import Fake
 from .fingerprint import READ, Stamp, fingerprint, stamp_of, told
 from .flow import FlowShift
 from .framepack.family import FramePack
+from .helios.family import Helios
 from .hunyuan_video.family import HunyuanVideo
 from .wan.family import Wan, WanTI2V
 
 WEIGHTS_VARIABLE = "FRAMEPACK_RELAX_WEIGHTS"
 FIGURES = "figures.json"  # of a model folder: what scripts/training/measure.py measured
 PUPPET = Path(__file__).parents[1] / "puppet"
-KINDS_OF: tuple[type[Family], ...] = (FramePack, HunyuanVideo, Wan)  # that a folder may be of
+KINDS_OF: tuple[type[Family], ...] = (FramePack, HunyuanVideo, Wan, Helios)  # that a folder may be of
 FAMILIES = {family.kind: family for family in KINDS_OF}
 NETWORKS: Mapping[str, type[Family]] = {  # that need no sidecar: nothing is left open
     "HunyuanVideoTransformer3DModel": HunyuanVideo,
     "WanTransformer3DModel": Wan,
+    "HeliosTransformer3DModel": Helios,
 }
 HUNYUAN, REDUX = "hunyuanvideo-community/HunyuanVideo", "lllyasviel/flux_redux_bfl"
 LARGEST = 256 << 20  # bytes, of vocabularies and configs
@@ -99,6 +101,10 @@ ENTRIES = (
         name="wan2.1-1.3b", gigabytes=29.0, licence="Apache-2.0", repository="Wan-AI/Wan2.1-T2V-1.3B-Diffusers",
         about="Wan 2.1 T2V, 1.3B: text to one clip a scene of at most 81 frames; 16 fps",
         family=Wan(name="wan2.1-1.3b"),
+    ),
+    Entry(
+        name="helios", gigabytes=40.0, licence="Apache-2.0", repository="BestWishYsh/Helios-Base",
+        about="Helios-Base, 14B: words or an image, true CFG, FramePack's history", family=Helios(name="helios"),
     ),
     Entry(
         name="fake", licence="Apache-2.0", repository="", family=Fake(name="fake"),

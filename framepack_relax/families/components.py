@@ -10,6 +10,7 @@ import transformers
 from diffusers import (
     AutoencoderKLHunyuanVideo,
     AutoencoderKLWan,
+    HeliosTransformer3DModel,
     HunyuanVideoFramepackTransformer3DModel,
     HunyuanVideoTransformer3DModel,
     WanTransformer3DModel,
@@ -21,12 +22,14 @@ from ..errors import ModelError, RelaxError
 from ..storyboard.messages import printable
 from . import configs
 from .catalog import Source
+from .helios.family import HeliosTransformer
 from .memory import check_room, free_memory, main_memory_is_full, pinned_bytes, stored
 
 CLASSES = {  # by what a config is read as
     configs.FramePackTransformer: HunyuanVideoFramepackTransformer3DModel,
     configs.HunyuanVideoTransformer: HunyuanVideoTransformer3DModel,
     configs.HunyuanVideoVae: AutoencoderKLHunyuanVideo,
+    HeliosTransformer: HeliosTransformer3DModel,
     configs.WanTransformer: WanTransformer3DModel,
     configs.WanVae: AutoencoderKLWan,
     configs.LlamaFields: transformers.LlamaModel,

@@ -1,19 +1,19 @@
 """The noise of flow-matching models as diffusers' and FramePack's schedulers tabulate it; numpy, no torch."""
 
 import math
-from collections.abc import Mapping
-from typing import Annotated, Any, Self
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from ..storyboard.schema import Part
+from .configs import Config
 
 Levels = tuple[tuple[float, float], ...]
 
 
-class FlowShift(Part, extra="ignore"):
+class FlowShift(Config):
     """How a diffusers scheduler config shifts its sigmas: by `shift`, or dynamically by the number of image tokens."""
 
     use_dynamic_shifting: bool = False
@@ -28,11 +28,9 @@ class FlowShift(Part, extra="ignore"):
     def _null_is_absent(cls, data: Any) -> Any:
         return {key: value for key, value in data.items() if value is not None} if isinstance(data, Mapping) else data
 
-    @model_validator(mode="after")
-    def _check(self) -> Self:
+    def mistakes(self) -> Iterator[str]:
         if self.base_image_seq_len >= self.max_image_seq_len:
-            raise ValueError("base_image_seq_len must be below max_image_seq_len")
-        return self
+            yield "base_image_seq_len must be below max_image_seq_len"
 
     def factor(self, tokens: float, most: float) -> float:
         """`shift`, or exp(mu) up to `most`; mu is linear in the image tokens (calculate_shift of diffusers)."""
@@ -41,6 +39,25 @@ class FlowShift(Part, extra="ignore"):
         slope = (self.max_shift - self.base_shift) / (self.max_image_seq_len - self.base_image_seq_len)
         mu = tokens * slope + (self.base_shift - slope * self.base_image_seq_len)
         return math.exp(min(mu, math.log(most)))
+
+
+class UniPC(FlowShift):
+    """The config of a scheduler that solves flows by UniPC, as far as it is one that is rendered here."""
+
+    num_train_timesteps: Literal[1000] = 1000
+    prediction_type: Literal["flow_prediction"] = "flow_prediction"
+    use_flow_sigmas: Literal[True] = True
+    predict_x0: Literal[True] = True
+    thresholding: Literal[False] = False
+    solver_order: Annotated[int, Field(ge=1, le=3)] = 2
+    solver_type: Literal["bh1", "bh2"] = "bh2"
+    lower_order_final: bool = True
+    disable_corrector: tuple[Annotated[int, Field(ge=0, le=1000)], ...] = ()
+
+    @property
+    def solver(self) -> dict[str, Any]:
+        """Of these fields those that say how a step is made."""
+        return self.model_dump(include={"solver_order", "solver_type", "lower_order_final", "disable_corrector"})
 
 
 def times(steps: int) -> NDArray[np.float32]:

@@ -1,5 +1,6 @@
 """A scene's settings: profile, explicit values, base scales, and what does not fit together or beside the model."""
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
@@ -18,6 +19,10 @@ OVER = 0.95  # the paper finds beta 1 worse than none
 FAR_SIZE = 2.0  # times the area or the aspect ratio that a model was made for, or one over it
 MOST_SHOWN = 6  # scenes or shots named in a warning
 SAME_SPEED = 0.01  # a difference in speed that nobody sees
+# what official negative prompts push away from
+PUSH = re.compile(
+    r"\b(static|motionless|still (picture|image|frame))\b|静止|静态", re.IGNORECASE
+)  # of negative prompts
 UNGUIDED = "negative_prompt without effect at text scale 1; set guidance: {text: 4} or remove the line"
 NEEDS: tuple[tuple[tuple[str, ...], str, Callable[[Relaxation], bool]], ...] = (
     (("interval",), "schedule: interval", lambda relax: relax.schedule == "interval"),
@@ -157,6 +162,10 @@ def _setting_warnings(story: Storyboard, relaxations: Sequence[Relaxation], fami
     if story.negative_prompt.strip() and all(unguided):
         yield "", UNGUIDED
     for scene, relax, alone in zip(story.scenes, relaxations, unguided, strict=True):
+        pushed = PUSH.search(story.negative_of(scene)) if not alone and "text" in relax.target else None
+        if pushed and relax.beta > 0 and not relax.at_rest:
+            fact = f"the negative prompt names {pushed[0]!r}, and relaxing text relaxes that push away from it too"
+            yield f"scene {scene.id}", f'{fact}; compare with negative_prompt: ""'
         for told in (*_odd(relax, family, unguided=alone), *_idle(scene, relax, unguided=alone)):
             yield f"scene {scene.id}", told
 

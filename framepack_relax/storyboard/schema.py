@@ -47,6 +47,7 @@ GainOn = Literal["history", "reference", "all"]
 Order = Literal["forward", "inverted"]
 Sampler = Literal["unipc", "euler"]
 Decoding = Literal["stream", "blend"]
+NoPast = Literal["zeros", "none"]
 
 
 def _plain_text(text: str) -> str:
@@ -257,7 +258,14 @@ class WanBlock(Part):
     carry: int = Field(1, ge=1, le=4, description="latent frames of the section before that begin the next; trained: 1")
 
 
-BLOCKS: dict[str, type[Part]] = {"framepack": FramePackBlock, "wan": WanBlock}  # by the family whose settings they hold
+class HeliosBlock(Part):
+    """Settings of Helios' family."""
+
+    no_past: NoPast | None = Field(None, description="what stands for the past where target context loosens it")
+
+
+# by the family whose settings they hold
+BLOCKS: dict[str, type[Part]] = {"framepack": FramePackBlock, "wan": WanBlock, "helios": HeliosBlock}
 
 
 class Written(Part):
@@ -289,6 +297,7 @@ class Storyboard(Written):
     )
     framepack: FramePackBlock | None = Field(None, description="settings of FramePack's family")
     wan: WanBlock | None = Field(None, description="settings of Wan's family")
+    helios: HeliosBlock | None = Field(None, description="settings of Helios' family")
     guidance: Guidance = Field(Guidance(), description="base scales at rest of every scene; default: the model's own")
     style: Text = Field("", description="joined to every scene's prompt", max_length=20_000)
     negative_prompt: Text = Field("", max_length=20_000, description="for true CFG")

@@ -3,14 +3,11 @@
 B batch, L video tokens, N heads, H head dim
 """
 
-from collections.abc import Mapping
-from typing import Any
-
 import torch
 from diffusers.models.transformers.transformer_wan import WanAttention, WanAttnProcessor
 from torch import Tensor
 
-from ..attention import AttentionEdit, Editing
+from ..attention import Editing
 
 
 class EditedProcessor(Editing, WanAttnProcessor):
@@ -26,17 +23,6 @@ class EditedProcessor(Editing, WanAttnProcessor):
         key, value = self.blurred("k", key, "post_rope"), self.blurred("v", value, self.edit.space)
         made: Tensor = attn.to_out[0](self.attend(query, key, value, None).flatten(2, 3).type_as(query))
         return attn.to_out[1](made)
-
-
-class ByLength:
-    """A processor that edits each layout of tokens its own way: branches with and without a past differ in length."""
-
-    def __init__(self, edits: Mapping[int, AttentionEdit], replaced: Any) -> None:
-        self.made = {tokens: EditedProcessor(edit, replaced) for tokens, edit in edits.items()}
-        self.replaced = replaced
-
-    def __call__(self, attn: WanAttention, hidden_states: Tensor, *others: Any) -> Tensor:
-        return self.made.get(hidden_states.shape[1], self.replaced)(attn, hidden_states, *others)
 
 
 def rotated(x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:

@@ -6,7 +6,6 @@ C latent channels, T latent frames, h and w latent height and width
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -15,23 +14,22 @@ from diffusers.video_processor import VideoProcessor
 from PIL import Image
 from torch import Tensor
 
-from ...relax.effects import Effect, KeyGain, LowPass
+from ...relax.effects import Effect, LowPass
 from ...relax.guidance import Branch
 from ...relax.latents import low_pass
 from ...relax.unlearning import FramePart, Segment
-from ..attention import attention_edit, processors
+from ..attention import edited
 from ..backend import Decoder, Given, Preset, Solve, Start
 from ..base import Context, Size, Step
 from ..hunyuan_video.backend import euler, on_table
 from ..umt5 import UMT5Model
-from ..wan_vae import WanDecoder, encode
-from .attention import ByLength
+from ..wan_vae import WanDecoder, decode_bytes, encode
+from .attention import EditedProcessor
 from .family import Wan, WanTI2V
 
-# Peaks of live tensors of the real configurations on torch's meta device: vectors of the model's width that a pass has
-# per token, and vectors of the last block's width that a decode holds per pixel; then those of 2.2 5B.
-ROWS, FRAMES = 20, 54
-WIDE_ROWS, WIDE_FRAMES = 39, 88
+# Vectors of the model's width that a pass has per token: peaks of live tensors of the real configurations on torch's
+# meta device; then that of 2.2 5B.
+ROWS, WIDE_ROWS = 20, 39
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,15 +104,8 @@ class WanBackend(UMT5Model):
         return made[:, :, clean.shape[2] - inputs.covered :].float()
 
     def acting(self, effects: tuple[Effect, ...], inputs: SectionInputs) -> AbstractContextManager[None]:
-        edits = {}
-        for layout in inputs.layouts:
-            past = any(part != "section" for segment in layout for part in segment.parts)
-            own = [effect for effect in effects if past or not isinstance(effect, KeyGain)]
-            if edit := attention_edit(own, layout):
-                edits[sum(segment.tokens for segment in layout)] = edit
-        return processors(
-            [block.attn1 for block in self.transformer.blocks], partial(ByLength, edits) if edits else None
-        )
+        attentions = [block.attn1 for block in self.transformer.blocks]
+        return edited(attentions, EditedProcessor, effects, inputs.layouts)
 
     def finish(self, latents: Tensor, inputs: SectionInputs) -> Tensor:
         """With its clean frames as they were."""
@@ -125,14 +116,11 @@ class WanBackend(UMT5Model):
 
     def peak_bytes(self, context: Context, latents: int, size: Size, preset: Preset) -> int:
         """Weights on the device, and the larger of what a pass and what a decode of (width, height) px work with."""
-        config, vae = self.transformer.config, self.vae
+        config = self.transformer.config
         width = config.num_attention_heads * config.attention_head_dim
-        rows, frames = (WIDE_ROWS, WIDE_FRAMES) if isinstance(self.family, WanTI2V) else (ROWS, FRAMES)
+        rows = WIDE_ROWS if isinstance(self.family, WanTI2V) else ROWS
         forward = self.tokens(context, latents, size) * width * rows * self.dtype.itemsize
-        tile = size if preset == "full" else (vae.tile_sample_min_width, vae.tile_sample_min_height)
-        pixels = min(size[0], tile[0]) * min(size[1], tile[1]) / (vae.config.patch_size or 1) ** 2
-        decode = pixels * (vae.config.decoder_base_dim or vae.config.base_dim) * frames * vae.dtype.itemsize
-        return int(self.weight_bytes(preset) + max(forward, decode))
+        return self.weight_bytes(preset) + max(forward, decode_bytes(self.vae, size, tiled=preset != "full"))
 
     def pass_flops(self, context: Context, latents: int, size: Size) -> int:
         """Of all blocks by count: 8 D^2 + 2 D F multiplications a token, and attention of all tokens to all."""

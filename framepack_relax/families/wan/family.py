@@ -16,35 +16,21 @@ from ...storyboard import Storyboard
 from ...storyboard.schema import WanBlock
 from ..base import Context, Family, GuidanceTerm, Image, SimpleContext, Size, TimeGrid
 from ..configs import Config, PartKinds, PipelineIndex, Sidecar, UMT5Fields, WanTransformer, WanVae, read_config
-from ..flow import FlowShift, Levels, unipc_table
+from ..flow import FlowShift, Levels, UniPC, unipc_table
 
 UNIT = 4  # frames a latent frame gives, but the first
 UNREAD = "its scheduler/scheduler_config.json is not on this machine: its flow_shift is taken to be"
 
 
-class UniPC(FlowShift):
+class WanSchedule(UniPC):
     """UniPCMultistepScheduler's config, as Wan's have it."""
 
     flow_shift: Annotated[float, Field(gt=0, le=100)] = 1.0
     use_dynamic_shifting: Literal[False] = False
-    num_train_timesteps: Literal[1000] = 1000
-    prediction_type: Literal["flow_prediction"] = "flow_prediction"
-    use_flow_sigmas: Literal[True] = True
     use_karras_sigmas: Literal[False] = False
     use_exponential_sigmas: Literal[False] = False
     use_beta_sigmas: Literal[False] = False
     final_sigmas_type: Literal["zero"] = "zero"
-    predict_x0: Literal[True] = True
-    thresholding: Literal[False] = False
-    solver_order: Annotated[int, Field(ge=1, le=3)] = 2
-    solver_type: Literal["bh1", "bh2"] = "bh2"
-    lower_order_final: bool = True
-    disable_corrector: tuple[Annotated[int, Field(ge=0, le=1000)], ...] = ()
-
-    @property
-    def solver(self) -> dict[str, Any]:
-        """Of these fields those that say how a step is made."""
-        return self.model_dump(include={"solver_order", "solver_type", "lower_order_final", "disable_corrector"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +47,7 @@ class Wan(Family):
     samplers = ("unipc", "euler")
     image: ClassVar[Image] = "refused"
     renderer = "wan.backend:WanBackend"
-    scheduler = UniPC
+    scheduler = WanSchedule
     assumed: ClassVar[float] = 3.0  # its flow_shift, as long as its scheduler's config is not here
     parts: ClassVar[PartKinds] = {
         "transformer": WanTransformer,
@@ -81,8 +67,8 @@ class Wan(Family):
         return super(Wan, WanTI2V if index.expand_timesteps else Wan).read(name, said, shift)
 
     @property
-    def schedule(self) -> UniPC:
-        return self.shift if isinstance(self.shift, UniPC) else UniPC(flow_shift=self.assumed)
+    def schedule(self) -> WanSchedule:
+        return self.shift if isinstance(self.shift, WanSchedule) else WanSchedule(flow_shift=self.assumed)
 
     @property
     def terms(self) -> tuple[GuidanceTerm, ...]:
