@@ -22,7 +22,7 @@ from framepack_relax.farm.films import Film, ShotUnit, find_films
 from framepack_relax.farm.local import Local
 from framepack_relax.farm.records import write_manifest
 from framepack_relax.rendering.events import Event
-from framepack_relax.rendering.lease import Lease
+from framepack_relax.rendering.lease import Lease, look
 from framepack_relax.rendering.mark import CANCELLED
 
 ONE, TWO = fr.Workers(workers=1), fr.Workers(workers=2)
@@ -96,6 +96,9 @@ def test_every_mistake_of_every_file_is_told_at_once_and_nothing_is_begun(tmp_pa
     write_board(tmp_path / "model.yaml", model="pupet")
     write_board(tmp_path / "twice/good.yaml")
     write_board(tmp_path / "logs/mine.yaml")
+    write_board(tmp_path / "field/inner.yaml")
+    write_board(tmp_path / "inner/shots/deep.yaml")
+    write_board(tmp_path / "inner.yaml")
     taken = tmp_path / "out/good"
     taken.mkdir(parents=True)
     (taken / "mine.txt").touch()
@@ -106,7 +109,7 @@ def test_every_mistake_of_every_file_is_told_at_once_and_nothing_is_begun(tmp_pa
             workers=ONE,
         )
     told = {Path(problem.file).name for problem in raised.value.problems}
-    assert told == {"field.yaml", "picture.yaml", "model.yaml", "good.yaml", "mine.yaml", "*.yaml"}
+    assert told == {"field.yaml", "picture.yaml", "model.yaml", "good.yaml", "mine.yaml", "deep.yaml", "*.yaml"}
     text = str(raised.value)
     for fact in (
         "secnds",
@@ -125,8 +128,9 @@ def test_workers_that_cannot_be_are_told(tmp_path, given):
     board = write_board(tmp_path / "a.yaml")
     with pytest.raises(fr.RelaxError, match=[*given][-1]):
         fr.batch(board, out=tmp_path / "out", workers=fr.Workers(**given))
-    with pytest.raises(fr.RelaxError, match="seeds"):
-        fr.batch(board, out=tmp_path / "out", seeds=0)
+    for seeds in (0, 10**9):
+        with pytest.raises(fr.RelaxError, match="seeds"):
+            fr.batch(board, out=tmp_path / "out", seeds=seeds)
     assert not (tmp_path / "out").exists()
 
 
@@ -235,6 +239,20 @@ def test_a_film_that_is_called_off_is_left_and_the_others_are_not(tmp_path):
     assert {film.state for film in fr.batch(tmp_path / "boards", out=tmp_path / "out", workers=ONE)} == {"done"}
 
 
+def test_a_film_that_waits_can_be_called_off_too(tmp_path):
+    for name in "ab":
+        write_board(tmp_path / f"boards/{name}.yaml")
+
+    def hear(told, work):
+        if told.event.kind == "shot" and not (tmp_path / "out/b").exists():
+            fr.cancel(tmp_path / "out/b")
+            with pytest.raises(fr.RenderError, match="not the folder of a film"):
+                fr.cancel(tmp_path / "out/c")
+
+    films = fr.batch(tmp_path / "boards", out=tmp_path / "out", workers=ONE, on_event=hear)
+    assert [film.state for film in films] == ["done", "cancelled"] and not (tmp_path / "out/c").exists()
+
+
 def test_a_shot_on_which_another_is_at_work_is_left_to_it(tmp_path):
     write_board(tmp_path / "boards/a.yaml", shots=2)
     batch, held = Batch(films_of(tmp_path / "boards", tmp_path / "out")), []
@@ -321,7 +339,8 @@ def test_a_batch_that_is_terminated_leaves_with_4_and_the_same_command_ends_it(t
         process.terminate()
         _, said = process.communicate(timeout=60)
     assert process.returncode == 4 and "the same command goes on from there" in said and "Traceback" not in said
-    assert not list((tmp_path / "out").rglob(".lease")), "workers leave, and give back what they hold"
+    leases = [look(file) for file in (tmp_path / "out").rglob(".lease")]
+    assert all(lease.left for lease in leases if lease), "workers leave, and hold nothing"
     kept = fr.status(tmp_path / "out/a").done
     assert 1 <= kept < 4
     done = subprocess.run([*words, "--json"], capture_output=True, text=True)

@@ -49,6 +49,7 @@ def batch(
     from ..farm.engines import Workers
     from ..farm.films import Watch, find_films
     from ..farm.records import LOGS, Logs, write_manifest
+    from ..rendering.mark import call_off
 
     crew, folder = workers or Workers(), output_folder(out)
     executor = crew.executor(folder / LOGS)
@@ -62,9 +63,13 @@ def batch(
         priorities=priorities,
         note=on_note,
     )
-    films, logs = find(_places(stories)), Logs(folder / LOGS)
+    films = find(_places(stories))
     come = Watch(Path(watch), find, on_note) if watch else lambda: None
+    for film in films:
+        call_off(film.out, False)
+    logs = Logs(folder / LOGS)
     work = Batch(films, max_retries=crew.max_retries, fail_fast=fail_fast, more=come)
+    write_manifest(folder, work.progress.values())  # so that others know of films that wait
     try:
         with closing(run(work, executor)) as events:
             for told in events:
@@ -91,6 +96,7 @@ def batch_plan(
     from ..farm.engines import Workers
     from ..farm.films import find_films
 
+    (workers or Workers()).check()
     loading = {**(workers or Workers()).loading(), "download": False}
     given: dict[str, Any] = {"seeds": seeds, "board": board, "loading": loading, "priorities": priorities}
     return find_films(_places(stories), output_folder(out), note=on_note, **given)
@@ -119,6 +125,8 @@ def cancel(folder: Place) -> None:
 
     What is finished stays, and a call that renders it goes on from there. Raises RenderError.
     """
+    from ..farm.ledger import make_known
     from ..rendering.mark import call_off
 
-    call_off(meant(folder))
+    make_known(place := meant(folder))
+    call_off(place)

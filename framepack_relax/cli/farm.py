@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -181,10 +183,10 @@ def _conclude(films: list[Progress], as_json: bool) -> None:
 
 def _priority(text: str) -> tuple[str, float]:
     name, _, number = text.rpartition("=")
-    try:
-        return name, float(number)
-    except ValueError:
-        raise RelaxError(f"--priority {text}: write NAME=NUMBER, such as 'night/*=5'") from None
+    with suppress(ValueError):
+        if name and isfinite(float(number)):
+            return name, float(number)
+    raise RelaxError(f"--priority {text}: write NAME=NUMBER, such as 'night/*=5'")
 
 
 class _Lines:
@@ -213,7 +215,8 @@ class _Json(_Lines):
     def hear(self, told: Told, work: Batch) -> None:
         from ..farm.batch import told_json
 
-        print(json.dumps(told_json(told)), flush=True)
+        with suppress(OSError):  # who has listened has gone
+            print(json.dumps(told_json(told)), flush=True)
 
 
 class _Watched(_Lines):

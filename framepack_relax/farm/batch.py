@@ -9,7 +9,7 @@ from itertools import count
 from threading import RLock
 from typing import Any, Literal
 
-from ..errors import RelaxError
+from ..errors import CancelledError, RelaxError
 from ..rendering.events import Event
 from .executor import Executor, Told
 from .films import Film, ShotUnit
@@ -142,6 +142,8 @@ class Batch:
                 for unit in film.film.units():
                     heapq.heappush(self._ready, (priority, next(self._order), unit))
                     film.waiting += 1
+            except CancelledError as error:
+                self._stop(film, "cancelled", "cancelled", str(error))
             except RelaxError as error:
                 self._stop(film, "failed", "mistake", str(error))
 

@@ -46,7 +46,8 @@ def _words(films: Iterable[Film], more: Sequence[str]) -> Iterable[list[str]]:
 
 
 def _relative(path: Path) -> str:
-    return Path(os.path.relpath(path)).as_posix()
+    name = Path(os.path.relpath(path)).as_posix()
+    return f"./{name}" if name.startswith("-") else name  # it is no option
 
 
 def openjd(films: Iterable[Film], folder: Path, name: str) -> Path:

@@ -36,8 +36,10 @@ class Workers:
     address: str | None = None
     slurm: Sequence[str] = ()
 
-    def executor(self, logs: Path) -> Executor:
-        """Raises RenderError for workers that cannot be."""
+    def check(self) -> None:
+        """Raises RenderError for workers that cannot be, as far as it can be known without looking for them."""
+        if self.max_retries < 0:
+            raise RenderError(f"max_retries: is {self.max_retries}; give 0 or more")
         for name in ("gpus", "workers", "threads"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise RenderError(f"{name}: is {value}; at least 1 must be at work")
@@ -48,6 +50,10 @@ class Workers:
                 raise RenderError(f"{name}: is not for the engine {self.engine}; choose {owner}, or leave it out")
         if self.engine not in ENGINES:
             raise RenderError(f"engine: there is no {self.engine!r}; use {', '.join(ENGINES)}")
+
+    def executor(self, logs: Path) -> Executor:
+        """Raises RenderError for workers that cannot be."""
+        self.check()
         try:
             return ENGINES[self.engine](self, logs)
         except ModuleNotFoundError as error:

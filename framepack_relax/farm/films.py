@@ -11,19 +11,20 @@ from glob import glob, has_magic
 from pathlib import Path
 from typing import Any
 
-from ..errors import Problem, RelaxError, RenderError, StoryboardError
+from ..errors import CancelledError, Problem, RelaxError, RenderError, StoryboardError
 from ..families.loader import Loading
 from ..files import read_file
 from ..rendering.events import Hear
 from ..rendering.jobs import ShotJob, make_jobs
 from ..rendering.loop import render_part
-from ..rendering.mark import MARK, Note, call_off, settle_owner
+from ..rendering.mark import CANCELLED, MARK, Note, call_off, settle_owner
 from ..rendering.session import USUAL, Options, Session, settle
 from ..storyboard import Storyboard, read_storyboard
 from .executor import Models
 from .records import RESERVED
 
 SUFFIXES = (".yaml", ".yml")
+MOST_SEEDS = 10_000
 SETTLED = 1.0  # seconds since the last change of a board that is taken in
 
 
@@ -57,8 +58,9 @@ class Film:
         return replace(self, left=tuple(left), sections=len(verdicts), whole=whole)
 
     def units(self) -> "list[ShotUnit]":
-        """What is to be done for it, by shots. Raises RelaxError."""
-        call_off(self.out, False)
+        """What is to be done for it, by shots. Raises RelaxError; CancelledError where it was called off."""
+        if os.path.lexists(self.out / CANCELLED):
+            raise CancelledError(f"{self.out}: the film was called off")
         session = self.session()
         verdicts = session.verdicts(session.folder(lambda note: None))
         units = [ShotUnit(film=self.name, job=job) for job in make_jobs(session, self.loading, verdicts)]
@@ -98,8 +100,8 @@ def find_films(
     there. `priorities` are by patterns of names, the highest first.
     `note` hears what is left out.
     """
-    if seeds < 1:
-        raise RenderError(f"seeds: is {seeds}; give at least 1")
+    if not 1 <= seeds <= MOST_SEEDS:
+        raise RenderError(f"seeds: is {seeds}; give 1 to {MOST_SEEDS}")
     films, problems, names = list[Film](), list[Problem](), dict[str, Path]()
     loaded = cache(lambda model: Loading(name=model, **loading))  # its files are read once
     for name, file in _files(places, out, problems, note):
@@ -134,9 +136,22 @@ def find_films(
             problems += error.problems
         except RelaxError as error:
             problems.append(Problem(file=str(file), message=str(error)))
+    problems += _nested(films)
     if problems:
         raise StoryboardError(problems)
+    for pattern in priorities:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            note(f"priority {pattern}: no storyboard is called that")
     return films
+
+
+def _nested(films: list[Film]) -> Iterator[Problem]:
+    """A film's folder that would lie within another's."""
+    outs = {film.out: film for film in films}
+    for film in films:
+        if above := next((outs[place] for place in film.out.parents if place in outs), None):
+            fact = f"its film would lie in the folder of another one, {above.name}; rename one"
+            yield Problem(file=str(film.story.file), message=fact)
 
 
 def _files(places: Sequence[Path | str], out: Path, problems: list[Problem], note: Note) -> Iterator[tuple[str, Path]]:
@@ -206,7 +221,10 @@ class Watch:
 
     def _read(self, file: Path) -> list[Film]:
         try:
-            return self.find([file])
+            films = self.find([file])
+            for film in films:
+                call_off(film.out, False)
+            return films
         except RelaxError as error:
             self.note(str(error))
             return []

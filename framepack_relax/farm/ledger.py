@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import RenderError
-from ..files import read_file
+from ..files import make_folder, read_file
+from ..rendering.folder import writing
 from ..rendering.lease import LEASE, at_work
-from ..rendering.mark import CANCELLED, FILM, MARK, REPORT, unreadable
+from ..rendering.mark import CANCELLED, FILM, MARK, REPORT, read_mark, unreadable
 from ..rendering.stored import SEALED
 from .records import MANIFEST
 
@@ -51,6 +52,20 @@ def read_entry(out: Path, name: str) -> Entry | None:
         return None
     except OSError as error:
         raise unreadable(Path(error.filename or out), error) from error
+
+
+def make_known(place: Path) -> None:
+    """Makes the folder of a film that a batch has not begun yet. Raises RenderError for all others."""
+    known = any(
+        row["film"] == place.absolute().relative_to(above).as_posix()
+        for above in place.absolute().parents
+        for row in _manifest(above)
+    )
+    if known and not place.exists():
+        with writing(place):
+            make_folder(place)
+    elif not known and read_mark(place) is None:
+        raise RenderError(f"{place}: is not the folder of a film; give one")
 
 
 def _manifest(out: Path) -> list[dict[str, Any]]:

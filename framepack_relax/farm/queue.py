@@ -311,7 +311,7 @@ class Queue:
         if self.film(name).state == "done":
             raise Refusal(409, f"{name}: is done")
         if name in self.batch.progress:
-            self.batch.cancel(name)  # first: a film that is begun loses its mark
+            self.batch.cancel(name)
         make_folder(self.out / name)
         call_off(self.out / name)
 

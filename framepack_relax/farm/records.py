@@ -59,7 +59,8 @@ def write_manifest(out: Path, films: "Iterable[Progress]") -> Path:
 
 def _row(out: Path, progress: "Progress") -> dict[str, Any]:
     film = progress.film
-    row: dict[str, Any] = {"film": film.name, "state": progress.state, "sections": [progress.done, film.sections]}
+    state = "waiting" if progress.state == "at work" else progress.state  # leases say who is at work
+    row: dict[str, Any] = {"film": film.name, "state": state, "sections": [progress.done, film.sections]}
     row |= {"storyboard": str(film.story.file), "seed": film.story.seed, "retries": progress.retries}
     if progress.state != "done":
         return {**row, "why": progress.why}
