@@ -3,8 +3,9 @@
 # latents are what this tree gives; make drill: rehearses scripts/gpu/drill.sh on the CPU.
 PYTHON ?= python3
 BIN := .venv/bin
-# a file of tests at a time on each of two cores, where two threads each would stand in each other's way
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+# a file of tests at a time on each of two cores, where two threads each would stand in each other's way, the files by name:
+# those with the fewest tests take the longest
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test test-all test-versions evidence check drill clean
 

@@ -14,7 +14,8 @@ from forked import run_forked
 from fuzz_models import WRONG, places
 from tally import Tally
 
-from framepack_relax.cli.tables import Screen, sweep_table
+from framepack_relax.cli.screen import Screen
+from framepack_relax.cli.tables import sweep_table
 from framepack_relax.errors import RelaxError
 from framepack_relax.evaluate.calibration import LEVELS, choose
 from framepack_relax.evaluate.pages import NAMES, save_page

@@ -64,7 +64,9 @@ def test_a_film_by_two_ranks_is_that_of_one(board, model, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("ranks", "name"), [(2, "tiny"), (4, "tiny"), (3, "hunyuan")])
+@pytest.mark.parametrize(
+    ("ranks", "name"), [(2, "tiny"), pytest.param(4, "tiny", marks=pytest.mark.soak), (3, "hunyuan")]
+)
 def test_every_way_of_sharing_gives_the_latents_of_one_rank(ranks, name, request, board):
     """`ranked.py` renders; tokens and heads do not divide by the ranks, and of four two have no heads."""
     folder, hero = request.getfixturevalue(name), board(SCENES).parent / "hero.png"
@@ -82,7 +84,11 @@ def test_every_way_of_sharing_gives_the_latents_of_one_rank(ranks, name, request
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("stop", "says"),
-    [("interrupt", ["stopped:"]), ("kill rank 1", ["stopped:", "another rank has ended"]), ("kill rank 0", [])],
+    [
+        ("interrupt", ["stopped:"]),
+        ("kill rank 1", ["stopped:", "another rank has ended"]),
+        pytest.param("kill rank 0", [], marks=pytest.mark.soak),
+    ],
 )
 def test_all_ranks_end_with_one_and_nothing_is_lost(board, model, tmp_path, stop, says):
     """Of a killed rank torchrun may tell rank 0 first, which it then stops."""

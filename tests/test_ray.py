@@ -159,7 +159,7 @@ def test_a_batch_that_is_closed_stops_its_actors_which_leave_in_good_order(clust
     assert len(naps.made("a")) == done < 1000
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_cluster_can_be_reached_from_outside(cluster, tmp_path):
     naps = Naps(tmp_path, [Nap(name, tmp_path) for name in "ab"])
     naps.through(Ray(address="ray://127.0.0.1:10771", gpus=2))

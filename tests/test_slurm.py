@@ -55,7 +55,7 @@ def test_jobs_that_are_preempted_are_queued_again_and_the_films_are_those_of_one
     assert [film.state for film in nothing] == ["done"] * 3
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_where_all_jobs_have_died_the_films_that_are_left_have_failed(tmp_path):
     write_board(tmp_path / "boards/a.yaml", shots=6)
     died = []
