@@ -328,6 +328,7 @@ def test_the_command_says_by_its_exit_code_what_became_of_them(tmp_path):
     assert [row["state"] for row in json.loads(status.stdout)] == ["done"]
 
 
+@pytest.mark.slow
 def test_a_batch_that_is_terminated_leaves_with_4_and_the_same_command_ends_it(tiny, tmp_path):
     board = write_board(tmp_path / "a.yaml", model=tiny, shots=4)
     words = [*COMMAND, str(board), "--out", str(tmp_path / "out"), "--workers", "2"]
@@ -349,6 +350,7 @@ def test_a_batch_that_is_terminated_leaves_with_4_and_the_same_command_ends_it(t
     assert (tmp_path / "out/a/video.mp4").read_bytes() == alone.path.read_bytes()
 
 
+@pytest.mark.slow
 def test_two_batches_of_the_same_boards_share_the_work_and_double_nothing(tmp_path):
     for number in range(6):
         write_board(tmp_path / f"boards/{number}.yaml", shots=2)

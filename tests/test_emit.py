@@ -34,6 +34,7 @@ def whole(out: Path) -> list[str]:
     return [entry.name for entry in fr.ledger(out) if entry.state == "done"]
 
 
+@pytest.mark.slow
 def test_commands_render_the_films_in_any_order_and_again(films, tmp_path):
     lines = commands(films)
     assert (
@@ -50,6 +51,7 @@ def test_commands_render_the_films_in_any_order_and_again(films, tmp_path):
     assert commands(fr.batch_plan("boards", out="out", workers=fr.Workers(device="cpu"))) == []
 
 
+@pytest.mark.slow
 def test_a_bundle_is_checked_and_run_by_openjd(films, tmp_path):
     pytest.importorskip("openjd.cli", reason="needs openjd-cli")
     run = lambda *words: subprocess.run([HERE / "openjd", *words], capture_output=True, text=True)  # noqa: E731
