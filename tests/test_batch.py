@@ -67,6 +67,11 @@ def through(batch: Batch, executor=None) -> list[tuple[str, str, str]]:
     return [(told.unit.name, told.event.kind, told.event.cause) for told in heard]
 
 
+def film_of(folder: Path) -> list[Path]:
+    """Its sections."""
+    return list(folder.glob("shots/*/0*.safetensors"))
+
+
 # --- which films ------------------------------------------------------------------------------------------------------
 
 
@@ -150,7 +155,8 @@ def test_a_batch_renders_the_films_that_render_does_bit_for_bit(tiny, tmp_path):
         assert (tmp_path / f"out/{name}/video.mp4").read_bytes() == alone.path.read_bytes(), name
     rows = json.loads((tmp_path / "out/manifest.json").read_text())["films"]
     assert [row["path"] for row in rows] == ["fake/video.mp4", "tiny/video.mp4"] and all(row["sha256"] for row in rows)
-    assert "section 0" in (tmp_path / "out/logs/tiny-shot-2.log").read_text() or list((tmp_path / "out/logs").iterdir())
+    for shot in range(3):
+        assert " ended" in (tmp_path / f"out/logs/tiny-shot-{shot}.log").read_text()
     again = fr.batch(
         tmp_path / "boards",
         out=tmp_path / "out",
@@ -158,6 +164,10 @@ def test_a_batch_renders_the_films_that_render_does_bit_for_bit(tiny, tmp_path):
         on_event=lambda told, work: pytest.fail(),
     )
     assert [film.state for film in again] == ["done", "done"]
+    steps: list[int] = []
+    count = lambda told, work: steps.append(1) if told.event.step is not None else None  # noqa: E731
+    fr.batch(tmp_path / "boards/fake.yaml", out=tmp_path / "out", workers=ONE, fresh=True, on_event=count)
+    assert len(steps) == 2 * len(film_of(tmp_path / "out/fake")), "fresh keeps nothing of any shot"
 
 
 def test_priorities_come_first_and_then_the_order_given(tmp_path):

@@ -173,7 +173,8 @@ class Batch:
         elif event.cause:
             self._stop(film, "cancelled" if event.cause == "cancelled" else "failed", event.cause, event.text)
         elif not film.running and not film.waiting:
-            self._again(film, unit, 0.0)  # all shots are there; the film is not, for two ended at the same moment
+            film.state = "waiting"  # the film is not there: two ended at the same moment, or a section is gone again
+            heapq.heappush(self._unplanned, (-film.film.priority, next(self._order), film.film.name))
 
     def _again(self, film: Progress, unit: ShotUnit, wait: float) -> None:
         heapq.heappush(self._later, (self.clock() + wait, next(self._order), unit))

@@ -23,8 +23,9 @@ TEMPLATE, PARAMETERS, ASSETS, COMMANDS = (
     "asset_references.yaml",
     "commands.txt",
 )
-RUN = """cd '{{Param.Folder}}'
-sed -n '{{Task.Param.Line}}p' '{{Param.Commands}}' | sh -e
+RUN = """set -e
+cd "$1"
+sed -n "${3}p" "$2" | sh -e
 """
 
 
@@ -72,7 +73,8 @@ def _template(name: str, lines: int) -> dict[str, Any]:
     """As the Open Job Description specification 2023-09 has it."""
     where = {"name": "Folder", "type": "PATH", "objectType": "DIRECTORY", "dataFlow": "INOUT"}
     what = {"name": "Commands", "type": "PATH", "objectType": "FILE", "dataFlow": "IN", "default": COMMANDS}
-    action = {"command": "bash", "args": ["{{Task.File.Run}}"], "cancelation": {"mode": "NOTIFY_THEN_TERMINATE"}}
+    given = ["{{Task.File.Run}}", "{{Param.Folder}}", "{{Param.Commands}}", "{{Task.Param.Line}}"]
+    action = {"command": "bash", "args": given, "cancelation": {"mode": "NOTIFY_THEN_TERMINATE"}}
     script = {
         "embeddedFiles": [{"name": "Run", "type": "TEXT", "filename": "run.sh", "data": RUN}],
         "actions": {"onRun": action},

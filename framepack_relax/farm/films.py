@@ -16,7 +16,7 @@ from ..families.loader import Loading
 from ..files import read_file
 from ..rendering.events import Hear
 from ..rendering.jobs import ShotJob, make_jobs
-from ..rendering.loop import render_part
+from ..rendering.loop import render, render_part
 from ..rendering.mark import CANCELLED, MARK, Note, call_off, settle_owner
 from ..rendering.session import USUAL, Options, Session, settle
 from ..storyboard import Storyboard, read_storyboard
@@ -42,6 +42,13 @@ class Film:
     sections: int = 0
     whole: bool = False
 
+    def seeded(self, count: int) -> "list[Film]":
+        """So many, with its seed, the next, and so on."""
+        seeds = range(self.story.seed, self.story.seed + count)
+        names = [f"{self.name}/seed-{seed}" for seed in seeds]
+        outs, stories = [self.out / f"seed-{seed}" for seed in seeds], [self.story.changed(seed=seed) for seed in seeds]
+        return [replace(self, name=n, out=o, story=s) for n, o, s in zip(names, outs, stories, strict=True)]
+
     def session(self) -> Session:
         return settle(self.story, self.out, self.loading, self.options)
 
@@ -64,6 +71,9 @@ class Film:
         session = self.session()
         verdicts = session.verdicts(session.folder(lambda note: None))
         units = [ShotUnit(film=self.name, job=job) for job in make_jobs(session, self.loading, verdicts)]
+        if session.options.fresh or session.options.strict:  # a film of new shots alone: one worker renders it
+            wanted = tuple(section.index for section, why, _ in verdicts if why is not None)
+            return [replace(units[0], job=replace(units[0].job, wanted=wanted))]
         return [unit for unit in units if unit.job.wanted] or units[:1]
 
 
@@ -79,7 +89,11 @@ class ShotUnit:
         return f"{self.film}, shot {self.job.shot}"
 
     def run(self, models: Models, tell: Hear) -> None:
-        render_part(self.job, models.get(self.job.loading), tell)
+        session, backend = self.job.session, models.get(self.job.loading)
+        if session.options.fresh or session.options.strict:
+            render(session.story, out=session.out, model=backend, options=session.options, on_event=tell)
+        else:
+            render_part(self.job, backend, tell)
 
 
 def find_films(
@@ -97,8 +111,7 @@ def find_films(
 
     `board` changes fields of all of them; `loading` goes to `Loading`. A film goes to `out`/NAME, or where there are
     several seeds of it to `out`/NAME/seed-SEED. NAME is the stem of a file, and of what is found in a folder its path
-    there. `priorities` are by patterns of names, the highest first.
-    `note` hears what is left out.
+    there. `priorities` are by patterns of names, the highest first. `note` hears what is left out.
     """
     if not 1 <= seeds <= MOST_SEEDS:
         raise RenderError(f"seeds: is {seeds}; give 1 to {MOST_SEEDS}")
@@ -120,18 +133,15 @@ def find_films(
             story = read_storyboard(file)
             story = story.changed(**board) if board else story
             priority = max((value for pattern, value in priorities.items() if fnmatchcase(name, pattern)), default=0.0)
-            of_it = [
-                Film(
-                    name=f"{name}/seed-{seed}" if seeds > 1 else name,
-                    story=story.changed(seed=seed) if seeds > 1 else story,
-                    out=out / name / f"seed-{seed}" if seeds > 1 else out / name,
-                    loading=loaded(story.model),
-                    options=options,
-                    priority=priority,
-                )
-                for seed in range(story.seed, story.seed + seeds)
-            ]
-            films += [film.planned() for film in of_it]
+            film = Film(
+                name=name,
+                story=story,
+                out=out / name,
+                loading=loaded(story.model),
+                options=options,
+                priority=priority,
+            )
+            films += [one.planned() for one in (film.seeded(seeds) if seeds > 1 else [film])]
         except StoryboardError as error:
             problems += error.problems
         except RelaxError as error:

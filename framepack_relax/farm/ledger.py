@@ -70,9 +70,10 @@ def make_known(place: Path) -> None:
 
 def _manifest(out: Path) -> list[dict[str, Any]]:
     try:
-        return list(json.loads(read_file(out / MANIFEST))["films"])
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
-        return []
+        rows = json.loads(read_file(out / MANIFEST))["films"]
+        return [row for row in rows if isinstance(row["film"], str) and isinstance(row["sections"][1], int)]
+    except (OSError, ValueError, LookupError, TypeError):
+        return []  # there is none, or it is another program's: run folders are the truth
 
 
 def _not_begun(row: dict[str, Any]) -> Entry:

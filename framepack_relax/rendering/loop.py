@@ -114,7 +114,9 @@ def stream(
 def render_one_shot(
     story: Storyboard, shot: int, *, out: Path, model: AnyModel, options: Options = USUAL, on_event: Hear = nobody
 ) -> RenderedFilm | None:
-    """`render_part` of a storyboard's shot, counted from 0."""
+    """`render_part` of a storyboard's shot, counted from 0. Raises RenderError for what keeps nothing of a film."""
+    if options.fresh or options.strict:
+        raise RenderError("shot: fresh and strict are for the whole film; leave one of both out")
     session = settle(story, out, model, options)
     if shot not in range(count := len(session.plan.shots)):
         raise RenderError(f"shot {shot}: there is none; the film has {count}, counted from 0")
@@ -134,7 +136,6 @@ def render_part(job: ShotJob, backend: Backend, on_event: Hear = nobody) -> Rend
     _tell(session, verdicts, on_event)
     if any(why is not None for _, why, _ in verdicts):
         render_shot(job, backend, on_event)
-        session = replace(session, options=replace(session.options, fresh=False, strict=False))
     there = all(why is None for _, why, _ in session.verdicts(folder))
     return assemble(session, backend, on_event) if there else None
 
