@@ -47,12 +47,15 @@ def cluster():
 
 @dataclass(frozen=True)
 class Nap:
-    """A unit without torch: sleeps a while for each section, keeps what is done of them, and says who has done it."""
+    """A unit without torch: sleeps a while for each section, keeps what is done of them, and says who has done it.
+
+    With `stands` it goes no further than its first section before a worker has died."""
 
     name: str
     place: Path
     sections: int = 3
     seconds: float = 0.3
+    stands: bool = False
 
     def run(self, models, tell):
         try:
@@ -60,6 +63,8 @@ class Nap:
                 file = self.place / f"{self.name} {number}"
                 if not file.exists():
                     time.sleep(self.seconds)
+                    while self.stands and number and not (self.place / "death").exists():
+                        time.sleep(0.05)
                     part = self.place / f".{self.name}"  # whoever reads it finds it whole
                     part.write_text(f"{os.getpid()} {ray.get_runtime_context().get_node_id()}")
                     part.rename(file)
@@ -93,6 +98,7 @@ class Naps:
             if told:
                 self.told.append(told)
                 if told.event.cause == "death":
+                    (self.place / "death").touch()
                     self.waiting.append(told.unit)
                 on_event(told)
 
@@ -106,7 +112,7 @@ class Naps:
 
 
 def test_all_gpus_have_a_worker_and_an_actor_that_is_killed_loses_the_section_in_flight(cluster, tmp_path):
-    naps, killed = Naps(tmp_path, [Nap(name, tmp_path) for name in "abcd"]), []
+    naps, killed = Naps(tmp_path, [Nap(name, tmp_path, stands=name == "a") for name in "abcd"]), []
 
     def kill(told):
         if told.unit.name == "a" and told.event.kind == "section" and not killed:
@@ -133,7 +139,7 @@ def test_a_node_that_dies_gives_its_unit_to_the_others_and_one_that_joins_is_use
             node == joined[0].node_id for file in tmp_path.glob("* [0-9]") for node in [file.read_text().split()[1]]
         )
 
-    naps = Naps(tmp_path, [Nap(name, tmp_path) for name in "abc"], more=lambda: not joined or not used())
+    naps = Naps(tmp_path, [Nap(name, tmp_path, stands=True) for name in "abc"], more=lambda: not joined or not used())
 
     def remove(told):
         nodes = {node.node_id: node for node in cluster.worker_nodes}
