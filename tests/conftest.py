@@ -1,5 +1,6 @@
 """A tiny FramePack folder of the real layout, made once a session from the same builders as the puppet."""
 
+import gc
 import os
 import shutil
 import tempfile
@@ -29,6 +30,12 @@ FACTS = {
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--device", default="cuda", help="where the tests marked gpu run; cpu rehearses them")
+
+
+def pytest_collection_finish() -> None:
+    """What modules hold stays: the collections that free a film's encoders need not look through it each time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

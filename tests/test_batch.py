@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from faults import here
 from PIL import Image
 
 import framepack_relax as fr
@@ -80,10 +81,13 @@ def test_names_follow_files_folders_and_patterns_and_do_not_hang_on_the_others(t
     for name in ("boards/a.yaml", "boards/night/b.yml", "boards/night/deep/c.yaml", "boards/.hidden/d.yaml"):
         write_board(Path(name))
     (tmp_path / "boards/warm.yaml").write_text("levels: []\n")
+    (tmp_path / "boards/loop.yaml").symlink_to("loop.yaml")
+    os.mkfifo(tmp_path / "boards/pipe.yaml")
     notes: list[str] = []
     given = {"loading": {"device": "cpu"}, "note": notes.append}
     names = lambda *places, **more: [film.name for film in find_films(places, Path("out"), **given, **more)]  # noqa: E731
-    assert names("boards") == ["a", "night/b", "night/deep/c"] and len(notes) == 1 and "boards/warm.yaml" in notes[0]
+    assert names("boards") == ["a", "night/b", "night/deep/c"] and len(notes) == 1
+    assert all(f"boards/{name}.yaml" in notes[0] for name in ("warm", "loop", "pipe")), notes
     assert names("boards/night/b.yml", "boards/a.yaml") == ["b", "a"]
     assert names("boards/*/*.y*ml", "boards/night/**/c.yaml") == ["night/b", "deep/c"]
     assert names("boards/a.yaml", "boards/a.yaml", "boards") == ["a", "night/b", "night/deep/c"]
@@ -263,7 +267,8 @@ def test_a_film_that_waits_can_be_called_off_too(tmp_path):
     assert [film.state for film in films] == ["done", "cancelled"] and not (tmp_path / "out/c").exists()
 
 
-def test_a_shot_on_which_another_is_at_work_is_left_to_it(tmp_path):
+def test_a_shot_on_which_another_is_at_work_is_left_to_it(tmp_path, monkeypatch):
+    monkeypatch.setattr("framepack_relax.farm.batch.WAIT", 0.1)
     write_board(tmp_path / "boards/a.yaml", shots=2)
     batch, held = Batch(films_of(tmp_path / "boards", tmp_path / "out")), []
     for told in run(batch, Inline()):
@@ -300,6 +305,32 @@ def test_boards_that_come_into_a_watched_folder_are_taken_in(tmp_path):
     assert done == ["first", "late1", "late2"] and len(notes) == 1 and "broken.yaml" in notes[0]
 
 
+def test_a_board_that_changes_while_it_is_at_work_is_rendered_again(tmp_path):
+    board = write_board(tmp_path / "boards/a.yaml")
+    batch, changed = Batch(films_of(tmp_path / "boards", tmp_path / "out")), []
+    for told in run(batch, Inline()):
+        if told and told.event.kind == "section" and not changed:
+            board.write_text(board.read_text().replace("scene 1", "another"))
+            changed += films_of(tmp_path / "boards", tmp_path / "out")
+            batch.add(changed)
+    assert batch.progress["a"].state == "done"
+    film = fr.render(board, out=tmp_path / "out/a")
+    assert film.plan.sections[2].prompt == "another"
+    assert all(section["reused"] for section in film.report["sections"]), "it was there already"
+
+
+def test_a_manifest_that_cannot_be_written_ends_no_batch(tmp_path):
+    notes, board = list[str](), write_board(tmp_path / "a.yaml", shots=1)
+
+    def hear(told, work):
+        if told.event.kind == "film":
+            (tmp_path / "out/manifest.json").unlink()
+            (tmp_path / "out/manifest.json/in-the-way").mkdir(parents=True)
+
+    films = fr.batch(board, out=tmp_path / "out", workers=ONE, on_event=hear, on_note=notes.append)
+    assert [film.state for film in films] == ["done"] and len(notes) == 1 and "manifest.json" in notes[0]
+
+
 # --- workers that die -------------------------------------------------------------------------------------------------
 
 
@@ -321,7 +352,7 @@ def test_a_worker_that_is_killed_is_started_anew_and_a_poison_board_fails_alone(
 def test_the_command_says_by_its_exit_code_what_became_of_them(tmp_path):
     write_board(tmp_path / "a.yaml", shots=1)
     out = ["--out", str(tmp_path / "out"), "--workers", "1"]
-    run_it = lambda *words: subprocess.run([*COMMAND, *words], capture_output=True, text=True)  # noqa: E731
+    run_it = lambda *words: here("batch", *words)  # noqa: E731
     done = run_it(str(tmp_path / "a.yaml"), *out, "--json")
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in done.stdout.splitlines()]
@@ -336,6 +367,10 @@ def test_the_command_says_by_its_exit_code_what_became_of_them(tmp_path):
     assert none.returncode == 2 and "--watch" in none.stderr
     status = run_it("--status", str(tmp_path / "out"), "--json")
     assert [row["state"] for row in json.loads(status.stdout)] == ["done"]
+    board = str(write_board(tmp_path / "b.yaml", shots=1))
+    for words in (("--emit", "commands", "--json"), ("--dry-run", "--fresh")):
+        told = run_it(board, *out, *words)
+        assert told.returncode == 2 and words[-1] in told.stderr, told.stderr
 
 
 @pytest.mark.slow

@@ -31,7 +31,7 @@ def test_help_and_version():
 
 @pytest.mark.parametrize("words", [(), ("render",), ("plan",), ("eval",), ("status",), ("models",)])
 def test_h_is_help(words):
-    done = run(*words, "-h")
+    done = here(*words, "-h")
     assert done.returncode == 0 and "Usage: " in done.stdout and "--help" in done.stdout
 
 
@@ -132,12 +132,12 @@ def test_a_home_in_quotes_is_the_home_and_a_picture_no_board(board, tmp_path):
     assert done.returncode == 0 and (tmp_path / "me/films/video.mp4").exists() and not (tmp_path / "~").exists()
     done = run("rerun", tmp_path / "me/films/video.mp4", "--out", tmp_path / "again")
     assert done.returncode == 0 and done.stderr == "", "other libraries' notes stay silent"
-    done = run("render", tmp_path / "hero.png")
+    done = here("render", tmp_path / "hero.png")
     assert done.returncode == 2 and "hero.png: is no text; write it in YAML" in done.stderr
 
 
 def test_render_shows_progress_a_table_and_the_films_path(board, tmp_path):
-    done = run("render", board(SCENES), "--out", tmp_path / "o", "--steps", 2)
+    done = here("render", board(SCENES), "--out", tmp_path / "o", "--steps", 2)
     assert done.returncode == 0, done.stderr
     text = " ".join(done.stdout.split())
     assert "section 1 of 2: scene calm, " in text and "section 2 of 2" in text and "asked -> real" in text
@@ -146,9 +146,9 @@ def test_render_shows_progress_a_table_and_the_films_path(board, tmp_path):
 
 def test_plan_shows_every_rounding_and_prints_json(board, tmp_path):
     file = board("  - {id: a, prompt: x, seconds: 3.0}\n")
-    text = run("plan", file).stdout
+    text = here("plan", file).stdout
     assert "3 s -> 3.63 s" in text and "asked 3 s -> 3.63 s, 3 sections, 109 frames" in text
-    data = json.loads(run("plan", file, "--json", "--draft").stdout)
+    data = json.loads(here("plan", file, "--json", "--draft").stdout)
     section = data["sections"][0]
     assert {"index", "shot", "scene", "prompt", "seed", "frames", "intensity", "beta", "p", "blur", "scope", "target",
             "sigmas", "scales"} <= set(section)  # fmt: skip
@@ -165,19 +165,19 @@ def test_square_brackets_in_texts_are_texts(board, tmp_path):
 
 
 def test_schema_is_json():
-    assert json.loads(run("schema").stdout)["title"] == "Storyboard"
+    assert json.loads(here("schema").stdout)["title"] == "Storyboard"
 
 
 def test_models_are_listed_with_licence_and_place():
-    text = " ".join(run("models").stdout.split())
+    text = " ".join(here("models").stdout.split())
     assert all(word in text for word in ("puppet", "framepack-f1", "European", "hunyuanvideo-community", "on disk"))
-    assert "calibrated" in run("models", "puppet").stdout
+    assert "calibrated" in here("models", "puppet").stdout
 
 
 @pytest.mark.parametrize("command", ["render", "plan"])
 def test_mistakes_are_located_exit_code_2_no_traceback_nothing_written(board, tmp_path, command):
     file = board("  - {id: a, prompt: No, secnds: 1.2}\n  - {id: a, prompt: x, seconds: 0}\n")
-    done = run(command, file, cwd=tmp_path)
+    done = here(command, file, cwd=tmp_path)
     assert done.returncode == 2 and "Traceback" not in done.stderr + done.stdout
     assert f"{file}:6:25: scenes[0].secnds: unknown field; did you mean 'seconds'?" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 4 and not (tmp_path / "out").exists()
@@ -185,14 +185,14 @@ def test_mistakes_are_located_exit_code_2_no_traceback_nothing_written(board, tm
 
 def test_a_plans_mistakes_are_located_too(board, tmp_path):
     file = board("  - {id: a, prompt: x, seconds: 1.2}\n  - id: b\n    prompt: x\n    seconds: 0.2\n")
-    done = run("plan", file)
+    done = here("plan", file)
     assert done.returncode == 2 and f"{file}:9:14: scenes[1].seconds: 0.2 s gets no section" in done.stderr
     (tmp_path / "hero.png").write_bytes(b"GIF89a")
-    done = run("plan", board(SCENES))
+    done = here("plan", board(SCENES))
     assert done.returncode == 2 and "story.yaml:2:8: image: hero.png: is no image" in done.stderr
     no_image = tmp_path / "none.yaml"
     no_image.write_text("scenes:\n" + SCENES)
-    done = run("plan", no_image, "--model", "framepack-f1")
+    done = here("plan", no_image, "--model", "framepack-f1")
     assert done.returncode == 2 and "none.yaml:2:5: scenes[0]: shot 1 has no start image" in done.stderr
 
 
@@ -200,11 +200,11 @@ def test_a_model_that_does_not_exist_is_told_at_its_place(board, tmp_path):
     for name in ("puppe", "x" * 300):
         file = board(SCENES)
         file.write_text(re.sub("^model: .*", f"model: {name}", file.read_text()))
-        done = run("plan", file)
+        done = here("plan", file)
         assert done.returncode == 2 and "Traceback" not in done.stderr
         assert f": model: {name}: no such model; known are puppet" in done.stderr.replace("\n", "")
         assert done.stderr.startswith(f"{file}:1:8: model: ")
-    done = run("plan", board(SCENES), "--model", "x" * 300)
+    done = here("plan", board(SCENES), "--model", "x" * 300)
     assert done.returncode == 2 and done.stderr.startswith("model: xxx"), "the file does not say it"
 
 
@@ -216,6 +216,7 @@ def test_missing_weights_are_one_clear_message(board, tmp_path):
     assert "hf download lllyasviel/FramePack_F1_I2V_HY_20250503" in done.stderr
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_is_finished_and_says_so(board, tmp_path):
     file = board("  - {id: long, prompt: a red figure walks, seconds: 120}\n")
     command = [Path(sys.executable).parent / "framepack-relax", "render", str(file), "--out", str(tmp_path / "o")]
@@ -237,5 +238,5 @@ def test_ctrl_c_keeps_what_is_finished_and_says_so(board, tmp_path):
 
 def test_a_model_from_a_folder_wins_over_the_boards(board, tiny, tmp_path):
     moved = shutil.copytree(tiny, tmp_path / "moved")
-    data = json.loads(run("plan", board(SCENES), "--json", "--model", moved, "--seed", 5).stdout)
+    data = json.loads(here("plan", board(SCENES), "--json", "--model", moved, "--seed", 5).stdout)
     assert data["model"] == str(moved)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from faults import here
 from test_batch import write_board
 
 import framepack_relax as fr
@@ -48,7 +49,10 @@ def test_commands_render_the_films_in_any_order_and_again(films, tmp_path):
     assert whole(tmp_path / "out") == ["a", "it's"]
     alone = fr.render("boards/a.yaml", out="alone")
     assert (tmp_path / "out/a/video.mp4").read_bytes() == alone.path.read_bytes()
-    assert commands(fr.batch_plan("boards", out="out", workers=fr.Workers(device="cpu"))) == []
+    there = fr.batch_plan("boards", out="out", workers=fr.Workers(device="cpu"))
+    assert commands(there) == []
+    with pytest.raises(fr.RenderError, match="all films are there"):
+        openjd(there, tmp_path / "bundle", "night")
 
 
 @pytest.mark.slow
@@ -59,6 +63,7 @@ def test_a_bundle_is_checked_and_run_by_openjd(films, tmp_path):
     assert run("check", str(bundle / "template.yaml")).returncode == 0
     for name in ("parameter_values.yaml", "asset_references.yaml"):
         assert yaml.safe_load((bundle / name).read_text())
+    assert "amount.worker.gpu" not in (bundle / "template.yaml").read_text(), "the films were planned for the CPU"
     done = run("run", str(bundle / "template.yaml"), "--step", "Render", "-p", f"Folder={tmp_path}")
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr
     assert "openjd_progress: 100.0" in done.stdout and "openjd_status: section 2 of 2" in done.stdout
@@ -111,6 +116,5 @@ def test_flamenco_makes_a_task_of_each_command(films, tmp_path):
 
 @pytest.mark.parametrize("shot, code", [(3, 2), (-1, 2)])
 def test_a_shot_that_is_not_there_is_told(films, shot, code):
-    words = [sys.executable, "-m", "framepack_relax", "render", "boards/a.yaml", "--out", "out/a", "--shot", str(shot)]
-    done = subprocess.run(words, capture_output=True, text=True)
+    done = here("render", "boards/a.yaml", "--out", "out/a", "--shot", shot)
     assert done.returncode == code and "the film has 3" in done.stderr and not Path("out").exists()

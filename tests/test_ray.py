@@ -111,6 +111,7 @@ class Naps:
         return [tuple(file.read_text().split()) for file in sorted(self.place.glob(f"{name} [0-9]*"))]
 
 
+@pytest.mark.slow
 def test_all_gpus_have_a_worker_and_an_actor_that_is_killed_loses_the_section_in_flight(cluster, tmp_path):
     naps, killed = Naps(tmp_path, [Nap(name, tmp_path, stands=name == "a") for name in "abcd"]), []
 
@@ -155,6 +156,7 @@ def test_a_node_that_dies_gives_its_unit_to_the_others_and_one_that_joins_is_use
     assert used() and sum(cause == "death" for _, cause in naps.causes) == 1
 
 
+@pytest.mark.slow
 def test_a_batch_that_is_closed_stops_its_actors_which_leave_in_good_order(cluster, tmp_path):
     naps = Naps(tmp_path, [Nap("a", tmp_path, sections=1000)])
     with closing(Ray(address=cluster.address, gpus=1).run(naps)) as events:

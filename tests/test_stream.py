@@ -58,7 +58,7 @@ def test_without_pooling_norms_a_stream_is_the_whole_decode(monkeypatch, attenti
 
 def test_it_composes_with_spatial_tiles(monkeypatch):
     monkeypatch.setattr(stream, "WINDOW", 1000)
-    vae, z = small_vae(norms=False), latents(3, size=12)
+    vae, z = small_vae(norms=False), latents(2, size=10)
     untiled = parts(vae, z)
     vae.enable_tiling(tile_sample_min_height=64, tile_sample_min_width=64, tile_sample_stride_height=48,
                       tile_sample_stride_width=48)  # fmt: skip

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..errors import RenderError
 from ..families.quiet import quietly
 from .films import OnNan, make_options
 from .paths import Place, meant, output_folder
@@ -77,7 +78,10 @@ def batch(
                     logs.hear(told)
                     on_event(told, work)
     finally:
-        write_manifest(folder, work.progress.values())
+        try:
+            write_manifest(folder, work.progress.values())
+        except RenderError as error:  # the films are there
+            on_note(str(error))
     return list(work.progress.values())
 
 

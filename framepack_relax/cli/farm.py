@@ -102,6 +102,8 @@ def batch(
         raise RenderError("batch: give storyboards, a folder of them, or --watch FOLDER")
     given = {**boards.given(), "workers": api.workers(**vars(crew)), "on_note": warn}
     if instead.dry_run or instead.emit:
+        if as_json or anew is not None or watch:
+            raise RenderError("batch: --json, --fresh, --strict and --watch are for a render; leave them out")
         return _planned(api.batch_plan(stories or [], **given), boards.out, instead.emit)
     given |= {"on_nan": on_nan, "fail_fast": fail_fast, "watch": watch, **KEEPING[anew]}
     seen = _Json() if as_json else _Watched() if console.is_interactive and console.file.isatty() else _Lines()

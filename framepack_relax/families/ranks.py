@@ -72,9 +72,10 @@ class Ranks:
             _send((backend.preset, new, step, x))
             return self.share(backend, x, step, inputs)
         except RankLost as error:
-            if self.store.check([LOST]):
-                raise RankLost(self.store.get(LOST).decode()) from error
-            raise
+            if not self.store.check([LOST]):
+                raise
+            why = self.store.get(LOST).decode()
+            raise (torch.OutOfMemoryError if "out of memory" in why else RankLost)(why) from error
 
     def share(self, backend: Backend, x: Tensor, step: Step, inputs: Any) -> dict[str, Tensor]:
         """This rank's passes of a step, and what the others made of theirs: the same bits everywhere."""

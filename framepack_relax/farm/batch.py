@@ -32,6 +32,7 @@ class Progress:
     retries: int = 0
     running: dict[str, str] = field(default_factory=dict)  # worker by unit
     waiting: int = 0  # units
+    anew: Film | None = None  # its board has changed while it was at work
 
     @property
     def done(self) -> int:
@@ -81,8 +82,8 @@ class Batch:
 
     def _add(self, films: list[Film]) -> None:
         for film in films:
-            if (before := self.progress.get(film.name)) and not before.over:
-                before.film = film  # a board that has changed while it waited
+            if (before := self.progress.get(film.name)) and before.running:
+                before.anew = film
                 continue
             if before:
                 self._forget(film.name)
@@ -127,7 +128,7 @@ class Batch:
             unit = heapq.heappop(self._ready)[2]
             film = self.progress[unit.film]
             film.waiting -= 1
-            if not film.over:
+            if not film.over and not film.anew:
                 film.state, film.running[unit.name] = "at work", worker
                 return unit
 
@@ -163,7 +164,9 @@ class Batch:
 
     def _ended(self, film: Progress, unit: ShotUnit, event: Event) -> None:
         film.running.pop(unit.name, None)
-        if film.over:
+        if film.anew and not film.running:
+            self._add([film.anew])
+        if film.over or film.anew:
             return
         if event.cause == "busy":
             self._again(film, unit, WAIT)

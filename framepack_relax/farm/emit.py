@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from ..errors import RenderError
 from ..files import make_folder, write_file
 from ..rendering.folder import writing
 from .films import Film
@@ -55,11 +56,14 @@ def openjd(films: Iterable[Film], folder: Path, name: str) -> Path:
     """Writes a bundle for `openjd run` and `deadline bundle submit`: a task for each command. Raises RenderError."""
     films = list(films)
     lines = commands(films, ["--openjd"])
+    if not lines:
+        raise RenderError("openjd: all films are there; nothing is left for a farm")
     outs = sorted({os.path.abspath(film.out) for film in films})
     boards = sorted({os.path.abspath(film.story.file) for film in films if film.story.file})
     parameters = [{"name": "Folder", "value": os.getcwd()}]
     assets = {"inputs": {"filenames": boards, "directories": []}, "outputs": {"directories": outs}}
-    files = {TEMPLATE: _template(name, len(lines)), PARAMETERS: {"parameterValues": parameters}}
+    on_gpus = any(film.loading.device != "cpu" for film in films)
+    files = {TEMPLATE: _template(name, len(lines), on_gpus), PARAMETERS: {"parameterValues": parameters}}
     files[ASSETS] = {"assetReferences": {**assets, "referencedPaths": []}}
     with writing(folder, "cannot be made a bundle", "choose another folder"):
         make_folder(folder)
@@ -69,7 +73,7 @@ def openjd(films: Iterable[Film], folder: Path, name: str) -> Path:
     return folder
 
 
-def _template(name: str, lines: int) -> dict[str, Any]:
+def _template(name: str, lines: int, on_gpus: bool) -> dict[str, Any]:
     """As the Open Job Description specification 2023-09 has it."""
     where = {"name": "Folder", "type": "PATH", "objectType": "DIRECTORY", "dataFlow": "INOUT"}
     what = {"name": "Commands", "type": "PATH", "objectType": "FILE", "dataFlow": "IN", "default": COMMANDS}
@@ -79,13 +83,13 @@ def _template(name: str, lines: int) -> dict[str, Any]:
         "embeddedFiles": [{"name": "Run", "type": "TEXT", "filename": "run.sh", "data": RUN}],
         "actions": {"onRun": action},
     }
-    gpu = {"amounts": [{"name": "amount.worker.gpu", "min": 1}]}
-    step = {
+    step: dict[str, Any] = {
         "name": "Render",
         "parameterSpace": {"taskParameterDefinitions": [{"name": "Line", "type": "INT", "range": f"1-{lines}"}]},
-        "hostRequirements": gpu,
         "script": script,
     }
+    if on_gpus:
+        step["hostRequirements"] = {"amounts": [{"name": "amount.worker.gpu", "min": 1}]}
     return {
         "specificationVersion": "jobtemplate-2023-09",
         "name": name,

@@ -173,11 +173,11 @@ def _files(places: Sequence[Path | str], out: Path, problems: list[Problem], not
         elif os.path.isdir(place):
             root = Path(place)
             found = [file for file in sorted(root.rglob("*")) if file.suffix in SUFFIXES and _is_shown(file, root)]
-            others = [file for file in found if not _is_board(file)]
+            others = {file: why for file in found if (why := _no_board(file))}
             found = [file for file in found if file not in others]
             if others:
-                shown = ", ".join(str(file) for file in others[:3]) + (", ..." if len(others) > 3 else "")
-                note(f"{place}: left out, for they are sweeps or profiles: {shown}")
+                shown = ", ".join(f"{file} ({why})" for file, why in list(others.items())[:3])
+                note(f"{place}: left out: {shown}" + (f", and {len(others) - 3} more" if len(others) > 3 else ""))
         else:
             yield Path(place).stem, Path(place)
             continue
@@ -196,16 +196,18 @@ def _plain_parts(pattern: Path) -> Iterable[str]:
 def _is_shown(file: Path, root: Path) -> bool:
     """No hidden one, and none that a render has left beside its film."""
     hidden = any(part.startswith(".") for part in file.relative_to(root).parts)
-    return not hidden and not (file.parent / MARK).exists() and file.is_file()
+    return not hidden and not (file.parent / MARK).exists()
 
 
-def _is_board(file: Path) -> bool:
-    """At a glance: no sweep and no profile; what cannot be read is told when it is."""
+def _no_board(file: Path) -> str:
+    """What it is instead, at a glance; nothing where it may be one. What cannot be read is told when it is."""
+    if not file.is_file():
+        return "no file"
     try:
         fields = {line.split(b":")[0].strip(b"\"'") for line in read_file(file).splitlines() if b":" in line}
     except OSError:
-        return True
-    return not fields & {b"arms", b"levels"}
+        return ""
+    return "a sweep or a profile" if fields & {b"arms", b"levels"} else ""
 
 
 class Watch:

@@ -115,10 +115,13 @@ class _Worker:
             self.process.stdin.flush()
 
     def _listen(self, process: "subprocess.Popen[bytes]") -> None:
-        with suppress(EOFError, pickle.UnpicklingError):  # cut off by its death
-            while True:
-                self.inbox.put((self, pickle.load(process.stdout)))  # type: ignore[arg-type]
-        self.inbox.put((self, None))
+        try:
+            with suppress(EOFError, pickle.UnpicklingError):  # cut off by its death
+                while True:
+                    self.inbox.put((self, pickle.load(process.stdout)))  # type: ignore[arg-type]
+        finally:
+            process.kill()  # what it says cannot be understood, if it is still there
+            self.inbox.put((self, None))
 
     def died(self) -> Event:
         assert self.process is not None

@@ -35,9 +35,9 @@ class Logs:
 
     def hear(self, told: Told) -> None:
         """Steps are left out. A log that takes nothing ends no batch."""
-        said = {name: value for name, value in told.event.to_json().items() if name not in ("kind", "text")}
         if told.event.step is not None:
             return
+        said = {name: value for name, value in told.event.to_json().items() if name not in ("kind", "text")}
         words = [time.strftime("%Y-%m-%d %H:%M:%S"), told.worker, told.event.kind]
         words += [*(f"{name} {value}" for name, value in said.items()), told.event.text]
         name = told.unit.name.replace("/", "-").replace(", ", "-").replace(" ", "-")
