@@ -5,7 +5,8 @@ python scripts/farm.py --quick          # small numbers, nothing written: whethe
 python scripts/farm.py --only scaling --seconds 30
 
 The scaling is that of the scheduling alone: its sections sleep, so that two cores stand for many GPUs. Start-up is
-excluded and told. Processor time is that of all processes that the batch has started, with Ray's own.
+excluded and told. Processor time of a section is that of this process, of the workers, and of what Ray's daemons take
+beyond what they take when nothing is to be done; that is told beside it, a second.
 """
 
 import argparse
@@ -37,6 +38,7 @@ MEASURED = Path(__file__).parent / "measured/farm.json"
 FULL = {"films": 200, "local": (1, 8, 64), "ray": (4, 16), "boards": 1000, "folders": 10_000}
 QUICK = {"films": 12, "local": (1, 4), "ray": (2,), "boards": 50, "folders": 200}
 WORKERS = {"local": "framepack_relax.farm.local", "ray": "ray::Actor"}  # in the command line of a worker
+REST = 20.0  # seconds in which nothing is to be done
 EVERY = 8.0  # seconds, on average, from one kill to the next
 Row = dict[str, Any]
 
@@ -117,11 +119,12 @@ class Killer:
 
 @dataclass
 class Naps:
-    """Short naps until all workers are up, then those that count."""
+    """Short naps until all workers are up, nothing for a while, then those that count."""
 
     workers: int
     waiting: list[Nap]
     up: set[str] = field(default_factory=set)
+    resting: bool = True
 
     @property
     def over(self) -> bool:
@@ -130,7 +133,7 @@ class Naps:
     def take(self, worker: str) -> Nap | None:
         if len(self.up) < self.workers:
             return Nap("first", 1, 0.1)
-        return self.waiting.pop() if self.waiting else None
+        return self.waiting.pop() if self.waiting and not self.resting else None
 
 
 def scaling(numbers: Row, folder: Path, seconds: float) -> Iterator[Row]:
@@ -143,32 +146,36 @@ def scaling(numbers: Row, folder: Path, seconds: float) -> Iterator[Row]:
 def scale(engine: str, workers: int, folder: Path, seconds: float) -> Row:
     units, sections = 2, 4
     naps = Naps(workers, [Nap(f"nap {n}", sections, seconds) for n in range(workers * units)])
-    clock, up, before, done = time.perf_counter(), 0.0, Counter[int](), 0
+    clock, up, rest, done = time.perf_counter(), 0.0, 0.0, 0
     with closing(executor_of(engine, workers, folder).run(naps)) as events:
         for told in events:
             if told and told.event.kind == "ended":
                 naps.up.add(told.worker)
+            now = time.perf_counter()
             if not up and len(naps.up) == workers:
-                up, before = time.perf_counter(), processor()
+                up, before = now, processor(WORKERS[engine])
+            if up and naps.resting and now > up + REST:
+                naps.resting, rest, idle = False, now, processor(WORKERS[engine])
             done += bool(told and told.event.kind == "section" and told.unit.name != "first")
             if done == workers * units * sections:
                 break
-        took = time.perf_counter() - up
-        cost = processor()
-    spent = sum((cost - before).values()) / done
+        took = time.perf_counter() - rest
+        after = processor(WORKERS[engine])
+    daemons = (idle["daemons"] - before["daemons"]) / (rest - up)  # milliseconds a second
+    spent = (after["own"] - idle["own"] + max(0, after["daemons"] - idle["daemons"] - daemons * took)) / done
     row = {"figure": "scaling", "engine": engine, "workers": workers, "seconds a section": seconds}
     row |= {"start-up": round(up - clock, 1), "at a time": round(done * seconds / took, 2)}
-    row["processor ms a section"] = round(spent, 1)
+    row |= {"processor ms a section": round(spent, 1), "idle daemons ms a second": round(daemons, 1)}
     return {**row, "met": done * seconds / took >= 0.95 * workers and spent <= 50}
 
 
-def processor() -> "Counter[int]":
-    """Milliseconds of each process that the batch has begun, and of this one."""
-    spent = Counter[int]()
+def processor(worker: str) -> "Counter[str]":
+    """Milliseconds so far: `own` of this process and of the workers, `daemons` of all others that it has begun."""
+    spent = Counter[str]()
     for process in (psutil.Process(), *begun()):
         with suppress(psutil.Error):
-            times = process.cpu_times()
-            spent[process.pid] = round(1000 * (times.user + times.system))
+            times, own = process.cpu_times(), process.pid == os.getpid() or worker in " ".join(process.cmdline())
+            spent["own" if own else "daemons"] += round(1000 * (times.user + times.system))
     return spent
 
 

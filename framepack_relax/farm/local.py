@@ -115,13 +115,11 @@ class _Worker:
             self.process.stdin.flush()
 
     def _listen(self, process: "subprocess.Popen[bytes]") -> None:
-        try:
-            with suppress(EOFError, pickle.UnpicklingError):  # cut off by its death
-                while True:
-                    self.inbox.put((self, pickle.load(process.stdout)))  # type: ignore[arg-type]
-        finally:
-            process.kill()  # what it says cannot be understood, if it is still there
-            self.inbox.put((self, None))
+        with suppress(Exception):  # cut off by its death, or what it says cannot be understood
+            while True:
+                self.inbox.put((self, pickle.load(process.stdout)))  # type: ignore[arg-type]
+        process.kill()
+        self.inbox.put((self, None))
 
     def died(self) -> Event:
         assert self.process is not None
