@@ -5,8 +5,8 @@ python scripts/farm.py --quick          # small numbers, nothing written: whethe
 python scripts/farm.py --only scaling --seconds 30
 
 The scaling is that of the scheduling alone: its sections sleep, so that two cores stand for many GPUs. Start-up is
-excluded and told. Processor time of a section is that of this process, of the workers, and of what Ray's daemons take
-beyond what they take when nothing is to be done; that is told beside it, a second.
+excluded and told. Processor time of a section is that of this process and all that it has begun, workers and Ray's
+daemons, beyond what these take when nothing is to be done; that is told beside it, a second.
 """
 
 import argparse
@@ -153,29 +153,29 @@ def scale(engine: str, workers: int, folder: Path, seconds: float) -> Row:
                 naps.up.add(told.worker)
             now = time.perf_counter()
             if not up and len(naps.up) == workers:
-                up, before = now, processor(WORKERS[engine])
+                up, before = now, processor()
             if up and naps.resting and now > up + REST:
-                naps.resting, rest, idle = False, now, processor(WORKERS[engine])
+                naps.resting, rest, idle = False, now, processor()
             done += bool(told and told.event.kind == "section" and told.unit.name != "first")
             if done == workers * units * sections:
                 break
         took = time.perf_counter() - rest
-        after = processor(WORKERS[engine])
-    daemons = (idle["daemons"] - before["daemons"]) / (rest - up)  # milliseconds a second
-    spent = (after["own"] - idle["own"] + max(0, after["daemons"] - idle["daemons"] - daemons * took)) / done
+        after = processor()
+    resting = (idle - before) / (rest - up)  # milliseconds a second
+    spent = max(0.0, after - idle - resting * took) / done
     row = {"figure": "scaling", "engine": engine, "workers": workers, "seconds a section": seconds}
     row |= {"start-up": round(up - clock, 1), "at a time": round(done * seconds / took, 2)}
-    row |= {"processor ms a section": round(spent, 1), "idle daemons ms a second": round(daemons, 1)}
+    row |= {"processor ms a section": round(spent, 1), "idle ms a second": round(resting, 1)}
     return {**row, "met": done * seconds / took >= 0.95 * workers and spent <= 50}
 
 
-def processor(worker: str) -> "Counter[str]":
-    """Milliseconds so far: `own` of this process and of the workers, `daemons` of all others that it has begun."""
-    spent = Counter[str]()
+def processor() -> float:
+    """Milliseconds so far, of this process and all that it has begun."""
+    spent = 0.0
     for process in (psutil.Process(), *begun()):
         with suppress(psutil.Error):
-            times, own = process.cpu_times(), process.pid == os.getpid() or worker in " ".join(process.cmdline())
-            spent["own" if own else "daemons"] += round(1000 * (times.user + times.system))
+            times = process.cpu_times()
+            spent += 1000 * (times.user + times.system)
     return spent
 
 
