@@ -14,7 +14,7 @@ from diffusers import (
 )
 from PIL import Image
 from safetensors.numpy import load_file
-from wan_folders import wan_folder
+from wan_folders import experts_folder, wan_folder
 
 import framepack_relax as fr
 from framepack_relax.families.backend import Given
@@ -34,6 +34,8 @@ MODELS = (
     "wan ti2v",
     "wan image",
     "wan t2v",
+    "wan experts",
+    "wan i2v",
     "helios",
     "helios image",
     "fake",
@@ -49,7 +51,11 @@ def case(request, tiny, hunyuan, helios, tmp_path_factory):
     folders = {"framepack": tiny, "hunyuanvideo": hunyuan, "helios": helios, "fake": "fake"}
     name, _, kind = request.param.partition(" ")
     if name == "wan":
-        folders[name] = wan_folder(tmp_path_factory.mktemp("models") / "wan", expand=kind != "t2v")
+        place = tmp_path_factory.mktemp("models") / "wan"
+        experts = kind in ("experts", "i2v")
+        folders[name] = (
+            experts_folder(place, image=kind == "i2v") if experts else wan_folder(place, expand=kind != "t2v")
+        )
     Image.radial_gradient("L").resize(SIZE).convert("RGB").save(hero := tmp_path_factory.mktemp("images") / "hero.png")
     own = {"inverted": {"framepack": {"order": "inverted"}}, "image": {"image": str(hero)}}.get(kind, {})
     return load(str(folders[name]), device="cpu"), own

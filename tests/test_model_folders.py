@@ -29,6 +29,7 @@ from framepack_relax.families.components import load_part
 from framepack_relax.families.configs import FIT, SIDECAR, Config, check_configs, read_config
 from framepack_relax.families.framepack.family import FramePack
 from framepack_relax.families.loader import load
+from framepack_relax.families.wan.family import WanI2V
 
 PUPPET = Path(fr.__file__).parent / "puppet"
 
@@ -144,7 +145,7 @@ def test_every_number_that_parts_share_is_compared(tiny):
     for part, field, other, same in FIT:
         assert any(
             {part, other} <= kinds.keys() and field in kinds[part].model_fields and same in kinds[other].model_fields
-            for kinds in (KINDS, *(family.parts for family in FAMILIES.values()))
+            for kinds in (KINDS, WanI2V.parts, *(family.parts for family in FAMILIES.values()))
         )
     check_configs(parts, FramePack.parts)
     assert all(isinstance(read_config(kind, parts[part]), Config) for part, kind in KINDS.items())

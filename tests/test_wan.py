@@ -61,7 +61,7 @@ def hero(tmp_path):
 
 def planned(model, seconds, *, scale=5.0, scene=None, **fields):
     made = Scene(id="a", prompt=PROMPTS[0], negative_prompt=PROMPTS[1], seconds=seconds, **(scene or {}))
-    story = storyboard_from_scenes([made], size=SIZE, steps=STEPS, guidance={"text": scale}, **fields)
+    story = storyboard_from_scenes([made], **{"size": SIZE, "steps": STEPS, "guidance": {"text": scale}, **fields})
     return make_plan(story, model.family)
 
 
@@ -232,7 +232,7 @@ def test_what_wan_cannot_do_is_told_at_its_place(tmp_path):
     story = read_storyboard(tmp_path / "story.yaml")
     for family, told in (
         (FIVE, ["1:7: size: wan2.2-5b takes multiples of 32 alone; write ["]),
-        (ONE, ["wan.carry: wan2.1-1.3b makes each scene on its own", "takes no image", "longer than the 5.062 s",
+        (ONE, ["wan.carry: wan2.1-1.3b has no such setting", "takes no image", "longer than the 5.062 s",
                "write `transition: cut`"]),
     ):  # fmt: skip
         with pytest.raises(StoryboardError) as caught:
@@ -244,7 +244,7 @@ def test_what_wan_cannot_do_is_told_at_its_place(tmp_path):
 @pytest.mark.parametrize(
     ("file", "change", "told"),
     [
-        ("model_index.json", {"boundary_ratio": 0.9}, "is of two transformers (boundary_ratio)"),
+        ("model_index.json", {"boundary_ratio": 0.9}, "no Wan has both expand_timesteps and a boundary_ratio"),
         ("scheduler/scheduler_config.json", {"use_flow_sigmas": False}, "use_flow_sigmas: "),
         ("transformer/config.json", {"in_channels": 36}, "an image enters by channels"),
         ("vae/config.json", {"z_dim": 7}, "latents_mean must hold z_dim 7 numbers"),

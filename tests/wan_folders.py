@@ -11,6 +11,7 @@ from diffusers import (
     HeliosScheduler,
     HeliosTransformer3DModel,
     UniPCMultistepScheduler,
+    WanImageToVideoPipeline,
     WanPipeline,
     WanTransformer3DModel,
 )
@@ -37,14 +38,17 @@ def parts(transformer: Any, vae: dict[str, Any]) -> dict[str, Any]:
         eos_token_id=tokenizer.eos_token_id,
     )  # fmt: skip
     made = AutoencoderKLWan(**vae, latents_mean=[0.1] * CHANNELS, latents_std=[1.3] * CHANNELS)
+    encoder = UMT5EncoderModel(text)
+    return {"tokenizer": tokenizer, "text_encoder": encoder, "vae": strong(made), "transformer": strong(transformer)}
+
+
+def strong(part: Any) -> Any:
+    """With weights twice as large."""
     with torch.no_grad():
-        for part in (transformer, made):
-            for parameter in part.parameters():
-                if parameter.ndim > 1:
-                    parameter.mul_(2.0)
-    return {
-        "tokenizer": tokenizer, "text_encoder": UMT5EncoderModel(text), "vae": made, "transformer": transformer
-    }  # fmt: skip
+        for parameter in part.parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(2.0)
+    return part
 
 
 def wan_folder(folder: Path, *, expand: bool, shift: float = 5.0) -> Path:
@@ -56,6 +60,19 @@ def wan_folder(folder: Path, *, expand: bool, shift: float = 5.0) -> Path:
     transformer = WanTransformer3DModel(**SHAPE, attention_head_dim=16, rope_max_seq_len=64)
     made = parts(transformer, WIDE if expand else VAE)
     WanPipeline(**made, expand_timesteps=expand, scheduler=scheduler).save_pretrained(folder)
+    (folder / "framepack_relax.json").write_text(json.dumps({"family": "wan", "size": [64, 32]}))
+    return folder
+
+
+def experts_folder(folder: Path, *, image: bool, boundary: float = 0.9, shift: float = 5.0) -> Path:
+    """Of Wan 2.2 A14B: I2V if `image`, else T2V."""
+    torch.manual_seed(7)
+    scheduler = UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=shift)
+    shape = {**SHAPE, "in_channels": 2 * CHANNELS + 4} if image else SHAPE
+    made = parts(WanTransformer3DModel(**shape, attention_head_dim=16, rope_max_seq_len=64), VAE)
+    made["transformer_2"] = strong(WanTransformer3DModel(**shape, attention_head_dim=16, rope_max_seq_len=64))
+    kind = WanImageToVideoPipeline if image else WanPipeline
+    kind(**made, boundary_ratio=boundary, scheduler=scheduler).save_pretrained(folder)
     (folder / "framepack_relax.json").write_text(json.dumps({"family": "wan", "size": [64, 32]}))
     return folder
 

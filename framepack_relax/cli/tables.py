@@ -215,7 +215,8 @@ def models_table(entries: Sequence[tuple[Entry, bool]]) -> Table:
     """A row per model, whose facts stand in lines so that repositories can be copied."""
     table = Table("name", "what", **LOOK)
     for entry, there in entries:
-        size = f"{entry.gigabytes:g} GB, {'on disk' if there else 'not on disk'}"
+        place = "on disk" if there else "not on disk"
+        size = f"{entry.gigabytes:g} GB, {place}" if entry.gigabytes else place
         origins = dict.fromkeys(f"from {repository}" for repository, _ in entry.places.values())
         table.add_row(entry.name, "\n".join([entry.about, size, *origins, entry.licence]))
         table.add_section()

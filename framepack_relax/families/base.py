@@ -4,6 +4,7 @@ A family is a kind of model (FramePack, HunyuanVideo, ...). Its class is a froze
 the facts of one model. No torch.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 Size = tuple[int, int]  # width, height px
 Image = Literal["required", "optional", "refused"]
+UNREAD = "its scheduler/scheduler_config.json is not on this machine"
 ASKING = {"kv_blur": "blur", "key_gain": "history_gain", "low_pass": "lowpass"}  # fields of `relax`, by their effect
 
 
@@ -34,7 +36,8 @@ class TimeGrid:
     """How frames come out of latents. Scene ends snap to units; a section is 1 to `most_units` of them.
 
     `lead_frames` are those that a shot's first section has besides its units, `lead_latents` the latent frames that it
-    samples for them. Where there is no `past`, no section goes on from another, and every scene is a shot.
+    samples for them; `again_latents` those that all others sample for frames that are there already. Where there is no
+    `past`, no section goes on from another, and every scene is a shot.
     """
 
     unit_frames: int
@@ -42,11 +45,12 @@ class TimeGrid:
     most_units: int = 1
     lead_frames: int = 1
     lead_latents: int = 1
+    again_latents: int = 0
     past: bool = True
 
     def latents(self, units: int, *, first: bool) -> int:
         """Latent frames that a section of so many units samples."""
-        return units * self.unit_latents + (self.lead_latents if first else 0)
+        return units * self.unit_latents + (self.lead_latents if first else self.again_latents)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,6 +63,13 @@ class GuidanceTerm:
     lowest: float = 0.0  # what a scene may set as its floor
     trained: bool = True  # relaxing it means something on this model
     settable: bool = True
+    timesteps: tuple[float, float] = (0.0, math.inf)  # from the first on and below the second it acts; else it is 1
+    like: str = ""  # the term whose scale a board sets for this one, too, unless it says its own
+    of_past: bool = False  # where there is no past it is at rest
+
+
+TEXT = GuidanceTerm(name="text", base=1.0, floor=1.0, lowest=1.0)  # true CFG
+CONTEXT = GuidanceTerm(name="context", base=1.0, floor=0.0, settable=False, of_past=True)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -129,6 +140,16 @@ class Family(ABC):
     def terms(self) -> tuple[GuidanceTerm, ...]: ...
 
     @property
+    def unread(self) -> str:
+        """What of its noise levels is not known, so that it can be planned and not rendered; empty where all is."""
+        return f"{self.name}: {UNREAD}" if self.shift is None and self.parts else ""
+
+    @property
+    def planned_with(self) -> str:
+        """What stands for the noise levels that are not known."""
+        return "the usual noise levels"
+
+    @property
     def options(self) -> Mapping[str, Any]:
         """Settings of this family alone that reach the latents: part of the plan and of every key."""
         return {}
@@ -169,7 +190,8 @@ class Family(ABC):
 
     def notes(self, story: Storyboard, shots: Sequence[tuple[float, int]]) -> Iterator[tuple[str, str]]:
         """Where, and what is worth a warning there, of shots, each (seconds that were asked for, sections)."""
-        yield from ()
+        if self.unread:
+            yield "", f"{self.unread}: this plan is made with {self.planned_with}"
 
     def own_size(self, image: Size) -> Size:
         """The size of a film that asks for none; `image` is that of its first image, (1, 1) without one."""

@@ -27,10 +27,11 @@ from .flow import FlowShift
 from .framepack.family import FramePack
 from .helios.family import Helios
 from .hunyuan_video.family import HunyuanVideo
-from .wan.family import Wan, WanTI2V
+from .wan.family import Wan, WanI2V, WanTI2V
 
 WEIGHTS_VARIABLE = "FRAMEPACK_RELAX_WEIGHTS"
 FIGURES = "figures.json"  # of a model folder: what scripts/training/measure.py measured
+SCHEDULER = Path("scheduler", "scheduler_config.json")
 PUPPET = Path(__file__).parents[1] / "puppet"
 KINDS_OF: tuple[type[Family], ...] = (FramePack, HunyuanVideo, Wan, Helios)  # that a folder may be of
 FAMILIES = {family.kind: family for family in KINDS_OF}
@@ -51,7 +52,7 @@ class Entry:
 
     name: str
     about: str = ""
-    gigabytes: float = 0.0
+    gigabytes: float = 0.0  # 0: not known
     licence: str = "see its model card"
     repository: str  # of what `parts` does not name, each in a subfolder of its name
     parts: Mapping[str, tuple[str, str]] = field(default_factory=dict)
@@ -96,6 +97,11 @@ ENTRIES = (
         name="wan2.2-5b", gigabytes=34.0, licence="Apache-2.0", repository="Wan-AI/Wan2.2-TI2V-5B-Diffusers",
         about="Wan 2.2 TI2V, 5B: goes on from its last frame, from an image, or from words; 24 fps",
         family=WanTI2V(name="wan2.2-5b"),
+    ),
+    Entry(
+        name="wan2.2-a14b", licence="Apache-2.0", repository="Wan-AI/Wan2.2-I2V-A14B-Diffusers",
+        about="Wan 2.2 I2V, two experts of 14B: an image to film, from clip to clip by the last frame; 16 fps",
+        family=WanI2V(name="wan2.2-a14b"),
     ),
     Entry(
         name="wan2.1-1.3b", gigabytes=29.0, licence="Apache-2.0", repository="Wan-AI/Wan2.1-T2V-1.3B-Diffusers",
@@ -188,7 +194,7 @@ def read_family(folder: Path) -> Family:
 
 
 def _shift(folder: Path, family: Family | type[Family]) -> FlowShift:
-    return read_json(family.scheduler, folder / "scheduler" / "scheduler_config.json")
+    return read_json(family.scheduler, folder / SCHEDULER)
 
 
 def _scheduled(family: Family, repository: str) -> Family:
@@ -197,7 +203,7 @@ def _scheduled(family: Family, repository: str) -> Family:
         folder = _folders(family.name, {repository: {"scheduler/*"}})[repository]
     except ModelError:
         return family
-    return replace(family, shift=_shift(folder, family))
+    return replace(family, shift=_shift(folder, family)) if (folder / SCHEDULER).exists() else family
 
 
 def _calibrated(family: Family, file: Path, profile: Profile | None) -> Family:
@@ -214,8 +220,12 @@ def find(name: str, *, download: bool = True) -> Source:
     wanted: dict[str, set[str]] = {}
     for repository, subfolder in map(entry.place, kinds):
         wanted.setdefault(repository, set()).add(f"{subfolder}/*" if subfolder else "*")
+    if entry.family and entry.family.unread:
+        wanted[entry.repository].add("scheduler/*")
     folders = _folders(name, wanted, download=download)
     parts = {part: folders[repository] / subfolder for part in kinds for repository, subfolder in [entry.place(part)]}
+    if entry.family and entry.family.unread:
+        _shift(folders[entry.repository], entry.family)
     for part, folder in parts.items():
         _check_part(part, folder)
     check_configs(parts, kinds)
@@ -308,7 +318,8 @@ def _advice(name: str, wanted: Wanted, reasons: Mapping[str, str]) -> str:
     place = f"with --local-dir into WEIGHTS/<owner>/<name> and set {WEIGHTS_VARIABLE}=WEIGHTS"
     lines.append(f"into the hub's cache, or {place}")
     if name in CATALOG:
-        lines.append(f"({CATALOG[name].gigabytes:g} GB in all; {CATALOG[name].licence})")
+        size = f"{CATALOG[name].gigabytes:g} GB in all; " if CATALOG[name].gigabytes else ""
+        lines.append(f"({size}{CATALOG[name].licence})")
     return "\n".join(lines)
 
 

@@ -24,13 +24,15 @@ from . import configs
 from .catalog import Source
 from .helios.family import HeliosTransformer
 from .memory import check_room, free_memory, main_memory_is_full, pinned_bytes, stored
+from .wan.configs import WanI2VTransformer, WanTransformer
 
 CLASSES = {  # by what a config is read as
     configs.FramePackTransformer: HunyuanVideoFramepackTransformer3DModel,
     configs.HunyuanVideoTransformer: HunyuanVideoTransformer3DModel,
     configs.HunyuanVideoVae: AutoencoderKLHunyuanVideo,
     HeliosTransformer: HeliosTransformer3DModel,
-    configs.WanTransformer: WanTransformer3DModel,
+    WanTransformer: WanTransformer3DModel,
+    WanI2VTransformer: WanTransformer3DModel,
     configs.WanVae: AutoencoderKLWan,
     configs.LlamaFields: transformers.LlamaModel,
     configs.ClipFields: transformers.CLIPTextModel,
@@ -73,7 +75,7 @@ def load_part(source: Source, part: str, dtype: torch.dtype) -> Any:
     if left := sorted(key for key in told["unexpected_keys"] if not OUTSIDE.search(key)):
         fact = f"{len(left)} weights of the {part} have no place in the network that its config.json describes"
         raise ModelError(f"{folder}: {fact} ({printable(left[0])}); download both again")
-    return float32_last_layer(module) if part == "transformer" else module
+    return float32_last_layer(module) if part.startswith("transformer") else module
 
 
 def float32_last_layer(transformer: Any) -> Any:

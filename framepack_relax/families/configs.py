@@ -31,10 +31,11 @@ Activation = Literal["silu", "gelu", "gelu_new", "gelu_pytorch_tanh", "quick_gel
 
 
 class BaseScales(Part):
-    """Of the guidance terms that a model of HunyuanVideo's kind has, at rest."""
+    """Of guidance terms, at rest."""
 
     embedded: Scale | None = None
     text: Scale | None = None
+    text_low: Scale | None = None
 
 
 class Sidecar(Part):
@@ -108,39 +109,6 @@ class FramePackTransformer(HunyuanVideoTransformer):
     has_image_proj: Literal[True]
     image_proj_dim: Width = 1152
     has_clean_x_embedder: Literal[True]
-
-
-class WanTransformer(Config):
-    patch_size: tuple[Literal[1], Literal[2], Literal[2]] = (1, 2, 2)
-    num_attention_heads: Layers = 40
-    attention_head_dim: Width = 128
-    in_channels: Width = 16
-    out_channels: Width | None = 16
-    text_dim: Width = 4096
-    freq_dim: Width = 256
-    ffn_dim: Width = 13_824
-    num_layers: Layers = 40
-    cross_attn_norm: bool = True
-    qk_norm: Literal["rms_norm_across_heads"] | None = "rms_norm_across_heads"
-    eps: Small = 1e-6
-    image_dim: None = None
-    added_kv_proj_dim: None = None
-    rope_max_seq_len: Annotated[int, Field(ge=64, le=1 << 16)] = 1024
-    pos_embed_seq_len: None = None
-
-    def mistakes(self) -> Iterator[str]:
-        if self.in_channels != (self.out_channels or self.in_channels):
-            yield "in_channels and out_channels differ, so an image enters by channels; no such Wan is known here yet"
-        if self.attention_head_dim % 2:
-            yield "attention_head_dim must be even"
-
-
-class PipelineIndex(Config):
-    """What model_index.json says besides the parts."""
-
-    file = "model_index.json"
-    expand_timesteps: bool = False
-    boundary_ratio: float | None = None
 
 
 class HunyuanVideoVae(Config):
@@ -337,8 +305,10 @@ FIT = (  # numbers that two parts must share
     ("transformer", "in_channels", "vae", "latent_channels"),
     ("transformer", "out_channels", "vae", "latent_channels"),
     ("transformer", "out_channels", "vae", "z_dim"),
+    ("transformer_2", "out_channels", "vae", "z_dim"),
     ("transformer", "text_embed_dim", "text_encoder", "hidden_size"),
     ("transformer", "text_dim", "text_encoder", "d_model"),
+    ("transformer_2", "text_dim", "text_encoder", "d_model"),
     ("transformer", "pooled_projection_dim", "text_encoder_2", "hidden_size"),
     ("transformer", "image_proj_dim", "image_encoder", "hidden_size"),
     ("feature_extractor", "size", "image_encoder", "image_size"),

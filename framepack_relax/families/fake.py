@@ -1,9 +1,9 @@
 """A model of arithmetic: it renders at once and shows nothing, to try boards, folders and farms without weights."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..relax.effects import EFFECTS
-from .base import Context, Family, GuidanceTerm, SimpleContext, Size, TimeGrid
+from .base import CONTEXT, TEXT, Context, Family, GuidanceTerm, SimpleContext, Size, TimeGrid
 from .flow import FlowShift, Levels, sigma_table
 
 
@@ -21,8 +21,7 @@ class Fake(Family):
 
     @property
     def terms(self) -> tuple[GuidanceTerm, ...]:
-        text = GuidanceTerm(name="text", base=3.0, floor=1.0, lowest=1.0)
-        return text, GuidanceTerm(name="context", base=1.0, floor=0.0, settable=False)
+        return replace(TEXT, base=3.0), CONTEXT
 
     def levels(self, steps: int, size: Size, sampler: str) -> Levels:
         return sigma_table(steps, FlowShift(), 1.0, sampler=sampler)

@@ -27,6 +27,7 @@ class LoadedModel(Backend):
     source: Source
     reading: Future[str]  # the source's fingerprint
     transformer: Any
+    transformer_2: Any = None  # where the model is of two
     vae: Any
     encoder_dtype: torch.dtype  # of encoders, and of the VAE unless that has its own
     texts: dict[str, Any] = field(default_factory=dict, repr=False)  # prompts, encoded, of the film before
@@ -52,7 +53,7 @@ class LoadedModel(Backend):
             family=family,
             source=source,
             reading=in_background(source.fingerprint),
-            transformer=load_part(source, "transformer", dtype).eval(),
+            **{name: load_part(source, name, dtype).eval() for name in source.kinds if name.startswith("transformer")},
             vae=load_part(source, "vae", cls.vae_dtype or beside).eval(),
             device=device,
             dtype=dtype,
@@ -85,7 +86,7 @@ class LoadedModel(Backend):
         return {prompt: parts for prompt, parts in found.items() if parts}
 
     def _checksums(self) -> dict[str, str]:
-        parts = {"transformer": self.transformer, "vae": self.vae}
+        parts = {**self.networks, "vae": self.vae}
         return {name: checksum(part) for name, part in parts.items() if part.device.type != "meta"}
 
     @property
@@ -102,7 +103,14 @@ class LoadedModel(Backend):
 
     @property
     def latent_channels(self) -> int:
-        return int(self.transformer.config.in_channels)
+        config = self.transformer.config
+        return int(config.out_channels or config.in_channels)
+
+    @property
+    def networks(self) -> dict[str, Any]:
+        """Its transformers by name."""
+        known = {"transformer": self.transformer, "transformer_2": self.transformer_2}
+        return {name: network for name, network in known.items() if network is not None}
 
     @property
     def resting(self) -> torch.device:
@@ -110,26 +118,27 @@ class LoadedModel(Backend):
         return self.device if self.preset == "full" else torch.device("cpu")
 
     def weight_bytes(self, preset: Preset) -> int:
-        """What transformer and VAE take of the device."""
-        sizes, vae = (
-            [p.numel() * p.element_size() for p in part.parameters()] for part in (self.transformer, self.vae)
-        )
+        """What transformers and VAE take of the device."""
+        networks = (p for network in self.networks.values() for p in network.parameters())
+        sizes, vae = ([p.numel() * p.element_size() for p in part] for part in (networks, self.vae.parameters()))
         return sum(vae) + (2 * max(sizes) if preset == "offload" else sum(sizes))  # a layer at work and the next one
 
     def place(self) -> None:
-        """Moves transformer and VAE to the device: once the encoders are gone, so that they need not share it.
+        """Moves transformers and VAE to the device: once the encoders are gone, so that they need not share it.
 
-        `tiled` has let go of the transformer for the encoders: it is loaded again.
+        `tiled` has let go of the transformers for the encoders: they are loaded again.
         """
-        if self.transformer.device.type == "meta":
-            self.transformer, self.streams = self._load("transformer").eval(), False
         streams = self.preset == "offload"
-        if streams and not self.streams:
-            stream(self.transformer, self.device)
-        elif self.streams and not streams:
-            stop_streaming(self.transformer)
-        if not streams:
-            self.transformer.to(self.device)
+        for name, network in self.networks.items():
+            if network.device.type == "meta":
+                network, self.streams = self._load(name).eval(), False
+                setattr(self, name, network)
+            if streams and not self.streams:
+                stream(network, self.device)
+            elif self.streams and not streams:
+                stop_streaming(network)
+            if not streams:
+                network.to(self.device)
         self.streams = streams
         self.vae.to(self.device)
         self.vae.use_tiling = self.preset != "full"
@@ -138,7 +147,8 @@ class LoadedModel(Backend):
     def encoders(self, *parts: str) -> Iterator[Any]:
         """The diffusers pipeline with only these encoders loaded; they are gone when the block ends."""
         if self.preset == "tiled" and not self.streams and self.transformer.device.type == self.device.type:
-            self.transformer.to("meta")  # there is no room for both, perhaps not in main memory either
+            for network in self.networks.values():
+                network.to("meta")  # there is no room for both, perhaps not in main memory either
         loaded: dict[str, Any] = {part: self._load(part) for part in parts}
         for name, part in loaded.items():
             if isinstance(part, nn.Module):
@@ -161,7 +171,7 @@ class LoadedModel(Backend):
             getattr(torch._C, "_host_emptyCache", lambda: None)()  # pinned memory of streamed encoders
 
     def _load(self, part: str) -> Any:
-        made = load_part(self.source, part, self.dtype if part == "transformer" else self.encoder_dtype)
+        made = load_part(self.source, part, self.dtype if part.startswith("transformer") else self.encoder_dtype)
         self.source.check()
         return made
 

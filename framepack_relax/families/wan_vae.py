@@ -34,6 +34,16 @@ def statistics(vae: AutoencoderKLWan) -> tuple[Tensor, Tensor]:
     return mean, 1.0 / deviation
 
 
+@contextmanager
+def untiled(vae: AutoencoderKLWan) -> Iterator[None]:
+    """Within it the VAE works on whole pictures, whatever the memory."""
+    tiled, vae.use_tiling = vae.use_tiling, False
+    try:
+        yield
+    finally:
+        vae.use_tiling = tiled
+
+
 @torch.no_grad()
 def encode(vae: AutoencoderKLWan, pixels: Tensor, generator: torch.Generator | None) -> Tensor:
     """Pixels [1, 3, N, H, W] in -1..1, N = 4k + 1 -> normalised latents [1, C, k + 1, h, w] in the VAE's dtype.
@@ -41,11 +51,8 @@ def encode(vae: AutoencoderKLWan, pixels: Tensor, generator: torch.Generator | N
     A sample drawn by the generator, the mode without one. Never in tiles, so that no latent depends on the memory.
     """
     mean, scale = statistics(vae)
-    tiled, vae.use_tiling = vae.use_tiling, False
-    try:
+    with untiled(vae):
         found = vae.encode(pixels.to(vae.device, vae.dtype)).latent_dist
-    finally:
-        vae.use_tiling = tiled
     return ((found.mode() if generator is None else found.sample(generator=generator)) - mean) * scale
 
 
@@ -60,11 +67,15 @@ def decode_bytes(vae: AutoencoderKLWan, size: tuple[int, int], *, tiled: bool) -
 class WanDecoder:
     """Decodes a shot in film order; between calls the VAE is as it was.
 
-    What is kept between calls waits on the device `rest`. Sections that are clips of their own are decoded `apart`.
+    What is kept between calls waits on the device `rest`. Sections that are clips of their own are decoded `apart`; all
+    but the first begin with `again` latent frames that have been shown.
     """
 
-    def __init__(self, vae: AutoencoderKLWan, *, rest: torch.device | None = None, apart: bool = False) -> None:
+    def __init__(
+        self, vae: AutoencoderKLWan, *, rest: torch.device | None = None, apart: bool = False, again: int = 0
+    ) -> None:
         self.vae, self.rest, self.apart = vae, rest or vae.device, apart
+        self.shown, self.again = 0, max(0, 4 * again - 3)  # frames to be dropped: now, and from the next section on
         self.tiles: list[list[Any]] = []
 
     @torch.no_grad()
@@ -76,7 +87,9 @@ class WanDecoder:
         mean, scale = statistics(self.vae)
         z = latents.to(self.vae.device, self.vae.dtype) / scale + mean
         with going_on(self.vae, [] if self.apart else self.tiles, self.rest) as turn:
-            return np.concatenate([to_uint8(turn(piece)) for piece in z.split(PIECE, dim=2)])
+            frames = np.concatenate([to_uint8(turn(piece)) for piece in z.split(PIECE, dim=2)])
+        shown, self.shown = self.shown, self.again
+        return frames[shown:]
 
 
 @contextmanager

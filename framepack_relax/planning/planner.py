@@ -137,10 +137,12 @@ def _plan_steps(
     noise = [sigma for sigma, _ in levels]
     at = noise if relaxation.coord == "sigma" else [float(time) for time in times(len(noise))]
     weights = step_weights(relaxation.schedule, at, noise, p=relaxation.p, interval=relaxation.interval)
-    targets = set() if relaxation.at_rest else set(relaxation.target) - ({"context"} if initial else set())
+    targets = set() if relaxation.at_rest else set(relaxation.target)
 
-    def scale(term: GuidanceTerm, weight: float) -> float:
-        if term.name not in targets:
+    def scale(term: GuidanceTerm, timestep: float, weight: float) -> float:
+        if not term.timesteps[0] <= timestep < term.timesteps[1]:
+            return 1.0
+        if term.name not in targets or (initial and term.of_past):
             return base[term.name]
         low = term.floor if relaxation.min is None else relaxation.min
         return relaxed_scale(weight, base=base[term.name], minimum=low, beta=relaxation.beta)
@@ -150,7 +152,7 @@ def _plan_steps(
             index=index,
             sigma=sigma,
             timestep=timestep,
-            scales={term.name: scale(term, weight) for term in family.terms},
+            scales={term.name: scale(term, timestep, weight) for term in family.terms},
             effects=relaxation.effects(sigma),
         )
         for index, ((sigma, timestep), weight) in enumerate(zip(levels, weights, strict=True))

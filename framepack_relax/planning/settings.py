@@ -68,7 +68,7 @@ def relax_scene(scene: Scene, profile: Profile) -> Relaxation:
 def base_scales(story: Storyboard, scene: Scene, family: Family) -> dict[str, float]:
     """The scales at rest: the scene's `guidance`, else the board's, else the model's."""
     own = story.guidance_of(scene)
-    return {term.name: own.get(term.name, term.base) for term in family.terms}
+    return {term.name: own.get(term.name, own.get(term.like, term.base)) for term in family.terms}
 
 
 def setting_problems(story: Storyboard, relaxations: Sequence[Relaxation], family: Family) -> Iterator[Problem]:

@@ -10,6 +10,7 @@ from typing import Literal, TypeVar, get_args
 
 from ..storyboard.schema import Schedule
 
+TEXTS = ("text", "text_low")  # of models of two experts each has its own; where one acts the other is 1
 TEXT_MARGIN = 1e-3  # closer to scale 1 than this, the second pass has no weight and is skipped
 CONTEXT_MARGIN = 0.02  # less looseness than this is not worth a pass
 
@@ -64,6 +65,11 @@ class Branch:
 KINDS = ("cond", "uncond", "sharp", "free")  # of branches: (c, h), (neg, h), (neg, h before any low-pass), (c, h0)
 
 
+def text_scale(scales: Mapping[str, float]) -> float:
+    """s_text of a step, 1 where there is none."""
+    return math.prod(scales.get(name, 1.0) for name in TEXTS)
+
+
 def branches(scales: Mapping[str, float], *, low_passed: bool = False) -> tuple[Branch, ...]:
     """The forward passes that have weight at these scales, in the order in which they run.
 
@@ -72,7 +78,7 @@ def branches(scales: Mapping[str, float], *, low_passed: bool = False) -> tuple[
     """
     usual: Literal["full", "low_pass"] = "low_pass" if low_passed else "full"
     found = [Branch(name="cond", context=usual)]
-    if abs(scales.get("text", 1) - 1) >= TEXT_MARGIN:
+    if abs(text_scale(scales) - 1) >= TEXT_MARGIN:
         found.append(Branch(name="uncond", prompt="negative", context=usual))
         if low_passed:
             found.append(Branch(name="sharp", prompt="negative"))
@@ -89,7 +95,7 @@ def combine(made: Mapping[str, V], scales: Mapping[str, float]) -> V:
     """
     velocity = cond = made["cond"]
     if "uncond" in made:
-        velocity = made.get("sharp", made["uncond"]) + scales["text"] * (cond - made["uncond"])  # type: ignore[operator]
+        velocity = made.get("sharp", made["uncond"]) + text_scale(scales) * (cond - made["uncond"])  # type: ignore[operator]
     if "free" in made:
         velocity = velocity + (1 - scales["context"]) * (made["free"] - cond)  # type: ignore[operator]
     return velocity

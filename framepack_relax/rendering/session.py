@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Union
 
 from PIL import Image
 
-from ..errors import RenderError
+from ..errors import ModelError, RenderError
 from ..families.base import Family
 from ..families.loader import Loading
 from ..planning.planner import make_plan
@@ -171,7 +171,11 @@ class Session:
 
 def settle(story: Storyboard, out: Path, model: AnyModel, options: Options) -> Session:
     """Plans, reads the start images, makes the keys; nothing is written. Raises StoryboardError or ModelError."""
-    plan = make_plan(story, model.family)
+    family = model.family
+    plan = make_plan(story, family)
+    if family.unread:
+        cure = f"`framepack-relax models {family.name}` says how to get it"
+        raise ModelError(f"{family.unread}, so that its noise levels are not known; {cure}")
     images = start_images(story, plan)
     made, dtype = provenance(model), model.precision  # slips of device and dtype are told before weights are read
     weights = model.identity
@@ -181,7 +185,7 @@ def settle(story: Storyboard, out: Path, model: AnyModel, options: Options) -> S
     return Session(
         story=story,
         plan=plan,
-        family=model.family,
+        family=family,
         options=options,
         out=out,
         mark=mark_of(out, story).model_copy(update=asks),

@@ -255,7 +255,7 @@ class FramePackBlock(Part):
 class WanBlock(Part):
     """Settings of Wan's family."""
 
-    carry: int = Field(1, ge=1, le=4, description="latent frames of the section before that begin the next; trained: 1")
+    carry: int | None = Field(None, ge=1, le=4, description="latent frames that begin the next section; trained: 1")
 
 
 class HeliosBlock(Part):

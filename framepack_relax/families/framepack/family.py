@@ -8,7 +8,7 @@ from ...errors import Problem
 from ...relax.effects import EFFECTS
 from ...storyboard import Storyboard
 from ...storyboard.schema import Decoding, FramePackBlock, Order
-from ..base import GuidanceTerm, Size, TimeGrid
+from ..base import CONTEXT, GuidanceTerm, Size, TimeGrid
 from ..configs import FramePackTransformer, PartKinds, ProcessorConfig, Sidecar, SiglipFields
 from ..flow import FlowShift, Levels, sigma_table
 from ..hunyuan_video.family import HunyuanVideo
@@ -66,7 +66,7 @@ class FramePack(HunyuanVideo):
 
     @property
     def terms(self) -> tuple[GuidanceTerm, ...]:
-        return *super().terms, GuidanceTerm(name="context", base=1.0, floor=0.0, settable=False)
+        return *super().terms, CONTEXT
 
     @property
     def options(self) -> Mapping[str, Any]:
@@ -87,6 +87,7 @@ class FramePack(HunyuanVideo):
 
     def notes(self, story: Storyboard, shots: Sequence[tuple[float, int]]) -> Iterator[tuple[str, str]]:
         """Shots that FramePack's programs, which round half to even at 30 frames a second, give another length."""
+        yield from super().notes(story, shots)
         for number, (asked, sections) in enumerate(shots, 1):
             theirs = max(1, round(asked * 30 / SECTION_FRAMES))
             if story.noise == "framepack" and theirs != sections:

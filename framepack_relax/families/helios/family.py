@@ -1,7 +1,7 @@
 """Helios without torch: Wan's 14B body with FramePack's history; 9 latent frames, a clip of 33 frames, a section."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -11,15 +11,10 @@ from pydantic import Field
 from ...relax.effects import EFFECTS
 from ...storyboard import Storyboard
 from ...storyboard.schema import HeliosBlock, NoPast
-from ..base import Family, GuidanceTerm, Size, TimeGrid
+from ..base import CONTEXT, TEXT, Family, GuidanceTerm, Size, TimeGrid
 from ..configs import Config, Layers, PartKinds, Positive, Small, UMT5Fields, WanVae, Width
 from ..flow import Levels, UniPC
 from ..framepack.history import SECTION_LATENTS, HistorySlots, slots
-
-UNREAD = (
-    "its scheduler/scheduler_config.json is not on this machine, so that the noise levels here are those of a dynamic "
-    "shift; with the file they are as it says"
-)
 
 
 class HeliosTransformer(Config):
@@ -99,10 +94,7 @@ class Helios(Family):
 
     @property
     def terms(self) -> tuple[GuidanceTerm, ...]:
-        return (
-            GuidanceTerm(name="text", base=self.text, floor=1.0, lowest=1.0),
-            GuidanceTerm(name="context", base=1.0, floor=0.0, settable=False),
-        )
+        return replace(TEXT, base=self.text), CONTEXT
 
     @property
     def options(self) -> Mapping[str, Any]:
@@ -111,9 +103,9 @@ class Helios(Family):
     def configured(self, story: Storyboard) -> Self:
         return replace(self, no_past=(story.helios or HeliosBlock()).no_past or self.no_past)
 
-    def notes(self, story: Storyboard, shots: Sequence[tuple[float, int]]) -> Iterator[tuple[str, str]]:
-        if self.shift is None:
-            yield "", f"{self.name}: {UNREAD}"
+    @property
+    def planned_with(self) -> str:
+        return "those of a dynamic shift"
 
     def levels(self, steps: int, size: Size, sampler: str) -> Levels:
         """HeliosPipeline's and HeliosScheduler's (diffusers 0.42.1) bit for bit, in float64 as they are."""

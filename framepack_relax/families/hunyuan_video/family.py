@@ -1,10 +1,10 @@
 """HunyuanVideo without torch: text to one clip of 4k + 1 frames, without a past."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from ...relax.effects import EFFECTS
-from ..base import Family, GuidanceTerm, Image, Size, TimeGrid
+from ..base import TEXT, Family, GuidanceTerm, Image, Size, TimeGrid
 from ..configs import ClipFields, Config, HunyuanVideoTransformer, HunyuanVideoVae, LlamaFields, PartKinds
 from ..flow import FlowShift, Levels, sigma_table
 
@@ -41,7 +41,7 @@ class HunyuanVideo(Family):
     def terms(self) -> tuple[GuidanceTerm, ...]:
         return (
             GuidanceTerm(name="embedded", base=self.embedded, floor=1.0, trained=self.embedded_guidance),
-            GuidanceTerm(name="text", base=self.text, floor=1.0, lowest=1.0),
+            replace(TEXT, base=self.text),
         )
 
     def levels(self, steps: int, size: Size, sampler: str) -> Levels:

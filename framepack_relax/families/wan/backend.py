@@ -5,7 +5,7 @@ C latent channels, T latent frames, h and w latent height and width
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -25,7 +25,7 @@ from ..hunyuan_video.backend import euler, on_table
 from ..umt5 import UMT5Model
 from ..wan_vae import WanDecoder, decode_bytes, encode
 from .attention import EditedProcessor
-from .family import Wan, WanTI2V
+from .family import Wan, WanExperts, WanTI2V
 
 # Vectors of the model's width that a pass has per token: peaks of live tensors of the real configurations on torch's
 # meta device; then that of 2.2 5B.
@@ -41,7 +41,8 @@ class SectionInputs:
 
     prompts: Mapping[str, Tensor]  # positive, negative: [1, 512, D]
     clean: Mapping[str, Tensor]  # full, initial, low_pass: [1, C, k, h, w]
-    covered: int
+    covered: int = 0
+    beside: Mapping[str, Tensor] = field(default_factory=dict)  # by context too, where channels say what is seen
     layouts: tuple[tuple[Segment, ...], ...]  # of tokens, by context
 
 
@@ -75,7 +76,7 @@ class WanBackend(UMT5Model):
             prompts={"positive": given.prompt, "negative": given.negative},
             clean=clean,
             covered=covered,
-            layouts=tuple(_layout([*before, *new], given.noise) for before in (parts, [])),
+            layouts=tuple(layout([*before, *new], given.noise) for before in (parts, [])),
         )
 
     def solver(self, sampler: str, steps: Sequence[Step]) -> Solve:
@@ -95,7 +96,9 @@ class WanBackend(UMT5Model):
             noisy = torch.ones_like(frames[0, 0, :, ::2, ::2])
             noisy[: clean.shape[2]] = 0
             timestep = (noisy * timestep).flatten().unsqueeze(0)
-        made: Tensor = self.transformer(
+        if inputs.beside:
+            frames = torch.cat([frames, inputs.beside[branch.context]], dim=1)
+        made: Tensor = self.expert(step)(
             hidden_states=frames.to(self.dtype),
             timestep=timestep,
             encoder_hidden_states=inputs.prompts[branch.prompt],
@@ -103,9 +106,18 @@ class WanBackend(UMT5Model):
         )[0]
         return made[:, :, clean.shape[2] - inputs.covered :].float()
 
+    def expert(self, step: Step) -> Any:
+        """The transformer that takes the step."""
+        family = self.family
+        low = isinstance(family, WanExperts) and step.timestep < family.boundary * 1000
+        return self.transformer_2 if low else self.transformer
+
+    @property
+    def attentions(self) -> list[Any]:
+        return [block.attn1 for network in self.networks.values() for block in network.blocks]
+
     def acting(self, effects: tuple[Effect, ...], inputs: SectionInputs) -> AbstractContextManager[None]:
-        attentions = [block.attn1 for block in self.transformer.blocks]
-        return edited(attentions, EditedProcessor, effects, inputs.layouts)
+        return edited(self.attentions, EditedProcessor, effects, inputs.layouts)
 
     def finish(self, latents: Tensor, inputs: SectionInputs) -> Tensor:
         """With its clean frames as they were."""
@@ -120,7 +132,10 @@ class WanBackend(UMT5Model):
         width = config.num_attention_heads * config.attention_head_dim
         rows = WIDE_ROWS if isinstance(self.family, WanTI2V) else ROWS
         forward = self.tokens(context, latents, size) * width * rows * self.dtype.itemsize
-        return self.weight_bytes(preset) + max(forward, decode_bytes(self.vae, size, tiled=preset != "full"))
+        return self.weight_bytes(preset) + max(forward, self.decode_bytes(size, preset))
+
+    def decode_bytes(self, size: Size, preset: Preset) -> int:
+        return decode_bytes(self.vae, size, tiled=preset != "full")
 
     def pass_flops(self, context: Context, latents: int, size: Size) -> int:
         """Of all blocks by count: 8 D^2 + 2 D F multiplications a token, and attention of all tokens to all."""
@@ -130,11 +145,11 @@ class WanBackend(UMT5Model):
 
     def tokens(self, context: Context, latents: int, size: Size) -> int:
         """Video tokens of a pass."""
-        side, carried = 2 * self.family.spatial, self.family.options["carry"] if context.needs else 0
+        side, carried = 2 * self.family.spatial, self.family.options.get("carry", 0) if context.needs else 0
         return (latents + carried) * (size[1] // side) * (size[0] // side)
 
 
-def _layout(parts: Sequence[FramePart], noise: Tensor) -> tuple[Segment, ...]:
+def layout(parts: Sequence[FramePart], noise: Tensor) -> tuple[Segment, ...]:
     """Of a clip of these frames, of the height and width of `noise` [1, C, T, h, w]."""
     height, width = noise.shape[3] // 2, noise.shape[4] // 2
     return (Segment(parts=tuple(parts), frames=tuple(map(float, range(len(parts)))), height=height, width=width),)
