@@ -32,14 +32,18 @@ if TYPE_CHECKING:
         sweep,
     )
     from .errors import EvaluationError, FilmError, ModelError, RelaxError, RenderError, StoryboardError
+    from .families.stock.relaxed import relaxed
     from .farm.engines import Workers
     from .storyboard import Guidance, Relax, Scene, Storyboard
 
 __all__ = ["__version__"]
 __all__ += ["batch", "batch_plan", "cancel", "evaluate", "ledger", "load", "plan", "preview", "read", "render"]
-__all__ += ["Workers", "restore", "status", "stream", "sweep"]
+__all__ += ["Workers", "relaxed", "restore", "status", "stream", "sweep"]
 __all__ += ["EvaluationError", "FilmError", "ModelError", "RelaxError", "RenderError", "StoryboardError"]
 __all__ += ["Guidance", "Relax", "Scene", "Storyboard"]
+
+
+STOCK = "families.stock.relaxed"  # the only home that imports torch
 
 
 class _Package(ModuleType):
@@ -56,5 +60,5 @@ sys.modules[__name__].__class__ = _Package
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"framepack_relax has no {name!r}")
-    homes = (import_module(f".{home}", __name__) for home in ("errors", "storyboard", "api", "farm.engines"))
+    homes = (import_module(f".{home}", __name__) for home in ("errors", "storyboard", "api", "farm.engines", STOCK))
     return next(getattr(home, name) for home in homes if hasattr(home, name))

@@ -192,6 +192,20 @@ def test_bias_equals_the_softmax_with_log_gamma_added(segments, words, monkeypat
     assert biases[0].stride(-1) == 1 and biases[0].data_ptr() % 16 == 0
 
 
+def test_a_bias_and_a_mask_leave_what_a_sequence_without_the_masked_keys_gives(segments):
+    """In a batch whose texts differ in length each clip is the one that is made alone."""
+    edit = edit_at(_with(paper_profile(embedded=True).relaxation(1.0), blur=0.0, history_gain=0.3), segments, 0.9)
+    video = sum(segment.tokens for segment in segments)
+    stock = type("Stock", (), {"_attention_backend": None, "_parallel_config": None})
+    q, k, v = (torch.randn(2, video + 6, 2, 8, dtype=torch.float64) for _ in range(3))
+    mask = torch.ones(2, 1, 1, video + 6, dtype=torch.bool)
+    mask[1, ..., video + 4 :] = False
+    made = EditedProcessor(edit, stock).attend(q, k, v, mask)
+    for clip, length in ((0, video + 6), (1, video + 4)):
+        alone = EditedProcessor(edit, stock).attend(*(x[clip : clip + 1, :length] for x in (q, k, v)), None)
+        assert torch.allclose(made[clip : clip + 1, :length], alone, atol=1e-12)
+
+
 @pytest.mark.parametrize(
     ("fields", "sigma", "acts"),
     [

@@ -38,7 +38,8 @@ def attention_edit(effects: Sequence[Effect], segments: Sequence[Segment]) -> At
             blur = Blur.over(segments, sigma_blur=effect.sigma, scope=effect.scope)
             edit = replace(edit, blur=blur if blur.groups else None, blur_of=effect.of, space=effect.space)
         elif isinstance(effect, KeyGain):
-            edit = replace(edit, bias=KeyBias.over(segments, gamma=effect.gain, on=effect.on))
+            bias = KeyBias.over(segments, gamma=effect.gain, on=effect.on)
+            edit = replace(edit, bias=bias if bias.keys else None)
     return edit if edit.blur or edit.bias else None
 
 
@@ -70,7 +71,10 @@ class Editing:
         return edit.blur(x) if edit.blur and of in edit.blur_of and space == edit.space else x
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-        """Attention [B, L, N, H]; the section's queries attend apart when their weights are biased."""
+        """Attention [B, L, N, H]; the section's queries attend apart when their weights are biased.
+
+        `mask` is True where there is something to attend to; with a bias it is [B, 1, 1, L].
+        """
 
         def attend(rows: Tensor, bias: Tensor | None) -> Tensor:
             return dispatch_attention_fn(
@@ -80,11 +84,13 @@ class Editing:
 
         if self.edit.bias is None:
             return attend(query, None)
-        assert mask is None, "biased attention runs at batch 1, where the text is cropped instead of masked"
         keys = key.shape[1]
-        bias = query.new_zeros(1, 1, 1, -(-keys // ALIGNED) * ALIGNED)[..., :keys]
+        batch = 1 if mask is None else len(mask)
+        bias = query.new_zeros(batch, 1, 1, -(-keys // ALIGNED) * ALIGNED)[..., :keys]
         for first, end in self.edit.bias.keys:
             bias[..., first:end] = self.edit.bias.log_gamma
+        if mask is not None:
+            bias.masked_fill_(~mask, -torch.inf)
         first, end = self.edit.bias.queries
         parts = ((query[:, :first], None), (query[:, first:end], bias), (query[:, end:], None))
         return torch.cat([attend(rows, own) for rows, own in parts], dim=1)
@@ -108,8 +114,6 @@ def edited(
     """Attention with these effects by processors of a `kind`, whichever of the layouts a pass has."""
     edits: dict[int, AttentionEdit] = {}
     for layout in layouts:
-        past = any(part != "section" for segment in layout for part in segment.parts)
-        own = [effect for effect in effects if past or not isinstance(effect, KeyGain)]
-        if edit := attention_edit(own, layout):
+        if edit := attention_edit(effects, layout):
             edits[sum(segment.tokens for segment in layout)] = edit
     return processors(attentions, partial(ByLength, kind, edits) if edits else None)

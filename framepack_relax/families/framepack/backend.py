@@ -51,25 +51,31 @@ def initial_history(slots: HistorySlots, start: Tensor, order: Order) -> dict[st
 
 
 def packed_segments(slots: HistorySlots, latent_height: int, latent_width: int) -> tuple[Segment, ...]:
-    """Segments of a section of latent_height x latent_width latent pixels, in token order.
+    """Segments of a section of latent_height x latent_width latent pixels, in token order."""
+    clean = (0, *slots.near_index)
+    return packed(slots.far_index, slots.mid_index, clean, slots.section_index, (latent_height, latent_width))
 
-    [4x | 2x | start, 1x | section], as HunyuanVideoFramepackTransformer3DModel._pack_history_states (diffusers 0.42.1)
-    lays them out: patch convolutions (1, 2, 2), (2, 4, 4) and (4, 8, 8) on latents padded up to whole kernels.
+
+def packed(
+    far: Sequence[int], mid: Sequence[int], clean: Sequence[int], section: Sequence[int], size: tuple[int, int]
+) -> tuple[Segment, ...]:
+    """Segments [4x | 2x | 1x | section] by their RoPE indices, of latents of a size (height, width).
+
+    As HunyuanVideoFramepackTransformer3DModel._pack_history_states (diffusers 0.42.1) lays them out: patch convolutions
+    (1, 2, 2), (2, 4, 4) and (4, 8, 8) on latents padded up to whole kernels. Of the clean frames that of index 0 is the
+    start image.
     """
 
-    def segment(kernel: int, frames: tuple[float, ...], *parts: FramePart) -> Segment:
-        height, width = -(-latent_height // kernel), -(-latent_width // kernel)
-        return Segment(parts=parts * (len(frames) // len(parts)), frames=frames, height=height, width=width)
+    def segment(part: FramePart, index: Sequence[int], kernel: int = 1, first: FramePart | None = None) -> Segment:
+        """The kernel joins so many frames, and twice as many latent pixels each way."""
+        runs = [index[k : k + kernel] for k in range(0, len(index), kernel)]
+        height, width = (-(-side // (2 * kernel)) for side in size)
+        parts = (first or part, *[part] * (len(runs) - 1))
+        return Segment(parts=parts, frames=tuple(sum(run) / len(run) for run in runs), height=height, width=width)
 
-    def pooled(index: tuple[int, ...], kernel: int) -> tuple[float, ...]:
-        return tuple(sum(index[k : k + kernel]) / kernel for k in range(0, len(index), kernel))
-
-    return (
-        segment(8, pooled(slots.far_index, 4), "history"),
-        segment(4, pooled(slots.mid_index, 2), "history"),
-        segment(2, (0.0, float(slots.near_index[0])), "reference", "history"),
-        segment(2, pooled(slots.section_index, 1), "section"),
-    )
+    shown: FramePart = "history" if clean[0] else "reference"
+    past = segment("history", far, 4), segment("history", mid, 2), segment("history", clean, first=shown)
+    return *past, segment("section", section)
 
 
 @dataclass(kw_only=True)

@@ -91,3 +91,20 @@ class EditedProcessor(Editing, HunyuanVideoAttnProcessor2_0):
         )
         key, value = self.blurred("k", key, "post_rope"), self.blurred("v", value, self.edit.space)
         return self.attend(query, key, value, mask)
+
+
+class EditedProcessor15(EditedProcessor):
+    """HunyuanVideo15AttnProcessor2_0 (diffusers 0.42.1) with an edit; padding neither attends nor is attended to."""
+
+    def __call__(
+        self,
+        attn: Attention,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        image_rotary_emb: Any = None,
+    ) -> tuple[Tensor, Tensor]:
+        assert attention_mask is not None  # of the text [B, M]
+        there = torch.nn.functional.pad(attention_mask.bool(), (hidden_states.shape[1], 0), value=True)
+        mask = there[:, None, :, None] & there[:, None, None, :]
+        return super().__call__(attn, hidden_states, encoder_hidden_states, mask, image_rotary_emb)

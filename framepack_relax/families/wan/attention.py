@@ -11,17 +11,22 @@ from ..attention import Editing
 
 
 class EditedProcessor(Editing, WanAttnProcessor):
-    """WanAttnProcessor (diffusers 0.42.1) of video tokens alone, with an edit."""
+    """WanAttnProcessor and SkyReelsV2AttnProcessor (diffusers 0.42.1) of video tokens alone, with an edit."""
 
     def __call__(
-        self, attn: WanAttention, hidden_states: Tensor, text: None, mask: None, rotary_emb: tuple[Tensor, Tensor]
+        self,
+        attn: WanAttention,
+        hidden_states: Tensor,
+        text: None,
+        mask: Tensor | None,
+        rotary_emb: tuple[Tensor, Tensor],
     ) -> Tensor:
         query, key, value = attn.to_q(hidden_states), attn.to_k(hidden_states), attn.to_v(hidden_states)
         query, key, value = (x.unflatten(2, (attn.heads, -1)) for x in (attn.norm_q(query), attn.norm_k(key), value))
         key = self.blurred("k", key, "pre_rope")
         query, key = rotated(query, *rotary_emb), rotated(key, *rotary_emb)
         key, value = self.blurred("k", key, "post_rope"), self.blurred("v", value, self.edit.space)
-        made: Tensor = attn.to_out[0](self.attend(query, key, value, None).flatten(2, 3).type_as(query))
+        made: Tensor = attn.to_out[0](self.attend(query, key, value, mask).flatten(2, 3).type_as(query))
         return attn.to_out[1](made)
 
 
