@@ -98,8 +98,9 @@ class Call:
 
         def set_state(guider: Any, step: int, num_inference_steps: int, timestep: Tensor) -> None:
             stock.set_state(guider, step, num_inference_steps, timestep)
+            guider.guidance_scale = own
+            self.acted |= {"text"} if guider.num_conditions > 1 else set()
             guider.guidance_scale = self.scale(base, timestep.max()).item() - (base - own)
-            self.acted.add("text")
 
         stack.enter_context(disguised(guider, stock, set_state=set_state))
         stack.callback(setattr, guider, "guidance_scale", own)

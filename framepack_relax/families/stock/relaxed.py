@@ -80,9 +80,8 @@ def mistakes(pipe: Any, kind: Kind, relax: Relaxation, terms: tuple[str, ...]) -
     if not kind.text and not one_scale(pipe.guider):
         message = f"{type(pipe.guider).__name__} has not one scale to relax; take ClassifierFreeGuidance"
         yield Problem(path="target", message=message)
-    sharded = [attention.processor._parallel_config for attention in attentions_of(pipe.transformer)]
     for field, acts in (("blur", relax.blur > 0), ("history_gain", relax.history_gain != 1)):
-        if acts and any(sharded):
+        if acts and any(attention.processor._parallel_config for attention in attentions_of(pipe.transformer)):
             yield Problem(path=field, message="needs whole sequences; take context parallelism off the transformer")
 
 
