@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import RenderError
 from ..families.quiet import quietly
 from .films import OnNan, make_options
 from .paths import Place, meant, output_folder
@@ -49,7 +48,7 @@ def batch(
     from ..farm.batch import Batch, run
     from ..farm.engines import Workers
     from ..farm.films import Watch, find_films
-    from ..farm.records import LOGS, Logs, write_manifest
+    from ..farm.records import LOGS, Logs, tell_manifest, write_manifest
     from ..rendering.mark import call_off
 
     crew, folder = workers or Workers(), output_folder(out)
@@ -78,10 +77,7 @@ def batch(
                     logs.hear(told)
                     on_event(told, work)
     finally:
-        try:
-            write_manifest(folder, work.progress.values())
-        except RenderError as error:  # the films are there
-            on_note(str(error))
+        tell_manifest(folder, work.progress.values(), on_note)
     return list(work.progress.values())
 
 

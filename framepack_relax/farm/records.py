@@ -13,7 +13,7 @@ from .._version import __version__
 from ..errors import RenderError
 from ..files import make_folder, open_file, read_file, write_file
 from ..rendering.folder import writing
-from ..rendering.mark import FILM, REPORT
+from ..rendering.mark import FILM, REPORT, Note
 from .executor import Told
 
 if TYPE_CHECKING:
@@ -55,6 +55,14 @@ def write_manifest(out: Path, films: "Iterable[Progress]") -> Path:
     with writing(out / MANIFEST):
         write_file(out / MANIFEST, text.encode("utf8"))
     return out / MANIFEST
+
+
+def tell_manifest(out: Path, films: "Iterable[Progress]", note: Note) -> None:
+    """Writes it; where that cannot be done it is told, and ends nothing: the films are there."""
+    try:
+        write_manifest(out, films)
+    except RenderError as error:
+        note(str(error))
 
 
 def _row(out: Path, progress: "Progress") -> dict[str, Any]:
