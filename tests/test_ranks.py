@@ -7,14 +7,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import psutil
 import pytest
+import torch
 from safetensors.numpy import load_file
 
 import framepack_relax as fr
-from framepack_relax.families.ranks import split
+from framepack_relax.families.ranks import LOST, RankLost, Ranks, split
 
 TESTS = Path(__file__).parent
 CLOSE = 1e-5  # of the largest value
@@ -46,6 +48,24 @@ def test_ranks_are_split_into_groups_that_take_the_least_time(branches, ranks):
     assert busiest <= branches / ranks, "passes that are all shared by all ranks take no less"
     if ranks % branches == 0:
         assert len(groups) == branches, "branches first, and each pass is shared by the ranks that are left"
+
+
+@pytest.mark.parametrize(
+    ("why", "error"),
+    [("CUDA out of memory. Tried to allocate 2.00 GiB", torch.OutOfMemoryError), ("key 7", fr.RenderError)],
+)
+def test_what_another_rank_has_ended_by_is_told_by_rank_0(monkeypatch, why, error):
+    """A full GPU is one of another rank, too: `enough_memory` says what would fit."""
+
+    def gone(order):
+        raise RankLost()
+
+    monkeypatch.setattr("framepack_relax.families.ranks._send", gone)
+    ranks = object.__new__(Ranks)
+    ranks.store, ranks.sent = torch.distributed.HashStore(), None
+    ranks.store.set(LOST, f"rank 1 has ended: {why}")
+    with pytest.raises(error, match=why):
+        ranks.lead(SimpleNamespace(preset="full"), None, None, None)
 
 
 def test_a_film_by_two_ranks_is_that_of_one(board, model, tmp_path):
