@@ -368,6 +368,8 @@ def test_the_command_says_by_its_exit_code_what_became_of_them(tmp_path):
     status = run_it("--status", str(tmp_path / "out"), "--json")
     assert [row["state"] for row in json.loads(status.stdout)] == ["done"]
     board = str(write_board(tmp_path / "b.yaml", shots=1))
+    (cost,) = json.loads(run_it(board, *out, "--dry-run", "--json").stdout)
+    assert (cost["film"], cost["shot"], cost["sections"]) == ("b", 0, 2)
     for words in (("--emit", "commands", "--json"), ("--dry-run", "--fresh")):
         told = run_it(board, *out, *words)
         assert told.returncode == 2 and words[-1] in told.stderr, told.stderr

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -102,9 +102,11 @@ def batch(
         raise RenderError("batch: give storyboards, a folder of them, or --watch FOLDER")
     given = {**boards.given(), "workers": api.workers(**vars(crew)), "on_note": warn}
     if instead.dry_run or instead.emit:
-        if as_json or anew is not None or watch:
-            raise RenderError("batch: --json, --fresh, --strict and --watch are for a render; leave them out")
-        return _planned(api.batch_plan(stories or [], **given), boards.out, instead.emit)
+        if (as_json and instead.emit) or anew is not None or watch:
+            raise RenderError(
+                "batch: --fresh, --strict, --watch and --emit with --json are for a render; leave them out"
+            )
+        return _planned(api.batch_plan(stories or [], **given), boards.out, instead.emit, as_json)
     given |= {"on_nan": on_nan, "fail_fast": fail_fast, "watch": watch, **KEEPING[anew]}
     seen = _Json() if as_json else _Watched() if console.is_interactive and console.file.isatty() else _Lines()
     try:
@@ -148,7 +150,7 @@ def serve(
 
 
 @quietly
-def _planned(films: list[Film], out: Path, emit: Emit | None) -> None:
+def _planned(films: list[Film], out: Path, emit: Emit | None, as_json: bool) -> None:
     """What there is to do, or the same for a farm."""
     from ..farm.costs import costs
     from ..farm.emit import commands, flamenco, openjd
@@ -161,6 +163,8 @@ def _planned(films: list[Film], out: Path, emit: Emit | None) -> None:
             console.print(str(openjd(films, out / BUNDLE, out.absolute().name)), soft_wrap=True)
         case "flamenco":
             print(flamenco(films, out.absolute().name))
+        case None if as_json:
+            print_json([asdict(cost) for cost in costs(films)])
         case None:
             console.print(tables.costs_table(list(costs(films)), films))
 
