@@ -24,7 +24,7 @@ class Kind:
     layout: Layout
     text: str = "guidance_scale"  # the argument of the pipeline's call that is true CFG's scale; "": its guider has it
     embedded: str = ""  # the argument that is the embedded scale
-    by_frame: bool = False  # frames have timesteps of their own, and so scales of their own
+    by_frame: bool = False  # frames have timesteps, and so scales, of their own; a blur reads hidden (later) ones too
 
     def terms(self, pipe: Any) -> tuple[str, ...]:
         """Of guidance, the usual one first."""

@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import wraps
 from typing import Any
 
 from ...errors import Problem, StoryboardError
@@ -35,9 +36,12 @@ def relaxed(pipe: Any, *, intensity: float = 0.0, **relax: Any) -> Iterator[Any]
     """
     kind = kind_of(pipe)
     relaxation = settings(pipe, kind, intensity, Relax(**relax))
+    if relaxation.at_rest and not intensity and not {"beta", "blur", "history_gain"} & {*relax}:
+        warnings.warn("relaxed: nothing is asked for; say beta=0.75, intensity=0.9 or blur=0.6", stacklevel=3)
     stock = getattr(type(pipe), "_stock", type(pipe))
     signature, acted = inspect.signature(stock.__call__), set[str]()
 
+    @wraps(stock.__call__)
     def call(pipe: Any, *args: Any, **kwargs: Any) -> Any:
         given = signature.bind(pipe, *args, **kwargs)
         given.apply_defaults()
@@ -47,7 +51,7 @@ def relaxed(pipe: Any, *, intensity: float = 0.0, **relax: Any) -> Iterator[Any]
 
     with disguised(pipe, stock, _stock=stock, **({} if relaxation.at_rest else {"__call__": call})):
         yield pipe
-    for told in idle(kind, relaxation, acted):
+    for told in () if relaxation.at_rest else idle(kind, relaxation, acted):
         warnings.warn(f"relaxed: {told}", stacklevel=3)
 
 
@@ -77,7 +81,7 @@ def mistakes(pipe: Any, kind: Kind, relax: Relaxation, terms: tuple[str, ...]) -
     if relax.scope not in SCOPES:
         message = f"{name} has no {printable(relax.scope)} to blur; {suggest(relax.scope, SCOPES)}"
         yield Problem(path="scope", message=message)
-    if not kind.text and not one_scale(pipe.guider):
+    if not kind.text and relax.beta and not one_scale(pipe.guider):
         message = f"{type(pipe.guider).__name__} has not one scale to relax; take ClassifierFreeGuidance"
         yield Problem(path="target", message=message)
     for field, acts in (("blur", relax.blur > 0), ("history_gain", relax.history_gain != 1)):
@@ -91,17 +95,15 @@ def one_scale(guider: Any) -> bool:
 
 def idle(kind: Kind, relax: Relaxation, acted: set[str]) -> Iterator[str]:
     """What was to act and did not, with the reason."""
-    if relax.at_rest:
-        yield "nothing was asked for; say beta=0.75, intensity=0.9 or blur=0.6"
-    elif "called" not in acted:
+    if "called" not in acted:
         yield "the pipeline was not called"
-    else:
-        for target in relax.target if relax.beta else ():
-            if target not in acted:
-                argument = kind.embedded if target == "embedded" else kind.text or "its guider's guidance_scale"
-                words = ", and a negative prompt" if kind.embedded and target == "text" else ""
-                yield f"target {target} did nothing: the pipeline ran without it; it needs {argument} above 1{words}"
-        if relax.blur > 0 and "blur" not in acted:
-            yield f"blur did nothing: no pass had frames of scope {relax.scope}"
-        if relax.history_gain != 1 and "history_gain" not in acted:
-            yield f"history_gain did nothing: no pass had frames of gain_on {relax.gain_on}"
+        return
+    for target in relax.target if relax.beta else ():
+        if target not in acted:
+            argument = kind.embedded if target == "embedded" else kind.text or "its guider's guidance_scale"
+            words = ", and a negative prompt" if kind.embedded and target == "text" else ""
+            yield f"target {target} did nothing: the pipeline ran without it; it needs {argument} above 1{words}"
+    if relax.blur > 0 and "blur" not in acted:
+        yield f"blur did nothing: no pass had frames of scope {relax.scope}"
+    if relax.history_gain != 1 and "history_gain" not in acted:
+        yield f"history_gain did nothing: no pass had frames of gain_on {relax.gain_on}"
