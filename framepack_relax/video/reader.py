@@ -118,7 +118,7 @@ def _decoded(container: av.container.InputContainer, usual: float) -> Iterator[t
     _check_size(video.codec_context.width, video.codec_context.height)
     video.codec_context.options = {"max_pixels": str(MOST_PIXELS)}
     seconds, last = -usual, None
-    to_rgb = VideoReformatter()  # one of its own for each frame takes 15 times as long
+    to_rgb = VideoReformatter()  # making one for each frame takes longer than a small frame's conversion
     for frame in container.decode(video):
         _check_size(frame.width, frame.height)
         time = frame.time
