@@ -13,7 +13,6 @@ from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
-from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from ..errors import FilmError, RenderError
@@ -118,7 +117,9 @@ def _decoded(container: av.container.InputContainer, usual: float) -> Iterator[t
     _check_size(video.codec_context.width, video.codec_context.height)
     video.codec_context.options = {"max_pixels": str(MOST_PIXELS)}
     seconds, last = -usual, None
-    to_rgb = VideoReformatter()  # making one for each frame takes longer than a small frame's conversion
+    to_rgb = (
+        av.video.reformatter.VideoReformatter()
+    )  # making one for each frame takes longer than a small frame's conversion
     for frame in container.decode(video):
         _check_size(frame.width, frame.height)
         time = frame.time

@@ -111,9 +111,11 @@ class Mp4Writer:
         encoder.framerate = Fraction(self.fps)
         encoder.options = self._options()
         encoder.flags |= 1 << 22  # AV_CODEC_FLAG_GLOBAL_HEADER: parameter sets live in the container
+        reformatter = av.video.reformatter
+        to_yuv = reformatter.VideoReformatter()  # one for each frame takes longer
         for number, pixels in enumerate(frames):
             rgb = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
-            frame = rgb.reformat(format="yuv420p", dst_colorspace="ITU709")
+            frame = to_yuv.reformat(rgb, format="yuv420p", dst_colorspace=reformatter.Colorspace.ITU709)
             frame.pts, frame.time_base = number, Fraction(1, self.fps)
             yield from encoder.encode(frame)
         yield from encoder.encode(None)
