@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ..relax.effects import Effect
 from ..relax.guidance import Branch
+from .adapters import Adapter
 from .base import Context, Family, Size, Step
 
 # full: everything on the device. tiled: the VAE decodes in tiles, and what it keeps between sections waits in main
@@ -75,6 +76,8 @@ class Backend(ABC):
     dtype: torch.dtype  # of the transformer
     memory: Preset | Literal["auto"] = "auto"  # as asked for
     preset: Preset = "full"  # where weights lie from the next `place` or encoding on
+    adapters: tuple[Adapter, ...] = ()  # LoRA that are on from the next `place` on
+    told: tuple[str, ...] = ()  # what there is to say of those that are on
     notes: tuple[str, ...] = ()  # what a user should know before rendering
     lock: Any = field(default_factory=RLock, repr=False, compare=False)
     ranks: Any = field(default=None, repr=False, compare=False)  # that share its passes (ranks.py), where there are any

@@ -165,7 +165,7 @@ def find_family(name: str) -> Family:
     entry = entry_of(name)
     repository = entry.place("transformer")[0]
     if entry.family is not None:
-        file = next((place / SIDECAR for place in _places(repository) if (place / SIDECAR).is_file()), None)
+        file = next((place / SIDECAR for place in weights_places(repository) if (place / SIDECAR).is_file()), None)
         found = _calibrated(entry.family, file, read_json(Sidecar, file).profile) if file else entry.family
         return _scheduled(found, repository) if found.shift is None and found.parts else found
     wanted = {repository: {SIDECAR, "model_index.json", "scheduler/*", "transformer/config.json"}}
@@ -259,7 +259,7 @@ def _folders(name: str, wanted: Wanted, *, download: bool = True, advised: Wante
     folders, reasons = {}, {}
     for repository, files in wanted.items():
         try:
-            there = next((place for place in _places(repository) if os.path.isdir(place)), None)
+            there = next((place for place in weights_places(repository) if os.path.isdir(place)), None)
             options: Any = {"allow_patterns": sorted(files), "local_files_only": not download}
             folders[repository] = there or Path(snapshot_download(repository, **options))
         except (LocalEntryNotFoundError, RepositoryNotFoundError, HfHubHTTPError, OSError, ValueError) as error:
@@ -269,8 +269,8 @@ def _folders(name: str, wanted: Wanted, *, download: bool = True, advised: Wante
     return folders
 
 
-def _places(repository: str) -> list[Path]:
-    """Where a repository may lie as a folder."""
+def weights_places(repository: str) -> list[Path]:
+    """Where a repository may lie as a folder, or a file of it."""
     return [Path(root, expand(repository)) for root in (os.environ.get(WEIGHTS_VARIABLE, ""), "")]
 
 

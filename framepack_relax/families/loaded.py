@@ -12,10 +12,13 @@ from typing import Any, ClassVar, Literal, Self
 import torch
 from torch import Tensor, nn
 
+from ..errors import ModelError
+from .adapters import Adapter
 from .backend import Backend, Preset
 from .catalog import Source, find
 from .components import load_part, stop_streaming, stream, told_as
 from .fingerprint import in_background
+from .lora import put_on, take_off
 
 COLUMNS = 4099  # a prime, so that rows of a matrix that trade places are seen
 
@@ -32,9 +35,11 @@ class LoadedModel(Backend):
     encoder_dtype: torch.dtype  # of encoders, and of the VAE unless that has its own
     texts: dict[str, Any] = field(default_factory=dict, repr=False)  # prompts, encoded, of the film before
     loaded: dict[str, str] = field(default_factory=dict, repr=False)  # checksums of what `load` gave
+    worn: tuple[Adapter, ...] = ()  # adapters that are on
     streams: bool = field(default=False, repr=False)  # the transformer's weights come layer by layer
 
     pipeline: ClassVar[Any]  # diffusers' own, which encodes
+    loader: ClassVar[Any] = None  # the one that reads LoRA, where it is another
     text_parts: ClassVar[tuple[str, ...]] = ("text_encoder", "tokenizer")  # with these
     prompt_tokens: ClassVar[int]  # of a prompt, those that are read
     vae_dtype: ClassVar[torch.dtype | None] = None
@@ -98,6 +103,7 @@ class LoadedModel(Backend):
     def identity(self) -> str:
         """The fingerprint of its files, or another one if weights in memory are no longer those that were loaded."""
         with self.lock:
+            self._wear(())  # they are a film's
             changed = {name: now for name, now in self._checksums().items() if now != self.loaded[name]}
         return blake2b(f"{self.weights} {changed}".encode(), digest_size=16).hexdigest() if changed else self.weights
 
@@ -128,11 +134,13 @@ class LoadedModel(Backend):
 
         `tiled` has let go of the transformers for the encoders: they are loaded again.
         """
-        streams = self.preset == "offload"
         for name, network in self.networks.items():
             if network.device.type == "meta":
-                network, self.streams = self._load(name).eval(), False
-                setattr(self, name, network)
+                setattr(self, name, self._load(name).eval())
+                self.streams, self.worn = False, ()
+        self._wear(self.adapters)
+        streams = self.preset == "offload"
+        for network in self.networks.values():
             if streams and not self.streams:
                 stream(network, self.device)
             elif self.streams and not streams:
@@ -142,6 +150,22 @@ class LoadedModel(Backend):
         self.streams = streams
         self.vae.to(self.device)
         self.vae.use_tiling = self.preset != "full"
+
+    def _wear(self, adapters: tuple[Adapter, ...]) -> None:
+        """Puts these on, and takes all others off. Raises ModelError; then none are on."""
+        if adapters == self.worn:
+            return
+        for network in self.networks.values() if self.streams else ():
+            stop_streaming(network)
+        if self.worn:
+            take_off(self.networks)
+        self.streams, self.worn, self.told = False, (), ()
+        try:
+            self.told = tuple(put_on(self.networks, adapters, self.loader or self.pipeline, self.dtype))
+        except ModelError:
+            take_off(self.networks)
+            raise
+        self.worn = adapters
 
     @contextmanager
     def encoders(self, *parts: str) -> Iterator[Any]:

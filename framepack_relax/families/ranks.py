@@ -69,7 +69,7 @@ class Ranks:
         """The velocity of each of a step's branches by name, of all ranks. Raises RenderError."""
         new, self.sent = None if inputs is self.sent else inputs, inputs
         try:
-            _send((backend.preset, new, step, x))
+            _send((backend.preset, backend.adapters, new, step, x))
             return self.share(backend, x, step, inputs)
         except RankLost as error:
             if not self.store.check([LOST]):
@@ -154,9 +154,9 @@ def _serve() -> None:
             device = order.device if order.device == "cpu" else f"cuda:{os.environ['LOCAL_RANK']}"
             backend = replace(order, device=device).load()
             continue
-        preset, new, step, x = order
+        preset, adapters, new, step, x = order
         if new is not None:
-            inputs, backend.preset = new, preset
+            inputs, backend.preset, backend.adapters = new, preset, adapters
             backend.place()
         with backend.acting(step.effects, inputs):
             ranks.share(backend, x, step, inputs)

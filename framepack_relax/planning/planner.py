@@ -61,6 +61,7 @@ def make_plan(story: Storyboard, model: Family) -> RenderPlan:
         fps=fps,
         size=size,
         options=family.options,
+        lora=story.lora,
         decode=family.decode,
         sampler=sampler,
         profile=profile.name,

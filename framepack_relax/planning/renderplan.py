@@ -10,7 +10,7 @@ from pydantic_core import to_jsonable_python
 
 from ..families.base import Context, Step
 from ..relax.profile import Relaxation
-from ..storyboard.schema import exact_rate
+from ..storyboard.schema import Lora, exact_rate
 
 LONG = ("prompt", "negative_prompt", "sigmas", "scales", "steps")  # of a section, which may be very long
 MOST, STEP = 1 << 25, 250  # bytes that these may take in plan.json, about; bytes of a step's numbers
@@ -100,6 +100,7 @@ class RenderPlan:
     size: tuple[int, int]  # width, height px
     kind: str  # the model's family
     options: Mapping[str, Any]  # settings of that family, part of every key
+    lora: tuple[Lora, ...] | None
     decode: str
     sampler: str
     profile: str

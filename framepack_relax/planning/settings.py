@@ -6,6 +6,7 @@ from dataclasses import replace
 from itertools import groupby
 
 from ..errors import Problem
+from ..families.adapters import lora_problems
 from ..families.base import Family, Size
 from ..relax.profile import Profile, Relaxation, paper_profile, written
 from ..storyboard import Relax, Scene, Storyboard
@@ -76,6 +77,7 @@ def setting_problems(story: Storyboard, relaxations: Sequence[Relaxation], famil
     if story.sampler and story.sampler not in family.samplers:
         message = f"{family.name} is not sampled with {story.sampler}; write {' or '.join(family.samplers)}"
         yield Problem(path="sampler", message=message)
+    yield from lora_problems(story, family)
     side = 2 * family.spatial
     if story.size and any(length % side for length in story.size):
         yield Problem(

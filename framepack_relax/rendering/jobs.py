@@ -82,6 +82,7 @@ class Conditions:
     texts: dict[str, Any] = field(default_factory=dict)
     starts: dict[int, Start] = field(default_factory=dict)
     ready: bool = False
+    told: set[str] = field(default_factory=set)  # of adapters, once a film
 
     def add(self, sections: Sequence[SectionPlan], shots: Iterable[int] = ()) -> None:
         """Of `sections` and their shots, and of more shots; then all is placed. Raises RenderError."""
@@ -94,7 +95,7 @@ class Conditions:
             return
         demand = _demand(backend, plan, plan.sections[0])
         with backend.lock:
-            backend.preset = choose_preset(demand)
+            backend.preset, backend.adapters = choose_preset(demand), ()
             with enough_memory("encoding prompts and images", demand):
                 self.texts.update(backend.encode_prompts(prompts))
                 self.starts.update(backend.encode_starts(images))
@@ -106,14 +107,15 @@ class Conditions:
 
 
 @contextmanager
-def turn(backend: Backend, plan: RenderPlan, section: SectionPlan) -> Iterator[str]:
+def turn(backend: Backend, session: Session, section: SectionPlan) -> Iterator[str]:
     """The model as this render needs it: others, in other threads or between two sections, may use it too.
 
     Gives the section's place in words.
     """
-    where = f"scene {section.scene}, section {section.index}"
+    where, plan = f"scene {section.scene}, section {section.index}", session.plan
     with backend.lock, enough_memory(where, _demand(backend, plan, section)):
         backend.preset = choose_preset(_demand(backend, plan, plan.sections[0]))
+        backend.adapters = session.adapters
         backend.place()
         yield where
 
@@ -179,6 +181,12 @@ class _Sampling:
             self.folder.save_start(shot, start.latent.float().cpu().numpy(), key, self.session.made)
         return start
 
+    def _tell(self, texts: Iterable[str]) -> None:
+        for text in texts:
+            if text not in self.conditions.told:
+                self.conditions.told.add(text)
+                self.on_event(Event(kind="note", text=text))
+
     def _sample(
         self, section: SectionPlan, start: Start | None, past: Mapping[int, Tensor]
     ) -> tuple[SectionResult, int]:
@@ -202,7 +210,8 @@ class _Sampling:
                 negative=texts[section.negative_prompt],
                 options=plan.options,
             )
-            with turn(backend, plan, section) as where:
+            with turn(backend, self.session, section) as where:
+                self._tell(backend.told)
                 try:
                     inputs = backend.begin(given)
                     return sample(backend, inputs, section.steps, noise, sampler=plan.sampler, on_step=stepped), seed

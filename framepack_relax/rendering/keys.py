@@ -18,6 +18,7 @@ from PIL import Image
 from pydantic_core import to_jsonable_python
 
 from .._version import __version__
+from ..families.adapters import Adapter
 from ..families.base import Step
 from ..planning.renderplan import RenderPlan, SectionPlan, ShotPlan
 from ..storyboard import Storyboard
@@ -40,9 +41,12 @@ class SectionKey:
         return hash_of([self.parent, self.inputs])
 
 
-def section_keys(plan: RenderPlan, pictures: Mapping[str, str], weights: str, dtype: str) -> dict[int, SectionKey]:
+def section_keys(
+    plan: RenderPlan, pictures: Mapping[str, str], weights: str, dtype: str, adapters: Iterable[Adapter] = ()
+) -> dict[int, SectionKey]:
     """The key of each section by its index, in rendering order; `pictures` are digests of start images by path."""
-    common = {"sampler": [plan.sampler, SAMPLER_VERSION], "family": plan.kind, **plan.options}
+    lora = [adapter.inputs for adapter in adapters] or None
+    common = {"sampler": [plan.sampler, SAMPLER_VERSION], "family": plan.kind, "lora": lora, **plan.options}
     keys, rows = {}, {id(s.steps): s.steps for s in plan.sections}  # scenes share what is equal
     tables = {name: _table(steps) for name, steps in rows.items()}
     for shot in plan.shots:

@@ -217,6 +217,7 @@ def _write(
     ends = [plan.sections[scene.sections[-1]] for scene in plan.scenes]
     curves = draw_curves([(end.scene, end.sigmas, end.scales) for end in ends])
     report = film_report(plan, made, backend, sections, meters, time.perf_counter() - begun) | {"unread": unread}
+    report["lora"] = [adapter.row for adapter in session.adapters]
     told = json.dumps(report, indent=1).encode("utf8")
     folder.write({**dict(zip(PICTURES, (sheet.png(), curves), strict=True)), REPORT: told})
     return _film(session, report, on_event)
@@ -274,7 +275,7 @@ def _decode(
     clock = time.perf_counter()
     latents = to_device(backend, folder.load_section(section, session.keys[section.index]).latents)
     cure = "the latents are kept. Try dtype=float32, or another copy of the VAE"
-    with turn(backend, session.plan, section) as where:
+    with turn(backend, session, section) as where:
         try:
             frames = decoder.push(latents)
         except NonFinitePixels as error:

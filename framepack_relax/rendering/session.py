@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Union
 from PIL import Image
 
 from ..errors import ModelError, RenderError
+from ..families.adapters import Adapter, find_adapters
 from ..families.base import Family
 from ..families.loader import Loading
 from ..planning.planner import make_plan
@@ -19,6 +20,7 @@ from ..planning.settings import settle_profile
 from ..storyboard import Storyboard, dump_storyboard
 from ..storyboard.images import ImageError, fit_image, read_image
 from ..storyboard.reader import LARGEST_BYTES
+from ..storyboard.schema import Lora
 from ..video.contact import png
 from .films import is_anothers, is_whole
 from .folder import BROKEN, FOLLOWS, FRESH, RunFolder, Verdict
@@ -85,6 +87,7 @@ class Session:
     images: Mapping[str, Image.Image]  # start images by their path in the storyboard, each of the film's size
     weights: str
     dtype: str
+    adapters: tuple[Adapter, ...]
     keys: Mapping[int, SectionKey]
     starts: Mapping[int, str]
     made: Mapping[str, Any]  # provenance of what is rendered now
@@ -150,12 +153,18 @@ class Session:
         story, plan, names = settle_profile(self.story, self.family), self.plan, self.picture_names
         scenes = tuple(scene.model_copy(update={"image": names.get(scene.image or "")}) for scene in story.scenes)
         settled = {"model": plan.model, "size": plan.size, "fps": plan.fps, "sampler": plan.sampler}
-        settled |= story.block(plan.kind, plan.options)
+        settled |= story.block(plan.kind, plan.options) | {"lora": self._carried_lora}
         whole = story.changed(**settled, image=names.get(story.image or ""), scenes=scenes)
         text = dump_storyboard(whole).encode("utf8")
         if len(text) > LARGEST_BYTES:
             return {}
         return {**{names[path]: png(image) for path, image in self.images.items()}, STORY: text}
+
+    @property
+    def _carried_lora(self) -> tuple[Lora, ...] | None:
+        """The board's, whose files are found from anywhere."""
+        beside = [(lora, self.story.resolve(lora.file).absolute()) for lora in self.story.lora or ()]
+        return tuple(lora.model_copy(update={"file": str(at)}) if at.is_file() else lora for lora, at in beside) or None
 
     @property
     def picture_names(self) -> dict[str, str]:
@@ -180,7 +189,8 @@ def settle(story: Storyboard, out: Path, model: AnyModel, options: Options) -> S
     made, dtype = provenance(model), model.precision  # slips of device and dtype are told before weights are read
     weights = model.identity
     pictures = {path: picture_digest(image) for path, image in images.items()}
-    keys = section_keys(plan, pictures, weights, dtype)
+    adapters = find_adapters(story, family, download=getattr(model, "download", True))
+    keys = section_keys(plan, pictures, weights, dtype, adapters)
     asks = {"sections": {str(i): key.key for i, key in keys.items()}, "film": film_key(plan, story, keys)}
     return Session(
         story=story,
@@ -192,6 +202,7 @@ def settle(story: Storyboard, out: Path, model: AnyModel, options: Options) -> S
         images=images,
         weights=weights,
         dtype=dtype,
+        adapters=adapters,
         keys=keys,
         starts={s.index: hash_of(start_inputs(s, plan, pictures, weights, dtype)) for s in plan.shots if s.image},
         made=made,

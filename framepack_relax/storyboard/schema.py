@@ -48,6 +48,7 @@ Order = Literal["forward", "inverted"]
 Sampler = Literal["unipc", "euler"]
 Decoding = Literal["stream", "blend"]
 NoPast = Literal["zeros", "none"]
+Expert = Literal["high", "low"]
 
 
 def _plain_text(text: str) -> str:
@@ -264,6 +265,14 @@ class HeliosBlock(Part):
     no_past: NoPast | None = Field(None, description="what stands for the past where target context loosens it")
 
 
+class Lora(Part):
+    """An adapter of the model's transformer, for the whole film."""
+
+    file: Words = Field(description="a .safetensors file, relative to the storyboard, or owner/name/file of the hub")
+    scale: float = Field(1.0, ge=-10, le=10, description="how strongly it acts; 0 is off")
+    expert: Expert | None = Field(None, description="of a model of two transformers, by the noise that it takes")
+
+
 # by the family whose settings they hold
 BLOCKS: dict[str, type[Part]] = {"framepack": FramePackBlock, "wan": WanBlock, "helios": HeliosBlock}
 
@@ -302,6 +311,7 @@ class Storyboard(Written):
     style: Text = Field("", description="joined to every scene's prompt", max_length=20_000)
     negative_prompt: Text = Field("", max_length=20_000, description="for true CFG")
     image: Words | None = Field(None, description="start image, relative to the storyboard")
+    lora: tuple[Lora, ...] | None = Field(None, min_length=1, max_length=16, description="adapters of the model")
     profile: ProfileName = Field("auto", description="intensity profile: auto (the model's own), paper, or a file")
     crf: int = Field(16, ge=0, le=51, description="H.264 quality; lower is better and larger; 0 is made 1")
     scenes: tuple[Scene, ...] = Field(min_length=1, max_length=3000, description="in the order of the film")
