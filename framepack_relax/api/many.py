@@ -64,7 +64,7 @@ def batch(
         note=on_note,
     )
     films = find(_places(stories))
-    come = Watch(Path(watch), find, on_note) if watch else lambda: None
+    come = Watch(Path(watch), find, on_note, films) if watch else lambda: None
     for film in films:
         call_off(film.out, False)
     logs = Logs(folder / LOGS)
@@ -96,8 +96,9 @@ def batch_plan(
     from ..farm.engines import Workers
     from ..farm.films import find_films
 
-    (workers or Workers()).check()
-    loading = {**(workers or Workers()).loading(), "download": False}
+    crew = workers or Workers()
+    crew.check()
+    loading = {**crew.loading("cpu" if crew.workers else None), "download": False}
     given: dict[str, Any] = {"seeds": seeds, "board": board, "loading": loading, "priorities": priorities}
     return find_films(_places(stories), output_folder(out), note=on_note, **given)
 

@@ -91,8 +91,8 @@ def batch(
 ) -> None:
     """Render many storyboards on many GPUs or cores; run again, it goes on, also on several machines at once.
 
-    Exit codes: 0 all films are there; 1 some failed; 2 bad input, nothing was begun; 3 memory was too small; 4 stopped
-    by SIGTERM, what is finished is kept: run it again.
+    Exit codes: 0 all films are there; 1 some failed or were called off; 2 bad input, nothing was begun; 3 memory was
+    too small; 4 stopped by SIGTERM, what is finished is kept: run it again.
     """
     if instead.cancel:
         return api.cancel(instead.cancel)
@@ -151,14 +151,17 @@ def serve(
 
 @quietly
 def _planned(films: list[Film], out: Path, emit: Emit | None, as_json: bool) -> None:
-    """What there is to do, or the same for a farm."""
+    """What there is to do, or the same for a farm; that takes back that a film was called off."""
     from ..farm.costs import costs
     from ..farm.emit import commands, flamenco, openjd
     from ..farm.records import BUNDLE
+    from ..rendering.mark import call_off
 
+    for film in films if emit else ():
+        call_off(film.out, False)
     match emit:
         case "commands":
-            print(*commands(films), sep="\n")
+            print(*(f"{line}\n" for line in commands(films)), sep="", end="", flush=True)
         case "openjd":
             console.print(str(openjd(films, out / BUNDLE, out.absolute().name)), soft_wrap=True)
         case "flamenco":
@@ -178,13 +181,13 @@ def _status(folder: Path, as_json: bool) -> None:
 
 def _conclude(films: list[Progress], as_json: bool) -> None:
     """Says what became of them; the exit code tells it, too."""
-    failed = [film for film in films if film.state == "failed"]
-    for film in failed:
-        errors.aside(f"{film.film.name}: {film.why}", soft_wrap=True)
+    missing = [film for film in films if film.state != "done"]
+    for film in missing:
+        errors.aside(f"{film.film.name}: {film.why or film.state}", soft_wrap=True)
     if not as_json:
-        console.print(tables.batch_text(films), soft_wrap=True)
-    if failed:
-        raise typer.Exit(MEMORY_FULL if all(film.cause == "memory" for film in failed) else FAILED)
+        console.aside(tables.batch_text(films), soft_wrap=True)
+    if missing:
+        raise typer.Exit(MEMORY_FULL if all(film.cause == "memory" for film in missing) else FAILED)
 
 
 def _priority(text: str) -> tuple[str, float]:

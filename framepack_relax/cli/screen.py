@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -34,6 +35,11 @@ class Screen(Console):
         """Prints what one can do without: a log that takes nothing ends no render."""
         with suppress(OSError):
             self.print(*lines, **how)
+
+    def on_broken_pipe(self) -> None:
+        """Whoever has listened has gone: nothing more is said, and the work goes on."""
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         for part in super().render(renderable, options):

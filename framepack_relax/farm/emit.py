@@ -31,15 +31,23 @@ sed -n "${3}p" "$2" | sh -e
 
 
 def commands(films: Iterable[Film], more: Sequence[str] = ()) -> list[str]:
-    """A line of shell for each shot that is not done, the highest priority first; `more` are options of `render`."""
-    return [shlex.join(words) for words in _words(films, more)]
+    """A line of shell for each shot that is not done, the highest priority first; `more` are options of `render`.
+
+    Raises RenderError where a line cannot say it.
+    """
+    lines = [shlex.join(words) for words in _words(films, more)]
+    if broken := next((line for line in lines if len(line.splitlines()) != 1), None):
+        raise RenderError(f"emit: a command is a line, and {broken!r} has several; rename the file")
+    return lines
 
 
 def _words(films: Iterable[Film], more: Sequence[str]) -> Iterable[list[str]]:
     for film in sorted(films, key=lambda film: -film.priority):
         given = {"--out": _relative(film.out), "--seed": film.story.seed, "--model": film.story.model}
         given |= {"--device": film.loading.device, "--dtype": film.loading.dtype, "--memory": film.loading.memory}
-        given |= {"--on-nan": film.options.on_nan}
+        given |= {"--on-nan": film.options.on_nan, "--steps": film.board.get("steps")}
+        if others := sorted(set(film.board) - {"model", "steps"}):
+            raise RenderError(f"emit: no command can say {', '.join(others)}; write it in the storyboards")
         options = [str(word) for pair in given.items() if pair[1] is not None for word in pair]
         shots = [shot for shot, left in enumerate(film.left) if left] or [0][: not film.whole]
         for shot in shots:

@@ -4,7 +4,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import cache
 from glob import glob, has_magic
@@ -37,6 +37,7 @@ class Film:
     out: Path
     loading: Loading
     options: Options
+    board: Mapping[str, Any] = field(default_factory=dict)  # what is other than its storyboard says
     priority: float = 0.0
     left: tuple[int, ...] = ()
     sections: int = 0
@@ -130,8 +131,7 @@ def find_films(
             problems.append(Problem(file=str(file), message=f"the folder {out / name} is the batch's own; rename it"))
             continue
         try:
-            story = read_storyboard(file)
-            story = story.changed(**board) if board else story
+            story = _changed(read_storyboard(file), board)
             priority = max((value for pattern, value in priorities.items() if fnmatchcase(name, pattern)), default=0.0)
             film = Film(
                 name=name,
@@ -139,6 +139,7 @@ def find_films(
                 out=out / name,
                 loading=loaded(story.model),
                 options=options,
+                board=board,
                 priority=priority,
             )
             films += [one.planned() for one in (film.seeded(seeds) if seeds > 1 else [film])]
@@ -146,7 +147,7 @@ def find_films(
             problems += error.problems
         except RelaxError as error:
             problems.append(Problem(file=str(file), message=str(error)))
-    problems += _nested(films)
+    problems += _nested(films, out)
     if problems:
         raise StoryboardError(problems)
     for pattern in priorities:
@@ -155,12 +156,19 @@ def find_films(
     return films
 
 
-def _nested(films: list[Film]) -> Iterator[Problem]:
-    """A film's folder that would lie within another's."""
-    outs = {film.out: film for film in films}
+def _changed(story: Storyboard, board: Mapping[str, Any]) -> Storyboard:
+    """With these fields; `steps` stand in for those of scenes, too."""
+    scenes = tuple(scene.model_copy(update={"steps": None}) for scene in story.scenes)
+    return story.changed(**({"scenes": scenes} if "steps" in board else {}), **board) if board else story
+
+
+def _nested(films: list[Film], out: Path) -> Iterator[Problem]:
+    """A film's folder that would lie within another's, of this batch or of one before."""
+    outs = {film.out for film in films}
     for film in films:
-        if above := next((outs[place] for place in film.out.parents if place in outs), None):
-            fact = f"its film would lie in the folder of another one, {above.name}; rename one"
+        inside = [place for place in film.out.parents if place.is_relative_to(out) and place != out]
+        if above := next((place for place in inside if place in outs or (place / MARK).exists()), None):
+            fact = f"its film would lie in the folder of another one, {above}; rename one, or choose another folder"
             yield Problem(file=str(film.story.file), message=fact)
 
 
@@ -211,30 +219,48 @@ def _no_board(file: Path) -> str:
 
 
 class Watch:
-    """A folder in which boards appear or change: each is read as soon as nobody has written to it for a while."""
+    """A folder in which boards appear or change: each is read as soon as nobody has written to it for a while.
 
-    def __init__(self, folder: Path, find: Callable[[list[Path]], list[Film]], note: Note) -> None:
+    `films` are there already: no board takes the place of another one's film.
+    """
+
+    def __init__(
+        self, folder: Path, find: Callable[[list[Path]], list[Film]], note: Note, films: Iterable[Film] = ()
+    ) -> None:
         self.folder, self.find, self.note = folder, find, note
         self.seen: dict[Path, float] = {}
+        self.files = {film.name: film.story.file for film in films}
+        self.lost = False
         if not folder.is_dir():
             raise RenderError(f"{folder}: is no folder; make it, or watch another one")
 
     def __call__(self) -> list[Film]:
         """The films of what has come or changed; what cannot be read is told."""
         films = list[Film]()
-        for file in sorted(self.folder.iterdir()):
+        try:
+            files = sorted(self.folder.iterdir())
+        except OSError as error:
+            if not self.lost:
+                self.note(f"{self.folder}: cannot be read ({error.strerror}); it is looked at again and again")
+            files, self.lost = [], True
+        else:
+            self.lost = False
+        for file in files:
             if file.suffix in SUFFIXES and not file.name.startswith("."):
-                with suppress(FileNotFoundError):
+                with suppress(OSError):
                     changed = file.stat().st_mtime
-                    if changed != self.seen.get(file) and time.time() - changed > SETTLED:
+                    if changed != self.seen.get(file) and abs(time.time() - changed) > SETTLED:
                         self.seen[file] = changed
                         films += self._read(file)
         return films
 
     def _read(self, file: Path) -> list[Film]:
         try:
-            films = self.find([file])
+            films = [] if _no_board(file) else self.find([file])
             for film in films:
+                other = self.files.setdefault(film.name, file)
+                if other is None or not os.path.samefile(other, file):
+                    raise RenderError(f"{file}: its film is called {film.name!r}, as that of {other} is; rename one")
                 call_off(film.out, False)
             return films
         except RelaxError as error:

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +14,7 @@ from ..rendering.folder import writing
 from ..rendering.lease import LEASE, at_work
 from ..rendering.mark import CANCELLED, FILM, MARK, REPORT, read_mark, unreadable
 from ..rendering.stored import SEALED
-from .records import MANIFEST
+from .records import read_manifest
 
 HEAD = 100  # bytes in which a report names its film
 
@@ -69,11 +70,9 @@ def make_known(place: Path) -> None:
 
 
 def _manifest(out: Path) -> list[dict[str, Any]]:
-    try:
-        rows = json.loads(read_file(out / MANIFEST))["films"]
-        return [row for row in rows if isinstance(row["film"], str) and isinstance(row["sections"][1], int)]
-    except (OSError, ValueError, LookupError, TypeError):
-        return []  # there is none, or it is another program's: run folders are the truth
+    with suppress(RenderError):  # run folders are the truth
+        return read_manifest(out)
+    return []
 
 
 def _not_begun(row: dict[str, Any]) -> Entry:

@@ -109,10 +109,14 @@ class _Worker:
                     WORK, stdin=pipe, stdout=pipe, stderr=log, env=self.environment, start_new_session=True
                 )
             Thread(target=self._listen, args=[self.process], daemon=True).start()
-        assert self.process.stdin is not None
-        with suppress(BrokenPipeError):  # it has died, which its listener tells
-            pickle.dump(unit, self.process.stdin)
-            self.process.stdin.flush()
+        Thread(target=self._send, args=[self.process, unit], daemon=True).start()
+
+    def _send(self, process: "subprocess.Popen[bytes]", unit: Unit) -> None:
+        """Beside all else: a worker reads as soon as it has begun, and not where it hangs."""
+        assert process.stdin is not None
+        with suppress(OSError, ValueError):  # it has died, which its listener tells, or is asked to leave
+            pickle.dump(unit, process.stdin)
+            process.stdin.flush()
 
     def _listen(self, process: "subprocess.Popen[bytes]") -> None:
         with suppress(Exception):  # cut off by its death, or what it says cannot be understood
@@ -149,7 +153,7 @@ def work(units: BinaryIO, events: BinaryIO) -> None:
 
     def receive() -> None:
         """Beside the work, so that it ends with who ordered it."""
-        with suppress(EOFError):
+        with suppress(Exception):  # cut off, maybe in the midst of a unit
             while True:
                 sent.put(pickle.load(units))
         os.kill(os.getpid(), signal.SIGTERM)

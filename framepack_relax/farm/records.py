@@ -5,6 +5,7 @@ import json
 import os
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,18 +41,31 @@ class Logs:
         said = {name: value for name, value in told.event.to_json().items() if name not in ("kind", "text")}
         words = [time.strftime("%Y-%m-%d %H:%M:%S"), told.worker, told.event.kind]
         words += [*(f"{name} {value}" for name, value in said.items()), told.event.text]
-        name = told.unit.name.replace("/", "-").replace(", ", "-").replace(" ", "-")
-        try:
-            with open(self.folder / f"{name}.log", "a", encoding="utf8", errors="backslashreplace") as log:
+        file = self.folder / f"{told.unit.name.replace(', shot ', '-shot-')}.log"
+        with suppress(OSError):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with open(file, "a", encoding="utf8", errors="backslashreplace") as log:
                 print(*filter(None, words), file=log)
-        except OSError:
-            pass
+
+
+def read_manifest(out: Path) -> list[dict[str, Any]]:
+    """Rows that batches have left. Raises RenderError where the file is another program's."""
+    try:
+        said = json.loads(read_file(out / MANIFEST))
+        return [row for row in said["films"] if isinstance(row["film"], str) and isinstance(row["sections"][1], int)]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise RenderError(f"{out / MANIFEST}: is not what a batch has written; move it away") from error
 
 
 def write_manifest(out: Path, films: "Iterable[Progress]") -> Path:
-    """What became of each film: state, files with their hashes, seeds, weights, versions. Raises RenderError."""
-    rows = [_row(out, progress) for progress in films]
-    text = json.dumps({"framepack-relax": __version__, "films": rows}, indent=1)
+    """What became of each film: state, files with their hashes, seeds, weights, versions; other batches' rows stay.
+
+    Raises RenderError.
+    """
+    rows = {row["film"]: row for row in [*read_manifest(out), *(_row(out, progress) for progress in films)]}
+    text = json.dumps({"framepack-relax": __version__, "films": [*rows.values()]}, indent=1)
     with writing(out / MANIFEST):
         write_file(out / MANIFEST, text.encode("utf8"))
     return out / MANIFEST

@@ -6,6 +6,7 @@ the others is not loaded.
 """
 
 import json
+import os
 import time
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
@@ -19,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..errors import RenderError
+from ..errors import CancelledError, RenderError
 from ..families.backend import Backend, Decoder, NonFinitePixels, unread_notes
 from ..families.heap import give_back
 from ..families.loader import Loading
@@ -32,7 +33,7 @@ from .carry import story_tags
 from .events import Event, Hear, nobody, noting, telling
 from .folder import RunFolder, Verdict, writing
 from .jobs import Conditions, Row, ShotJob, make_jobs, render_shot, render_shots, to_device, turn
-from .mark import FILM, PICTURES, REPORT, call_off
+from .mark import CANCELLED, FILM, PICTURES, REPORT, call_off
 from .report import caption, film_report, film_tags, section_report
 from .session import USUAL, AnyModel, Options, Session, made_with, opened, settle
 
@@ -120,7 +121,8 @@ def render_one_shot(
     session = settle(story, out, model, options)
     if shot not in range(count := len(session.plan.shots)):
         raise RenderError(f"shot {shot}: there is none; the film has {count}, counted from 0")
-    call_off(session.out, False)
+    if os.path.lexists(session.out / CANCELLED):
+        raise CancelledError(f"{session.out}: the film was called off; render it whole, or emit its commands again")
     jobs = make_jobs(session, model, session.verdicts(session.folder(noting(on_event))))
     return render_part(jobs[shot], model.load(), on_event)
 
