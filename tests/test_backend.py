@@ -21,7 +21,7 @@ from framepack_relax.families.backend import Given
 from framepack_relax.families.base import Step
 from framepack_relax.families.loader import load
 from framepack_relax.planning.planner import make_plan
-from framepack_relax.relax.effects import KeyGain, KVBlur, LowPass
+from framepack_relax.relax.effects import KeyGain, KVBlur, LowPass, MotionAmplitude
 from framepack_relax.relax.guidance import Branch
 from framepack_relax.rendering.keys import section_keys
 from framepack_relax.sampling.section import sample
@@ -41,7 +41,12 @@ MODELS = (
     "fake",
 )
 SIZE = (64, 32)
-EFFECTS = {"kv_blur": KVBlur(sigma=0.6), "key_gain": KeyGain(gain=0.5), "low_pass": LowPass(factor=0.5)}
+EFFECTS = {
+    "kv_blur": KVBlur(sigma=0.6),
+    "key_gain": KeyGain(gain=0.5),
+    "low_pass": LowPass(factor=0.5),
+    "motion_amplitude": MotionAmplitude(factor=1.5),
+}
 PROMPTS = ("a red figure waves on the beach", "")
 
 

@@ -24,6 +24,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 HERO = Path(__file__).parents[1] / "storyboards" / "rooftop.png"
 A14B = find_family("wan2.2-a14b")
+MORE = {"experimental": {"motion_amplitude": 1.5}}
 SCALES = [(1.0, 1.0), (3.5, 2.5)]  # high, low
 
 
@@ -153,3 +154,27 @@ def test_the_memory_estimate_counts_both_experts(image):
     at = {preset: big.peak_bytes(A14B.context(1, 2), 21, A14B.size, preset) / 1e9 for preset in PRESETS}
     assert at["full"] == at["tiled"] == pytest.approx(2 * 28.6 + 0.5 + 8.3, rel=0.02) and at["offload"] < 10
     assert big.tokens(A14B.context(1, 2), 21, A14B.size) == 32_760
+
+
+def test_the_motion_amplitude_is_the_nodes_on_latents_of_the_vae(image, hero):
+    """Its formula written out once more, given to the pipeline; 1 is the identity, and an image unseen has none."""
+    folder, model = image
+    plan = two(model, hero, scene={"relax": {"target": ["context"], "beta": 0.0, **MORE}})
+    made, noise = sampled(model, plan, hero)
+
+    class Amplified(WanImageToVideoPipeline):
+        def prepare_latents(self, *args, **kwargs):
+            x, seen = super().prepare_latents(*args, **kwargs)
+            mean, std = (torch.tensor(v).view(1, -1, 1, 1, 1) for v in ([0.1] * 8, [1.3] * 8))
+            z = seen[:, 4:] * std + mean
+            for t in range(1, z.shape[2]):
+                apart = z[:, :, t] - z[:, :, 0]
+                z[:, :, t] = (z[:, :, 0] + (apart - apart.mean()) * 1.5 + apart.mean()).clamp(-6, 6)
+            return x, torch.cat([seen[:, :4], (z - mean) / std], dim=1)
+
+    given = {"image": hero, "num_frames": 13, "latents": noise[0], "scale": 3.5, "guidance_scale_2": 3.5}
+    wanted, plain = stock(Amplified, folder, **given), stock(WanImageToVideoPipeline, folder, **given)
+    assert (made[0].latents - wanted).abs().max() < 1e-4 * wanted.abs().max() < (plain - wanted).abs().max()
+    off = two(model, hero, scene={"relax": {"experimental": {"motion_amplitude": 1.0}}})
+    assert all(not step.effects for section in off.sections for step in section.steps)
+    assert torch.equal(sampled(model, off, hero)[0][0].latents, plain)

@@ -28,7 +28,12 @@ if TYPE_CHECKING:
 Size = tuple[int, int]  # width, height px
 Image = Literal["required", "optional", "refused"]
 UNREAD = "its scheduler/scheduler_config.json is not on this machine"
-ASKING = {"kv_blur": "blur", "key_gain": "history_gain", "low_pass": "lowpass"}  # fields of `relax`, by their effect
+ASKING = {  # fields of `relax`, by their effect
+    "kv_blur": "blur",
+    "key_gain": "history_gain",
+    "low_pass": "lowpass",
+    "motion_amplitude": "motion_amplitude",
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

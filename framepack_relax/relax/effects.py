@@ -34,5 +34,13 @@ class LowPass:
     kind: Literal["low_pass"] = "low_pass"
 
 
-Effect = KVBlur | KeyGain | LowPass
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MotionAmplitude:
+    """PainterI2V: how far what stands for unseen frames is from the image, `factor` times as far."""
+
+    factor: float
+    kind: Literal["motion_amplitude"] = "motion_amplitude"
+
+
+Effect = KVBlur | KeyGain | LowPass | MotionAmplitude
 EFFECTS = ("kv_blur", "key_gain", "low_pass")

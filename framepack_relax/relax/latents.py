@@ -1,5 +1,6 @@
 """What is done to latents themselves: fine detail taken off, drifting colours held."""
 
+import torch
 from einops import rearrange
 from torch import Tensor
 from torch.nn.functional import interpolate
@@ -18,6 +19,21 @@ def low_pass(latents: Tensor, factor: float) -> Tensor:
     for size in (small, (height, width)):
         frames = interpolate(frames, size=size, mode="bilinear", antialias=True)
     return rearrange(frames, "(b t) c h w -> b c t h w", b=len(latents))
+
+
+def amplified(latents: Tensor, amplitude: float) -> Tensor:
+    """A VAE's latents [1, C, T, h, w] of an image and grey frames after it, these set further from the image.
+
+    Of each frame's difference from the image, what is not its mean over channels and pixels becomes `amplitude` times
+    as large, within -6..6; 1 is the identity. Source: the PainterI2V node
+    (princepainter/ComfyUI-PainterI2V, 2025-11).
+    """
+    if amplitude == 1:
+        return latents
+    image, grey = latents[:, :, :1], latents[:, :, 1:]
+    apart = grey - image
+    mean = apart.mean(dim=(1, 3, 4), keepdim=True)
+    return torch.cat([image, (image + (apart - mean) * amplitude + mean).clamp(-6, 6)], dim=2)
 
 
 def match_statistics(latents: Tensor, reference: Tensor, strength: float) -> Tensor:

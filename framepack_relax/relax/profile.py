@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from ..storyboard.schema import BlurOf, Coord, Experimental, GainOn, OverSteps, ProfileFields, Schedule, Space
-from .effects import Effect, KeyGain, KVBlur, LowPass
+from .effects import Effect, KeyGain, KVBlur, LowPass, MotionAmplitude
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,11 +30,13 @@ class Relaxation:
     gain_on: GainOn = "history"
     lowpass: float = 1.0  # the past's sharp images are made this much smaller and large again, 1 is off
     lowpass_above: float = 0.0  # while sigma is above this
+    motion_amplitude: float | None = None  # of what stands for frames that are not seen, 1 and None are off
 
     @property
     def at_rest(self) -> bool:
         """Nothing is relaxed: the scene is the plain model's."""
-        return (self.beta == 0 or not self.target) and (self.blur, self.history_gain, self.lowpass) == (0, 1, 1)
+        others = (self.blur, self.history_gain, self.lowpass, self.motion_amplitude or 1)
+        return (self.beta == 0 or not self.target) and others == (0, 1, 1, 1)
 
     def in_words(self) -> str:
         """What is relaxed, in a line of a table."""
@@ -45,6 +47,7 @@ class Relaxation:
         words += [f"blur {self.blur:g} on {self.scope}"] if self.blur else []
         words += [f"gain {self.history_gain:g} on {self.gain_on}"] if self.history_gain != 1 else []
         words += [f"low-pass {self.lowpass:g}"] if self.lowpass != 1 else []
+        words += [f"motion amplitude {self.motion_amplitude:g}"] if self.motion_amplitude not in (None, 1) else []
         return ", ".join(words)
 
     def effects(self, sigma: float) -> tuple[Effect, ...]:
@@ -57,6 +60,8 @@ class Relaxation:
             acting.append(KeyGain(gain=self.history_gain, on=self.gain_on))
         if self.lowpass < 1 and sigma > self.lowpass_above:
             acting.append(LowPass(factor=self.lowpass))
+        if self.motion_amplitude not in (None, 1):
+            acting.append(MotionAmplitude(factor=self.motion_amplitude))
         return tuple(acting)
 
 

@@ -97,7 +97,7 @@ class WanBackend(UMT5Model):
             noisy[: clean.shape[2]] = 0
             timestep = (noisy * timestep).flatten().unsqueeze(0)
         if inputs.beside:
-            frames = torch.cat([frames, inputs.beside[branch.context]], dim=1)
+            frames = torch.cat([frames, self.seen(inputs.beside[branch.context], step)], dim=1)
         made: Tensor = self.expert(step)(
             hidden_states=frames.to(self.dtype),
             timestep=timestep,
@@ -105,6 +105,10 @@ class WanBackend(UMT5Model):
             return_dict=False,
         )[0]
         return made[:, :, clean.shape[2] - inputs.covered :].float()
+
+    def seen(self, beside: Tensor, step: Step) -> Tensor:
+        """What stands beside the noise in this step."""
+        return beside
 
     def expert(self, step: Step) -> Any:
         """The transformer that takes the step."""

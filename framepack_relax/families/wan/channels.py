@@ -12,11 +12,11 @@ from diffusers.video_processor import VideoProcessor
 from PIL import Image
 from torch import Tensor
 
-from ...relax.effects import LowPass
-from ...relax.latents import low_pass
+from ...relax.effects import LowPass, MotionAmplitude
+from ...relax.latents import amplified, low_pass
 from ..backend import Decoder, Given, Preset, Start
-from ..base import Size
-from ..wan_vae import WanDecoder, decode_bytes, encode, untiled
+from ..base import Size, Step
+from ..wan_vae import WanDecoder, decode_bytes, encode, statistics, untiled
 from .backend import SectionInputs, WanBackend, layout
 from .configs import MASK
 from .family import LONGEST, UNIT
@@ -54,6 +54,15 @@ class WanI2VBackend(WanBackend):
             beside=seen,
             layouts=(layout(["section"] * frames, given.noise),),
         )
+
+    def seen(self, beside: Tensor, step: Step) -> Tensor:
+        """With the step's amplitude on latents as the VAE gives them, as the node's are; of no image there is none."""
+        factors = [effect.factor for effect in step.effects if isinstance(effect, MotionAmplitude)]
+        if not factors or not beside[:, :MASK].any():
+            return beside
+        mean, scale = statistics(self.vae)
+        latents = (amplified(beside[:, MASK:] / scale + mean, factors[0]) - mean) * scale
+        return torch.cat([beside[:, :MASK], latents], dim=1)
 
     def _condition(self, pixels: Tensor, latents: int) -> Tensor:
         """[1, C, T, h, w] float32 of a clip of which these pixels [1, 3, 1, H, W] are seen; the rest is grey."""

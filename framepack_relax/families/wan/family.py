@@ -179,7 +179,7 @@ class WanI2V(WanExperts):
     boundary: float = 0.9
 
     grid = TimeGrid(unit_frames=UNIT, unit_latents=1, most_units=LONGEST, again_latents=1)
-    effects = frozenset({"kv_blur", "low_pass"})
+    effects = frozenset({"kv_blur", "low_pass", "motion_amplitude"})
     image = "required"
     renderer = "wan.channels:WanI2VBackend"
     assumed = 5.0
