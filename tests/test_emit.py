@@ -35,7 +35,7 @@ def whole(out: Path) -> list[str]:
     return [entry.name for entry in fr.ledger(out) if entry.state == "done"]
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_commands_render_the_films_in_any_order_and_again(films, tmp_path):
     lines = commands(films)
     assert (

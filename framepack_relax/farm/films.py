@@ -259,7 +259,7 @@ class Watch:
             films = [] if _no_board(file) else self.find([file])
             for film in films:
                 other = self.files.setdefault(film.name, file)
-                if other is None or not os.path.samefile(other, file):
+                if other is None or other.resolve() != file.resolve():
                     raise RenderError(f"{file}: its film is called {film.name!r}, as that of {other} is; rename one")
                 call_off(film.out, False)
             return films

@@ -223,8 +223,9 @@ async def _events(queue: Queue, name: str, after: int | None) -> AsyncIterator[s
         if lines is None:
             after = journal.last
             yield await _state(queue, name, "state", after)
-        for after, line in lines or ():
-            yield f"id: {queue.run}-{after}\ndata: {line}\n\n"
+        if lines:  # at once: a listener may be gone already
+            yield "".join(f"id: {queue.run}-{number}\ndata: {line}\n\n" for number, line in lines)
+            after = lines[-1][0]
         if over:
             yield await _state(queue, name, "end", END)
             return

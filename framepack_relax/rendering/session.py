@@ -174,8 +174,8 @@ class Session:
     @property
     def is_own(self) -> bool:
         """The storyboard is the folder's own, which stays as its maker has edited it."""
-        file = self.story.file
-        return file is not None and (self.out / STORY).exists() and file.samefile(self.out / STORY)
+        file, own = self.story.file, self.out / STORY
+        return file is not None and file.exists() and own.exists() and file.samefile(own)
 
 
 def settle(story: Storyboard, out: Path, model: AnyModel, options: Options) -> Session:

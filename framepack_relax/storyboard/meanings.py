@@ -30,6 +30,7 @@ CALLED = {
     "title": "film_name project project_name",
     "scenes": "shots clips sections segments parts timeline scene",
     "transition": "cut continue hard_cut new_shot",
+    "lora": "loras lora_weights lora_path adapter adapters",
     "style": "style_prompt suffix prompt_suffix common_prompt global_prompt",
     "framepack.order": "sampling_type render_order direction",
     "relax.p": "power exponent decay",
@@ -37,7 +38,11 @@ CALLED = {
     "relax.history_gain_above": "bias_above",
     "experimental.gain_on": "bias_on",
 }  # our field, after a dot inside a mapping: others' words for it, in small letters with `_`
-FORMS = {"size": "size: [width, height]", "transition": "transition: cut"}  # where a name alone says too little
+FORMS = {  # where a name alone says too little
+    "size": "size: [width, height]",
+    "transition": "transition: cut",
+    "lora": "lora: [{file: .., scale: ..}]",
+}
 BARE = {"guidance": "{{text: {}}}", "relax": "{{beta: {}}}", "size": "[{}, {}]", "interval": "[{}, {}]"}  # of numbers
 NOT_YET = {
     "a shot begins with an image, and none can be given for its end": "end_image last_image last_frame end_frame "
@@ -46,8 +51,7 @@ NOT_YET = {
     "start_time end_time start_seconds end_seconds begin from to offset",
     "a model has no modes; `model`, `image` and `steps` say what it does": "mode task task_type generation_mode",
     "images in mid-shot are not read": "keyframe keyframes key_frames guide_image guide_images",
-    "other weights are not mixed in; merge them into a model folder": "lora loras lora_weights lora_scale adapter "
-    "adapters embedding textual_inversion",
+    "other weights than `lora` are not mixed in": "embedding textual_inversion hypernetwork",
     "a film plays at its `fps`; say in the prompt how fast things move": "speed motion_speed playback_speed "
     "slow_motion slowmo timelapse time_lapse",
     "say in the prompt how the camera moves": "camera camera_motion camera_movement camera_move pan zoom tilt dolly",
