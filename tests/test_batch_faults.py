@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -50,6 +51,9 @@ def test_a_manifest_keeps_the_films_of_other_batches_and_is_nobody_elses(tmp_pat
     manifest = tmp_path / "out/manifest.json"
     rows = json.loads(manifest.read_text())["films"]
     assert [(row["film"], row["state"]) for row in rows] == [("a", "done"), ("b", "done")]
+    shutil.rmtree(tmp_path / "out/a")
+    fr.batch(tmp_path / "b.yaml", out=tmp_path / "out", workers=ONE)
+    assert [entry.name for entry in fr.ledger(tmp_path / "out")] == ["b"], "what was removed is not waited for"
     manifest.write_text('{"precious": 1}')
     with pytest.raises(fr.RenderError, match=r"manifest\.json: is not what a batch has written"):
         fr.batch(tmp_path / "a.yaml", out=tmp_path / "out", workers=ONE)

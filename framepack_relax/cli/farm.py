@@ -187,7 +187,8 @@ def _conclude(films: list[Progress], as_json: bool) -> None:
     if not as_json:
         console.aside(tables.batch_text(films), soft_wrap=True)
     if missing:
-        raise typer.Exit(MEMORY_FULL if all(film.cause == "memory" for film in missing) else FAILED)
+        causes = {film.cause for film in missing if film.state == "failed"}
+        raise typer.Exit(MEMORY_FULL if causes == {"memory"} else FAILED)
 
 
 def _priority(text: str) -> tuple[str, float]:

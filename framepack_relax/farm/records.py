@@ -14,7 +14,7 @@ from .._version import __version__
 from ..errors import RenderError
 from ..files import make_folder, open_file, read_file, write_file
 from ..rendering.folder import writing
-from ..rendering.mark import FILM, REPORT, Note
+from ..rendering.mark import FILM, REPORT, Note, unreadable
 from .executor import Told
 
 if TYPE_CHECKING:
@@ -55,7 +55,9 @@ def read_manifest(out: Path) -> list[dict[str, Any]]:
         return [row for row in said["films"] if isinstance(row["film"], str) and isinstance(row["sections"][1], int)]
     except FileNotFoundError:
         return []
-    except (OSError, ValueError, LookupError, TypeError) as error:
+    except OSError as error:
+        raise unreadable(out / MANIFEST, error) from error
+    except (ValueError, LookupError, TypeError) as error:
         raise RenderError(f"{out / MANIFEST}: is not what a batch has written; move it away") from error
 
 
@@ -64,7 +66,9 @@ def write_manifest(out: Path, films: "Iterable[Progress]") -> Path:
 
     Raises RenderError.
     """
-    rows = {row["film"]: row for row in [*read_manifest(out), *(_row(out, progress) for progress in films)]}
+    gone = lambda row: row.get("state") == "done" and not (out / row["film"] / FILM).exists()  # noqa: E731
+    rows = {row["film"]: row for row in read_manifest(out) if not gone(row)}
+    rows |= {progress.film.name: _row(out, progress) for progress in films}
     text = json.dumps({"framepack-relax": __version__, "films": [*rows.values()]}, indent=1)
     with writing(out / MANIFEST):
         write_file(out / MANIFEST, text.encode("utf8"))
