@@ -114,9 +114,14 @@ class _Worker:
     def _send(self, process: "subprocess.Popen[bytes]", unit: Unit) -> None:
         """Beside all else: a worker reads as soon as it has begun, and not where it hangs."""
         assert process.stdin is not None
-        with suppress(OSError, ValueError):  # it has died, which its listener tells, or is asked to leave
+        try:
             pickle.dump(unit, process.stdin)
             process.stdin.flush()
+        except (OSError, ValueError):  # it has died, which its listener tells, or is asked to leave
+            pass
+        except Exception:  # of a unit that cannot be sent nobody would hear
+            process.kill()
+            raise
 
     def _listen(self, process: "subprocess.Popen[bytes]") -> None:
         with suppress(Exception):  # cut off by its death, or what it says cannot be understood
@@ -153,10 +158,12 @@ def work(units: BinaryIO, events: BinaryIO) -> None:
 
     def receive() -> None:
         """Beside the work, so that it ends with who ordered it."""
-        with suppress(Exception):  # cut off, maybe in the midst of a unit
-            while True:
-                sent.put(pickle.load(units))
-        os.kill(os.getpid(), signal.SIGTERM)
+        try:
+            with suppress(EOFError):
+                while True:
+                    sent.put(pickle.load(units))
+        finally:  # also where it is cut off in the midst of a unit, or cannot read one, which its log then shows
+            os.kill(os.getpid(), signal.SIGTERM)
 
     def tell(event: Event) -> None:
         pickle.dump(event, events)
