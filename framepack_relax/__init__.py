@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         evaluate,
         ledger,
         load,
+        pace,
         plan,
         preview,
         read,
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = ["__version__"]
 __all__ += ["batch", "batch_plan", "cancel", "evaluate", "ledger", "load", "plan", "preview", "read", "render"]
-__all__ += ["Workers", "relaxed", "restore", "status", "stream", "sweep"]
+__all__ += ["Workers", "pace", "relaxed", "restore", "status", "stream", "sweep"]
 __all__ += ["EvaluationError", "FilmError", "ModelError", "RelaxError", "RenderError", "StoryboardError"]
 __all__ += ["Guidance", "Relax", "Scene", "Storyboard"]
 

@@ -2,8 +2,20 @@
 
 from .films import Memory, OnNan, load, plan, preview, read, render, restore, status, stream
 from .many import batch, batch_plan, cancel, ledger, workers
-from .measure import evaluate, sweep
+from .measure import evaluate, pace, sweep
 from .paths import folder_for, meant, output_folder
 
 __all__ = ["Memory", "OnNan", "batch", "batch_plan", "cancel", "evaluate", "folder_for", "ledger", "load", "meant"]
-__all__ += ["output_folder", "plan", "preview", "read", "render", "restore", "status", "stream", "sweep", "workers"]
+__all__ += [
+    "output_folder",
+    "pace",
+    "plan",
+    "preview",
+    "read",
+    "render",
+    "restore",
+    "status",
+    "stream",
+    "sweep",
+    "workers",
+]

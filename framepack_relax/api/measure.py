@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import EvaluationError
 from ..families.quiet import quietly
-from .films import Model
+from .films import Model, Story, load, read
 from .paths import Place, meant, output_folder
 
 if TYPE_CHECKING:
+    from ..evaluate.pace import Pace
     from ..evaluate.perceptual import Distance
     from ..evaluate.sweep import Outcome
     from ..rendering.mark import Note
@@ -81,3 +82,17 @@ def sweep(
     folder, choice = output_folder(out), str(model) if isinstance(model, Place) else model
     options: Any = {"quick": quick, "calibrating": calibrate, "judges": (action, text), "loading": loading}
     return compare(str(spec), folder, choice, on_film=on_film, on_note=on_note, **options)
+
+
+@quietly
+def pace(story: Story, *, share: float = 0.5, **given: Any) -> "Pace":
+    """The pattern for `speed:` that asks the network in `share` (0..1) of the steps and serves calm scenes best.
+
+    Renders the board in full into a folder that is gone afterwards. `given` are fields of the board, and what `load`
+    takes. Raises EvaluationError where no scene is at rest, and what `render` raises.
+    """
+    from ..evaluate.pace import measure_pace
+
+    loading = {name: given.pop(name) for name in ("device", "dtype", "memory") if name in given}
+    board = read(story, **given)
+    return measure_pace(board, load(board.model, **loading), share)

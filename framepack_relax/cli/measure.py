@@ -80,6 +80,22 @@ def calibrate(
     console.print(f"{done.profile}: {use}", soft_wrap=True)
 
 
+@app.command("calibrate-speed")
+@spread
+def calibrate_speed(
+    story: Annotated[Path, typer.Argument(help="a storyboard with calm scenes (YAML)", show_default=False)],
+    loaded: Loaded,
+    model: Model = None,
+    share: Annotated[float, typer.Option(min=0.05, max=1, help="of the steps, those that ask the network")] = 0.5,
+) -> None:
+    """Find the steps that a model's calm scenes can spare, for `speed:` of storyboards."""
+    with errors.status("rendering in full", spinner="line"):
+        pace = api.pace(story, share=share, **({"model": model} if model else {}), **vars(loaded))
+    console.print(f'speed: "{pace.pattern}"', soft_wrap=True)
+    fact = f"measured on {pace.sections} calm sections: astray by about {pace.astray:.2%} of the way"
+    console.print(f'{fact}. The model\'s framepack_relax.json takes it as "fast"', soft_wrap=True)
+
+
 def _compare(spec: str, folder: Path, **options: Any) -> Outcome:
     """A sweep with a bar and its table."""
     film = TextColumn("film {task.completed} of {task.total}")

@@ -44,7 +44,7 @@ def plan_table(plan: RenderPlan) -> Grid:
         wraps="asked -> real, relaxed, scales",
         title=f"{plan.title or 'untitled'}: {plan.model}, {plan.size[0]}x{plan.size[1]}{order}",
         caption=f"asked {asked:g} s -> {plan.seconds:.2f} s, {len(plan.sections)} sections, {plan.frames} frames at "
-        f"{plan.fps:g} fps, {plan.steps} steps of {plan.sampler}, profile {plan.profile}",
+        f"{plan.fps:g} fps, {plan.steps} steps of {plan.sampler}, {plan.passes} passes, profile {plan.profile}",
     )
 
 

@@ -182,7 +182,7 @@ def measure(job: Job, film: RenderedFilm, instruments: Instruments) -> Row:
             row["identity"] = float(np.mean(fits.argmax(1) == 0))
     if instruments.distance:
         row["lpips"] = said["lpips"]["adjacent"]
-    row["forwards"] = sum(len(step.branches) for section in sections for step in section.steps)
+    row["forwards"] = sum(len(step.passes) for section in sections for step in section.steps)
     reports = [film.report["sections"][section.index] for section in sections]
     if not any(report["reused"] for report in reports):
         row["seconds"] = sum(report["seconds"]["sampling"] for report in reports)

@@ -162,10 +162,10 @@ class Backend(ABC):
         """One forward pass: x [1, C, T, h, w] float32 -> its velocity, float32."""
 
     def passes(self, x: Tensor, step: Step, inputs: Any) -> Mapping[str, Tensor]:
-        """The velocity of each of the step's branches by name."""
-        if self.ranks:
+        """The velocity of each of the step's passes by name."""
+        if self.ranks and step.passes:
             return self.ranks.lead(self, x, step, inputs)
-        return {branch.name: self.predict(x, step, branch, inputs) for branch in step.branches}
+        return {branch.name: self.predict(x, step, branch, inputs) for branch in step.passes}
 
     @abstractmethod
     def acting(self, effects: tuple[Effect, ...], inputs: Any) -> AbstractContextManager[None]:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 Size = tuple[int, int]  # width, height px
 Image = Literal["required", "optional", "refused"]
 UNREAD = "its scheduler/scheduler_config.json is not on this machine"
+FAST = "1111110010010010010010011"  # half of the steps: all while the picture forms, then every third, and the last
 ASKING = {  # fields of `relax`, by their effect
     "kv_blur": "blur",
     "key_gain": "history_gain",
@@ -86,11 +87,17 @@ class Step:
     timestep: float  # what the network is fed
     scales: Mapping[str, float]  # of each guidance term by name
     effects: tuple[Effect, ...] = ()
+    reused: tuple[str, ...] | None = None  # branches whose velocity is that of the step before; None: none
 
     @property
     def branches(self) -> tuple[Branch, ...]:
-        """The forward passes that it takes."""
+        """What it combines the velocities of."""
         return branches(self.scales, low_passed=any(isinstance(effect, LowPass) for effect in self.effects))
+
+    @property
+    def passes(self) -> tuple[Branch, ...]:
+        """The forward passes that it takes."""
+        return tuple(branch for branch in self.branches if branch.name not in (self.reused or ()))
 
 
 class Context(Protocol):
@@ -119,6 +126,7 @@ class Family(ABC):
     fps: float = 30  # that it was trained at
     shift: FlowShift | None = None  # of its noise levels, as its scheduler's config has it; None: not read
     text: float = 1.0  # base of true CFG; 1 is off
+    fast: str = FAST  # a digit for each step of a section with `speed: fast`, 1 where the network is asked
     judges: str | None = None  # of its films, where the usual ones do not know its world
     profile: Profile | None = field(default=None, repr=False)  # its calibrated one; None: the paper's
 

@@ -16,7 +16,7 @@ from ..errors import ModelError, Problem, StoryboardError
 from ..relax.profile import Profile
 from ..storyboard.messages import explain, printable
 from ..storyboard.reader import read_text
-from ..storyboard.schema import Order, Part, Rate, Scale, Size
+from ..storyboard.schema import Order, Part, Pattern, Rate, Scale, Size
 
 SIDECAR = "framepack_relax.json"  # what a plan must know of a model
 M = TypeVar("M", bound=BaseModel)
@@ -47,6 +47,7 @@ class Sidecar(Part):
     fps: Rate | None = None
     guidance: BaseScales = BaseScales()
     embedded_guidance: bool | None = None
+    fast: Pattern | None = None  # its steps with `speed: fast`
     judges: Literal["packaged"] | None = None  # of its films, where the usual ones do not know its world
     profile: Profile | None = None
 

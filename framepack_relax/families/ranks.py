@@ -66,7 +66,7 @@ class Ranks:
         self.all = self.groups[range(self.size)]
 
     def lead(self, backend: Backend, x: Tensor, step: Step, inputs: Any) -> dict[str, Tensor]:
-        """The velocity of each of a step's branches by name, of all ranks. Raises RenderError."""
+        """The velocity of each of a step's passes by name, of all ranks. Raises RenderError."""
         new, self.sent = None if inputs is self.sent else inputs, inputs
         try:
             _send((backend.preset, backend.adapters, new, step, x))
@@ -79,8 +79,8 @@ class Ranks:
 
     def share(self, backend: Backend, x: Tensor, step: Step, inputs: Any) -> dict[str, Tensor]:
         """This rank's passes of a step, and what the others made of theirs: the same bits everywhere."""
-        groups = split(len(step.branches), self.size)
-        turns = [(branch, groups[n % len(groups)]) for n, branch in enumerate(step.branches)]
+        groups = split(len(step.passes), self.size)
+        turns = [(branch, groups[n % len(groups)]) for n, branch in enumerate(step.passes)]
         made: dict[str, Tensor] = {}
         for branch, group in turns:
             if self.rank in group:
@@ -95,7 +95,7 @@ class Ranks:
                         raise RankLost()
                     time.sleep(0.001)
                 work.wait()
-        return {branch.name: made[branch.name] for branch in step.branches}
+        return {branch.name: made[branch.name] for branch in step.passes}
 
 
 @contextmanager

@@ -43,7 +43,7 @@ def costs(films: Iterable[Film]) -> Iterator[Cost]:
 
 
 def _cost(film: Film, shot: int, plan: RenderPlan, todo: list[SectionPlan], backend: Backend | None) -> Cost:
-    passes = [sum(len(step.branches) for step in section.steps) for section in todo]
+    passes = [sum(len(step.passes) for step in section.steps) for section in todo]
     asked = [(section.context, section.latents, plan.size) for section in todo]
     memory, seconds = None, None
     if backend:

@@ -15,6 +15,7 @@ from ..storyboard.images import ImageError, read_image
 from ..storyboard.paths import path_cure
 from ..storyboard.schema import exact_rate
 from .grid import MOST_SECTIONS, fitting_seconds, snap, split
+from .pace import paced
 from .renderplan import RenderPlan, SceneTiming, SectionPlan, ShotPlan, stable_seed
 from .settings import base_scales, choose_profile, image_problem, plan_warnings, relax_scene, setting_problems
 
@@ -116,9 +117,16 @@ def _plan_sections(
                 intensity=scene.intensity,
                 relaxation=relaxation,
                 latents=grid.latents(length, first=place == 0),
-                steps=rows(scene.steps or story.steps, relaxation, base, context.initial),
+                steps=rows(
+                    scene.steps or story.steps, relaxation, base, context.initial, _speed(story, scene, relaxation)
+                ),
                 context=context,
             )
+
+
+def _speed(story: Storyboard, scene: Scene, relaxation: Relaxation) -> str:
+    """The scene's own, else the board's, which is for scenes at rest."""
+    return scene.speed or (story.speed if relaxation.at_rest else "full")
 
 
 def _plan_steps(
@@ -129,10 +137,11 @@ def _plan_steps(
     relaxation: Relaxation,
     scales: tuple[tuple[str, float], ...],
     initial: bool,
+    speed: str,
 ) -> Rows:
     """A row per noise level: eq. 2 for the targets, for the rest the scale at rest of these `scales`.
 
-    An `initial` section has no past whose grip could loosen.
+    An `initial` section has no past whose grip could loosen; `speed` is a storyboard's.
     """
     levels, base = family.levels(steps, size, sampler), dict(scales)
     noise = [sigma for sigma, _ in levels]
@@ -148,7 +157,7 @@ def _plan_steps(
         low = term.floor if relaxation.min is None else relaxation.min
         return relaxed_scale(weight, base=base[term.name], minimum=low, beta=relaxation.beta)
 
-    return tuple(
+    made = tuple(
         Step(
             index=index,
             sigma=sigma,
@@ -158,6 +167,7 @@ def _plan_steps(
         )
         for index, ((sigma, timestep), weight) in enumerate(zip(levels, weights, strict=True))
     )
+    return made if speed == "full" else tuple(paced(made, family.fast if speed == "fast" else speed, family.terms))
 
 
 def _plan_shot(

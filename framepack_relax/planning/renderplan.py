@@ -123,6 +123,10 @@ class RenderPlan:
     def steps(self) -> int:
         return sum(len(section.steps) for section in self.sections)
 
+    @property
+    def passes(self) -> int:
+        return sum(len(step.passes) for section in self.sections for step in section.steps)
+
     def to_json(self) -> dict[str, Any]:
         """The contents of plan.json; of a very long plan, without what is long in its sections (`left_out`)."""
         texts = sum(len(section.prompt) + len(section.negative_prompt) for section in self.sections)

@@ -45,6 +45,7 @@ def section_report(
         "retried": seed != section.seed,
         "reused": reused,
         "forwards": dict(forwards),
+        "skipped": 0 if reused else sum(len(step.reused or ()) for step in section.steps),
         "seconds": {"sampling": round(seconds, 3)},
     }
 
@@ -78,6 +79,7 @@ def film_report(
             "frames": plan.frames,
             "film_seconds": plan.seconds,
             "forwards": {kind: sum(s["forwards"].get(kind, 0) for s in ordered) for kind in KINDS},
+            "skipped": sum(s["skipped"] for s in ordered),
             "seconds": round(seconds, 2),
             "peak_bytes": peak,
         },

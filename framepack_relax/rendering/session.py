@@ -151,8 +151,11 @@ class Session:
         Empty where the storyboard's text is longer than what is read.
         """
         story, plan, names = settle_profile(self.story, self.family), self.plan, self.picture_names
-        scenes = tuple(scene.model_copy(update={"image": names.get(scene.image or "")}) for scene in story.scenes)
+        speeds: dict[str | None, str] = {"fast": self.family.fast}  # as it is now
+        own = [{"image": names.get(s.image or ""), "speed": speeds.get(s.speed, s.speed)} for s in story.scenes]
+        scenes = tuple(scene.model_copy(update=said) for scene, said in zip(story.scenes, own, strict=True))
         settled = {"model": plan.model, "size": plan.size, "fps": plan.fps, "sampler": plan.sampler}
+        settled["speed"] = speeds.get(story.speed, story.speed)
         settled |= story.block(plan.kind, plan.options) | {"lora": self._carried_lora}
         whole = story.changed(**settled, image=names.get(story.image or ""), scenes=scenes)
         text = dump_storyboard(whole).encode("utf8")

@@ -44,14 +44,16 @@ def sample(
     of the stock pipeline's loop. Raises NonFiniteLatents at the first such step.
     """
     solve, x = backend.solver(sampler, steps), noise.to(backend.device)
+    velocities: dict[str, Tensor] = {}  # of each branch, the newest
     forwards = dict.fromkeys(KINDS, 0)
     for effects, rows in groupby(steps, key=lambda step: step.effects):
         with backend.acting(effects, inputs):
             for step in rows:
-                made = backend.passes(x, step, inputs)
-                x = solve(step.index, combine(made, step.scales), x)
-                for name in made:
-                    forwards[name] += 1
+                velocities |= backend.passes(x, step, inputs)
+                seen = {branch.name: velocities[branch.name] for branch in step.branches}
+                x = solve(step.index, combine(seen, step.scales), x)
+                for branch in step.passes:
+                    forwards[branch.name] += 1
                 if not torch.isfinite(x).all():
                     raise NonFiniteLatents(step.index)
                 on_step(step.index)

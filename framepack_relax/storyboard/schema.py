@@ -132,6 +132,9 @@ Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
 AS_IT_IS = PlainSerializer(lambda rate: rate)  # 30 stays 30 and does not become 30.0
 Rate = Annotated[float, Field(ge=1, le=240), AfterValidator(_rate), AS_IT_IS]
 Steps = Annotated[int, Field(ge=1, le=1000)]
+Pattern = Annotated[str, only(re.compile("1[01]{1,999}").fullmatch, "is {}; write a digit for each step, 1 first")]
+SPEED = re.compile("full|fast|1[01]{1,999}")
+Speed = Annotated[str, only(SPEED.fullmatch, 'is {}; write full, fast, or "110..", where 0 reuses the step before')]
 Intensity = Annotated[float, Field(ge=0, le=1)]
 Beta = Annotated[float, Field(ge=-1, le=1)]
 BY_INTENSITY = only(
@@ -237,6 +240,7 @@ class Scene(Part):
     transition: Literal["continue", "cut"] = Field("continue", description="keep the history, or begin a new shot")
     seed: Seed | None = Field(None, description="instead of the board's")
     steps: Steps | None = Field(None, description="denoising steps, instead of the board's")
+    speed: Speed | None = Field(None, description="default: the board's where the scene is at rest, else full")
     guidance: Guidance = Field(Guidance(), description="base scales at rest; default: the board's, then the model's")
     relax: Relax = Field(Relax(), description="explicit relaxation; what is absent comes from the profile")
 
@@ -301,6 +305,7 @@ class Storyboard(Written):
     fps: Rate | None = Field(None, description="frames per second; default: the model's own")
     seed: Seed = Field(31337, description="every section's noise follows from it")
     steps: Steps = Field(25, description="denoising steps per section")
+    speed: Speed = Field("full", description="fast: calm scenes reuse velocities in about half of their steps")
     sampler: Sampler | None = Field(None, description="FramePack's solver, or Euler; default: the model's own")
     noise: Literal["per_scene", "framepack"] = Field(
         "per_scene", description="inserted scenes change no other's; or section after section, as FramePack draws it"
