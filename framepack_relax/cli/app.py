@@ -39,7 +39,7 @@ class Loaded:
     device: Device = None
     dtype: Annotated[str | None, typer.Option(help="float32 or bfloat16; default: bfloat16 on CUDA")] = None
     memory: Annotated[
-        api.Memory, typer.Option(help="full: all on the GPU; tiled: VAE in tiles; offload: weights elsewhere")
+        str, typer.Option(help="20GiB of the GPU; or full: all there, tiled: VAE in tiles, offload: weights elsewhere")
     ] = "auto"
 
 

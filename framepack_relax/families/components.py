@@ -119,16 +119,47 @@ def _tokenizer(source: Source, part: str) -> Any:
     return made
 
 
+def blocks_of(network: nn.Module) -> list[nn.Module]:
+    """Those that make up a transformer, in the order in which they work."""
+    return [block for part in network.children() if isinstance(part, nn.ModuleList) for block in part]
+
+
 def stream(module: nn.Module, device: torch.device) -> None:
     """Brings each layer's weights to the device for its turn, the next meanwhile: diffusers' group offloading.
 
     The same bits, at leaf level.
     """
     cuda = device.type == "cuda"
+    _offload(module, device, pinned_bytes(module), offload_type="leaf_level", record_stream=cuda)
+
+
+def stream_blocks(network: Any, device: torch.device, staying: set[nn.Module]) -> None:
+    """The same of a transformer's blocks but for those that stay on the device, as what is in no block does.
+
+    No block leaves before its work is done, so that two at the most are there for their turn. Diffusers would take
+    every block: those that stay are out of its sight, and of the rest it has the last layer, for it wants one.
+    """
+    whole, moving = network._modules, [block for block in blocks_of(network) if block not in staying]
+    seen: dict[str, nn.Module] = {"proj_out": network.proj_out}
+    for name, part in network.named_children():
+        if isinstance(part, nn.ModuleList):
+            seen[name] = nn.ModuleList(block for block in part if block not in staying)
+        elif name not in seen:
+            part.to(device)
+    for block in staying:
+        block.to(device)
+    network._modules = seen
+    try:
+        _offload(network, device, sum(map(pinned_bytes, moving)), offload_type="block_level", num_blocks_per_group=1)
+    finally:
+        network._modules = whole
+
+
+def _offload(module: nn.Module, device: torch.device, pinned: int, **how: Any) -> None:
+    """Where so many bytes cannot be pinned, each group of layers is in its turn: slower."""
     apply_group_offloading(
-        module, onload_device=device, offload_device=torch.device("cpu"), offload_type="leaf_level",
-        use_stream=cuda, record_stream=cuda,  # else every layer waits for the device
-        low_cpu_mem_usage=pinned_bytes(module) > free_memory(),  # then each layer is pinned in its turn: slower
+        module, onload_device=device, offload_device=torch.device("cpu"), use_stream=device.type == "cuda",
+        low_cpu_mem_usage=pinned > free_memory(), **how,
     )  # fmt: skip
 
 
