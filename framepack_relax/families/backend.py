@@ -87,7 +87,8 @@ class Backend(ABC):
 
     family: Family
     device: torch.device
-    dtype: torch.dtype  # of the transformer
+    dtype: torch.dtype  # of the transformer, as it works
+    stored: str = ""  # what its weights lie in between, where that is another: fp8
     memory: str = "auto"  # as asked for: auto, a preset, or bytes of the device such as 20GiB
     preset: Placement = "full"  # where weights lie from the next `place` or encoding on
     adapters: tuple[Adapter, ...] = ()  # LoRA that are on from the next `place` on
@@ -98,7 +99,9 @@ class Backend(ABC):
 
     @classmethod
     @abstractmethod
-    def open(cls, family: Any, *, name: str, device: torch.device, dtype: torch.dtype, memory: Any) -> "Backend":
+    def open(
+        cls, family: Any, *, name: str, device: torch.device, dtype: torch.dtype, stored: str, memory: str
+    ) -> "Backend":
         """Loads a model of its family by name. Raises ModelError."""
 
     def load(self) -> Self:
@@ -117,7 +120,8 @@ class Backend(ABC):
 
     @property
     def precision(self) -> str:
-        return str(self.dtype)
+        """What of numbers is part of every key."""
+        return self.stored or str(self.dtype)
 
     @property
     def hardware(self) -> str:

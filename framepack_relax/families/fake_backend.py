@@ -45,8 +45,8 @@ class FakeBackend(Backend):
     acts: tuple[Effect, ...] = ()
 
     @classmethod
-    def open(cls, family: Fake, *, dtype: torch.dtype, **where: Any) -> "FakeBackend":
-        return cls(family=family, device=torch.device("cpu"), dtype=dtype)
+    def open(cls, family: Fake, *, dtype: torch.dtype, stored: str, **where: Any) -> "FakeBackend":
+        return cls(family=family, device=torch.device("cpu"), dtype=dtype, stored=stored)
 
     def place(self) -> None:
         pass

@@ -50,18 +50,22 @@ class LoadedModel(Backend):
         self.loaded = self.loaded or self._checksums()
 
     @classmethod
-    def open(cls, family: Any, *, name: str, device: torch.device, dtype: torch.dtype, memory: str) -> Self:
+    def open(
+        cls, family: Any, *, name: str, device: torch.device, dtype: torch.dtype, stored: str, memory: str
+    ) -> Self:
         """Its weights wait in their files until the encoders are gone. Raises ModelError."""
         source, beside = find(name), cls.beside(dtype, device)
         cudnn = torch.backends.cudnn.version() if device.type == "cuda" else None
+        transformers = [part for part in source.kinds if part.startswith("transformer")]
         return cls(
             family=family,
             source=source,
             reading=in_background(source.fingerprint),
-            **{name: load_part(source, name, dtype).eval() for name in source.kinds if name.startswith("transformer")},
+            **{part: load_part(source, part, dtype, stored).eval() for part in transformers},
             vae=load_part(source, "vae", cls.vae_dtype or beside).eval(),
             device=device,
             dtype=dtype,
+            stored=stored,
             encoder_dtype=beside,
             memory=memory,
             notes=tuple(known_faults(torch.__version__, cudnn, {dtype, beside})),
@@ -135,6 +139,9 @@ class LoadedModel(Backend):
     def weight_bytes(self, placement: Placement) -> int:
         """What transformers and VAE take of the device; of what comes for its turn the one at work, and the next."""
         networks, vae = self.networks.values(), bytes_of(self.vae)
+        if self.stored:  # the layer at work, in the type in which it works
+            lying = [p.numel() for network in networks for p in network.parameters() if p.element_size() == 1]
+            vae += self.dtype.itemsize * max(lying)
         if placement == "offload":
             return vae + 2 * max(_bytes(p) for network in networks for p in network.parameters())
         moving = list[int]()
@@ -232,7 +239,8 @@ class LoadedModel(Backend):
             getattr(torch._C, "_host_emptyCache", lambda: None)()  # pinned memory of streamed encoders
 
     def _load(self, part: str) -> Any:
-        made = load_part(self.source, part, self.dtype if part.startswith("transformer") else self.encoder_dtype)
+        """An encoder, or what belongs to one."""
+        made = load_part(self.source, part, self.encoder_dtype)
         self.source.check()
         return made
 

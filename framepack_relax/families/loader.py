@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 MEMORY = ("auto", "full", "tiled", "offload")  # or bytes
 DTYPES = ("float32", "bfloat16")
+STORED = ("fp8",)  # in which the transformers' weights lie, to be bfloat16 for their turn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +48,8 @@ class Loading:
     def precision(self) -> str:
         """The dtype, as torch calls it."""
         known = self.dtype
+        if known in STORED:
+            return known
         if known is None and (self.away or self.device == "cpu"):
             known = "float32" if self.device == "cpu" else "bfloat16"
         return f"torch.{known}" if known in DTYPES else str(pick_dtype(self.dtype, pick_device(self.device)))
@@ -71,14 +74,16 @@ class Loading:
 def load(name: str, *, device: str | None = None, dtype: str | None = None, memory: str = "auto") -> "Backend":
     """A model by catalogue name, folder or hub id.
 
-    `device` is cuda where there is one, else cpu; `dtype` bfloat16 on CUDA, else float32; `memory` the fastest that
+    `device` is cuda where there is one, else cpu; `dtype` bfloat16 on CUDA, else float32, and fp8 is
+    bfloat16 of which the transformers' weights lie in float8 (e4m3), which changes the film; `memory` the fastest that
     fits (memory.py). Its weights wait in their files until the encoders are gone. Raises ModelError.
     """
     memory_bytes(memory)
     where = pick_device(device)
     kind = pick_dtype(dtype, where)
     family = find_family(name)
-    return family.backend().open(family, name=name, device=where, dtype=kind, memory=memory)
+    stored = next((name for name in STORED if name == dtype), "")
+    return family.backend().open(family, name=name, device=where, dtype=kind, stored=stored, memory=memory)
 
 
 def memory_bytes(memory: str) -> int | None:
@@ -109,14 +114,16 @@ def pick_device(name: str | None) -> "torch.device":
 
 
 def pick_dtype(name: str | None, device: "torch.device") -> "torch.dtype":
-    """The dtype of that name, bfloat16 on CUDA and float32 elsewhere if None. Raises ModelError."""
+    """The dtype of that name, in which a pass works; bfloat16 on CUDA, float32 elsewhere if None. Raises ModelError."""
     import torch
 
+    if name in STORED:
+        return torch.bfloat16
     if name is None:
         return torch.bfloat16 if device.type == "cuda" else torch.float32
     if name == "float16":
         raise ModelError(f"dtype={name}: no transformer here is made for its range (NaN); use bfloat16")
     if name not in DTYPES:
-        raise ModelError(f"dtype={name}: unknown; use {' or '.join(DTYPES)}")
+        raise ModelError(f"dtype={name}: unknown; use {', '.join(DTYPES)} or {' or '.join(STORED)}")
     made: torch.dtype = getattr(torch, name)
     return made

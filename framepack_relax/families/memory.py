@@ -168,7 +168,7 @@ def pinned_bytes(module: nn.Module) -> int:
     return sum(1 << (p.numel() * p.element_size() - 1).bit_length() for p in module.parameters())
 
 
-def stored(folder: Path) -> dict[str, tuple[torch.dtype | None, torch.Size]]:
+def weights_in(folder: Path) -> dict[str, tuple[torch.dtype | None, torch.Size]]:
     """The weights in a folder's files by name: type and shape, read from the headers alone."""
     found: dict[str, tuple[torch.dtype | None, torch.Size]] = {}
     for file in folder.glob("*.safetensors"):
@@ -180,7 +180,7 @@ def stored(folder: Path) -> dict[str, tuple[torch.dtype | None, torch.Size]]:
 
 def check_room(folder: Path, part: str, dtype: torch.dtype) -> None:
     """Raises ModelError where the weights of a part become others in `dtype` and these do not fit."""
-    changed = [shape.numel() for kind, shape in stored(folder).values() if kind not in (None, dtype)]
+    changed = [shape.numel() for kind, shape in weights_in(folder).values() if kind not in (None, dtype)]
     taken, room = sum(changed) * dtype.itemsize, free_memory()
     if taken > room:
         name = str(dtype).removeprefix("torch.")
