@@ -1,6 +1,7 @@
 """A tiny FramePack folder of the real layout, made once a session from the same builders as the puppet."""
 
 import gc
+import math
 import os
 import shutil
 import tempfile
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, HunyuanVideoPipeline, HunyuanVideoTransformer3DModel
+from diffusers.hooks import group_offloading
 from PIL import Image
 from training.parts import Sizes, build_pipeline, save_folder
 
@@ -134,3 +136,34 @@ def whole(tmp_path_factory: pytest.TempPathFactory, tiny: Path, model) -> Path:
 def place(whole: Path, tmp_path: Path) -> Path:
     """A folder with the storyboard, its image, and a finished film under out/."""
     return shutil.copytree(whole, tmp_path / "place")
+
+
+@pytest.fixture
+def away(monkeypatch):
+    """Offloaded weights are NaN while they are away: what uses one out of its turn shows, as it would on a GPU.
+
+    Gives what brings all of them back, where hooks are taken off.
+    """
+    kept = {}
+
+    def tensors(group):
+        inside = [t for module in group.modules for t in (*module.parameters(), *module.buffers())]
+        return [t for t in (*inside, *group.parameters, *group.buffers) if t.is_floating_point()]
+
+    def leave(group):
+        for tensor in tensors(group):
+            if id(tensor) not in kept:
+                kept[id(tensor)], tensor.data = (tensor, tensor.data), torch.full_like(tensor.data, math.nan)
+
+    def come(group):
+        for tensor in tensors(group):
+            tensor.data = kept.pop(id(tensor), (tensor, tensor.data))[1]
+
+    def all_back():
+        for tensor, data in kept.values():
+            tensor.data = data
+        kept.clear()
+
+    monkeypatch.setattr(group_offloading.ModuleGroup, "_offload_to_memory", leave)
+    monkeypatch.setattr(group_offloading.ModuleGroup, "_onload_from_memory", come)
+    return all_back

@@ -19,6 +19,7 @@ from wan_folders import experts_folder, wan_folder
 import framepack_relax as fr
 from framepack_relax.families.backend import Given
 from framepack_relax.families.base import Step
+from framepack_relax.families.components import blocks_of
 from framepack_relax.families.loader import load
 from framepack_relax.planning.planner import make_plan
 from framepack_relax.relax.effects import KeyGain, KVBlur, LowPass, MotionAmplitude
@@ -138,6 +139,26 @@ def test_a_scene_at_rest_gives_the_stock_pipelines_bits(hunyuan, tmp_path, scale
         output_type="latent",
     ).frames  # fmt: skip
     assert wanted.shape == noise.shape and torch.equal(made.latents()[0], wanted)
+
+
+def test_blocks_that_come_for_their_turn_give_the_same_bits(case, shots, away):
+    """However many stay. Diffusers has the others where the work is for it alone; what is away is NaN here."""
+    model, plain = case[0], shots.latents()
+    try:
+        for count in range(model.blocks):
+            model.preset = count
+            model.place()
+            blocks = [block for network in model.networks.values() for block in blocks_of(network)]
+            gone = [block for block in blocks if all(p.isnan().all() for p in block.parameters())]
+            assert len(blocks) - len(gone) == count and not model.staying(count) & {*gone}
+            assert same(shots.latents(), plain), count
+            assert [block for block in blocks if all(p.isnan().all() for p in block.parameters())] == gone
+            away()
+    finally:
+        away()
+        model.preset = "full"
+        model.place()
+    assert same(shots.latents(), plain)
 
 
 def test_effects_act_and_leave_nothing_behind(case, shots):

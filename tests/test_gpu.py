@@ -11,6 +11,7 @@ from test_solver import FRAMEPACK, solve
 
 import framepack_relax as fr
 from framepack_relax.families.backend import PRESETS
+from framepack_relax.families.memory import Demand
 from framepack_relax.rendering.loop import FinishedSection
 
 pytestmark = pytest.mark.gpu
@@ -52,6 +53,12 @@ def latents(model, out: Path, **relax: float) -> torch.Tensor:
     return torch.cat([done.latents for done in stream(model, out, **relax)], dim=2)
 
 
+def budget_for(model, blocks: int) -> str:
+    """Memory in which so many stay, and not one more."""
+    demand = Demand(model=model, context=model.family.context(0, 2), latents=9, size=model.family.size)
+    return f"{demand.need(blocks).total}B"
+
+
 def apart(a: torch.Tensor, b: torch.Tensor) -> float:
     """Relative root mean square of a difference."""
     return float((a - b).norm() / b.norm())
@@ -75,18 +82,23 @@ def test_the_solver_gives_framepacks_numbers_there_too(device, velocity, steps, 
     assert solve("unipc", velocity, steps, x).flatten().tolist() == pytest.approx(end, abs=1e-5)
 
 
-def test_tiled_makes_room_for_the_encoders_of_a_second_film(load, tmp_path):
-    model = load(memory="tiled")
-    first = latents(model, tmp_path / "first")
-    with model.encoders("text_encoder", "tokenizer"):
-        assert model.transformer.device.type == "meta"
-    assert torch.equal(latents(model, tmp_path / "second"), first)
+def test_encoders_that_come_layer_by_layer_give_the_same_bits(load):
+    """As those of a second film do where there is no room for them beside the rest."""
+    model, small = load(), load(memory="offload")
+    small.preset = "offload"
+    texts, others = (each.encode_prompts(SCENES) for each in (model, small))
+    assert all(torch.equal(x, others[prompt][name]) for prompt, text in texts.items() for name, x in text.items())
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_presets_give_the_same_bits(load, tmp_path, dtype):
     films = {p: list(stream(load(memory=p, dtype=dtype), tmp_path / p, blur=0.6)) for p in PRESETS}
-    for name in ("tiled", "offload"):
+    model = load(dtype=dtype)
+    for blocks in range(0, model.blocks - 2, 3):  # with two more all are there
+        model.memory = budget_for(model, blocks)
+        films[str(blocks)] = list(stream(model, tmp_path / str(blocks), blur=0.6))
+        assert model.placed == blocks
+    for name in films.keys() - {"full"}:
         for made, whole in zip(films[name], films["full"], strict=True):
             assert torch.equal(made.latents, whole.latents), name
     for offloaded, tiled in zip(films["offload"], films["tiled"], strict=True):

@@ -1,13 +1,17 @@
 """Main memory: what there is, what weights would take, and that what does not fit is said before it is loaded."""
 
+from dataclasses import replace
+
 import pytest
 import torch
+from transformers import CLIPTextModel, LlamaModel
 
 from framepack_relax.errors import ModelError
 from framepack_relax.families import components as parts
-from framepack_relax.families import memory
+from framepack_relax.families import loaded, memory
 from framepack_relax.families.catalog import find
 from framepack_relax.families.components import load_part
+from framepack_relax.families.loaded import bytes_of
 from framepack_relax.families.loader import load
 from framepack_relax.families.memory import free_memory, pinned_bytes
 
@@ -79,13 +83,18 @@ def test_weights_that_cannot_all_be_pinned_are_pinned_in_their_turn(model, monke
     assert asked["use_stream"] and asked["record_stream"] and asked["low_cpu_mem_usage"] == each_in_its_turn
 
 
-def test_the_transformer_makes_way_for_the_encoders_where_there_is_no_room_for_both(tiny):
-    placed = load(str(tiny), device="cpu")
-    weights = {name: tensor.clone() for name, tensor in placed.transformer.state_dict().items()}
-    placed.preset = "tiled"
-    placed.place()
-    with placed.encoders("image_encoder", "feature_extractor"):
-        assert all(parameter.is_meta for parameter in placed.transformer.parameters())
-    placed.place()
-    again = placed.transformer.state_dict()
-    assert again.keys() == weights.keys() and all(torch.equal(again[name], weights[name]) for name in weights)
+@pytest.mark.parametrize("spare", [-1, 0])
+def test_encoders_come_layer_by_layer_where_there_is_no_room_for_them_beside_the_rest(tiny, monkeypatch, spare):
+    """The same bits; what they stand beside stays where it is. The image encoder is too small to be streamed."""
+    model, streamed = load(str(tiny), device="cpu"), []
+    plain = model.encode_prompts(["a red figure waves"])
+    model.place()
+    encoders = [load_part(model.source, part, torch.float32) for part in ("text_encoder", "text_encoder_2")]
+    model.memory = f"{model.weight_bytes('full') + sum(map(bytes_of, encoders)) + spare}B"
+    monkeypatch.setattr(
+        loaded, "stream", lambda part, device: streamed.append(type(part)) or parts.stream(part, device)
+    )
+    again = replace(model, texts={}).encode_prompts(["a red figure waves"])
+    assert streamed == ([] if spare == 0 else [LlamaModel, CLIPTextModel])
+    assert all(torch.equal(x, again[prompt][name]) for prompt, text in plain.items() for name, x in text.items())
+    assert model.placed == "full" and not any(hasattr(part, "_diffusers_hook") for part in model.transformer.modules())

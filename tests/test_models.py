@@ -1,7 +1,6 @@
 """Finding, checking and assembling models, on tiny folders of the layouts that the real ones have."""
 
 import json
-import math
 import re
 import shutil
 from dataclasses import replace
@@ -9,7 +8,6 @@ from dataclasses import replace
 import pytest
 import torch
 from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoFramepackTransformer3DModel
-from diffusers.hooks import group_offloading
 from faults import packets, sections
 from PIL import Image
 from replica import write_replica
@@ -25,7 +23,7 @@ from framepack_relax.families.components import load_part
 from framepack_relax.families.framepack.history import slots
 from framepack_relax.families.loaded import known_faults
 from framepack_relax.families.loader import load
-from framepack_relax.families.memory import Demand, advice, choose_preset, preset_that_fits, size_that_fits
+from framepack_relax.families.memory import GIB, Demand, advice, choose_placement, placement_that_fits, size_that_fits
 
 
 @pytest.fixture
@@ -315,47 +313,65 @@ def work(model, size=(640, 608)):
 def test_the_memory_estimates_are_framepacks_counts(big):
     # live tensors counted on the meta device at 640x608: 25.75 GB of weights and 0.49 of VAE, 1.91 in a pass; in the
     # streaming decoder 16.1 whole, less than 2 in tiles whose state waits elsewhere
-    at = {preset: work(big).bytes(preset) / 1e9 for preset in PRESETS}
+    at = {preset: work(big).need(preset).total / 1e9 for preset in PRESETS}
     assert at["full"] == pytest.approx(25.75 + 0.49 + 16.1, rel=0.03)
     assert 25.75 + 0.49 + 2 < at["tiled"] < 25.75 + 0.49 + 3
     assert 0.49 + 2 < at["offload"] < 5
 
 
-def test_the_fastest_preset_that_fits_is_taken_and_advice_names_what_does(big):
-    cards = {48: "full", 32: "tiled", 24: "offload", 6: "offload", 3: None}
-    assert {gb: preset_that_fits(work(big), gb * 10**9) for gb in cards} == cards
-    assert choose_preset(work(big)) == "full", "no GPU, no presets"
-    assert choose_preset(work(replace(big, memory="tiled"))) == "tiled"
-    assert "memory=tiled takes about 27.1 GiB" in advice(work(big), 32 * 10**9)
-    assert "memory=offload takes about 3.3 GiB" in advice(work(big), 24 * 10**9)
-    assert "close what else uses the GPU" in advice(work(replace(big, preset="offload")), 24 * 10**9)
-    said = advice(work(big, (1280, 720)), 4 * 10**9)
-    width, height = size_that_fits(work(big, (1280, 720)), "offload", 4 * 10**9)
-    assert f"memory=offload and `size: [{width}, {height}]` fit" in said
+@pytest.mark.parametrize(("gigabytes", "placement"), [(48, "full"), (30, "tiled"), (4, "offload"), (3, None)])
+def test_the_fastest_that_fits_is_taken(big, gigabytes, placement):
+    assert placement_that_fits(work(big), gigabytes * 10**9) == placement
+
+
+def test_as_many_blocks_stay_as_the_memory_takes(big):
+    """Of 20 double blocks and 40 single ones: 679.6 and 283.2 MB, what is in neither 0.83 GB."""
+    stayed = []
+    for limit in (6e9, 12e9, 20e9, 24e9):
+        count = placement_that_fits(work(big), limit)
+        assert work(big).need(count).total <= limit < work(big).need(count + 1).total
+        blocks = [*big.transformer.transformer_blocks, *big.transformer.single_transformer_blocks]
+        there = [block in big.staying(count) for block in blocks]
+        assert sum(there) == count and abs(sum(there[:20]) - count / 3) < 1, "they are spread evenly"
+        stayed.append(count)
+    assert stayed == sorted(set(stayed)) and stayed[0] > 0
+    assert work(big).need(0).weights / 1e9 == pytest.approx(0.49 + 0.83 + 2 * 0.68, rel=0.02)
+
+
+def test_what_was_asked_for_is_taken_or_refused_with_what_fits(big):
+    assert choose_placement(work(big)) == "full", "no GPU, no limit"
+    assert choose_placement(work(replace(big, memory="tiled"))) == "tiled"
+    assert choose_placement(work(replace(big, memory="44 GB"))) == "full"
+    assert isinstance(choose_placement(work(replace(big, memory="20GiB"))), int)
+    said = r"memory=3GB: memory=offload takes about 3\.3 GiB at 640x608; `size: \[(\d+), (\d+)\]` fits"
+    with pytest.raises(fr.RenderError, match=said) as refused:
+        choose_placement(work(replace(big, memory="3GB")))
+    size = tuple(map(int, re.search(said, str(refused.value)).groups()))
+    assert choose_placement(work(replace(big, memory="3GB"), size)) == "offload"
+    with pytest.raises(fr.RenderError, match="too much at any size"):
+        choose_placement(work(replace(big, memory="100MB")))
+
+
+@pytest.mark.parametrize("memory", ["ful", "20 parsecs", "", "-3GB", "nanGB"])
+def test_amounts_of_memory_that_are_none_are_refused(tiny, memory):
+    with pytest.raises(
+        ModelError, match=f"memory={memory}: unknown; use auto, full, tiled, offload, or an amount such"
+    ):
+        load(str(tiny), device="cpu", memory=memory)
+
+
+def test_advice_on_a_full_gpu_names_what_fits(big):
+    assert "memory=tiled takes about 27.1 GiB" in advice(work(big))
+    told = advice(work(replace(big, memory="24GB", preset="tiled")))
+    found = re.search(r"memory=(\S+GiB) takes about (\S+) GiB", told)
+    again = choose_placement(work(replace(big, memory=found[1])))
+    assert isinstance(again, int) and work(big).need(again).total / GIB == pytest.approx(float(found[2]), abs=0.06)
+    assert "close what else uses the GPU" in advice(work(replace(big, memory="24GB", preset="offload")))
+    wide = replace(big, memory="4GB", preset="offload")
+    width, height = size_that_fits(work(wide, (1280, 720)), "offload", 4 * 10**9)
+    assert f"`size: [{width}, {height}]` fits" in advice(work(wide, (1280, 720)))
     assert width % 16 == height % 16 == 0 and width / height == pytest.approx(1280 / 720, rel=0.1)
-    assert "too little at any size" in advice(work(big), 10**8)
-
-
-@pytest.fixture
-def away(monkeypatch):
-    """Offloaded weights are NaN while they are away: what uses one out of its turn shows, as it would on a GPU."""
-    kept = {}
-
-    def tensors(group):
-        inside = [t for module in group.modules for t in (*module.parameters(), *module.buffers())]
-        return [t for t in (*inside, *group.parameters, *group.buffers) if t.is_floating_point()]
-
-    def leave(group):
-        for tensor in tensors(group):
-            if id(tensor) not in kept:
-                kept[id(tensor)], tensor.data = tensor.data, torch.full_like(tensor.data, math.nan)
-
-    def come(group):
-        for tensor in tensors(group):
-            tensor.data = kept.pop(id(tensor), tensor.data)
-
-    monkeypatch.setattr(group_offloading.ModuleGroup, "_offload_to_memory", leave)
-    monkeypatch.setattr(group_offloading.ModuleGroup, "_onload_from_memory", come)
+    assert "too much at any size" in advice(work(replace(big, memory="100MB", preset="offload")))
 
 
 def test_no_weight_is_used_while_it_is_away(tiny, away):

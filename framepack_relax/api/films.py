@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 Story: TypeAlias = "Place | Storyboard | Sequence[Scene]"
 Model: TypeAlias = "Place | Backend | None"
-Memory = Literal["auto", "full", "tiled", "offload"]
 OnNan = Literal["stop", "retry"]
 
 
@@ -64,12 +63,13 @@ def load(
     *,
     device: "str | torch.device | None" = None,
     dtype: "str | torch.dtype | None" = None,
-    memory: Memory = "auto",
+    memory: str = "auto",
 ) -> "Backend":
     """A model to render several storyboards with: a catalogue name, a diffusers folder or a hub id.
 
     `memory` says what lies on a GPU: `full` everything, `tiled` the weights while the VAE decodes in tiles, `offload`
-    neither; `auto` is the first of these that fits, by estimate.
+    neither; of an amount, such as `20GiB`, it is as much as that takes by estimate, block by block; of `auto` as much
+    as the GPU takes. Raises ModelError.
     """
     from ..families.loader import load
 

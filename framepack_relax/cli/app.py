@@ -37,9 +37,11 @@ class Loaded:
     """How a model is loaded."""
 
     device: Device = None
-    dtype: Annotated[str | None, typer.Option(help="float32 or bfloat16; default: bfloat16 on CUDA")] = None
+    dtype: Annotated[
+        str | None, typer.Option(help="float32, bfloat16 (default on CUDA), or fp8: bfloat16 with smaller weights")
+    ] = None
     memory: Annotated[
-        api.Memory, typer.Option(help="full: all on the GPU; tiled: VAE in tiles; offload: weights elsewhere")
+        str, typer.Option(help="20GiB of the GPU; or full: all there, tiled: VAE in tiles, offload: weights elsewhere")
     ] = "auto"
 
 

@@ -71,11 +71,12 @@ def rerun(
     name = film.absolute().parent.name if film.name == "video.mp4" else film.stem
     folder = api.output_folder(out or Path("out", f"{name}-again"))
     with quietly:
-        from ..families.loader import pick_device, pick_dtype
+        from ..families.loader import DTYPES, STORED, pick_device, pick_dtype
         from ..rendering.carry import provenance
     pick_dtype(loaded.dtype, pick_device(loaded.device))  # mistakes of these are told before anything is written
     board = api.read(api.restore(film, folder, on_note=warn))
-    as_then = {f"torch.{name}": name for name in ("float32", "bfloat16")}.get(str(provenance(film).get("dtype")))
+    said = str(provenance(film).get("dtype")).removeprefix("torch.")
+    as_then = said if said in (*DTYPES, *STORED) else None
     _render(
         board, folder, replace(loaded, dtype=loaded.dtype or as_then), {"on_nan": on_nan, **KEEPING[anew]}, again=film
     )

@@ -145,7 +145,7 @@ def run(
         if key not in known:
             film = f"{place(job)}-{key[:8]}"
             made = render(job.story, out=folder.path / film, model=model, options=options, on_event=told_of)
-            means = {"dtype": str(model.dtype).removeprefix("torch."), "sampler_version": SAMPLER_VERSION}
+            means = {"dtype": model.precision.removeprefix("torch."), "sampler_version": SAMPLER_VERSION}
             means |= {"weights": model.weights[:12], "film": film, "key": key}
             known[key] = {**columns, **measure(job, made, instruments), **means}
         rows.append(known[key] | columns)  # two arms may come to the same film
@@ -195,7 +195,7 @@ def film_key(job: Job, plan: RenderPlan, model: Backend, instruments: Instrument
     said = plan.to_json()
     del said["title"], said["warnings"]
     image = job.story.resolve(str(job.story.image)).read_bytes()
-    film = [said, blake2b(image).hexdigest(), model.identity, str(model.dtype), model.device.type]
+    film = [said, blake2b(image).hexdigest(), model.identity, model.precision, model.device.type]
     facts = [MEASURES, SAMPLER_VERSION, *film, job.event.target, job.calms, *instruments.names]
     return hash_of(facts)
 

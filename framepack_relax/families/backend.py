@@ -23,9 +23,10 @@ from .adapters import Adapter
 from .base import Context, Family, Size, Step
 
 # full: everything on the device. tiled: the VAE decodes in tiles, and what it keeps between sections waits in main
-# memory. offload: tiled, and the weights of transformer and encoders wait in main memory too.
+# memory. offload: tiled, and the weights of transformer and encoders wait in main memory too, each layer for its turn.
 Preset = Literal["full", "tiled", "offload"]
 PRESETS: tuple[Preset, ...] = get_args(Preset)
+Placement = Preset | int  # a number: tiled, so many blocks of the transformers stay, and each other one has its turn
 Solve = Callable[[int, Tensor, Tensor], Tensor]  # index of the step, velocity, x -> x at the next sigma
 Frames = NDArray[np.uint8]  # [N, H, W, 3], RGB
 
@@ -56,6 +57,19 @@ class Given:
     options: Mapping[str, Any]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Need:
+    """Bytes of the device by estimate: weights that lie there, what a forward pass and what a decode work with."""
+
+    weights: int
+    forward: int
+    decode: int
+
+    @property
+    def total(self) -> int:
+        return self.weights + max(self.forward, self.decode)
+
+
 class Decoder(Protocol):
     """Turns one shot's latents into frames, in film order."""
 
@@ -73,9 +87,10 @@ class Backend(ABC):
 
     family: Family
     device: torch.device
-    dtype: torch.dtype  # of the transformer
-    memory: Preset | Literal["auto"] = "auto"  # as asked for
-    preset: Preset = "full"  # where weights lie from the next `place` or encoding on
+    dtype: torch.dtype  # of the transformer, as it works
+    stored: str = ""  # what its weights lie in between, where that is another: fp8
+    memory: str = "auto"  # as asked for: auto, a preset, or bytes of the device such as 20GiB
+    preset: Placement = "full"  # where weights lie from the next `place` or encoding on
     adapters: tuple[Adapter, ...] = ()  # LoRA that are on from the next `place` on
     told: tuple[str, ...] = ()  # what there is to say of those that are on
     notes: tuple[str, ...] = ()  # what a user should know before rendering
@@ -84,7 +99,9 @@ class Backend(ABC):
 
     @classmethod
     @abstractmethod
-    def open(cls, family: Any, *, name: str, device: torch.device, dtype: torch.dtype, memory: Any) -> "Backend":
+    def open(
+        cls, family: Any, *, name: str, device: torch.device, dtype: torch.dtype, stored: str, memory: str
+    ) -> "Backend":
         """Loads a model of its family by name. Raises ModelError."""
 
     def load(self) -> Self:
@@ -103,7 +120,8 @@ class Backend(ABC):
 
     @property
     def precision(self) -> str:
-        return str(self.dtype)
+        """What of numbers is part of every key."""
+        return self.stored or str(self.dtype)
 
     @property
     def hardware(self) -> str:
@@ -117,9 +135,14 @@ class Backend(ABC):
     def place(self) -> None:
         """Moves what sampling and decoding need to the device, as `preset` has it."""
 
+    @property
+    def blocks(self) -> int:
+        """How many of its transformers' there are to stay or to be streamed."""
+        return 0
+
     @abstractmethod
-    def peak_bytes(self, context: Context, latents: int, size: Size, preset: Preset) -> int:
-        """An estimate of what a section of so many latent frames takes of the device, weights and decode included."""
+    def need(self, context: Context, latents: int, size: Size, preset: Placement) -> Need:
+        """What a section of so many latent frames, of (width, height) px, takes of the device."""
 
     def pass_flops(self, context: Context, latents: int, size: Size) -> int:
         """Operations of one forward pass, by count of the matrix products; 0 where they do not matter."""

@@ -23,7 +23,7 @@ from ..storyboard.messages import printable
 from . import configs
 from .catalog import Source
 from .helios.family import HeliosTransformer
-from .memory import check_room, free_memory, main_memory_is_full, pinned_bytes, stored
+from .memory import check_room, free_memory, main_memory_is_full, pinned_bytes, weights_in
 from .wan.configs import WanI2VTransformer, WanTransformer
 
 CLASSES = {  # by what a config is read as
@@ -39,6 +39,8 @@ CLASSES = {  # by what a config is read as
     configs.UMT5Fields: transformers.UMT5EncoderModel,
     configs.SiglipFields: transformers.SiglipVisionModel,
 }
+FLOAT8 = torch.float8_e4m3fn
+PRECISE = ("embed", "norm", r"^proj_out$")  # layers that never lie in it, besides those that their class names
 # of transformers: no hub, no pickle, no kernel that a config names
 PLAIN = {"local_files_only": True, "use_safetensors": True, "attn_implementation": "sdpa"}
 # weights of the whole network that a text or image encoder is a part of, and buffers of older releases
@@ -47,10 +49,10 @@ OUTSIDE = re.compile(
 )
 
 
-def load_part(source: Source, part: str, dtype: torch.dtype) -> Any:
+def load_part(source: Source, part: str, dtype: torch.dtype, stored: str = "") -> Any:
     """One component. Raises ModelError, which names the folder, for whatever stands against it.
 
-    The transformer's last layer is float32 whatever its `dtype`, as FramePack has it.
+    The transformer's last layer is float32 whatever its `dtype`, as FramePack has it; `stored` is as a Backend has it.
     """
     folder = source.parts[part]
     with told_as(f"{folder}: the {part} cannot be loaded", "download it again"):
@@ -59,10 +61,12 @@ def load_part(source: Source, part: str, dtype: torch.dtype) -> Any:
         if part.startswith("tokenizer"):
             return _tokenizer(source, part)
         check_room(folder, part, dtype)
+        if stored:
+            check_room(folder, part, FLOAT8)
         network = CLASSES[source.kinds[part]]
         options = {"use_safetensors": True, "local_files_only": True, "dtype": dtype, "output_loading_info": True}
         if issubclass(network, transformers.PreTrainedModel):
-            shapes = {name: shape for name, (_, shape) in stored(folder).items()}
+            shapes = {name: shape for name, (_, shape) in weights_in(folder).items()}
             configs.check_shapes(source.kinds[part], folder, shapes)
             options |= {"config": network.config_class(**_said(source, part)), **PLAIN}
         module, told = network.from_pretrained(folder, **options)
@@ -75,7 +79,30 @@ def load_part(source: Source, part: str, dtype: torch.dtype) -> Any:
     if left := sorted(key for key in told["unexpected_keys"] if not OUTSIDE.search(key)):
         fact = f"{len(left)} weights of the {part} have no place in the network that its config.json describes"
         raise ModelError(f"{folder}: {fact} ({printable(left[0])}); download both again")
-    return float32_last_layer(module) if part.startswith("transformer") else module
+    return as_it_lies(module, dtype, stored) if part.startswith("transformer") else module
+
+
+def as_it_lies(transformer: Any, dtype: torch.dtype, stored: str = "") -> Any:
+    """A transformer in `dtype` with its last layer in float32 and, where it is `stored` in fp8, its large matrices so.
+
+    Embeddings, norms with what modulates them, and the last layer are not.
+    """
+    if stored:
+        transformer.enable_layerwise_casting(FLOAT8, compute_dtype=dtype, skip_modules_pattern=PRECISE)
+    return float32_last_layer(transformer)
+
+
+@contextmanager
+def as_it_works(transformer: nn.Module, dtype: torch.dtype) -> Iterator[None]:
+    """Within it weights that lie in fp8 are, without contents, of the type in which they work: PEFT goes by that."""
+    lying = [(weights, weights.data) for weights in transformer.parameters() if weights.dtype == FLOAT8]
+    for weights, data in lying:
+        weights.data = torch.empty((), dtype=dtype, device=data.device).expand(data.shape)
+    try:
+        yield
+    finally:
+        for weights, data in lying:
+            weights.data = data
 
 
 def float32_last_layer(transformer: Any) -> Any:
@@ -119,16 +146,47 @@ def _tokenizer(source: Source, part: str) -> Any:
     return made
 
 
+def blocks_of(network: nn.Module) -> list[nn.Module]:
+    """Those that make up a transformer, in the order in which they work."""
+    return [block for part in network.children() if isinstance(part, nn.ModuleList) for block in part]
+
+
 def stream(module: nn.Module, device: torch.device) -> None:
     """Brings each layer's weights to the device for its turn, the next meanwhile: diffusers' group offloading.
 
     The same bits, at leaf level.
     """
     cuda = device.type == "cuda"
+    _offload(module, device, pinned_bytes(module), offload_type="leaf_level", record_stream=cuda)
+
+
+def stream_blocks(network: Any, device: torch.device, staying: set[nn.Module]) -> None:
+    """The same of a transformer's blocks but for those that stay on the device, as what is in no block does.
+
+    No block leaves before its work is done, so that two at the most are there for their turn. Diffusers would take
+    every block: those that stay are out of its sight, and of the rest it has the last layer, for it wants one.
+    """
+    whole, moving = network._modules, [block for block in blocks_of(network) if block not in staying]
+    seen: dict[str, nn.Module] = {"proj_out": network.proj_out}
+    for name, part in network.named_children():
+        if isinstance(part, nn.ModuleList):
+            seen[name] = nn.ModuleList(block for block in part if block not in staying)
+        elif name not in seen:
+            part.to(device)
+    for block in staying:
+        block.to(device)
+    network._modules = seen
+    try:
+        _offload(network, device, sum(map(pinned_bytes, moving)), offload_type="block_level", num_blocks_per_group=1)
+    finally:
+        network._modules = whole
+
+
+def _offload(module: nn.Module, device: torch.device, pinned: int, **how: Any) -> None:
+    """Where so many bytes cannot be pinned, each group of layers is in its turn: slower."""
     apply_group_offloading(
-        module, onload_device=device, offload_device=torch.device("cpu"), offload_type="leaf_level",
-        use_stream=cuda, record_stream=cuda,  # else every layer waits for the device
-        low_cpu_mem_usage=pinned_bytes(module) > free_memory(),  # then each layer is pinned in its turn: slower
+        module, onload_device=device, offload_device=torch.device("cpu"), use_stream=device.type == "cuda",
+        low_cpu_mem_usage=pinned > free_memory(), **how,
     )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..relax.effects import Effect
 from ..relax.guidance import Branch
-from .backend import Backend, Frames, Given, Preset, Solve, Start
+from .backend import Backend, Frames, Given, Need, Placement, Solve, Start
 from .base import Context, Size, Step
 from .fake import Fake
 from .fingerprint import fingerprint
@@ -45,14 +45,14 @@ class FakeBackend(Backend):
     acts: tuple[Effect, ...] = ()
 
     @classmethod
-    def open(cls, family: Fake, *, dtype: torch.dtype, **where: Any) -> "FakeBackend":
-        return cls(family=family, device=torch.device("cpu"), dtype=dtype)
+    def open(cls, family: Fake, *, dtype: torch.dtype, stored: str, **where: Any) -> "FakeBackend":
+        return cls(family=family, device=torch.device("cpu"), dtype=dtype, stored=stored)
 
     def place(self) -> None:
         pass
 
-    def peak_bytes(self, context: Context, latents: int, size: Size, preset: Preset) -> int:
-        return 4 * 4 * latents * size[0] * size[1]
+    def need(self, context: Context, latents: int, size: Size, preset: Placement) -> Need:
+        return Need(weights=0, forward=0, decode=4 * 4 * latents * size[0] * size[1])
 
     def encode_prompts(self, prompts: Iterable[str]) -> Mapping[str, float]:
         return {prompt: number(prompt) for prompt in prompts}

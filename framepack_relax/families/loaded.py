@@ -7,18 +7,20 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import ModelError
 from .adapters import Adapter
-from .backend import Backend, Preset
+from .backend import Backend, Need, Placement
+from .base import Context, Size
 from .catalog import Source, find
-from .components import load_part, stop_streaming, stream, told_as
+from .components import blocks_of, load_part, stop_streaming, stream, stream_blocks, told_as
 from .fingerprint import in_background
 from .lora import put_on, take_off
+from .memory import budget
 
 COLUMNS = 4099  # a prime, so that rows of a matrix that trade places are seen
 
@@ -36,7 +38,7 @@ class LoadedModel(Backend):
     texts: dict[str, Any] = field(default_factory=dict, repr=False)  # prompts, encoded, of the film before
     loaded: dict[str, str] = field(default_factory=dict, repr=False)  # checksums of what `load` gave
     worn: tuple[Adapter, ...] = ()  # adapters that are on
-    streams: bool = field(default=False, repr=False)  # the transformer's weights come layer by layer
+    placed: Placement | None = field(default=None, repr=False)  # where the transformers lie; None: where they were read
 
     pipeline: ClassVar[Any]  # diffusers' own, which encodes
     loader: ClassVar[Any] = None  # the one that reads LoRA, where it is another
@@ -49,19 +51,21 @@ class LoadedModel(Backend):
 
     @classmethod
     def open(
-        cls, family: Any, *, name: str, device: torch.device, dtype: torch.dtype, memory: Preset | Literal["auto"]
+        cls, family: Any, *, name: str, device: torch.device, dtype: torch.dtype, stored: str, memory: str
     ) -> Self:
         """Its weights wait in their files until the encoders are gone. Raises ModelError."""
         source, beside = find(name), cls.beside(dtype, device)
         cudnn = torch.backends.cudnn.version() if device.type == "cuda" else None
+        transformers = [part for part in source.kinds if part.startswith("transformer")]
         return cls(
             family=family,
             source=source,
             reading=in_background(source.fingerprint),
-            **{name: load_part(source, name, dtype).eval() for name in source.kinds if name.startswith("transformer")},
+            **{part: load_part(source, part, dtype, stored).eval() for part in transformers},
             vae=load_part(source, "vae", cls.vae_dtype or beside).eval(),
             device=device,
             dtype=dtype,
+            stored=stored,
             encoder_dtype=beside,
             memory=memory,
             notes=tuple(known_faults(torch.__version__, cudnn, {dtype, beside})),
@@ -123,43 +127,79 @@ class LoadedModel(Backend):
         """Where large things lie while they are not needed."""
         return self.device if self.preset == "full" else torch.device("cpu")
 
-    def weight_bytes(self, preset: Preset) -> int:
-        """What transformers and VAE take of the device."""
-        networks = (p for network in self.networks.values() for p in network.parameters())
-        sizes, vae = ([p.numel() * p.element_size() for p in part] for part in (networks, self.vae.parameters()))
-        return sum(vae) + (2 * max(sizes) if preset == "offload" else sum(sizes))  # a layer at work and the next one
+    @property
+    def blocks(self) -> int:
+        return sum(len(blocks_of(network)) for network in self.networks.values())
+
+    def staying(self, count: int) -> set[nn.Module]:
+        """So many blocks, spread evenly, so that each other one comes while several work."""
+        blocks = [block for network in self.networks.values() for block in blocks_of(network)]
+        return {block for n, block in enumerate(blocks) if (n + 1) * count // len(blocks) > n * count // len(blocks)}
+
+    def weight_bytes(self, placement: Placement) -> int:
+        """What transformers and VAE take of the device; of what comes for its turn the one at work, and the next."""
+        networks, vae = self.networks.values(), bytes_of(self.vae)
+        if self.stored:  # the layer at work, in the type in which it works
+            lying = [p.numel() for network in networks for p in network.parameters() if p.element_size() == 1]
+            vae += self.dtype.itemsize * max(lying)
+        if placement == "offload":
+            return vae + 2 * max(_bytes(p) for network in networks for p in network.parameters())
+        moving = list[int]()
+        if isinstance(placement, int):
+            stay = self.staying(placement)
+            moving = sorted(bytes_of(b) for network in networks for b in blocks_of(network) if b not in stay)
+        return vae + sum(map(bytes_of, networks)) - sum(moving[:-2])
+
+    def need(self, context: Context, latents: int, size: Size, preset: Placement) -> Need:
+        return Need(
+            weights=self.weight_bytes(preset),
+            forward=self.forward_bytes(context, latents, size),
+            decode=self.decode_bytes(size, tiled=preset != "full"),
+        )
+
+    def forward_bytes(self, context: Context, latents: int, size: Size) -> int:
+        """What a pass works with, by estimate."""
+        raise AssertionError
+
+    def decode_bytes(self, size: Size, *, tiled: bool) -> int:
+        """What a decode of (width, height) px works with, by estimate."""
+        raise AssertionError
 
     def place(self) -> None:
-        """Moves transformers and VAE to the device: once the encoders are gone, so that they need not share it.
-
-        `tiled` has let go of the transformers for the encoders: they are loaded again.
-        """
-        for name, network in self.networks.items():
-            if network.device.type == "meta":
-                setattr(self, name, self._load(name).eval())
-                self.streams, self.worn = False, ()
+        """Moves transformers and VAE to the device: once the encoders are gone, so that they need not share it."""
         self._wear(self.adapters)
-        streams = self.preset == "offload"
-        for network in self.networks.values():
-            if streams and not self.streams:
-                stream(network, self.device)
-            elif self.streams and not streams:
-                stop_streaming(network)
-            if not streams:
-                network.to(self.device)
-        self.streams = streams
+        if self.placed != self.preset:
+            self._gather()
+            for network in self.networks.values():
+                if isinstance(self.preset, int):
+                    stream_blocks(network, self.device, self.staying(self.preset))
+                elif self.preset == "offload":
+                    stream(network, self.device)
+                else:
+                    network.to(self.device)
+            self.placed = self.preset
         self.vae.to(self.device)
         self.vae.use_tiling = self.preset != "full"
+
+    @property
+    def streams(self) -> bool:
+        """Whether weights come for their turn now."""
+        return self.placed not in (None, "full", "tiled")
+
+    def _gather(self) -> None:
+        """Takes them out of their turns."""
+        for network in self.networks.values() if self.streams else ():
+            stop_streaming(network)
+        self.placed = None
 
     def _wear(self, adapters: tuple[Adapter, ...]) -> None:
         """Puts these on, and takes all others off. Raises ModelError; then none are on."""
         if adapters == self.worn:
             return
-        for network in self.networks.values() if self.streams else ():
-            stop_streaming(network)
+        self._gather()
         if self.worn:
             take_off(self.networks)
-        self.streams, self.worn, self.told = False, (), ()
+        self.told = ()
         try:
             self.told = tuple(put_on(self.networks, adapters, self.loader or self.pipeline, self.dtype))
         except ModelError:
@@ -167,20 +207,24 @@ class LoadedModel(Backend):
             raise
         self.worn = adapters
 
+    def has_room_for(self, encoders: int) -> bool:
+        """Whether the device takes so many bytes of them beside what lies there."""
+        limit = budget(self)
+        there = bytes_of(self.vae) if self.placed is None else self.weight_bytes(self.placed)
+        return limit is None or there + encoders <= limit
+
     @contextmanager
     def encoders(self, *parts: str) -> Iterator[Any]:
         """The diffusers pipeline with only these encoders loaded; they are gone when the block ends."""
-        if self.preset == "tiled" and not self.streams and self.transformer.device.type == self.device.type:
-            for network in self.networks.values():
-                network.to("meta")  # there is no room for both, perhaps not in main memory either
         loaded: dict[str, Any] = {part: self._load(part) for part in parts}
-        for name, part in loaded.items():
-            if isinstance(part, nn.Module):
-                # the image encoder is small, and its pooling head reads a layer's weights without calling it
-                if self.preset == "offload" and name != "image_encoder":
-                    stream(part, self.device)
-                else:
-                    part.to(self.device)
+        networks = {name: part for name, part in loaded.items() if isinstance(part, nn.Module)}
+        streamed = self.preset == "offload" or not self.has_room_for(sum(map(bytes_of, networks.values())))
+        for name, part in networks.items():
+            # the image encoder is small, and its pooling head reads a layer's weights without calling it
+            if streamed and name != "image_encoder":
+                stream(part, self.device)
+            else:
+                part.to(self.device)
         others: Mapping[str, Any] = {**dict.fromkeys(self.family.parts), "scheduler": None, "vae": self.vae}
         pipe = self.pipeline(**{**others, **loaded})
         names = ", ".join((*parts, "vae"))
@@ -188,16 +232,26 @@ class LoadedModel(Backend):
             yield pipe
         for name in parts:
             setattr(pipe, name, None)
-        del loaded, part
+        del loaded, networks, part
         gc.collect()  # hooks and modules refer to each other
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
             getattr(torch._C, "_host_emptyCache", lambda: None)()  # pinned memory of streamed encoders
 
     def _load(self, part: str) -> Any:
-        made = load_part(self.source, part, self.dtype if part.startswith("transformer") else self.encoder_dtype)
+        """An encoder, or what belongs to one."""
+        made = load_part(self.source, part, self.encoder_dtype)
         self.source.check()
         return made
+
+
+def bytes_of(module: nn.Module) -> int:
+    """Of its parameters."""
+    return sum(map(_bytes, module.parameters()))
+
+
+def _bytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
 
 
 def unread_parts(tokenizer: Any, prompt: str, most: int) -> Iterator[str]:

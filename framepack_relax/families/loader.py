@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
+
+from pydantic import ByteSize, TypeAdapter, ValidationError
 
 from ..errors import ModelError
 from .base import Family
@@ -13,8 +15,9 @@ if TYPE_CHECKING:
 
     from .backend import Backend
 
-Memory = Literal["full", "tiled", "offload", "auto"]
+MEMORY = ("auto", "full", "tiled", "offload")  # or bytes
 DTYPES = ("float32", "bfloat16")
+STORED = ("fp8",)  # in which the transformers' weights lie, to be bfloat16 for their turn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,10 +27,13 @@ class Loading:
     name: str
     device: str | None = None
     dtype: str | None = None
-    memory: Memory = "auto"
+    memory: str = "auto"
     download: bool = True  # what is not on this machine
     away: bool = False  # it is loaded on other machines, whose devices this one need not have
     ranks: int = 1  # processes that torchrun has started for it, of which this is the first
+
+    def __post_init__(self) -> None:
+        memory_bytes(self.memory)
 
     @property
     def family(self) -> Family:
@@ -42,6 +48,8 @@ class Loading:
     def precision(self) -> str:
         """The dtype, as torch calls it."""
         known = self.dtype
+        if known in STORED:
+            return known
         if known is None and (self.away or self.device == "cpu"):
             known = "float32" if self.device == "cpu" else "bfloat16"
         return f"torch.{known}" if known in DTYPES else str(pick_dtype(self.dtype, pick_device(self.device)))
@@ -63,20 +71,29 @@ class Loading:
         return load(self.name, device=self.device, dtype=self.dtype, memory=self.memory)
 
 
-def load(name: str, *, device: str | None = None, dtype: str | None = None, memory: Memory = "auto") -> "Backend":
+def load(name: str, *, device: str | None = None, dtype: str | None = None, memory: str = "auto") -> "Backend":
     """A model by catalogue name, folder or hub id.
 
-    `device` is cuda where there is one, else cpu; `dtype` bfloat16 on CUDA, else float32; `memory` the fastest preset
-    that fits (memory.py). Its weights wait in their files until the encoders are gone. Raises ModelError.
+    `device` is cuda where there is one, else cpu; `dtype` bfloat16 on CUDA, else float32, and fp8 is
+    bfloat16 of which the transformers' weights lie in float8 (e4m3), which changes the film; `memory` the fastest that
+    fits (memory.py). Its weights wait in their files until the encoders are gone. Raises ModelError.
     """
-    from .backend import PRESETS
-
+    memory_bytes(memory)
     where = pick_device(device)
     kind = pick_dtype(dtype, where)
-    if memory not in (*PRESETS, "auto"):
-        raise ModelError(f"memory={memory}: unknown; use {', '.join(PRESETS)} or auto")
     family = find_family(name)
-    return family.backend().open(family, name=name, device=where, dtype=kind, memory=memory)
+    stored = next((name for name in STORED if name == dtype), "")
+    return family.backend().open(family, name=name, device=where, dtype=kind, stored=stored, memory=memory)
+
+
+def memory_bytes(memory: str) -> int | None:
+    """Those of the device that it allows a render; None for a word, which names none. Raises ModelError."""
+    if memory in MEMORY:
+        return None
+    try:
+        return TypeAdapter(ByteSize).validate_python(memory)
+    except ValidationError:
+        raise ModelError(f"memory={memory}: unknown; use {', '.join(MEMORY)}, or an amount such as 20GiB") from None
 
 
 def pick_device(name: str | None) -> "torch.device":
@@ -97,14 +114,16 @@ def pick_device(name: str | None) -> "torch.device":
 
 
 def pick_dtype(name: str | None, device: "torch.device") -> "torch.dtype":
-    """The dtype of that name, bfloat16 on CUDA and float32 elsewhere if None. Raises ModelError."""
+    """The dtype of that name, in which a pass works; bfloat16 on CUDA, float32 elsewhere if None. Raises ModelError."""
     import torch
 
+    if name in STORED:
+        return torch.bfloat16
     if name is None:
         return torch.bfloat16 if device.type == "cuda" else torch.float32
     if name == "float16":
         raise ModelError(f"dtype={name}: no transformer here is made for its range (NaN); use bfloat16")
     if name not in DTYPES:
-        raise ModelError(f"dtype={name}: unknown; use {' or '.join(DTYPES)}")
+        raise ModelError(f"dtype={name}: unknown; use {', '.join(DTYPES)} or {' or '.join(STORED)}")
     made: torch.dtype = getattr(torch, name)
     return made

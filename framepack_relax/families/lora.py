@@ -8,7 +8,7 @@ import torch
 
 from ..errors import ModelError
 from .adapters import Adapter
-from .components import told_as
+from .components import as_it_works, told_as
 
 OWN = re.compile(r"^transformer\.")  # what diffusers' loaders put before the names of layers
 
@@ -29,7 +29,8 @@ def put_on(networks: Mapping[str, Any], adapters: Sequence[Adapter], loader: Any
             raise ModelError(f"{adapter.place}: matches no layer of the {adapter.network}; it is for another model")
         with told_as(f"{adapter.place}: does not fit the {adapter.network}", "take one that was made for this model"):
             metadata = metadata and {OWN.sub("", key): value for key, value in metadata.items()}
-            network.load_lora_adapter(kept, prefix=None, adapter_name=name, metadata=metadata or None)
+            with as_it_works(network, dtype):
+                network.load_lora_adapter(kept, prefix=None, adapter_name=name, metadata=metadata or None)
         names.setdefault(adapter.network, []).append(name)
         act, every = len(there & {*layers.values()}), len({*layers.values()})
         yield f"{adapter.place}: {act} of its {every} layers act on the {adapter.network}, at scale {adapter.scale:g}"

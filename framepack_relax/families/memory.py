@@ -1,9 +1,10 @@
-"""How much memory a render takes, and how much there is: which preset fits, and what a full memory can be told.
+"""How much memory a render takes, and how much there is: how it fits, and what a full memory can be told.
 
 A control group, as containers have, may hold less main memory than the machine. Weights that are used in the type in
 which they are stored take none: they are mapped from their files.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -14,9 +15,10 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
-from ..errors import MemoryFullError, ModelError
-from .backend import PRESETS, Backend, Preset
+from ..errors import MemoryFullError, ModelError, RenderError
+from .backend import PRESETS, Backend, Need, Placement
 from .base import Context, Size
+from .loader import memory_bytes
 
 USABLE = 0.95  # of a GPU's memory; the rest is CUDA's own
 GIB, GIGABYTE = 2**30, 10**9
@@ -37,39 +39,56 @@ class Demand:
     latents: int
     size: Size
 
-    def bytes(self, preset: Preset, size: Size | None = None) -> int:
-        """What it takes of the device, by estimate."""
-        return self.model.peak_bytes(self.context, self.latents, size or self.size, preset)
+    def need(self, placement: Placement, size: Size | None = None) -> Need:
+        return self.model.need(self.context, self.latents, size or self.size, placement)
 
-    def fits(self, preset: Preset, total: int | None, size: Size | None = None) -> bool:
-        """Whether it stays within a GPU of `total` bytes (None: not known, so that it may)."""
-        return total is None or self.bytes(preset, size) <= USABLE * total
-
-
-def preset_that_fits(demand: Demand, total: int) -> Preset | None:
-    """The fastest preset that stays within `total` bytes; None if none does."""
-    return next((p for p in PRESETS if demand.fits(p, total)), None)
+    def fits(self, placement: Placement, limit: int | None, size: Size | None = None) -> bool:
+        """Whether it stays within so many bytes of the device (None: not known, so that it may)."""
+        return limit is None or self.need(placement, size).total <= limit
 
 
-def size_that_fits(demand: Demand, preset: Preset, total: int) -> Size | None:
-    """The largest smaller size of about the same shape that stays within `total` bytes; None if none does."""
+def placement_that_fits(demand: Demand, limit: int) -> Placement | None:
+    """The fastest that stays within so many bytes of the device, with as many blocks there as they take; else None."""
+    for preset in PRESETS[:-1]:
+        if demand.fits(preset, limit):
+            return preset
+    most = bisect_right(range(demand.model.blocks), limit, key=lambda blocks: demand.need(blocks).total) - 1
+    return most if most >= 0 else PRESETS[-1] if demand.fits(PRESETS[-1], limit) else None
+
+
+def size_that_fits(demand: Demand, placement: Placement, limit: int) -> Size | None:
+    """The largest smaller size of about the same shape that stays within so many bytes; None if none does."""
     size, side = demand.size, 2 * demand.model.family.spatial
     for height in range(size[1] // side * side - side, 63, -side):
         smaller = max(64, round(size[0] * height / size[1] / side) * side), height
-        if demand.fits(preset, total, smaller):
+        if demand.fits(placement, limit, smaller):
             return smaller
     return None
 
 
-def choose_preset(demand: Demand) -> Preset:
-    """The one that was asked for; `auto` is the fastest that fits the GPU, the smallest if none does."""
-    model = demand.model
-    if model.memory != "auto":
-        return model.memory
-    if model.device.type != "cuda":
-        return "full"
-    total = torch.cuda.mem_get_info(model.device)[1]
-    return preset_that_fits(demand, total) or PRESETS[-1]
+def budget(model: Backend) -> int | None:
+    """Bytes of the device that a render may take: as was asked for, or what a GPU has; None: as many as it wants."""
+    asked = memory_bytes(model.memory)
+    if asked is None and model.device.type == "cuda":
+        return int(USABLE * torch.cuda.mem_get_info(model.device)[1])
+    return asked
+
+
+def choose_placement(demand: Demand) -> Placement:
+    """As was asked for: a preset, or the fastest that fits. Raises RenderError for bytes that are too few."""
+    model, limit = demand.model, budget(demand.model)
+    for preset in PRESETS:
+        if model.memory == preset:
+            return preset
+    found = PRESETS[0] if limit is None else placement_that_fits(demand, limit)
+    if found is None and memory_bytes(model.memory) is not None:
+        raise RenderError(f"memory={model.memory}: {_least(demand, limit)}")
+    return PRESETS[-1] if found is None else found
+
+
+def in_words(placement: Placement, blocks: int) -> str:
+    """Of a model with so many blocks."""
+    return f"{placement} of {blocks} blocks" if isinstance(placement, int) else placement
 
 
 @contextmanager
@@ -79,10 +98,8 @@ def enough_memory(what: str, demand: Demand) -> Iterator[None]:
         yield
     except torch.OutOfMemoryError as error:
         fact = str(error).split(". GPU")[0].rstrip(".")
-        device = demand.model.device
-        total = torch.cuda.mem_get_info(device)[1] if device.type == "cuda" else None
         raise MemoryFullError(
-            f"{what}: the GPU's memory is full ({fact}). {advice(demand, total)}. What is finished is kept"
+            f"{what}: the GPU's memory is full ({fact}). {advice(demand)}. What is finished is kept"
         ) from error
     except (MemoryError, RuntimeError) as error:
         if not main_memory_is_full(error):
@@ -92,20 +109,34 @@ def enough_memory(what: str, demand: Demand) -> Iterator[None]:
         raise MemoryFullError(f"{what}: the main memory is full ({fact}); {cure}") from error
 
 
-def advice(demand: Demand, total: int | None) -> str:
-    """What to do on a GPU of `total` bytes (None: not known) that the render as it was placed has filled."""
-    now, size = demand.model.preset, demand.size
-    said = f"{size[0]}x{size[1]} with memory={now} takes about {demand.bytes(now) / GIB:.1f} GiB"
-    if total is not None:
-        said += f" and the GPU has {total / GIB:.1f}"
-    if preset := next((p for p in PRESETS[PRESETS.index(now) + 1 :] if demand.fits(p, total)), None):
-        return f"{said}: memory={preset} takes about {demand.bytes(preset) / GIB:.1f} GiB"
-    if total is None or demand.fits(now, total):
+def advice(demand: Demand) -> str:
+    """What to do on a GPU that the render as it was placed has filled."""
+    model, size, limit = demand.model, demand.size, budget(demand.model)
+    now = demand.need(model.preset).total
+    said = f"{size[0]}x{size[1]} with memory={in_words(model.preset, model.blocks)} takes about {now / GIB:.1f} GiB"
+    if limit is not None:
+        said += f" and may take {limit / GIB:.1f}"
+    smaller = placement_that_fits(demand, min(now - 1, now if limit is None else limit))
+    if smaller is not None:
+        least = demand.need(smaller).total / GIB
+        return f"{said}: {_asking_for(smaller, least)} takes about {least:.1f} GiB"
+    if limit is None or now <= limit:
         return f"{said}: close what else uses the GPU, and run the same command again"
-    smaller = size_that_fits(demand, PRESETS[-1], total)
+    return f"{said}: {_least(demand, limit)}"
+
+
+def _asking_for(placement: Placement, gibibytes: float) -> str:
+    return f"memory={placement}" if isinstance(placement, str) else f"memory={gibibytes + 0.05:.1f}GiB"
+
+
+def _least(demand: Demand, limit: int | None) -> str:
+    """What fits where nothing else does: another size."""
+    least = PRESETS[-1]
+    smaller = size_that_fits(demand, least, limit or 0)
+    fact = f"memory={least} takes about {demand.need(least).total / GIB:.1f} GiB at {demand.size[0]}x{demand.size[1]}"
     if smaller is None:
-        return f"{said}, too little at any size: choose another device or model"
-    return f"{said}: memory={PRESETS[-1]} and `size: [{smaller[0]}, {smaller[1]}]` fit"
+        return f"{fact}, too much at any size: choose another device or model"
+    return f"{fact}; `size: [{smaller[0]}, {smaller[1]}]` fits"
 
 
 def free_memory(root: Path = Path("/")) -> int:
@@ -137,7 +168,7 @@ def pinned_bytes(module: nn.Module) -> int:
     return sum(1 << (p.numel() * p.element_size() - 1).bit_length() for p in module.parameters())
 
 
-def stored(folder: Path) -> dict[str, tuple[torch.dtype | None, torch.Size]]:
+def weights_in(folder: Path) -> dict[str, tuple[torch.dtype | None, torch.Size]]:
     """The weights in a folder's files by name: type and shape, read from the headers alone."""
     found: dict[str, tuple[torch.dtype | None, torch.Size]] = {}
     for file in folder.glob("*.safetensors"):
@@ -149,7 +180,7 @@ def stored(folder: Path) -> dict[str, tuple[torch.dtype | None, torch.Size]]:
 
 def check_room(folder: Path, part: str, dtype: torch.dtype) -> None:
     """Raises ModelError where the weights of a part become others in `dtype` and these do not fit."""
-    changed = [shape.numel() for kind, shape in stored(folder).values() if kind not in (None, dtype)]
+    changed = [shape.numel() for kind, shape in weights_in(folder).values() if kind not in (None, dtype)]
     taken, room = sum(changed) * dtype.itemsize, free_memory()
     if taken > room:
         name = str(dtype).removeprefix("torch.")

@@ -7,7 +7,9 @@ import torch
 from diffusers import WanPipeline
 from torch import Tensor
 
+from .base import Size
 from .loaded import LoadedModel
+from .wan_vae import decode_bytes
 
 TOKENS = 512  # that a prompt is padded or cut to; max_sequence_length of the pipelines' calls
 
@@ -33,3 +35,6 @@ class UMT5Model(LoadedModel):
             prompt, do_classifier_free_guidance=False, max_sequence_length=TOKENS, device=self.device
         )
         return embeds.to(self.dtype)
+
+    def decode_bytes(self, size: Size, *, tiled: bool) -> int:
+        return decode_bytes(self.vae, size, tiled=tiled)

@@ -47,7 +47,7 @@ def _cost(film: Film, shot: int, plan: RenderPlan, todo: list[SectionPlan], back
     asked = [(section.context, section.latents, plan.size) for section in todo]
     memory, seconds = None, None
     if backend:
-        bytes_of = [[backend.peak_bytes(*one, preset) for one in asked] for preset in PRESETS]
+        bytes_of = [[backend.need(*one, preset).total for one in asked] for preset in PRESETS]
         memory = min(map(max, bytes_of)), max(map(max, bytes_of))
         flops = sum(count * backend.pass_flops(*one) for count, one in zip(passes, asked, strict=True))
         seconds = flops / RATE or None

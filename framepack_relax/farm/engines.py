@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import RenderError
+from ..families.loader import memory_bytes
 from .executor import Executor
 from .local import Local
 
@@ -31,13 +32,14 @@ class Workers:
     threads: int = 1
     device: str | None = None
     dtype: str | None = None
-    memory: Literal["auto", "full", "tiled", "offload"] = "auto"
+    memory: str = "auto"
     max_retries: int = 2
     address: str | None = None
     slurm: Sequence[str] = ()
 
     def check(self) -> None:
-        """Raises RenderError for workers that cannot be, as far as it can be known without looking for them."""
+        """Raises RelaxError for workers that cannot be, as far as it can be known without looking for them."""
+        memory_bytes(self.memory)
         if self.max_retries < 0:
             raise RenderError(f"max_retries: is {self.max_retries}; give 0 or more")
         for name in ("gpus", "workers", "threads"):
@@ -52,7 +54,7 @@ class Workers:
             raise RenderError(f"engine: there is no {self.engine!r}; use {', '.join(ENGINES)}")
 
     def executor(self, logs: Path) -> Executor:
-        """Raises RenderError for workers that cannot be."""
+        """Raises RelaxError for workers that cannot be."""
         self.check()
         try:
             return ENGINES[self.engine](self, logs)

@@ -15,7 +15,7 @@ from ..errors import RenderError
 from ..families.backend import Backend, Given, Start
 from ..families.heap import give_back
 from ..families.loader import Loading
-from ..families.memory import Demand, choose_preset, enough_memory
+from ..families.memory import Demand, choose_placement, enough_memory
 from ..planning.renderplan import RenderPlan, SectionPlan, stable_seed
 from ..sampling.section import NonFiniteLatents, SectionResult, sample
 from .events import Event, Hear, nobody, noting, telling
@@ -93,16 +93,17 @@ class Conditions:
         images = {n: (session.images[image], plan.shots[n].seed) for n in needed if (image := plan.shots[n].image)}
         if self.ready and not prompts and not images:
             return
-        demand = _demand(backend, plan, plan.sections[0])
+        demand = _largest(backend, plan)
         with backend.lock:
-            backend.preset, backend.adapters = choose_preset(demand), ()
+            backend.preset, backend.adapters = choose_placement(demand), ()
             with enough_memory("encoding prompts and images", demand):
                 self.texts.update(backend.encode_prompts(prompts))
                 self.starts.update(backend.encode_starts(images))
                 backend.place()
             if (backend.identity, backend.precision) != (session.weights, session.dtype):
-                fact = "its weights or dtype are not those that the render began with, or were given up by memory=tiled"
-                raise RenderError(f"{plan.model}: {fact}; load it again, or use another memory preset")
+                raise RenderError(
+                    f"{plan.model}: its weights or dtype are not those that the render began with; load it again"
+                )
         self.ready = True
 
 
@@ -114,7 +115,7 @@ def turn(backend: Backend, session: Session, section: SectionPlan) -> Iterator[s
     """
     where, plan = f"scene {section.scene}, section {section.index}", session.plan
     with backend.lock, enough_memory(where, _demand(backend, plan, section)):
-        backend.preset = choose_preset(_demand(backend, plan, plan.sections[0]))
+        backend.preset = choose_placement(_largest(backend, plan))
         backend.adapters = session.adapters
         backend.place()
         yield where
@@ -122,6 +123,11 @@ def turn(backend: Backend, session: Session, section: SectionPlan) -> Iterator[s
 
 def _demand(backend: Backend, plan: RenderPlan, section: SectionPlan) -> Demand:
     return Demand(model=backend, context=section.context, latents=section.latents, size=plan.size)
+
+
+def _largest(backend: Backend, plan: RenderPlan) -> Demand:
+    """Of the section by which weights are placed for all of them."""
+    return _demand(backend, plan, max(plan.sections, key=lambda section: section.latents))
 
 
 def to_device(backend: Backend, latents: NDArray[np.float32]) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 
 from .._version import __version__
 from ..families.backend import Backend
+from ..families.memory import in_words
 from ..planning.renderplan import RenderPlan, SectionPlan
 from ..relax.guidance import KINDS
 from ..video.motion import MotionMeter
@@ -71,7 +72,7 @@ def film_report(
         "film": made["film"],
         "model": {"name": plan.model, "weights": made["weights"], "dtype": made["dtype"]},
         "device": str(model.device),
-        "memory": model.preset,
+        "memory": in_words(model.preset, model.blocks),
         "sections": [{**section, **figures} for section, figures in zip(ordered, motion, strict=True)],
         "scenes": [asdict(scene) for scene in plan.scenes],
         "totals": {

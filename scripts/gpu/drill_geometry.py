@@ -245,7 +245,7 @@ class Geometry:
         decoded, decode_peak = with_peak(
             lambda: laps(lambda: decoder.push(next(pieces)), self.setup.sections - 1, device), device
         )
-        estimate = self.model.peak_bytes(self.section.context, SECTION_LATENTS, self.setup.size, preset)
+        estimate = self.model.need(self.section.context, SECTION_LATENTS, self.setup.size, preset).total
         passes, decodes = spread(took), spread(decoded)
         return {"pass": passes, "decode": decodes, "pass_peak": pass_peak, "decode_peak": decode_peak,
                 "estimate": estimate}  # fmt: skip

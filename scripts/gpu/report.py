@@ -79,7 +79,7 @@ def table(run: Run | None) -> str:
             "|---|---|---|---|---|",
         ]
         for preset in PRESETS:
-            need = model.peak_bytes(slots("forward", 3, 4), SECTION_LATENTS, setup.size, preset)
+            need = model.need(slots("forward", 3, 4), SECTION_LATENTS, setup.size, preset).total
             least = "at least " if preset == "offload" else ""  # copies may run ahead of the work
             said.append(f"| `{preset}` | {LIES[preset]} | {least}{gib(need)} GiB |")
         return "\n".join(said) + "\n"

@@ -24,13 +24,13 @@ from ...relax.effects import Effect, LowPass
 from ...relax.guidance import Branch
 from ...relax.latents import low_pass
 from ..attention import Editing, edited
-from ..backend import Decoder, Given, Preset, Solve, Start
+from ..backend import Decoder, Given, Solve, Start
 from ..base import Context, Size, Step
 from ..framepack.backend import gather_history, initial_history, packed_segments
 from ..framepack.history import SECTION_LATENTS, HistorySlots
 from ..hunyuan_video.backend import SectionInputs
 from ..umt5 import UMT5Model
-from ..wan_vae import WanDecoder, decode_bytes, encode
+from ..wan_vae import WanDecoder, encode
 from .family import Helios
 
 NOISE = (0.111, 0.135)  # sigmas between which the pipeline noises what it makes of a start image
@@ -119,11 +119,10 @@ class HeliosBackend(UMT5Model):
     def decoder(self, how: str, start: Tensor | None, sections: int, options: Mapping[str, Any]) -> Decoder:
         return WanDecoder(self.vae, rest=self.resting, apart=True)
 
-    def peak_bytes(self, context: Context, latents: int, size: Size, preset: Preset) -> int:
+    def forward_bytes(self, context: Context, latents: int, size: Size) -> int:
         config = self.transformer.config
         width = config.num_attention_heads * config.attention_head_dim
-        forward = self.tokens(context, size) * width * ROWS * self.dtype.itemsize
-        return self.weight_bytes(preset) + max(forward, decode_bytes(self.vae, size, tiled=preset != "full"))
+        return int(self.tokens(context, size) * width * ROWS * self.dtype.itemsize)
 
     def pass_flops(self, context: Context, latents: int, size: Size) -> int:
         """Of all blocks: 6 D^2 + 2 D F multiplications a token, and attention of all to all; text is not counted."""

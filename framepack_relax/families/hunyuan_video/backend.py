@@ -17,7 +17,7 @@ from ...relax.effects import Effect
 from ...relax.guidance import Branch
 from ...relax.unlearning import FramePart, Segment
 from ..attention import attention_edit
-from ..backend import Decoder, Given, Preset, Solve
+from ..backend import Decoder, Given, Solve
 from ..base import Context, Size, Step
 from ..loaded import LoadedModel
 from .attention import edited_attention
@@ -90,15 +90,16 @@ class HunyuanVideoBackend(LoadedModel):
     def decoder(self, how: str, start: Tensor | None, sections: int, options: Mapping[str, Any]) -> Decoder:
         return StreamDecoder(self.vae, start=start, rest=self.resting)
 
-    def peak_bytes(self, context: Context, latents: int, size: Size, preset: Preset) -> int:
-        """Weights on the device, and the larger of what a pass and what a decode of (width, height) px work with."""
-        config, vae = self.transformer.config, self.vae
-        tokens = self.tokens(context, latents, size)
-        forward = tokens * config.num_attention_heads * config.attention_head_dim * ROWS
-        tile = size if preset == "full" else (vae.tile_sample_min_width, vae.tile_sample_min_height)
+    def forward_bytes(self, context: Context, latents: int, size: Size) -> int:
+        config = self.transformer.config
+        width = config.num_attention_heads * config.attention_head_dim
+        return int(self.tokens(context, latents, size) * width * ROWS * self.dtype.itemsize)
+
+    def decode_bytes(self, size: Size, *, tiled: bool) -> int:
+        vae = self.vae
+        tile = (vae.tile_sample_min_width, vae.tile_sample_min_height) if tiled else size
         pixels = min(size[0], tile[0]) * min(size[1], tile[1])
-        decode = FRAMES * pixels * vae.config.block_out_channels[1] * DECODED
-        return int(self.weight_bytes(preset) + max(forward, decode) * self.dtype.itemsize)
+        return int(FRAMES * pixels * vae.config.block_out_channels[1] * DECODED * vae.dtype.itemsize)
 
     def pass_flops(self, context: Context, latents: int, size: Size) -> int:
         """Of all blocks: 12 D^2 multiplications a token, and attention of all tokens to all; text is not counted."""

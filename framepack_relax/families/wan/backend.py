@@ -19,11 +19,11 @@ from ...relax.guidance import Branch
 from ...relax.latents import low_pass
 from ...relax.unlearning import FramePart, Segment
 from ..attention import edited
-from ..backend import Decoder, Given, Preset, Solve, Start
+from ..backend import Decoder, Given, Solve, Start
 from ..base import Context, Size, Step
 from ..hunyuan_video.backend import euler, on_table
 from ..umt5 import UMT5Model
-from ..wan_vae import WanDecoder, decode_bytes, encode
+from ..wan_vae import WanDecoder, encode
 from .attention import EditedProcessor
 from .family import Wan, WanExperts, WanTI2V
 
@@ -130,16 +130,11 @@ class WanBackend(UMT5Model):
     def decoder(self, how: str, start: Tensor | None, sections: int, options: Mapping[str, Any]) -> Decoder:
         return WanDecoder(self.vae, rest=self.resting)
 
-    def peak_bytes(self, context: Context, latents: int, size: Size, preset: Preset) -> int:
-        """Weights on the device, and the larger of what a pass and what a decode of (width, height) px work with."""
+    def forward_bytes(self, context: Context, latents: int, size: Size) -> int:
         config = self.transformer.config
         width = config.num_attention_heads * config.attention_head_dim
         rows = WIDE_ROWS if isinstance(self.family, WanTI2V) else ROWS
-        forward = self.tokens(context, latents, size) * width * rows * self.dtype.itemsize
-        return self.weight_bytes(preset) + max(forward, self.decode_bytes(size, preset))
-
-    def decode_bytes(self, size: Size, preset: Preset) -> int:
-        return decode_bytes(self.vae, size, tiled=preset != "full")
+        return int(self.tokens(context, latents, size) * width * rows * self.dtype.itemsize)
 
     def pass_flops(self, context: Context, latents: int, size: Size) -> int:
         """Of all blocks by count: 8 D^2 + 2 D F multiplications a token, and attention of all tokens to all."""

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from ...relax.effects import LowPass, MotionAmplitude
 from ...relax.latents import amplified, low_pass
-from ..backend import Decoder, Given, Preset, Start
+from ..backend import Decoder, Given, Start
 from ..base import Size, Step
-from ..wan_vae import WanDecoder, decode_bytes, encode, statistics, untiled
+from ..wan_vae import WanDecoder, encode, statistics, untiled
 from .backend import SectionInputs, WanBackend, layout
 from .configs import MASK
 from .family import LONGEST, UNIT
@@ -77,9 +77,9 @@ class WanI2VBackend(WanBackend):
     def decoder(self, how: str, start: Tensor | None, sections: int, options: Mapping[str, Any]) -> Decoder:
         return WanDecoder(self.vae, rest=self.resting, apart=True, again=self.family.grid.again_latents)
 
-    def decode_bytes(self, size: Size, preset: Preset) -> int:
+    def decode_bytes(self, size: Size, *, tiled: bool) -> int:
         """Never in tiles: what the next clip begins with must not depend on the memory."""
-        return decode_bytes(self.vae, size, tiled=False)
+        return super().decode_bytes(size, tiled=False)
 
 
 def preprocessed(image: Image.Image) -> Tensor:
