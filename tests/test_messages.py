@@ -105,7 +105,7 @@ def test_signs_that_look_like_yamls_may_stand_in_texts():
         ("scene", "guidance_scale: 7", "write `guidance: {embedded: ..}`"),
         ("scene", "cfg-scale: 7", "write `guidance: {text: ..}`"),
         ("scene", "duration: 2.4", "write `seconds`"),
-        ("scene", "speed: 2", "not yet: a film plays at its `fps`; say in the prompt how fast"),
+        ("scene", "playback_speed: 2", "not yet: a film plays at its `fps`; say in the prompt how fast"),
         ("scene", "FPS: 24", "write `fps` at the top of the file"),
         ("board", "FPS: 24", "did you mean 'fps'?"),
         ("board", "draft: true", "when a film is rendered"),

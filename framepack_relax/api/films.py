@@ -64,16 +64,20 @@ def load(
     device: "str | torch.device | None" = None,
     dtype: "str | torch.dtype | None" = None,
     memory: str = "auto",
+    attention: str | None = None,
+    compile: bool = False,
 ) -> "Backend":
     """A model to render several storyboards with: a catalogue name, a diffusers folder or a hub id.
 
     `memory` says what lies on a GPU: `full` everything, `tiled` the weights while the VAE decodes in tiles, `offload`
     neither; of an amount, such as `20GiB`, it is as much as that takes by estimate, block by block; of `auto` as much
-    as the GPU takes. Raises ModelError.
+    as the GPU takes. `attention` names kernels as diffusers does (xformers, sage, ..); `compile` compiles the blocks of
+    transformers whose weights stay on the GPU. Raises ModelError.
     """
     from ..families.loader import load
 
-    return load(str(model), device=_named(device), dtype=_named(dtype), memory=memory)
+    where = {"device": _named(device), "dtype": _named(dtype)}
+    return load(str(model), **where, memory=memory, attention=attention, compile=compile)
 
 
 def _named(kind: Any) -> str | None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 from ..errors import EvaluationError
@@ -93,6 +94,6 @@ def pace(story: Story, *, share: float = 0.5, **given: Any) -> "Pace":
     """
     from ..evaluate.pace import measure_pace
 
-    loading = {name: given.pop(name) for name in ("device", "dtype", "memory") if name in given}
+    loading = {name: given.pop(name) for name in signature(load).parameters if name in given and name != "model"}
     board = read(story, **given)
     return measure_pace(board, load(board.model, **loading), share)

@@ -43,6 +43,8 @@ class Loaded:
     memory: Annotated[
         str, typer.Option(help="20GiB of the GPU; or full: all there, tiled: VAE in tiles, offload: weights elsewhere")
     ] = "auto"
+    attention: Annotated[str | None, typer.Option(help="kernels: native, xformers, flash, sage, ..")] = None
+    compile: Annotated[bool, typer.Option("--compile", help="compile the transformer's blocks")] = False
 
 
 def spread(command: Callable[..., None]) -> Callable[..., None]:

@@ -90,6 +90,8 @@ class Backend(ABC):
     dtype: torch.dtype  # of the transformer, as it works
     stored: str = ""  # what its weights lie in between, where that is another: fp8
     memory: str = "auto"  # as asked for: auto, a preset, or bytes of the device such as 20GiB
+    attention: str | None = None  # the kernels of its transformers, by diffusers' name; None: PyTorch chooses
+    compile: bool = False  # their blocks, as far as weights stay on the device
     preset: Placement = "full"  # where weights lie from the next `place` or encoding on
     adapters: tuple[Adapter, ...] = ()  # LoRA that are on from the next `place` on
     told: tuple[str, ...] = ()  # what there is to say of those that are on
@@ -100,9 +102,9 @@ class Backend(ABC):
     @classmethod
     @abstractmethod
     def open(
-        cls, family: Any, *, name: str, device: torch.device, dtype: torch.dtype, stored: str, memory: str
+        cls, family: Any, *, name: str, device: torch.device, dtype: torch.dtype, stored: str, **asked: Any
     ) -> "Backend":
-        """Loads a model of its family by name. Raises ModelError."""
+        """Loads a model of its family by name; `asked` are memory, attention and compile. Raises ModelError."""
 
     def load(self) -> Self:
         """Itself; see Loading."""
@@ -122,6 +124,11 @@ class Backend(ABC):
     def precision(self) -> str:
         """What of numbers is part of every key."""
         return self.stored or str(self.dtype)
+
+    @property
+    def compiled(self) -> bool:
+        """Whether its blocks are, now."""
+        return self.compile
 
     @property
     def hardware(self) -> str:

@@ -136,6 +136,7 @@ class Family(ABC):
     effects: ClassVar[frozenset[str]]  # kinds that its backend can do
     scopes: ClassVar[tuple[str, ...]] = ("section", "all")  # whose keys and values it can blur
     samplers: ClassVar[tuple[str, ...]] = ("euler",)  # the first is the default
+    masks: ClassVar[bool] = False  # its attention has a mask, which not every kernel takes
     image: ClassVar[Image]  # whether a shot begins with one
     renderer: ClassVar[str]  # its backend, as module:class beside this module
     sidecar: ClassVar[type[Sidecar]] = Sidecar

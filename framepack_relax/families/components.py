@@ -16,6 +16,7 @@ from diffusers import (
     WanTransformer3DModel,
 )
 from diffusers.hooks import HookRegistry, apply_group_offloading
+from diffusers.models.attention_dispatch import AttentionBackendName, attention_backend
 from torch import nn
 
 from ..errors import ModelError, RelaxError
@@ -41,6 +42,7 @@ CLASSES = {  # by what a config is read as
 }
 FLOAT8 = torch.float8_e4m3fn
 PRECISE = ("embed", "norm", r"^proj_out$")  # layers that never lie in it, besides those that their class names
+COMPILER = "inductor"
 # of transformers: no hub, no pickle, no kernel that a config names
 PLAIN = {"local_files_only": True, "use_safetensors": True, "attn_implementation": "sdpa"}
 # weights of the whole network that a text or image encoder is a part of, and buffers of older releases
@@ -149,6 +151,30 @@ def _tokenizer(source: Source, part: str) -> Any:
 def blocks_of(network: nn.Module) -> list[nn.Module]:
     """Those that make up a transformer, in the order in which they work."""
     return [block for part in network.children() if isinstance(part, nn.ModuleList) for block in part]
+
+
+def attend_with(network: nn.Module, kernels: str) -> None:
+    """Attention of the network's blocks by these, diffusers' name. Raises ModelError where a package is missing."""
+    with told_as(f"attention={kernels}: cannot be had here", "install that, or use attention=native"):
+        with attention_backend(kernels):  # checks what it needs; set for all networks it would be a global
+            pass
+    for block in blocks_of(network):
+        for module in block.modules():
+            processor: Any = getattr(module, "processor", None)
+            if hasattr(processor, "_attention_backend"):
+                processor._attention_backend = AttentionBackendName(kernels)
+
+
+def compile_blocks(network: nn.Module, wanted: bool) -> None:
+    """Each block compiled at its first pass, once for all that are alike, or as it was.
+
+    A block with effects is another graph than one without; their strengths are no part of either.
+    """
+    for block in blocks_of(network):
+        if wanted and block._compiled_call_impl is None:
+            block.compile(fullgraph=True, backend=COMPILER)
+        elif not wanted:
+            block._compiled_call_impl = None
 
 
 def stream(module: nn.Module, device: torch.device) -> None:

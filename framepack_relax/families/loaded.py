@@ -17,7 +17,16 @@ from .adapters import Adapter
 from .backend import Backend, Need, Placement
 from .base import Context, Size
 from .catalog import Source, find
-from .components import blocks_of, load_part, stop_streaming, stream, stream_blocks, told_as
+from .components import (
+    attend_with,
+    blocks_of,
+    compile_blocks,
+    load_part,
+    stop_streaming,
+    stream,
+    stream_blocks,
+    told_as,
+)
 from .fingerprint import in_background
 from .lora import put_on, take_off
 from .memory import budget
@@ -48,10 +57,13 @@ class LoadedModel(Backend):
 
     def __post_init__(self) -> None:
         self.loaded = self.loaded or self._checksums()
+        if self.attention:
+            for network in self.networks.values():
+                attend_with(network, self.attention)
 
     @classmethod
     def open(
-        cls, family: Any, *, name: str, device: torch.device, dtype: torch.dtype, stored: str, memory: str
+        cls, family: Any, *, name: str, device: torch.device, dtype: torch.dtype, stored: str, **asked: Any
     ) -> Self:
         """Its weights wait in their files until the encoders are gone. Raises ModelError."""
         source, beside = find(name), cls.beside(dtype, device)
@@ -67,7 +79,7 @@ class LoadedModel(Backend):
             dtype=dtype,
             stored=stored,
             encoder_dtype=beside,
-            memory=memory,
+            **asked,
             notes=tuple(known_faults(torch.__version__, cudnn, {dtype, beside})),
         )
 
@@ -178,6 +190,8 @@ class LoadedModel(Backend):
                 else:
                     network.to(self.device)
             self.placed = self.preset
+        for network in self.networks.values():
+            compile_blocks(network, self.compiled)
         self.vae.to(self.device)
         self.vae.use_tiling = self.preset != "full"
 
@@ -185,6 +199,10 @@ class LoadedModel(Backend):
     def streams(self) -> bool:
         """Whether weights come for their turn now."""
         return self.placed not in (None, "full", "tiled")
+
+    @property
+    def compiled(self) -> bool:
+        return self.compile and not self.streams  # hooks that bring weights are no part of a graph
 
     def _gather(self) -> None:
         """Takes them out of their turns."""

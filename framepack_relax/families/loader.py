@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ByteSize, TypeAdapter, ValidationError
 
 from ..errors import ModelError
 from .base import Family
 from .catalog import find, find_family
+from .engine import check_attention
 
 if TYPE_CHECKING:
     import torch
@@ -28,12 +29,20 @@ class Loading:
     device: str | None = None
     dtype: str | None = None
     memory: str = "auto"
+    attention: str | None = None
+    compile: bool = False
     download: bool = True  # what is not on this machine
     away: bool = False  # it is loaded on other machines, whose devices this one need not have
     ranks: int = 1  # processes that torchrun has started for it, of which this is the first
 
     def __post_init__(self) -> None:
         memory_bytes(self.memory)
+        check_attention(self.attention)
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """What `load` is to be given besides the name."""
+        return {name: getattr(self, name) for name in ("device", "dtype", "memory", "attention", "compile")}
 
     @property
     def family(self) -> Family:
@@ -68,22 +77,33 @@ class Loading:
             from .ranks import lead
 
             return lead(self)
-        return load(self.name, device=self.device, dtype=self.dtype, memory=self.memory)
+        return load(self.name, **self.asked)
 
 
-def load(name: str, *, device: str | None = None, dtype: str | None = None, memory: str = "auto") -> "Backend":
+def load(
+    name: str,
+    *,
+    device: str | None = None,
+    dtype: str | None = None,
+    memory: str = "auto",
+    attention: str | None = None,
+    compile: bool = False,
+) -> "Backend":
     """A model by catalogue name, folder or hub id.
 
     `device` is cuda where there is one, else cpu; `dtype` bfloat16 on CUDA, else float32, and fp8 is
     bfloat16 of which the transformers' weights lie in float8 (e4m3), which changes the film; `memory` the fastest that
-    fits (memory.py). Its weights wait in their files until the encoders are gone. Raises ModelError.
+    fits (memory.py); `attention` and `compile` are told by engine.py. Its weights wait in their files until the
+    encoders are gone. Raises ModelError.
     """
     memory_bytes(memory)
+    check_attention(attention)
     where = pick_device(device)
     kind = pick_dtype(dtype, where)
     family = find_family(name)
     stored = next((name for name in STORED if name == dtype), "")
-    return family.backend().open(family, name=name, device=where, dtype=kind, stored=stored, memory=memory)
+    engine = {"attention": attention, "compile": compile}
+    return family.backend().open(family, name=name, device=where, dtype=kind, stored=stored, memory=memory, **engine)
 
 
 def memory_bytes(memory: str) -> int | None:

@@ -115,7 +115,7 @@ def lead(loading: Loading) -> Backend:
         raise ModelError(f"{fact}; start as many as there are, with device=cuda or none")
     _send(replace(loading, device=device.type, ranks=1))
     ranks = Ranks()
-    backend = load(loading.name, device=loading.device, dtype=loading.dtype, memory=loading.memory)
+    backend = load(loading.name, **loading.asked)
     backend.ranks = ranks
     return backend
 

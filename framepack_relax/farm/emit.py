@@ -44,11 +44,12 @@ def commands(films: Iterable[Film], more: Sequence[str] = ()) -> list[str]:
 def _words(films: Iterable[Film], more: Sequence[str]) -> Iterable[list[str]]:
     for film in sorted(films, key=lambda film: -film.priority):
         given = {"--out": _relative(film.out), "--seed": film.story.seed, "--model": film.story.model}
-        given |= {"--device": film.loading.device, "--dtype": film.loading.dtype, "--memory": film.loading.memory}
+        given |= {f"--{name}": value for name, value in film.loading.asked.items() if name != "compile"}
         given |= {"--on-nan": film.options.on_nan, "--steps": film.board.get("steps")}
         if others := sorted(set(film.board) - {"model", "steps"}):
             raise RenderError(f"emit: no command can say {', '.join(others)}; write it in the storyboards")
         options = [str(word) for pair in given.items() if pair[1] is not None for word in pair]
+        options += ["--compile"] * film.loading.compile
         shots = [shot for shot, left in enumerate(film.left) if left] or [0][: not film.whole]
         for shot in shots:
             place = ["--shot", str(shot)] if len(film.left) > 1 else []

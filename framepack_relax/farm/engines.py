@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import RenderError
+from ..families.engine import check_attention
 from ..families.loader import memory_bytes
 from .executor import Executor
 from .local import Local
@@ -33,6 +34,8 @@ class Workers:
     device: str | None = None
     dtype: str | None = None
     memory: str = "auto"
+    attention: str | None = None
+    compile: bool = False
     max_retries: int = 2
     address: str | None = None
     slurm: Sequence[str] = ()
@@ -40,6 +43,7 @@ class Workers:
     def check(self) -> None:
         """Raises RelaxError for workers that cannot be, as far as it can be known without looking for them."""
         memory_bytes(self.memory)
+        check_attention(self.attention)
         if self.max_retries < 0:
             raise RenderError(f"max_retries: is {self.max_retries}; give 0 or more")
         for name in ("gpus", "workers", "threads"):
@@ -65,7 +69,8 @@ class Workers:
     def loading(self, device: str | None = None) -> dict[str, Any]:
         """How a model is loaded, on `device` where nobody has said another."""
         away = self.engine != "local"
-        return {"device": self.device or device, "dtype": self.dtype, "memory": self.memory, "away": away}
+        engine = {"attention": self.attention, "compile": self.compile}
+        return {"device": self.device or device, "dtype": self.dtype, "memory": self.memory, "away": away, **engine}
 
 
 def _local(asked: Workers, logs: Path) -> Executor:

@@ -127,6 +127,12 @@ class RenderPlan:
     def passes(self) -> int:
         return sum(len(step.passes) for section in self.sections for step in section.steps)
 
+    @property
+    def effects(self) -> set[str]:
+        """The kinds of all that acts anywhere."""
+        tables = {id(section.steps): section.steps for section in self.sections}.values()
+        return {effect.kind for steps in tables for step in steps for effect in step.effects}
+
     def to_json(self) -> dict[str, Any]:
         """The contents of plan.json; of a very long plan, without what is long in its sections (`left_out`)."""
         texts = sum(len(section.prompt) + len(section.negative_prompt) for section in self.sections)

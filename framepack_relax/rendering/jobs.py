@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..errors import RenderError
 from ..families.backend import Backend, Given, Start
+from ..families.engine import engine_of
 from ..families.heap import give_back
 from ..families.loader import Loading
 from ..families.memory import Demand, choose_placement, enough_memory
@@ -42,7 +43,7 @@ def make_jobs(session: Session, model: AnyModel, verdicts: Iterable[Verdict]) ->
     """A job per shot, for a model that is loaded as this one is."""
     dtype = session.dtype.removeprefix("torch.")
     device = None if model.device is None else str(model.device)
-    loading = Loading(name=session.plan.model, device=device, dtype=dtype, memory=model.memory)
+    loading = Loading(name=session.plan.model, device=device, dtype=dtype, memory=model.memory, **engine_of(model))
     anew = [section for section, why, _ in verdicts if why is not None]
     return [
         ShotJob(session=session, shot=n, loading=loading, wanted=tuple(s.index for s in anew if s.shot == n))

@@ -13,6 +13,7 @@ from PIL import Image
 from ..errors import ModelError, RenderError
 from ..families.adapters import Adapter, find_adapters
 from ..families.base import Family
+from ..families.engine import engine_of, excluded
 from ..families.loader import Loading
 from ..planning.planner import make_plan
 from ..planning.renderplan import RenderPlan, ShotPlan
@@ -188,6 +189,8 @@ def settle(story: Storyboard, out: Path, model: AnyModel, options: Options) -> S
     if family.unread:
         cure = f"`framepack-relax models {family.name}` says how to get it"
         raise ModelError(f"{family.unread}, so that its noise levels are not known; {cure}")
+    if wrong := list(excluded(model, plan.effects)):
+        raise ModelError("; ".join(wrong))
     images = start_images(story, plan)
     made, dtype = provenance(model), model.precision  # slips of device and dtype are told before weights are read
     weights = model.identity
@@ -242,8 +245,8 @@ def preview(
 
 
 def provenance(model: AnyModel) -> dict[str, Any]:
-    """What else is told of a section: where it was rendered, by which versions."""
-    return {"device": model.hardware, "versions": versions()}
+    """What else is told of a section: where it was rendered, by which versions and kernels."""
+    return {"device": model.hardware, "versions": versions(), **engine_of(model)}
 
 
 def made_with(model: AnyModel, weights: str) -> dict[str, Any]:

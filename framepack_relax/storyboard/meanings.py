@@ -23,6 +23,7 @@ CALLED = {
     "crf": "quality mp4_crf bitrate compression",
     "size": "width height resolution aspect aspect_ratio ratio dimensions w h",
     "steps": "num_inference_steps inference_steps num_steps sampling_steps sample_steps iterations",
+    "speed": "teacache use_teacache cache magcache speedup",
     "sampler": "scheduler solver sampling_method sampler_name",
     "model": "checkpoint ckpt base_model model_name model_id model_path",
     "seed": "noise_seed random_seed manual_seed rng_seed",
@@ -52,7 +53,7 @@ NOT_YET = {
     "a model has no modes; `model`, `image` and `steps` say what it does": "mode task task_type generation_mode",
     "images in mid-shot are not read": "keyframe keyframes key_frames guide_image guide_images",
     "other weights than `lora` are not mixed in": "embedding textual_inversion hypernetwork",
-    "a film plays at its `fps`; say in the prompt how fast things move": "speed motion_speed playback_speed "
+    "a film plays at its `fps`; say in the prompt how fast things move": "motion_speed playback_speed "
     "slow_motion slowmo timelapse time_lapse",
     "say in the prompt how the camera moves": "camera camera_motion camera_movement camera_move pan zoom tilt dolly",
     "a film has no sound": "audio sound music voice narration speech soundtrack",
@@ -61,7 +62,6 @@ NOT_YET = {
     "shots are joined by cuts": "fade crossfade cross_fade dissolve wipe blend",
     "pictures come as the model makes them": "upscale upscaler upscaling interpolation interpolate rife deflicker",
     "nothing but text and start images steers a film": "control controlnet mask pose depth input_video ip_adapter",
-    "every step is computed": "teacache use_teacache cache magcache speedup",
     "a film is one take; render it again with another `seed`": "batch batch_size takes variations count num_videos",
 }  # what cannot be said: words for it
 MEANT, LACKING = (
@@ -70,8 +70,8 @@ MEANT, LACKING = (
 FULL_WIDTH_COLON = "\uff1a"
 FULL_WIDTH = f"the colon {FULL_WIDTH_COLON!r} (U+FF1A) is full-width; write ':' and a space"
 WHEN_RENDERING = (
-    "device dtype memory out output output_dir output_folder filename precision gpu_memory_preservation offload draft "
-    "tile tiles tiling tiled vae_tiling low_vram vram dry_run"
+    "attention compile device dtype memory out output output_dir output_folder filename precision "
+    "gpu_memory_preservation offload draft tile tiles tiling tiled vae_tiling low_vram vram dry_run"
 )
 
 

@@ -50,6 +50,7 @@ class FramePack(HunyuanVideo):
     decoder: Decoding | None = None
 
     kind = "framepack"
+    masks = False  # its text is cut to its length
     grid = TimeGrid(unit_frames=SECTION_FRAMES, unit_latents=SECTION_LATENTS, lead_latents=0)
     effects = frozenset(EFFECTS)
     scopes = ("section", "history", "reference", "all")

@@ -24,6 +24,7 @@ class HunyuanVideo(Family):
     shift: FlowShift = SEVEN
 
     kind = "hunyuanvideo"
+    masks = True  # its text
     grid = TimeGrid(unit_frames=UNIT, unit_latents=1, most_units=LONGEST // UNIT, past=False)
     effects = frozenset(EFFECTS[:1])
     image: ClassVar[Image] = "refused"

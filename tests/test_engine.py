@@ -1,0 +1,160 @@
+"""Attention kernels and compilation: what is asked for is what runs, and what does not go together is told before."""
+
+import sys
+import types
+
+import pytest
+import torch
+from diffusers.models import attention_dispatch
+from faults import here, sections
+from PIL import Image
+from safetensors.torch import load_file
+from torch._dynamo.utils import counters
+
+import framepack_relax as fr
+from framepack_relax.errors import ModelError
+from framepack_relax.families import components
+from framepack_relax.families.catalog import CATALOG
+from framepack_relax.families.engine import ATTENTION, EXCLUSIONS, excluded
+from framepack_relax.families.loader import Loading
+from framepack_relax.rendering.session import USUAL, settle
+
+DYNAMIC = {"target": ["context"], "beta": 0.5, "blur": 0.6}
+
+
+def scenes(**relax):
+    return [
+        fr.Scene(id="calm", prompt="a red figure stands still on the beach", seconds=1.2),
+        fr.Scene(id="flip", prompt="a red figure does a backflip", seconds=1.2, intensity=0.9, relax=DYNAMIC | relax),
+    ]
+
+
+@pytest.fixture
+def film(tmp_path):
+    """Renders the two scenes with a model; gives the film and its sections' latents."""
+    Image.new("RGB", (32, 32), "navy").save(tmp_path / "a.png")
+
+    def make(name, model, **relax):
+        made = fr.render(scenes(**relax), model=model, image=tmp_path / "a.png", out=tmp_path / name, steps=3)
+        files = sorted((made.folder / "shots" / "00").glob("0*.safetensors"))
+        return made, [load_file(file)["latents"] for file in files]
+
+    return make
+
+
+def test_diffusers_knows_all_these_kernels():
+    names = {name.value for name in attention_dispatch.AttentionBackendName}
+    assert set(ATTENTION) <= names and not any(name.endswith("_hub") for name in ATTENTION)
+
+
+@pytest.mark.parametrize(("name", "tolerance"), [("native", 0.0), ("_native_math", 1e-4), ("_native_flash", 1e-4)])
+def test_kernels_that_are_asked_for_run_and_are_told(tiny, model, film, name, tolerance, monkeypatch):
+    chosen = fr.load(tiny, device="cpu", attention=name)
+    used = []
+    for kind, function in list(attention_dispatch._AttentionBackendRegistry._backends.items()):
+
+        def counted(*args, kind=kind, function=function, **given):
+            used.append(kind.value)
+            return function(*args, **given)
+
+        monkeypatch.setitem(attention_dispatch._AttentionBackendRegistry._backends, kind, counted)
+    made, latents = film("own", chosen)
+    assert set(used) == {name}
+    assert made.report["attention"] == name
+    _, plain = film("plain", model)
+    assert set(used) == {name, "native"}, "a model's kernels are its own"
+    assert max((a - b).abs().max().item() for a, b in zip(latents, plain, strict=True)) <= tolerance
+
+
+def test_other_kernels_undo_nothing_and_are_told_as_another_device_is(tiny, model, film):
+    made, _ = film("out", model)
+    before = sections(made.folder)
+    other = Loading(name=str(tiny), device="cpu", attention="_native_math")
+    session = settle(fr.read(made.folder / "story.yaml"), made.folder, other, USUAL)
+    said = session.verdicts(session.folder(print))
+    assert all(verdict.why is None and "attention" in verdict.note for verdict in said)
+    film("out", other.load())
+    assert sections(made.folder) == before
+
+
+def test_xformers_is_reached_with_the_shapes_that_it_takes(tiny, film, monkeypatch):
+    """By a stand-in that computes the same: [B, L, N, H], and a bias whose strides it would take."""
+    calls = []
+
+    def attend(query, key, value, attn_bias=None, p=0.0, scale=None, **given):
+        calls.append((query.shape, key.shape, value.shape, None if attn_bias is None else attn_bias.shape))
+        if attn_bias is not None:
+            assert attn_bias.stride(-2) % 8 == 0 and attn_bias.shape[:2] == (1, query.shape[2])
+        rows = (x.transpose(1, 2) for x in (query, key, value))
+        return torch.nn.functional.scaled_dot_product_attention(*rows, attn_mask=attn_bias).transpose(1, 2)
+
+    monkeypatch.setattr(attention_dispatch, "_CAN_USE_XFORMERS_ATTN", True)
+    monkeypatch.setattr(
+        attention_dispatch, "xops", types.SimpleNamespace(memory_efficient_attention=attend), raising=False
+    )
+    _, latents = film("xformers", fr.load(tiny, device="cpu", attention="xformers"), history_gain=0.5)
+    _, plain = film("plain", fr.load(tiny, device="cpu"), history_gain=0.5)
+    assert {len(shape) for call in calls for shape in call[:3]} == {4}
+    assert {call[3] is None for call in calls} == {True, False}
+    assert max((a - b).abs().max().item() for a, b in zip(latents, plain, strict=True)) <= 1e-4
+
+
+@pytest.mark.skipif("xformers" in sys.modules, reason="it is installed")
+@pytest.mark.parametrize("name", ["xformers", "sage", "flash"])
+def test_a_missing_package_is_named_with_the_cure(tiny, name):
+    with pytest.raises(ModelError, match=rf"attention={name}.*install"):
+        fr.load(tiny, device="cpu", attention=name)
+
+
+def test_unknown_kernels_are_told_wherever_they_are_asked_for(tiny, board):
+    with pytest.raises(ModelError, match="xformers"):
+        fr.load(tiny, attention="xformer")
+    file = board("- {id: a, prompt: a, seconds: 1.2}")
+    for command in ("render", "batch"):
+        ran = here(command, file, "--device", "cpu", "--attention", "xformer")
+        assert ran.returncode == 2 and "xformers" in ran.stderr
+
+
+def test_what_does_not_go_together_is_told_before_weights_are_read(tiny, tmp_path, film):
+    with pytest.raises(ModelError, match="history_gain"):
+        film("out", Loading(name=str(tiny), device="cpu", attention="_native_flash"), history_gain=0.5)
+    assert not (tmp_path / "out").exists()
+    assert list(excluded(Loading(name="hunyuanvideo", device="cpu", attention="sage"), ()))
+    assert not list(excluded(Loading(name="hunyuanvideo", device="cpu", attention="xformers"), ()))
+    assert list(excluded(Loading(name="puppet", device="cpu", compile=True, ranks=2), ()))
+    for name, entry in CATALOG.items():
+        loading = Loading(name=name, device="cpu")
+        assert not [rule for rule in EXCLUSIONS if rule.found(loading, ("kv_blur", "key_gain"))], entry
+
+
+def test_blocks_are_compiled_once_with_effects_and_once_without(tiny, model, film, monkeypatch):
+    """By dynamo alone; what its graphs are compiled with is another matter."""
+    monkeypatch.setattr(components, "COMPILER", "eager")
+    torch._dynamo.reset()
+    counters.clear()
+    chosen = fr.load(tiny, device="cpu", compile=True)
+    made, latents = film("compiled", chosen)
+    _, plain = film("plain", model)
+    assert all(torch.equal(a, b) for a, b in zip(latents, plain, strict=True))
+    assert made.report["compiled"]
+    kinds = {type(block) for block in components.blocks_of(chosen.transformer)}
+    assert counters["stats"]["unique_graphs"] == 2 * len(kinds)
+    for nth, relax in enumerate(({"beta": 0.75}, {"blur": 0.9}, {"p": 2, "experimental": {"over_steps": "follow"}})):
+        film(f"other{nth}", chosen, **relax)
+    assert counters["stats"]["unique_graphs"] == 2 * len(kinds)
+    assert not counters["graph_break"]
+
+
+def test_nothing_is_compiled_while_weights_come_for_their_turn(tiny, film, monkeypatch):
+    monkeypatch.setattr(components, "COMPILER", "eager")
+    counters.clear()
+    made, _ = film("out", fr.load(tiny, device="cpu", compile=True, memory="offload"))
+    assert not made.report["compiled"] and not counters["stats"]
+
+
+@pytest.mark.slow
+def test_inductor_makes_nearly_the_same_film(tiny, model, film):
+    torch._dynamo.reset()
+    _, latents = film("compiled", fr.load(tiny, device="cpu", compile=True))
+    _, plain = film("plain", model)
+    assert max((a - b).abs().max().item() for a, b in zip(latents, plain, strict=True)) <= 1e-3
