@@ -30,12 +30,15 @@ class AttentionEdit:
     bias: KeyBias | None = None
 
 
-def attention_edit(effects: Sequence[Effect], segments: Sequence[Segment]) -> AttentionEdit | None:
-    """What these effects do to attention over a layout, or None: then the stock processors run."""
+def attention_edit(effects: Sequence[Effect], segments: Sequence[Segment], **where: Any) -> AttentionEdit | None:
+    """What these effects do to attention over a layout, or None: then the stock processors run.
+
+    `where` is the device and the dtype of keys and values.
+    """
     edit = AttentionEdit()
     for effect in effects:
         if isinstance(effect, KVBlur):
-            blur = Blur.over(segments, sigma_blur=effect.sigma, scope=effect.scope)
+            blur = Blur.over(segments, sigma_blur=effect.sigma, scope=effect.scope, **where)
             edit = replace(edit, blur=blur if blur.groups else None, blur_of=effect.of, space=effect.space)
         elif isinstance(effect, KeyGain):
             bias = KeyBias.over(segments, gamma=effect.gain, on=effect.on)
@@ -109,11 +112,15 @@ class ByLength:
 
 
 def edited(
-    attentions: Iterable[Any], kind: type[Editing], effects: Sequence[Effect], layouts: Iterable[Sequence[Segment]]
+    attentions: Iterable[Any],
+    kind: type[Editing],
+    effects: Sequence[Effect],
+    layouts: Iterable[Sequence[Segment]],
+    **where: Any,
 ) -> AbstractContextManager[None]:
     """Attention with these effects by processors of a `kind`, whichever of the layouts a pass has."""
     edits: dict[int, AttentionEdit] = {}
     for layout in layouts:
-        if edit := attention_edit(effects, layout):
+        if edit := attention_edit(effects, layout, **where):
             edits[sum(segment.tokens for segment in layout)] = edit
     return processors(attentions, partial(ByLength, kind, edits) if edits else None)

@@ -126,6 +126,11 @@ class Backend(ABC):
         return self.stored or str(self.dtype)
 
     @property
+    def where(self) -> dict[str, Any]:
+        """Of what a pass computes."""
+        return {"device": self.device, "dtype": self.dtype}
+
+    @property
     def compiled(self) -> bool:
         """Whether its blocks are, now."""
         return self.compile

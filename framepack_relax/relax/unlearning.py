@@ -11,10 +11,11 @@ segments with equal grids mix by their frame index; positions never mix, and nei
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Literal
 
 import torch
-from einops import einsum
+from einops import rearrange
 from torch import Tensor
 
 from ..storyboard.schema import GainOn
@@ -63,29 +64,44 @@ def mixing_matrix(frames: Sequence[float], sigma_blur: float) -> Tensor:
 class Blur:
     """Eq. 3 on a packed sequence; rows outside the scope are handed through bit for bit."""
 
-    # per group of equal grids: its tokens [F, tokens a frame], the frames that are rewritten, their weights [rows, F]
-    groups: tuple[tuple[Tensor, list[int], Tensor], ...]
+    # runs of frames: tokens that are read [first, end), those of them that are rewritten, their weights [rows, F]
+    groups: tuple[tuple[slice, slice, Tensor], ...]
 
     @staticmethod
-    def over(segments: Sequence[Segment], *, sigma_blur: float, scope: str) -> "Blur":
-        """The blur of a layout: `scope` says whose rows are rewritten; they may read any frame of an equal grid."""
-        grids: dict[tuple[int, int], list[tuple[float, FramePart, int]]] = {}
-        for segment, part, frame, first in token_frames(segments):
-            grids.setdefault((segment.height, segment.width), []).append((frame, part, first))
+    def over(
+        segments: Sequence[Segment],
+        *,
+        sigma_blur: float,
+        scope: str,
+        device: torch.device | None = None,
+        dtype: torch.dtype = torch.float64,
+    ) -> "Blur":
+        """The blur of a layout: `scope` says whose rows are rewritten; they may read all frames of their grid beside.
+
+        Weights wait where, and as what, keys and values will be.
+        """
         groups = []
-        for (height, width), frames in grids.items():
-            rows = [i for i, (_, part, _) in enumerate(frames) if scope in (part, "all")]
-            if sigma_blur > 0 and rows:
-                tokens = torch.tensor([first for _, _, first in frames])[:, None] + torch.arange(height * width)
-                groups.append((tokens, rows, mixing_matrix([frame for frame, _, _ in frames], sigma_blur)[rows]))
+        for _, grid in groupby(token_frames(segments), key=lambda frame: (frame[0].height, frame[0].width)):
+            found = list(grid)
+            first, each = found[0][3], found[0][0].height * found[0][0].width
+            weights = mixing_matrix([frame for _, _, frame, _ in found], sigma_blur).to(device, dtype)
+            read = slice(first, first + len(found) * each)
+            for wanted, run in groupby(range(len(found)), key=lambda n: scope in (found[n][1], "all")):
+                if wanted and sigma_blur > 0:
+                    rows = list(run)
+                    written = slice(first + rows[0] * each, first + (rows[-1] + 1) * each)
+                    groups.append((read, written, weights[rows]))
         return Blur(tuple(groups))
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Keys or values [B, L', N, H] whose first L tokens are the packed sequence; the input stays as it is."""
+        """Keys or values [B, L', N, H] whose first L tokens are the packed sequence; the input stays as it is.
+
+        One matrix on a view of whole frames.
+        """
         out = x.clone()
-        for tokens, rows, weights in self.groups:
-            mixed = einsum(weights.to(x.device, x.dtype), x[:, tokens], "r f, b f t n h -> b r t n h")
-            out[:, tokens[rows]] = mixed
+        for read, written, weights in self.groups:
+            frames = rearrange(x[:, read], "b (f t) n h -> b f (t n h)", f=weights.shape[1])
+            out[:, written] = (weights.to(x.device, x.dtype) @ frames).view_as(out[:, written])
         return out
 
 

@@ -114,7 +114,7 @@ class HeliosBackend(UMT5Model):
     def acting(self, effects: tuple[Effect, ...], inputs: SectionInputs) -> AbstractContextManager[None]:
         """With a past in sight and, should that be how it is without one, with the section alone."""
         attentions = [block.attn1 for block in self.transformer.blocks]
-        return edited(attentions, HeliosProcessor, effects, (inputs.segments, inputs.segments[-1:]))
+        return edited(attentions, HeliosProcessor, effects, (inputs.segments, inputs.segments[-1:]), **self.where)
 
     def decoder(self, how: str, start: Tensor | None, sections: int, options: Mapping[str, Any]) -> Decoder:
         return WanDecoder(self.vae, rest=self.resting, apart=True)

@@ -78,7 +78,7 @@ class HunyuanVideoBackend(LoadedModel):
         )[0].float()
 
     def acting(self, effects: tuple[Effect, ...], inputs: SectionInputs) -> AbstractContextManager[None]:
-        return edited_attention(self.transformer, attention_edit(effects, inputs.segments))
+        return edited_attention(self.transformer, attention_edit(effects, inputs.segments, **self.where))
 
     def sharing(self, group: Any) -> AbstractContextManager[None]:
         if group is None:

@@ -121,7 +121,7 @@ class WanBackend(UMT5Model):
         return [block.attn1 for network in self.networks.values() for block in network.blocks]
 
     def acting(self, effects: tuple[Effect, ...], inputs: SectionInputs) -> AbstractContextManager[None]:
-        return edited(self.attentions, EditedProcessor, effects, inputs.layouts)
+        return edited(self.attentions, EditedProcessor, effects, inputs.layouts, **self.where)
 
     def finish(self, latents: Tensor, inputs: SectionInputs) -> Tensor:
         """With its clean frames as they were."""
