@@ -6,6 +6,7 @@ import pickle
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from framepack_relax.rendering.lease import LEASE, Lease, look
 from framepack_relax.rendering.loop import assemble, render, render_part
 from framepack_relax.rendering.mark import call_off, read_mark
 from framepack_relax.rendering.session import USUAL, settle
+from framepack_relax.video.writer import Mp4Writer
 
 FILM = """
   - {id: calm, prompt: a red figure stands still, seconds: 2.4}
@@ -314,3 +316,22 @@ def test_a_preset_may_change_between_films_of_one_model(tiny, tmp_path):
         assert model.streams == (preset == "offload") and made[out].report["totals"]["peak_bytes"] > 0
     first, *others = made
     assert all(same(other, first) for other in others)
+
+
+def test_a_section_is_written_while_the_next_is_sampled(tmp_path, monkeypatch):
+    sampled, waited = threading.Event(), []
+    write = Mp4Writer.write
+
+    def slow(writer, frames):
+        waited.append(sampled.wait(30))
+        write(writer, frames)
+
+    monkeypatch.setattr(Mp4Writer, "write", slow)
+    board = [fr.Scene(id=name, prompt=name, seconds=1) for name in "ab"]
+
+    def stepped(section, step):
+        if section.index == 1:
+            sampled.set()
+
+    fr.render(board, model="fake", out=tmp_path / "out", on_step=stepped)
+    assert waited[0]

@@ -9,6 +9,7 @@ import json
 import os
 import time
 from collections.abc import Generator, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
 from importlib import import_module
@@ -202,17 +203,25 @@ def _write(
     made["judges"] = backend.family.judges
     tags = {**film_tags(plan, made, {s.index: s.seed for s in plan.sections}), **story_tags(session, folder.note)}
     encoding: dict[str, Any] = {"fps": plan.rate, "size": plan.size, "crf": session.story.crf, "metadata": tags}
+
+    def take(done: FinishedSection) -> None:
+        if len(done.frames):
+            writer.write(done.frames)
+            sheet.add(done.first_frame, done.frames)
+            meters[done.plan.shot].add(done.frames)
+
     with (
         writing(film, kind=WriteError),
         Mp4Writer(film, settle=folder.settle, **encoding) as writer,
         closing(_decoded(session, folder, backend, rows)) as finished,
+        ThreadPoolExecutor(max_workers=1) as beside,
     ):
+        taken = beside.submit(lambda: None)
         for done in finished:
-            if len(done.frames):
-                writer.write(done.frames)
-                sheet.add(done.first_frame, done.frames)
-                meters[done.plan.shot].add(done.frames)
+            taken.result()  # one section is written while the next is sampled
+            taken = beside.submit(take, done)
             sections.append(done.report)
+        taken.result()
         seeds = {report["index"]: report["seed"] for report in sections}  # a retry has changed some
         writer.metadata |= film_tags(plan, {**made, "packets": writer.packets.digest}, seeds)
         folder.check_there()
