@@ -48,7 +48,7 @@ def acting(family, plan, name):
 
 
 def test_guidance_is_said_of_every_settable_term_and_of_no_other(family, planned):
-    settable = {term.name for term in family.terms if term.settable}
+    settable = {term.name for term in family.terms if not term.grip}
     for name in TERMS:
         for place, fields in (("", {"guidance": {name: 5.0}}), ("scenes[0].", {"scene": {"guidance": {name: 5.0}}})):
             problems, plan = planned(**fields)
@@ -60,7 +60,7 @@ def test_guidance_is_said_of_every_settable_term_and_of_no_other(family, planned
 
 
 def test_a_scenes_guidance_wins_over_the_boards_term_by_term(family, planned):
-    first, *others = [term.name for term in family.terms if term.settable]
+    first, *others = [term.name for term in family.terms if not term.grip]
     _, plan = planned({"guidance": {first: 3.0}}, guidance=dict.fromkeys((first, *others), 7.0))
     assert acting(family, plan, first) == {3.0} and all(acting(family, plan, name) == {7.0} for name in others)
 

@@ -23,7 +23,7 @@ from framepack_relax.families.components import blocks_of
 from framepack_relax.families.loader import load
 from framepack_relax.planning.planner import make_plan
 from framepack_relax.relax.effects import KeyGain, KVBlur, LowPass, MotionAmplitude
-from framepack_relax.relax.guidance import Branch
+from framepack_relax.relax.guidance import Branch, without
 from framepack_relax.rendering.keys import section_keys
 from framepack_relax.sampling.section import sample
 from framepack_relax.storyboard import Scene, storyboard_from_scenes
@@ -37,6 +37,8 @@ MODELS = (
     "wan t2v",
     "wan experts",
     "wan i2v",
+    "wan svi",
+    "wan svi-pro",
     "helios",
     "helios image",
     "fake",
@@ -58,12 +60,13 @@ def case(request, tiny, hunyuan, helios, tmp_path_factory):
     name, _, kind = request.param.partition(" ")
     if name == "wan":
         place = tmp_path_factory.mktemp("models") / "wan"
-        experts = kind in ("experts", "i2v")
-        folders[name] = (
-            experts_folder(place, image=kind == "i2v") if experts else wan_folder(place, expand=kind != "t2v")
-        )
+        if kind in ("experts", "i2v", "svi", "svi-pro"):
+            folders[name] = experts_folder(place, image=kind != "experts")
+        else:
+            folders[name] = wan_folder(place, expand=kind != "t2v")
     Image.radial_gradient("L").resize(SIZE).convert("RGB").save(hero := tmp_path_factory.mktemp("images") / "hero.png")
-    own = {"inverted": {"framepack": {"order": "inverted"}}, "image": {"image": str(hero)}}.get(kind, {})
+    blocks = {"inverted": {"framepack": {"order": "inverted"}}, "image": {"image": str(hero)}}
+    own = {**blocks, **{past: {"wan": {"past": past}} for past in ("svi", "svi-pro")}}.get(kind, {})
     return load(str(folders[name]), device="cpu"), own
 
 
@@ -80,8 +83,9 @@ def board(tmp_path, model, count=2, *, scene=None, **fields):
 class Shots:
     """The sections of a plan, one after the other as its shots are rendered."""
 
-    def __init__(self, model, plan):
-        self.model, self.plan = model, plan
+    def __init__(self, model, story):
+        self.model, self.plan = model, make_plan(story, model.family)
+        self.family, plan = model.family.configured(story), self.plan
         self.prompts = model.encode_prompts(
             [s.prompt for s in plan.sections] + [s.negative_prompt for s in plan.sections]
         )
@@ -117,7 +121,7 @@ class Shots:
 @pytest.fixture
 def shots(case, tmp_path):
     model, own = case
-    return Shots(model, make_plan(board(tmp_path, model, **own), model.family))
+    return Shots(model, board(tmp_path, model, **own))
 
 
 def same(one, other):
@@ -128,9 +132,8 @@ def same(one, other):
 def test_a_scene_at_rest_gives_the_stock_pipelines_bits(hunyuan, tmp_path, scale):
     """HunyuanVideo; FramePack's are in test_parity.py."""
     model = load(str(hunyuan), device="cpu")
-    plan = make_plan(board(tmp_path, model, 1, scene={"guidance": {"text": scale}}), model.family)
-    made = Shots(model, plan)
-    section, noise = plan.sections[0], made.noise(plan.sections[0])
+    made = Shots(model, board(tmp_path, model, 1, scene={"guidance": {"text": scale}}))
+    section, noise = made.plan.sections[0], made.noise(made.plan.sections[0])
     stock = HunyuanVideoPipeline.from_pretrained(hunyuan)
     stock.set_progress_bar_config(disable=True)
     wanted = stock(
@@ -179,9 +182,9 @@ def test_an_error_within_a_step_leaves_nothing_behind(case, shots):
 
 
 def test_every_term_reaches_the_latents_and_neutral_ones_take_no_pass(case, shots):
-    model, plain = case[0], shots.latents()
-    for term in model.family.terms:
-        scales = {**shots.plan.sections[0].steps[0].scales, term.name: term.base + 1 if term.settable else 0.5}
+    plain = shots.latents()
+    for term in shots.family.terms:
+        scales = {**shots.plan.sections[0].steps[0].scales, term.name: 0.5 if term.grip else term.base + 1}
         moved = shots.latents(lambda section, scales=scales: [replace(s, scales=scales) for s in section.steps])
         assert not same(moved, plain), term.name
     assert all(branch.name == "cond" for branch in Step(index=0, sigma=1.0, timestep=0.0, scales={}).branches)
@@ -208,16 +211,17 @@ def test_what_a_section_sees_is_what_its_context_needs(case, shots):
                 assert not torch.equal(*passes)
 
 
-def test_the_initial_context_is_that_of_a_section_without_a_past(case, shots):
+def test_without_its_grip_a_past_does_not_matter(case, shots):
+    grips = [term.name for term in shots.family.terms if term.of_past]
     section = next((s for s in shots.plan.sections if s.context.needs), None)
+    assert len(grips) == (section is not None)
     if section is None:
-        assert "context" not in [term.name for term in shots.model.family.terms]
         return
     noise = shots.noise(section)
     pasts = [{p: torch.full_like(noise, float(value)) for p in section.context.needs} for value in (0, 1)]
     if shots.model.family.kind == "helios" and not shots.starts:  # which keeps the film's first frame in sight
         pasts[0][0][:, :, 0] = 1
-    free = Branch(name="free", context="initial")
+    free = without(grips[0])
     made = [shots.model.predict(noise, section.steps[0], free, shots.begin(section, noise, past)) for past in pasts]
     assert torch.equal(*made)
 

@@ -24,7 +24,7 @@ from framepack_relax.families.helios.family import Helios
 from framepack_relax.families.loader import load
 from framepack_relax.planning.planner import make_plan
 from framepack_relax.relax.effects import KeyGain, KVBlur
-from framepack_relax.relax.guidance import Branch
+from framepack_relax.relax.guidance import Branch, without
 from framepack_relax.storyboard import Scene, storyboard_from_scenes
 from framepack_relax.storyboard.reader import read_storyboard
 
@@ -238,14 +238,14 @@ def test_an_edit_of_nothing_is_the_stock_attention(model):
 def test_without_a_past_there_are_zeros_or_no_tokens_and_effects_act_on_either(model, no_past):
     section, inputs, noise = begun(model, helios={"no_past": no_past})
     step = section.steps[0]
-    seen = tokens(model, inputs, noise, step, "initial")
+    seen = tokens(model, inputs, noise, step, "context")
     assert len(seen) == (inputs.segments[-1].tokens if no_past == "none" else len(tokens(model, inputs, noise, step)))
-    free = Branch(name="free", context="initial")
+    free = without("context")
     plain = model.predict(noise, step, free, inputs)
     if no_past == "zeros":
-        kept = inputs.contexts["initial"]["latents_history_short"]
+        kept = inputs.contexts["context"]["latents_history_short"]
         assert torch.equal(kept[:, :, :1], inputs.contexts["full"]["latents_history_short"][:, :, :1])
-        assert not kept[:, :, 1:].any() and not inputs.contexts["initial"]["latents_history_long"].any()
+        assert not kept[:, :, 1:].any() and not inputs.contexts["context"]["latents_history_long"].any()
     with model.acting((KVBlur(sigma=0.6),), inputs):
         blurred = model.predict(noise, step, free, inputs)
     with model.acting((KeyGain(gain=0.5, on="all"),), inputs):

@@ -103,7 +103,7 @@ def test_what_is_written_of_a_relaxation_reads_back_to_it():
     assert Relaxation(**Relax(**written(made)).said) == made
 
 
-VECTORS = {"cond": torch.tensor([3.0]), "uncond": torch.tensor([1.0]), "free": torch.tensor([7.0])}
+VECTORS = {"cond": torch.tensor([3.0]), "uncond": torch.tensor([1.0]), "context": torch.tensor([7.0])}
 ALG = VECTORS | {"sharp": torch.tensor([2.0])}
 
 
@@ -113,9 +113,9 @@ ALG = VECTORS | {"sharp": torch.tensor([2.0])}
         (1.0, 1.0, 3.0, ("cond",)),
         (1.0 + 9e-4, 1.0, 3.0, ("cond",)),
         (4.0, 1.0, 1 + 4 * 2, ("cond", "uncond")),
-        (1.0, 0.25, 3 + 0.75 * 4, ("cond", "free")),
+        (1.0, 0.25, 3 + 0.75 * 4, ("cond", "context")),
         (1.0, 0.985, 3.0, ("cond",)),
-        (4.0, 0.0, 1 + 4 * 2 + 4, ("cond", "uncond", "free")),
+        (4.0, 0.0, 1 + 4 * 2 + 4, ("cond", "uncond", "context")),
     ],
 )
 def test_guidance_composes_and_runs_only_passes_with_weight(text, context, value, passes):

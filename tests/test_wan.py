@@ -30,7 +30,7 @@ from framepack_relax.families.loader import load
 from framepack_relax.families.wan.attention import EditedProcessor
 from framepack_relax.planning.planner import make_plan
 from framepack_relax.relax.effects import KVBlur
-from framepack_relax.relax.guidance import Branch
+from framepack_relax.relax.guidance import Branch, without
 from framepack_relax.storyboard import Scene, read_storyboard, storyboard_from_scenes
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -153,7 +153,7 @@ def test_the_branch_without_a_past_is_the_models_own_mode_for_words(five):
         noise=x, context=section.context, steps=section.steps, past={0: x}, start=None, prompt=texts[PROMPTS[0]],
         negative=texts[PROMPTS[1]], options=plan.options,
     )  # fmt: skip
-    free = model.predict(x, step, Branch(name="free", context="initial"), model.begin(given))
+    free = model.predict(x, step, without("context"), model.begin(given))
     with torch.no_grad():
         words = model.transformer(x, torch.tensor([step.timestep]), texts[PROMPTS[0]], return_dict=False)[0]
     assert free.shape == x.shape and (free - words).abs().max() < 1e-5 * words.abs().max()

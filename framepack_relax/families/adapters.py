@@ -2,6 +2,7 @@
 
 A file is looked for beside the storyboard, then as `owner/name/file.safetensors` in the folder named by the environment
 variable FRAMEPACK_RELAX_WEIGHTS, then on the hub; `owner/name` stands for diffusers' pytorch_lora_weights.safetensors.
+A model of the catalogue may come with some of its own.
 """
 
 from collections.abc import Iterator
@@ -15,10 +16,9 @@ from ..storyboard.messages import printable
 from ..storyboard.paths import path_cure, refusal
 from ..storyboard.schema import Lora
 from .base import Family
-from .catalog import weights_places
+from .catalog import on_hub, weights_places
 from .fingerprint import hash_of, told
 
-USUAL = "pytorch_lora_weights.safetensors"
 EXPERTS = {"high": "transformer", "low": "transformer_2"}
 
 
@@ -62,15 +62,17 @@ def lora_problems(story: Storyboard, family: Family) -> Iterator[Problem]:
 
 
 def find_adapters(story: Storyboard, family: Family, *, download: bool) -> tuple[Adapter, ...]:
-    """The board's LoRA, fetched where need be. Raises ModelError."""
-    if story.lora and find_spec("peft") is None:
+    """The model's own LoRA, then the board's, fetched where need be. Raises ModelError."""
+    own = [("model", lora) for lora in family.configured(story).lora]
+    wanted = own + [(f"lora[{nth}].file", lora) for nth, lora in enumerate(story.lora or ())]
+    if wanted and find_spec("peft") is None:
         fact = "LoRA need PEFT, which is not installed; pip install 'framepack-relax[lora]'"
-        raise ModelError(str(story.located(Problem(path="lora[0].file", message=fact))))
-    return tuple(_found(story, nth, lora, download) for nth, lora in enumerate(story.lora or ()))
+        raise ModelError(str(story.located(Problem(path=wanted[0][0], message=fact))))
+    return tuple(_found(story, path, lora, download) for path, lora in wanted)
 
 
-def _found(story: Storyboard, nth: int, lora: Lora, download: bool) -> Adapter:
-    place = str(story.located(Problem(path=f"lora[{nth}].file", message=printable(lora.file))))
+def _found(story: Storyboard, path: str, lora: Lora, download: bool) -> Adapter:
+    place = str(story.located(Problem(path=path, message=printable(lora.file))))
     file = next((file for file in _local(story, lora.file) if file.is_file()), None) or _fetched(lora, place, download)
     with told():
         digest = hash_of(file)
@@ -87,7 +89,7 @@ def _wrong(story: Storyboard, lora: Lora) -> str | None:
             continue
         pickle = "" if file.suffix == ".safetensors" else "is no .safetensors file; convert it"
         return f": {wrong or pickle}" if wrong or pickle else None
-    if _on_hub(lora.file) is not None:
+    if on_hub(lora.file) is not None:
         return None
     there = story.resolve(lora.file).absolute()
     return f": no such file; it was looked for as {there}{path_cure(lora.file, there)}"
@@ -95,23 +97,14 @@ def _wrong(story: Storyboard, lora: Lora) -> str | None:
 
 def _local(story: Storyboard, name: str) -> list[Path]:
     """Where it may lie on this machine."""
-    hub = _on_hub(name)
+    hub = on_hub(name)
     return [story.resolve(name), *(weights_places("/".join(hub)) if hub else ())]
-
-
-def _on_hub(name: str) -> tuple[str, str] | None:
-    """Repository and file, if the name may be of the hub's."""
-    owner, _, rest = name.partition("/")
-    repository, _, file = rest.partition("/")
-    if not owner or owner[0] in "~." or not repository or (not file and repository.endswith(".safetensors")):
-        return None
-    return f"{owner}/{repository}", file or USUAL
 
 
 def _fetched(lora: Lora, place: str, download: bool) -> Path:
     from huggingface_hub import hf_hub_download
 
-    found = _on_hub(lora.file)
+    found = on_hub(lora.file)
     assert found is not None, "planning has refused it"
     try:
         return Path(hf_hub_download(*found, local_files_only=not download))

@@ -18,7 +18,7 @@ from ..relax.profile import Profile
 from ..storyboard import Relax, Storyboard
 from ..storyboard.meanings import suggest
 from ..storyboard.messages import printable
-from ..storyboard.schema import Experimental
+from ..storyboard.schema import Experimental, Lora
 from .configs import Sidecar
 from .flow import FlowShift, Levels
 
@@ -64,18 +64,18 @@ class GuidanceTerm:
     """A restraint with a scale, which eq. 2 may relax from `base` towards `floor` (s_min)."""
 
     name: str
-    base: float  # at rest; a scene's `guidance` may set another one where the term is `settable`
+    base: float  # at rest; a scene's `guidance` may set another one
     floor: float
     lowest: float = 0.0  # what a scene may set as its floor
     trained: bool = True  # relaxing it means something on this model
-    settable: bool = True
+    grip: bool = False  # of what a section sees, 1 at rest: a pass goes without that; no board sets it
     timesteps: tuple[float, float] = (0.0, math.inf)  # from the first on and below the second it acts; else it is 1
     like: str = ""  # the term whose scale a board sets for this one, too, unless it says its own
     of_past: bool = False  # where there is no past it is at rest
 
 
 TEXT = GuidanceTerm(name="text", base=1.0, floor=1.0, lowest=1.0)  # true CFG
-CONTEXT = GuidanceTerm(name="context", base=1.0, floor=0.0, settable=False, of_past=True)
+CONTEXT = GuidanceTerm(name="context", base=1.0, floor=0.0, grip=True, of_past=True)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -129,6 +129,7 @@ class Family(ABC):
     fast: str = FAST  # a digit for each step of a section with `speed: fast`, 1 where the network is asked
     judges: str | None = None  # of its films, where the usual ones do not know its world
     profile: Profile | None = field(default=None, repr=False)  # its calibrated one; None: the paper's
+    lora: tuple[Lora, ...] = ()  # that it comes with
 
     kind: ClassVar[str]  # the family's name
     grid: ClassVar[TimeGrid]

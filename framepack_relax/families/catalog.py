@@ -9,7 +9,7 @@ import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import RootModel
 
@@ -18,7 +18,7 @@ from ..relax.profile import Profile
 from ..storyboard.meanings import suggest
 from ..storyboard.messages import printable
 from ..storyboard.paths import KINDS, expand, not_a_file, path_cure
-from ..storyboard.schema import Order
+from ..storyboard.schema import Expert, Lora, Order, Past
 from .base import Family
 from .configs import SIDECAR, NetworkConfig, PartKinds, Sidecar, check_configs, read_json
 from .fake import Fake
@@ -27,7 +27,7 @@ from .flow import FlowShift
 from .framepack.family import FramePack
 from .helios.family import Helios
 from .hunyuan_video.family import HunyuanVideo
-from .wan.family import Wan, WanI2V, WanTI2V
+from .wan.family import CARRIED, Wan, WanI2V, WanTI2V
 
 WEIGHTS_VARIABLE = "FRAMEPACK_RELAX_WEIGHTS"
 FIGURES = "figures.json"  # of a model folder: what scripts/training/measure.py measured
@@ -41,6 +41,7 @@ NETWORKS: Mapping[str, type[Family]] = {  # that need no sidecar: nothing is lef
     "HeliosTransformer3DModel": Helios,
 }
 HUNYUAN, REDUX = "hunyuanvideo-community/HunyuanVideo", "lllyasviel/flux_redux_bfl"
+LORA = "pytorch_lora_weights.safetensors"  # where a repository of LoRA names no file
 LARGEST = 256 << 20  # bytes, of vocabularies and configs
 Wanted = Mapping[str, set[str]]  # patterns of files, by repository
 TENCENT = "Tencent Hunyuan Community licence: not for use in the European Union, the United Kingdom and South Korea"
@@ -75,6 +76,17 @@ def _framepack(name: str, repository: str, order: Order, about: str) -> Entry:
     )  # fmt: skip
 
 
+def _svi(past: Past, version: str, about: str) -> Entry:
+    """Wan 2.2 I2V with a pair of Stable Video Infinity's LoRA."""
+    file = "vita-video-gen/svi-model/version-2.0/SVI_Wan2.2-I2V-A14B_{}_noise_lora_{}.safetensors"
+    pair = tuple(Lora(file=file.format(expert, version), expert=expert) for expert in get_args(Expert))
+    return Entry(
+        name=f"wan2.2-{past}", about=about, licence="Apache-2.0; of the LoRA see their model card",
+        repository="Wan-AI/Wan2.2-I2V-A14B-Diffusers",
+        family=WanI2V(name=f"wan2.2-{past}", past=past, carry=CARRIED[past], lora=pair),
+    )  # fmt: skip
+
+
 ENTRIES = (
     Entry(
         name="puppet", gigabytes=0.03, licence="Apache-2.0", repository=str(PUPPET),
@@ -103,6 +115,8 @@ ENTRIES = (
         about="Wan 2.2 I2V, two experts of 14B: an image to film, from clip to clip by the last frame; 16 fps",
         family=WanI2V(name="wan2.2-a14b"),
     ),
+    _svi("svi-pro", "v2.0_pro", "Wan 2.2 I2V with SVI 2.0 Pro: sees the start image and the last latent frame"),
+    _svi("svi", "v2.0", "Wan 2.2 I2V with SVI 2.0: sees the last frame, and the start image for all others"),
     Entry(
         name="wan2.1-1.3b", gigabytes=29.0, licence="Apache-2.0", repository="Wan-AI/Wan2.1-T2V-1.3B-Diffusers",
         about="Wan 2.1 T2V, 1.3B: text to one clip a scene of at most 81 frames; 16 fps",
@@ -222,6 +236,8 @@ def find(name: str, *, download: bool = True) -> Source:
         wanted.setdefault(repository, set()).add(f"{subfolder}/*" if subfolder else "*")
     if entry.family and entry.family.unread:
         wanted[entry.repository].add("scheduler/*")
+    for repository, file in filter(None, (on_hub(lora.file) for lora in (entry.family.lora if entry.family else ()))):
+        wanted.setdefault(repository, set()).add(file)
     folders = _folders(name, wanted, download=download)
     parts = {part: folders[repository] / subfolder for part in kinds for repository, subfolder in [entry.place(part)]}
     if entry.family and entry.family.unread:
@@ -272,6 +288,15 @@ def _folders(name: str, wanted: Wanted, *, download: bool = True, advised: Wante
 def weights_places(repository: str) -> list[Path]:
     """Where a repository may lie as a folder, or a file of it."""
     return [Path(root, expand(repository)) for root in (os.environ.get(WEIGHTS_VARIABLE, ""), "")]
+
+
+def on_hub(lora: str) -> tuple[str, str] | None:
+    """Repository and file of a LoRA, if the name may be of the hub's."""
+    owner, _, rest = lora.partition("/")
+    repository, _, file = rest.partition("/")
+    if not owner or owner[0] in "~." or not repository or (not file and repository.endswith(".safetensors")):
+        return None
+    return f"{owner}/{repository}", file or LORA
 
 
 def _check_part(part: str, folder: Path) -> None:

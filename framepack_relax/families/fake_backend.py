@@ -66,15 +66,15 @@ class FakeBackend(Backend):
     def begin(self, given: Given) -> dict[str, float]:
         first = given.start.embeds if given.start else 0.0
         seen = [latents[:, :, -1].mean().item() for latents in given.past.values()]
-        return {"positive": given.prompt, "negative": given.negative, "full": sum(seen, first), "initial": first}
+        return {"positive": given.prompt, "negative": given.negative, "full": sum(seen, first), "context": first}
 
     def solver(self, sampler: str, steps: Sequence[Step]) -> Solve:
         sigmas = [*(step.sigma for step in steps), 0.0]
         return lambda index, velocity, x: x + (sigmas[index + 1] - sigmas[index]) * velocity
 
     def predict(self, x: Tensor, step: Step, branch: Branch, inputs: dict[str, float]) -> Tensor:
-        context = "initial" if branch.context == "initial" else "full"
-        push = inputs[branch.prompt] + inputs[context] + sum(number(repr(effect)) for effect in self.acts)
+        seen = inputs.get(branch.context, inputs["full"])  # it has nothing to low-pass
+        push = inputs[branch.prompt] + seen + sum(number(repr(effect)) for effect in self.acts)
         return x - push * step.timestep / 1000
 
     @contextmanager

@@ -10,6 +10,7 @@ from ..errors import ModelError
 from .adapters import Adapter
 from .components import as_it_works, told_as
 
+READING = {"return_lora_metadata": True, "use_safetensors": True, "local_files_only": True}
 OWN = re.compile(r"^transformer\.")  # what diffusers' loaders put before the names of layers
 
 
@@ -19,9 +20,10 @@ def put_on(networks: Mapping[str, Any], adapters: Sequence[Adapter], loader: Any
     for nth, adapter in enumerate(adapters):
         network, name = networks[adapter.network], f"board{nth}"
         with told_as(f"{adapter.place}: {adapter.file} cannot be read as a LoRA", "download it again, or another one"):
-            said, metadata = loader.lora_state_dict(
-                str(adapter.file), return_lora_metadata=True, use_safetensors=True, local_files_only=True
-            )
+            said, metadata = loader.lora_state_dict(str(adapter.file), **READING)
+            if any(".default." in key for key in said):  # DiffSynth-Studio's way to write the makers' own names
+                named = {f"diffusion_model.{key.replace('.default.', '.')}": x for key, x in said.items()}
+                said, metadata = loader.lora_state_dict(named, **READING)
         layers = {key: re.split(r"\.lora", OWN.sub("", key))[0] for key in said}
         there = {module for module, _ in network.named_modules()}
         kept = {OWN.sub("", key): said[key].to(dtype) for key, layer in layers.items() if layer in there}

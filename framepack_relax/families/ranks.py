@@ -23,7 +23,6 @@ from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
 from ..errors import ModelError, RenderError
-from ..relax.guidance import KINDS
 from .backend import Backend
 from .base import Step
 from .loader import Loading, load, pick_device
@@ -48,6 +47,11 @@ def split(branches: int, ranks: int) -> list[range]:
     """
     counts = range(1, min(branches, ranks) + 1)
     count = min(counts, key=lambda n: (math.ceil(branches / n) / (ranks // n), -n))
+    return parted(count, ranks)
+
+
+def parted(count: int, ranks: int) -> list[range]:
+    """So many groups of ranks, as equal as there can be."""
     return [range(ranks * n // count, ranks * (n + 1) // count) for n in range(count)]
 
 
@@ -57,7 +61,7 @@ class Ranks:
     def __init__(self) -> None:
         self.store, self.rank, self.size = _meet()
         self.sent: Any = None  # inputs that the others have
-        groups = {group for branches in range(1, len(KINDS) + 1) for group in split(branches, self.size)}
+        groups = {group for count in range(1, self.size + 1) for group in parted(count, self.size)}
         self.groups = {
             group: dist.new_group(list(group), timeout=PATIENCE)
             for group in sorted({*groups, range(self.size)}, key=lambda group: (group.start, group.stop))

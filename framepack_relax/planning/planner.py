@@ -62,7 +62,7 @@ def make_plan(story: Storyboard, model: Family) -> RenderPlan:
         fps=fps,
         size=size,
         options=family.options,
-        lora=story.lora,
+        lora=(*family.lora, *(story.lora or ())) or None,
         decode=family.decode,
         sampler=sampler,
         profile=profile.name,

@@ -103,7 +103,7 @@ def _nearest(size: Size, side: int) -> str:
 
 
 def _guidance_problems(place: str, names: Iterable[str], family: Family) -> Iterator[Problem]:
-    known = [term.name for term in family.terms if term.settable]
+    known = [term.name for term in family.terms if not term.grip]
     for name in names:
         if name not in known:
             message = f"{family.name} has no such guidance; {suggest(name, known)}"
@@ -175,13 +175,15 @@ def _setting_warnings(story: Storyboard, relaxations: Sequence[Relaxation], fami
 def _past_warnings(sections: Sequence[SectionPlan], family: Family) -> Iterator[Told]:
     """Scenes that loosen nothing but the grip of a past, and have none."""
     where = "before" if family.render_order(2)[0] == 0 else "after"
+    pasts = {term.name for term in family.terms if term.of_past}
     cure = f"put a calm scene {where} it, or relax embedded or text as well"
     for scene, group in groupby(sections, key=lambda section: section.scene):
         made = list(group)
         relax = made[0].relaxation
-        alone = set(relax.target) == {"context"} and not relax.at_rest and replace(relax, beta=0).at_rest
+        alone = pasts.issuperset(relax.target) and not relax.at_rest and replace(relax, beta=0).at_rest
         if alone and all(section.context.initial for section in made):
-            yield f"scene {scene}", f"target context does nothing where no past of the shot is rendered yet; {cure}"
+            fact = f"target {' and '.join(relax.target)} does nothing where no past of the shot is rendered yet"
+            yield f"scene {scene}", f"{fact}; {cure}"
 
 
 def _gathered(warnings: Iterable[Told]) -> Iterator[str]:
@@ -201,7 +203,7 @@ def _odd(relax: Relaxation, family: Family, *, unguided: bool) -> Iterator[str]:
         return
     if relax.beta < 0:
         yield f"beta {relax.beta:g} boosts guidance instead of relaxing it"
-    if relax.beta >= OVER and set(relax.target) - {"context"}:
+    if relax.beta >= OVER and any(term.name in relax.target for term in family.terms if not term.grip):
         yield f"beta {relax.beta:g} is over-relaxed; the paper's best is 0.75"
     for term in family.terms:
         if term.name in relax.target and not term.trained:

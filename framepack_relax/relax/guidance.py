@@ -1,6 +1,6 @@
-"""Relaxed guidance: eq. 1 and eq. 2 of the paper, its comparators, and how the three restraints compose.
+"""Relaxed guidance: eq. 1 and eq. 2 of the paper, its comparators, and how the restraints compose.
 
-v velocity, c prompt, neg negative prompt, h history, h0 the history that a shot's first section has
+v velocity, c prompt, neg negative prompt, h what a section sees of its shot, h - g the same without what a grip g holds
 """
 
 import math
@@ -12,7 +12,8 @@ from ..storyboard.schema import Schedule
 
 TEXTS = ("text", "text_low")  # of models of two experts each has its own; where one acts the other is 1
 TEXT_MARGIN = 1e-3  # closer to scale 1 than this, the second pass has no weight and is skipped
-CONTEXT_MARGIN = 0.02  # less looseness than this is not worth a pass
+INPUTS = ("embedded",)  # scales that the network itself is fed
+GRIP_MARGIN = 0.02  # all other scales are of grips; less looseness than this is not worth a pass
 
 V = TypeVar("V")
 
@@ -52,17 +53,27 @@ def step_weights(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Branch:
-    """One forward pass, by what it sees: which prompt, and which context; `name` keys counts and reports.
+    """One forward pass, by what it sees: which prompt, and which context; `name` keys its velocity.
 
-    `full` is the past as it is, `initial` the one that a shot's first section has (h0), `low_pass` the past low-passed.
+    `full` is h, `low_pass` h low-passed, the name of a grip h without it: of `context` the past of a first section.
     """
 
     name: str
     prompt: Literal["positive", "negative"] = "positive"
-    context: Literal["full", "initial", "low_pass"] = "full"
+    context: str = "full"
+
+    @property
+    def kind(self) -> str:
+        """What it is counted as."""
+        return self.name if self.name in KINDS else "free"
 
 
-KINDS = ("cond", "uncond", "sharp", "free")  # of branches: (c, h), (neg, h), (neg, h before any low-pass), (c, h0)
+KINDS = ("cond", "uncond", "sharp", "free")  # of branches: (c, h), (neg, h), (neg, h before any low-pass), (c, h - g)
+
+
+def without(grip: str) -> Branch:
+    """The pass that sees all but what a grip holds."""
+    return Branch(name=grip, context=grip)
 
 
 def text_scale(scales: Mapping[str, float]) -> float:
@@ -73,8 +84,8 @@ def text_scale(scales: Mapping[str, float]) -> float:
 def branches(scales: Mapping[str, float], *, low_passed: bool = False) -> tuple[Branch, ...]:
     """The forward passes that have weight at these scales, in the order in which they run.
 
-    Text 1 is no guidance, context 1 the full grip of the past; a scale that is not there does nothing. `low_passed`:
-    the images that h holds are low-passed in this step, as ALG does it. Other scales are inputs of the network.
+    Text 1 is no guidance, 1 of a grip the full one; a scale that is not there does nothing. `low_passed`: the images
+    that h holds are low-passed in this step, as ALG does it.
     """
     usual: Literal["full", "low_pass"] = "low_pass" if low_passed else "full"
     found = [Branch(name="cond", context=usual)]
@@ -82,20 +93,20 @@ def branches(scales: Mapping[str, float], *, low_passed: bool = False) -> tuple[
         found.append(Branch(name="uncond", prompt="negative", context=usual))
         if low_passed:
             found.append(Branch(name="sharp", prompt="negative"))
-    if 1 - scales.get("context", 1) >= CONTEXT_MARGIN:
-        found.append(Branch(name="free", context="initial"))
-    return tuple(found)
+    grips = [name for name in scales if name not in (*TEXTS, *INPUTS)]
+    return *found, *(without(grip) for grip in grips if 1 - scales[grip] >= GRIP_MARGIN)
 
 
 def combine(made: Mapping[str, V], scales: Mapping[str, float]) -> V:
-    """v = v(neg, h) + s_text (v(c, h) - v(neg, h)), then + (1 - s_ctx)(v(c, h0) - v(c, h)); eq. 1 is the first half.
+    """v = v(neg, h) + s_text (v(c, h) - v(neg, h)), then + (1 - s_g)(v(c, h - g) - v(c, h)) for each grip g.
 
-    `made` are the velocities of the branches by name. With low-passed images the first v(neg, h) sees them sharp: ALG
-    (Choi et al., arXiv 2506.08456).
+    Eq. 1 is the first part. `made` are the velocities of the branches by name. With low-passed images the first
+    v(neg, h) sees them sharp: ALG (Choi et al., arXiv 2506.08456).
     """
     velocity = cond = made["cond"]
     if "uncond" in made:
         velocity = made.get("sharp", made["uncond"]) + text_scale(scales) * (cond - made["uncond"])  # type: ignore[operator]
-    if "free" in made:
-        velocity = velocity + (1 - scales["context"]) * (made["free"] - cond)  # type: ignore[operator]
+    for grip in scales:
+        if grip in made:
+            velocity = velocity + (1 - scales[grip]) * (made[grip] - cond)  # type: ignore[operator]
     return velocity

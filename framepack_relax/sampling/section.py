@@ -15,7 +15,7 @@ from ..relax.guidance import KINDS, combine
 
 @dataclass(frozen=True, kw_only=True)
 class SectionResult:
-    """`latents` [1, C, T, h, w] float32, and how many forward passes of each branch they took."""
+    """`latents` [1, C, T, h, w] float32, and how many forward passes of each kind they took."""
 
     latents: Tensor
     forwards: Mapping[str, int] = field(default_factory=dict)
@@ -53,7 +53,7 @@ def sample(
                 seen = {branch.name: velocities[branch.name] for branch in step.branches}
                 x = solve(step.index, combine(seen, step.scales), x)
                 for branch in step.passes:
-                    forwards[branch.name] += 1
+                    forwards[branch.kind] += 1
                 if not torch.isfinite(x).all():
                     raise NonFiniteLatents(step.index)
                 on_step(step.index)

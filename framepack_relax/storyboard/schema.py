@@ -49,6 +49,7 @@ Sampler = Literal["unipc", "euler"]
 Decoding = Literal["stream", "blend"]
 NoPast = Literal["zeros", "none"]
 Expert = Literal["high", "low"]
+Past = Literal["frame", "svi", "svi-pro"]
 
 
 def _plain_text(text: str) -> str:
@@ -261,7 +262,8 @@ class FramePackBlock(Part):
 class WanBlock(Part):
     """Settings of Wan's family."""
 
-    carry: int | None = Field(None, ge=1, le=4, description="latent frames that begin the next section; trained: 1")
+    carry: int | None = Field(None, ge=1, le=4, description="latent frames that the next section is given; trained: 1")
+    past: Past | None = Field(None, description="of I2V-A14B: a clip's last frame, or as SVI 2.0 or 2.0 Pro see it")
 
 
 class HeliosBlock(Part):

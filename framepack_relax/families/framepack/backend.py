@@ -107,7 +107,7 @@ class FramePackBackend(HunyuanVideoBackend):
         for place, section in given.past.items():
             frames |= {SECTION_LATENTS * place + 1 + k: frame for k, frame in enumerate(section.split(1, dim=2))}
         full = gather_history(given.context, frames, given.start.latent)
-        contexts = {"full": full, "initial": initial_history(given.context, given.start.latent, given.options["order"])}
+        contexts = {"full": full, "context": initial_history(given.context, given.start.latent, given.options["order"])}
         for effect in {effect for step in given.steps for effect in step.effects if isinstance(effect, LowPass)}:
             contexts["low_pass"] = {**full, "latents_clean": low_pass(full["latents_clean"], effect.factor)}
         return SectionInputs(

@@ -76,9 +76,9 @@ class HeliosBackend(UMT5Model):
         if given.start is not None:
             kept, frames[0] = given.start.latent.split(1, dim=2)
         full = gather_history(slots, frames, kept)
-        contexts = {"full": full, "initial": initial_history(slots, kept, "inverted")}
+        contexts = {"full": full, "context": initial_history(slots, kept, "inverted")}
         if given.options["no_past"] == "none":
-            contexts["initial"] = {"indices_latents": full["indices_latents"]}
+            contexts["context"] = {"indices_latents": full["indices_latents"]}
         for effect in {effect for step in given.steps for effect in step.effects if isinstance(effect, LowPass)}:
             contexts["low_pass"] = {**full, "latents_clean": low_pass(full["latents_clean"], effect.factor)}
         return SectionInputs(

@@ -33,7 +33,7 @@ class SectionInputs:
     """What a section's passes need besides x: arguments of the transformer by prompt and by context."""
 
     prompts: Mapping[str, Mapping[str, Tensor]]  # positive, negative
-    contexts: Mapping[str, Mapping[str, Tensor]]  # full, initial, low_pass
+    contexts: Mapping[str, Mapping[str, Tensor]]  # full, context, low_pass
     segments: tuple[Segment, ...]
     opening: Tensor | None = None  # the first section of the shot to be rendered, if this is another
     drift: float = 0.0  # how strongly colours are pulled towards that one's

@@ -40,7 +40,7 @@ class SectionInputs:
     """
 
     prompts: Mapping[str, Tensor]  # positive, negative: [1, 512, D]
-    clean: Mapping[str, Tensor]  # full, initial, low_pass: [1, C, k, h, w]
+    clean: Mapping[str, Tensor]  # full, context, low_pass: [1, C, k, h, w]
     covered: int = 0
     beside: Mapping[str, Tensor] = field(default_factory=dict)  # by context too, where channels say what is seen
     layouts: tuple[tuple[Segment, ...], ...]  # of tokens, by context
@@ -57,7 +57,7 @@ class WanBackend(UMT5Model):
         if images:
             self.vae.to(self.device)
         pixels = {shot: VideoProcessor().preprocess(image).unsqueeze(2) for shot, (image, _) in images.items()}
-        return {shot: Start(latent=encode(self.vae, x, None).float(), embeds=None) for shot, x in pixels.items()}
+        return {shot: Start(latent=encode(self.vae, x, None).float(), embeds=x) for shot, x in pixels.items()}
 
     def begin(self, given: Given) -> SectionInputs:
         kept, parts = given.noise[:, :, :0], list[FramePart]()
@@ -67,7 +67,7 @@ class WanBackend(UMT5Model):
         elif given.start is not None:
             kept, parts = given.start.latent, ["reference"]
         kept = kept.to(self.device)
-        clean = {"full": kept, "initial": kept[:, :, :0] if given.past else kept}
+        clean = {"full": kept, "context": kept[:, :, :0] if given.past else kept}
         for effect in {effect for step in given.steps for effect in step.effects if isinstance(effect, LowPass)}:
             clean["low_pass"] = low_pass(kept, effect.factor)
         covered = 0 if given.past else kept.shape[2]
@@ -144,7 +144,8 @@ class WanBackend(UMT5Model):
 
     def tokens(self, context: Context, latents: int, size: Size) -> int:
         """Video tokens of a pass."""
-        side, carried = 2 * self.family.spatial, self.family.options.get("carry", 0) if context.needs else 0
+        side = 2 * self.family.spatial
+        carried = self.family.carry if isinstance(self.family, WanTI2V) and context.needs else 0
         return (latents + carried) * (size[1] // side) * (size[0] // side)
 
 

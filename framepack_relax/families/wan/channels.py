@@ -3,7 +3,7 @@
 C latent channels, T latent frames, h and w latent height and width
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,40 +14,26 @@ from torch import Tensor
 
 from ...relax.effects import LowPass, MotionAmplitude
 from ...relax.latents import amplified, low_pass
-from ..backend import Decoder, Given, Start
+from ..backend import Decoder, Given
 from ..base import Size, Step
 from ..wan_vae import WanDecoder, encode, statistics, untiled
 from .backend import SectionInputs, WanBackend, layout
 from .configs import MASK
-from .family import LONGEST, UNIT
+from .family import UNIT
 
 
 @dataclass(kw_only=True)
 class WanI2VBackend(WanBackend):
     """An image to a clip, as WanImageToVideoPipeline with transformer_2 (diffusers 0.42.1)."""
 
-    def encode_starts(self, images: Mapping[int, tuple[Image.Image, int]]) -> Mapping[int, Start]:
-        """Of each image what the longest clip is conditioned on; a shorter one takes its first latent frames."""
-        if images:
-            self.vae.to(self.device)
-        return {
-            shot: Start(latent=self._condition(preprocessed(image), 1 + LONGEST), embeds=None)
-            for shot, (image, _) in images.items()
-        }
-
     def begin(self, given: Given) -> SectionInputs:
-        """A clip that goes on is conditioned on the last frame of the one before, as the film shows it."""
-        assert given.start is not None
         frames = given.noise.shape[2]
-        full = initial = masked(given.start.latent[:, :, :frames].to(self.device), 1)
-        if given.past:
-            pixels = preprocessed(self._last_frame(given.past[given.context.needs[0]]))
-            full = masked(self._condition(pixels, frames), 1)
-            initial = masked(self._condition(torch.zeros_like(pixels[:, :, :1]), frames), 0)
-        seen = {"full": full, "initial": initial}
+        see, sharp = PASTS[given.options.get("past", "frame")]
+        seen = dict(see(self, given))
         for effect in {effect for step in given.steps for effect in step.effects if isinstance(effect, LowPass)}:
-            image = torch.cat([full[:, :MASK, :1], low_pass(full[:, MASK:, :1], effect.factor)], dim=1)
-            seen["low_pass"] = torch.cat([image, full[:, :, 1:]], dim=2)
+            image = seen["full"][:, MASK:].clone()
+            image[:, :, :sharp] = low_pass(image[:, :, :sharp], effect.factor)
+            seen["low_pass"] = torch.cat([seen["full"][:, :MASK], image], dim=1)
         return SectionInputs(
             prompts={"positive": given.prompt, "negative": given.negative},
             clean=dict.fromkeys(seen, given.noise[:, :, :0].to(self.device)),
@@ -64,18 +50,22 @@ class WanI2VBackend(WanBackend):
         latents = (amplified(beside[:, MASK:] / scale + mean, factors[0]) - mean) * scale
         return torch.cat([beside[:, :MASK], latents], dim=1)
 
-    def _condition(self, pixels: Tensor, latents: int) -> Tensor:
-        """[1, C, T, h, w] float32 of a clip of which these pixels [1, 3, 1, H, W] are seen; the rest is grey."""
-        grey = torch.zeros_like(pixels).repeat_interleave(UNIT * (latents - 1), dim=2)
-        return encode(self.vae, torch.cat([pixels, grey], dim=2), None).float()
+    def clip(self, first: Tensor, rest: Tensor, given: Given) -> Tensor:
+        """Latents [1, C, T, h, w] float32 of the section's clip of a picture and then another, [1, 3, 1, H, W] each."""
+        more = rest.repeat_interleave(UNIT * (given.noise.shape[2] - 1), dim=2)
+        return encode(self.vae, torch.cat([first, more], dim=2), None).float()
 
-    def _last_frame(self, latents: Tensor) -> Image.Image:
-        """Of a clip."""
+    def last_frame(self, given: Given) -> Tensor:
+        """Of the clip before, as the film shows it; of a shot's first clip the start image."""
+        assert given.start is not None
+        if not given.past:
+            return given.start.embeds
         with untiled(self.vae):
-            return Image.fromarray(WanDecoder(self.vae, apart=True).push(latents)[-1])
+            frames = WanDecoder(self.vae, apart=True).push(given.past[given.context.needs[0]])
+        return preprocessed(Image.fromarray(frames[-1]))
 
     def decoder(self, how: str, start: Tensor | None, sections: int, options: Mapping[str, Any]) -> Decoder:
-        return WanDecoder(self.vae, rest=self.resting, apart=True, again=self.family.grid.again_latents)
+        return WanDecoder(self.vae, rest=self.resting, apart=True, again=1 + options.get("carry", 0))
 
     def decode_bytes(self, size: Size, *, tiled: bool) -> int:
         """Never in tiles: what the next clip begins with must not depend on the memory."""
@@ -92,3 +82,49 @@ def masked(latents: Tensor, frames: int) -> Tensor:
     mask = torch.zeros_like(latents[:, :1]).repeat_interleave(MASK, dim=1)
     mask[:, :, :frames] = 1
     return torch.cat([mask, latents], dim=1)
+
+
+def of_the_frame(model: WanI2VBackend, given: Given) -> Mapping[str, Tensor]:
+    """As the stock pipeline does it: the frame, and grey in place of all others; without it all is grey."""
+    frame = model.last_frame(given)
+    grey = torch.zeros_like(frame)
+    full = masked(model.clip(frame, grey, given), 1)
+    return {"full": full, "context": masked(model.clip(grey, grey, given), 0) if given.past else full}
+
+
+def of_svi(model: WanI2VBackend, given: Given) -> Mapping[str, Tensor]:
+    """SVI 2.0: the frame, and the anchor in place of all others. Without the anchor it is the stock condition, without
+    the motion that of a shot's first clip."""
+    assert given.start is not None
+    frame, anchor = model.last_frame(given), given.start.embeds
+    pairs = {"full": (frame, anchor), "anchor": (frame, torch.zeros_like(frame)), "motion": (anchor, anchor)}
+    return {name: masked(model.clip(*pair, given), 1) for name, pair in pairs.items()}
+
+
+def of_svi_pro(model: WanI2VBackend, given: Given) -> Mapping[str, Tensor]:
+    """SVI 2.0 Pro: latents of the anchor and of the clip before, then zeros; the mask is of the anchor alone.
+
+    Without the motion it is the condition of a shot's first clip. Nothing has been trained without the anchor.
+    """
+    assert given.start is not None
+    none = torch.zeros_like(given.noise, device=model.device)
+    anchor, motion = given.start.latent[:, :, :1].to(model.device), none[:, :, :0]
+    if given.past:
+        motion = given.past[given.context.needs[0]][:, :, -given.options["carry"] :].to(model.device)
+
+    def clip(first: Tensor, then: Tensor) -> Tensor:
+        return torch.cat([first, then, none[:, :, 1 + then.shape[2] :]], dim=2)
+
+    return {
+        "full": masked(clip(anchor, motion), 1),
+        "anchor": masked(clip(none[:, :, :1], motion), 0),
+        "motion": masked(clip(anchor, none[:, :, :0]), 1),
+    }
+
+
+# by a board's `wan.past`: what is seen, by context; how many of its latent frames are of images, None: all
+PASTS: Mapping[str, tuple[Callable[[WanI2VBackend, Given], Mapping[str, Tensor]], int | None]] = {
+    "frame": (of_the_frame, 1),
+    "svi": (of_svi, None),
+    "svi-pro": (of_svi_pro, None),
+}

@@ -1,6 +1,9 @@
 """Wan without torch: words to one clip of 4k + 1 frames, of one transformer or of two experts; clips that go on.
 
-2.2 5B goes on from its last latent frames, the image models of two experts (I2V-A14B) from the last frame of a clip.
+2.2 5B goes on from its last latent frames, the image models of two experts (I2V-A14B) from the last frame of a clip, or
+as Stable Video Infinity's LoRA have learned it: from the shot's start image, the *anchor*, and the end of the clip
+before, the *motion*. Sources of that: vita-epfl/Stable-Video-Infinity, branch svi_wan22 of 2025-12-27 (docs/svi,
+inference_svi_2.0.py, inference_svi_2.0_pro.py); kijai/ComfyUI-KJNodes 3f20054 (WanImageToVideoSVIPro).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +16,7 @@ from pydantic import Field
 from ...errors import ModelError, Problem
 from ...relax.effects import EFFECTS
 from ...storyboard import Storyboard
-from ...storyboard.schema import WanBlock
+from ...storyboard.schema import Past, WanBlock
 from ..base import CONTEXT, TEXT, Context, Family, GuidanceTerm, Image, SimpleContext, Size, TimeGrid
 from ..configs import Config, PartKinds, Sidecar, UMT5Fields, WanVae, read_config
 from ..flow import FlowShift, Levels, UniPC, unipc_table
@@ -21,6 +24,14 @@ from .configs import Inputs, PipelineIndex, WanI2VTransformer, WanTransformer
 
 UNIT = 4  # frames a latent frame gives, but the first
 LONGEST = 20  # of these a clip of 81 frames has
+CARRIED: Mapping[Past, int] = {"frame": 0, "svi": 0, "svi-pro": 1}  # latent frames that a clip is given of the last one
+ANCHOR = GuidanceTerm(name="anchor", base=1.0, floor=0.0, grip=True)
+MOTION = replace(ANCHOR, name="motion", of_past=True)
+GRIPS: Mapping[Past, tuple[GuidanceTerm, ...]] = {
+    "frame": (CONTEXT,),
+    "svi": (ANCHOR, MOTION),
+    "svi-pro": (ANCHOR, MOTION),
+}
 
 
 class WanSchedule(UniPC):
@@ -41,6 +52,7 @@ class Wan(Family):
     size: Size | None = (832, 480)
     fps: float = 16
     text: float = 5.0
+    carry: int = 0  # latent frames of the section before that the next one is given
 
     kind = "wan"
     grid: ClassVar[TimeGrid] = TimeGrid(unit_frames=UNIT, unit_latents=1, most_units=LONGEST, past=False)
@@ -92,6 +104,11 @@ class Wan(Family):
             if name not in self.takes and value is not None:
                 yield Problem(path=f"wan.{name}", message=f"{self.name} has no such setting; remove the line")
 
+    def notes(self, story: Storyboard, shots: Sequence[tuple[float, int]]) -> Iterator[tuple[str, str]]:
+        yield from super().notes(story, shots)
+        if self.carry > 1:
+            yield "", f"wan.carry {self.carry}: {self.name} was trained to go on from 1 latent frame"
+
     def levels(self, steps: int, size: Size, sampler: str) -> Levels:
         """UniPC's, for Euler too."""
         return unipc_table(steps, self.schedule.flow_shift)
@@ -131,11 +148,6 @@ class WanTI2V(Wan):
     def configured(self, story: Storyboard) -> Self:
         return replace(self, carry=(story.wan or WanBlock()).carry or self.carry)
 
-    def notes(self, story: Storyboard, shots: Sequence[tuple[float, int]]) -> Iterator[tuple[str, str]]:
-        yield from super().notes(story, shots)
-        if self.carry > 1:
-            yield "", f"wan.carry {self.carry}: {self.name} was trained to go on from 1 latent frame"
-
     def context(self, place: int, sections: int) -> Context:
         return SimpleContext(initial=place == 0, needs=(place - 1,) if place else ())
 
@@ -169,16 +181,19 @@ class WanExperts(Wan):
 
 @dataclass(frozen=True, kw_only=True)
 class WanI2V(WanExperts):
-    """Wan 2.2 I2V-A14B: an image to a clip; each clip goes on from the last frame of the one before.
+    """Wan 2.2 I2V-A14B: an image to a clip; each clip goes on from the one before, and `past` says how.
 
-    That frame stands in two clips and is shown once: a section samples a latent frame for it besides its own.
+    `frame`: from its last frame, as the stock pipeline does. `svi`: from that too, and the anchor stands in the place
+    of all frames that are not seen (SVI 2.0). `svi-pro`: the anchor, then the last `carry` latent frames, are given as
+    latents, the rest as zeros (SVI 2.0 Pro). A section samples anew what it is given first, which is not shown twice:
+    one latent frame, and those carried; of the Pro 5 frames, as in the makers' command (their script's default is 4).
     """
 
     text: float = 3.5
     text_low: float = 3.5
     boundary: float = 0.9
+    past: Past = "frame"
 
-    grid = TimeGrid(unit_frames=UNIT, unit_latents=1, most_units=LONGEST, again_latents=1)
     effects = frozenset({"kv_blur", "low_pass", "motion_amplitude"})
     image = "required"
     renderer = "wan.channels:WanI2VBackend"
@@ -190,8 +205,36 @@ class WanI2V(WanExperts):
     }
 
     @property
+    def grid(self) -> TimeGrid:  # type: ignore[override]
+        """Of at most 21 latent frames, those sampled again among them."""
+        again = 1 + self.carry
+        return TimeGrid(unit_frames=UNIT, unit_latents=1, most_units=LONGEST + 1 - again, again_latents=again)
+
+    @property
+    def takes(self) -> frozenset[str]:  # type: ignore[override]
+        return frozenset({"past", "carry"} if CARRIED[self.past] else {"past"})
+
+    @property
     def terms(self) -> tuple[GuidanceTerm, ...]:
-        return *super().terms, CONTEXT
+        return *super().terms, *GRIPS[self.past]
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        own = {name: getattr(self, name) for name in sorted(self.takes)} if self.past != "frame" else {}
+        return {**own, **super().options}
+
+    def configured(self, story: Storyboard) -> Self:
+        """A LoRA that it comes with is for its own kind of past alone."""
+        block = story.wan or WanBlock()
+        past = block.past or self.past
+        own = self.lora if past == self.past else ()
+        return replace(self, past=past, carry=block.carry or CARRIED[past], lora=own)
+
+    def notes(self, story: Storyboard, shots: Sequence[tuple[float, int]]) -> Iterator[tuple[str, str]]:
+        yield from super().notes(story, shots)
+        if self.past != "frame" and not self.lora and not story.lora:
+            cure = f"name them under lora:, or write model: wan2.2-{self.past}"
+            yield "", f"wan.past {self.past}: only SVI's LoRA have learned it, and none is on; {cure}"
 
     def context(self, place: int, sections: int) -> Context:
         return SimpleContext(initial=place == 0, needs=(place - 1,) if place else ())
