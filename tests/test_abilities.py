@@ -12,7 +12,7 @@ from framepack_relax.planning.planner import make_plan
 from framepack_relax.storyboard import Scene, read_storyboard, storyboard_from_scenes
 from framepack_relax.storyboard.schema import BLOCKS
 
-TERMS = {"embedded", "text", "context"}  # of all families
+TERMS = {"embedded", "text", "context", "anchor", "motion"}  # of all families
 SCOPES = {"section", "history", "reference", "all"}
 
 

@@ -8,7 +8,7 @@ from diffusers import WanImageToVideoPipeline, WanPipeline
 from faults import here
 from peft import LoraConfig
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from test_wan import PROMPTS, SIZE, STEPS, planned, sampled, stock
 from wan_folders import experts_folder, wan_folder
 
@@ -68,6 +68,30 @@ def test_a_lora_gives_the_bits_of_diffusers_and_none_are_left_when_it_is_off(mod
     wan.adapters = ()
     wan.place()
     assert torch.equal(sampled(wan, plan)[0][0].latents, plain[0].latents) and wan.identity == identity
+
+
+def test_a_file_with_the_makers_own_names_as_diffsynth_writes_them_is_the_same(model, tmp_path):
+    _, wan, file = model
+    names = {
+        "transformer.": "",
+        ".attn1.to_": ".self_attn.",
+        ".attn2.to_": ".cross_attn.",
+        ".weight": ".default.weight",
+    }
+    said = load_file(file)
+    for theirs, own in names.items():
+        said = {key.replace(theirs, own): x for key, x in said.items()}
+    assert "blocks.0.self_attn.q.lora_A.default.weight" in said
+    save_file(said, tmp_path / "own.safetensors")
+    plan, made = planned(wan, 1.0), []
+    for each, scale in ((file, 0.5), (tmp_path / "own.safetensors", 1.0)):  # which knows nothing of the alpha, 2 r
+        wan.adapters = (adapter(each, scale),)
+        wan.place()
+        made.append(sampled(wan, plan)[0][0].latents)
+        assert "8 of its 8 layers act on the transformer" in wan.told[0]
+    wan.adapters = ()
+    wan.place()
+    assert torch.equal(*made)
 
 
 def test_an_identity_is_the_models_own_while_a_lora_is_on(model):

@@ -291,6 +291,7 @@ def test_words_outside_the_vocabulary_are_listed(model):
 def test_catalogue_facts_and_licences():
     assert set(CATALOG) == {
         "puppet", "framepack-f1", "framepack", "hunyuanvideo", "wan2.2-5b", "wan2.2-a14b", "wan2.1-1.3b",
+        "wan2.2-svi-pro", "wan2.2-svi",
         "helios", "fake",
     }  # fmt: skip
     assert [CATALOG[n].family.order for n in ("framepack-f1", "framepack")] == ["forward", "inverted"]

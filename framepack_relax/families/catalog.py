@@ -174,12 +174,14 @@ def entry_of(name: str) -> Entry:
 def find_family(name: str) -> Family:
     """What a plan must know; for a hub id its sidecar and scheduler config are fetched, weights are not.
 
-    A model of the catalogue takes its calibrated profile from a sidecar in WEIGHTS/<owner>/<name of the transformer>.
+    A model of the catalogue takes its calibrated profile from a sidecar in WEIGHTS/<owner>/<name of the transformer>;
+    not where it comes with LoRA, for then it is another model.
     """
     entry = entry_of(name)
     repository = entry.place("transformer")[0]
     if entry.family is not None:
-        file = next((place / SIDECAR for place in weights_places(repository) if (place / SIDECAR).is_file()), None)
+        places = () if entry.family.lora else weights_places(repository)
+        file = next((place / SIDECAR for place in places if (place / SIDECAR).is_file()), None)
         found = _calibrated(entry.family, file, read_json(Sidecar, file).profile) if file else entry.family
         return _scheduled(found, repository) if found.shift is None and found.parts else found
     wanted = {repository: {SIDECAR, "model_index.json", "scheduler/*", "transformer/config.json"}}

@@ -43,7 +43,8 @@ def choose_profile(story: Storyboard, family: Family) -> Profile:
     if story.profile == "auto":
         return family.profile or paper_of(family)
     file = story.resolve(story.profile)
-    return parse_as(Profile, read_text(file), file=str(file), check=family.profile_problems)
+    check = family.configured(story).profile_problems
+    return parse_as(Profile, read_text(file), file=str(file), check=check)
 
 
 def paper_of(family: Family) -> Profile:
