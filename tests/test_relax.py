@@ -132,6 +132,20 @@ def test_a_restraint_that_a_model_has_not_takes_no_pass():
     assert names({}) == names({"embedded": 6}) == ("cond",)
 
 
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_any_number_of_grips_loosens_apart_each_with_a_pass_of_its_own(count):
+    """Whatever a family calls them; they add up in any order, and one at rest has no pass."""
+    scales = {"embedded": 6, "text": 1.0, **{f"g{n}": 0.5 / (n + 1) for n in range(count)}, "whole": 1.0}
+    asked = branches(scales)
+    assert [branch.context for branch in asked] == ["full", *(f"g{n}" for n in range(count))]
+    assert [branch.kind for branch in asked] == ["cond", *["free"] * count]
+    made = {branch.name: torch.tensor([float(n * n)]) for n, branch in enumerate(asked)}
+    wanted = sum((1 - 0.5 / (n + 1)) * (n + 1) ** 2 for n in range(count))
+    assert combine(made, scales).item() == pytest.approx(wanted)
+    back = dict(reversed(scales.items()))
+    assert combine(made, back).item() == pytest.approx(wanted)
+
+
 def test_guidance_is_linear_in_the_text_scale():
     at = [combine({n: VECTORS[n] for n in ("cond", "uncond")}, {"text": s}).item() for s in (2.0, 3.0, 4.0)]
     assert at[1] - at[0] == at[2] - at[1] == 2.0

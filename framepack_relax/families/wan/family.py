@@ -187,6 +187,7 @@ class WanI2V(WanExperts):
     of all frames that are not seen (SVI 2.0). `svi-pro`: the anchor, then the last `carry` latent frames, are given as
     latents, the rest as zeros (SVI 2.0 Pro). A section samples anew what it is given first, which is not shown twice:
     one latent frame, and those carried; of the Pro 5 frames, as in the makers' command (their script's default is 4).
+    Otherwise it is sampled as the model is: SVI's scripts change experts at 0.875 and solve with Euler.
     """
 
     text: float = 3.5
