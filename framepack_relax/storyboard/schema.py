@@ -397,5 +397,4 @@ def storyboard_from_scenes(scenes: Sequence[Scene], **board: Any) -> Storyboard:
 
 def storyboard_schema() -> dict[str, Any]:
     """JSON Schema (draft 2020-12) for editors."""
-    schema = Storyboard.model_json_schema()
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Storyboard.model_json_schema()}
