@@ -1,59 +1,257 @@
-"""Speed as ratios measured in one run, so that they mean the same on every machine.
+"""Speed as ratios measured in one run, so that they mean the same on every machine: diffusers' pipelines beside ours.
 
-python scripts/bench.py decode      # a section decoded as a stream against FramePack's 18 latents and blend
+    make bench        # a table, and out/bench.json
+
+Processor seconds of one thread. What is compared is measured in turn, round by round; a ratio is that of the quickest
+rounds. A step is what a call of 12 steps takes more than one of 4, over 8. Wan and Helios have small random weights
+(tests/wan_folders.py), so that the loop's own work counts more than beside a real model.
 """
 
 import argparse
+import json
+import platform
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from datetime import date
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKLHunyuanVideo
-from torch import Tensor
+from diffusers import HeliosPipeline, HunyuanVideoFramepackPipeline, WanPipeline
+from PIL import Image
 
+import framepack_relax as fr
+from framepack_relax.families.backend import Backend, Given
+from framepack_relax.families.components import blocks_of
 from framepack_relax.families.framepack.blend import BlendDecoder
 from framepack_relax.families.heap import give_back, keep_steady
 from framepack_relax.families.hunyuan_video.stream import StreamDecoder
+from framepack_relax.planning.planner import make_plan
+from framepack_relax.planning.renderplan import RenderPlan
+from framepack_relax.sampling.section import sample
+from framepack_relax.storyboard import Scene, storyboard_from_scenes
+from framepack_relax.video.reader import read_frames
 
-ROUNDS = 12
+ROOT = Path(__file__).parent.parent
+PUPPET = ROOT / "framepack_relax" / "puppet"
+SHORT, LONG = 4, 12  # steps
+PROMPT = "a red figure stands still on the beach"
+OPTIONS: dict[str, dict[str, Any]] = {
+    "at rest": {},
+    "blur on all blocks": {"blur": 0.6},
+    "history gain": {"history_gain": 0.5},
+    "context loosened (a second pass)": {"target": ["context"], "beta": 0.95, "p": 0.01},
+}
+Work = Callable[[], object]
+Rows = dict[str, float]
 
 
-def seconds(push: Callable[[Tensor], object], latents: Tensor) -> float:
-    """Of a section's decode as a render does it, main memory given back before."""
-    give_back()
-    begun = time.perf_counter()
-    push(latents)
-    return time.perf_counter() - begun
+def quickest(works: Mapping[str, Work], rounds: int) -> dict[str, float]:
+    """Processor seconds of each, measured in turn; the first round does not count."""
+    taken: dict[str, list[float]] = {name: [] for name in works}
+    for number in range(rounds + 1):
+        for name, work in works.items():
+            give_back()
+            begun = time.process_time()
+            work()
+            if number:
+                taken[name].append(time.process_time() - begun)
+    return {name: min(times) for name, times in taken.items()}
 
 
-def decode(model: str) -> None:
-    """Sections of one shot, the two ways in turn; both without framewise tiling, then the blend with it."""
-    keep_steady()
-    vae = AutoencoderKLHunyuanVideo.from_pretrained(model, subfolder="vae").float().eval()
-    latents = torch.randn(1, vae.config.latent_channels, 9, 12, 12, generator=torch.Generator().manual_seed(0))
-    start = latents[:, :, :1]
-    for framewise in (False, True):
-        vae.use_framewise_decoding = framewise
-        stream = StreamDecoder(vae, start=start)
-        blend = BlendDecoder(vae, order="forward", start=start, sections=ROUNDS + 3)
-        for _ in range(2):  # the second of a shot is the first that has a whole section before it
-            stream.push(latents), blend.push(latents)
-        pairs = [(seconds(stream.push, latents), seconds(blend.push, latents)) for _ in range(ROUNDS)]
-        ratios = np.array([a / b for a, b in pairs])
-        times = np.median(pairs, axis=0)
-        print(
-            f"stream / blend{' with framewise tiling' if framewise else ''}: {np.median(ratios):.2f} "
-            f"({ratios.min():.2f}..{ratios.max():.2f}, {times[0]:.2f} s against {times[1]:.2f} s a section)"
-        )
+def steps(calls: Mapping[str, Callable[[int], object]], rounds: int) -> dict[str, float]:
+    """Seconds of a step of each call of so many steps."""
+    works = {f"{name} {n}": lambda call=call, n=n: call(n) for name, call in calls.items() for n in (SHORT, LONG)}
+    taken = quickest(works, rounds)
+    return {name: (taken[f"{name} {LONG}"] - taken[f"{name} {SHORT}"]) / (LONG - SHORT) for name in calls}
+
+
+class Ours:
+    """Sections of a plan, sampled by our loop."""
+
+    def __init__(self, model: Backend, image: Path | None, size: tuple[int, int]) -> None:
+        self.model, self.board = model, {"image": str(image)} if image else {}
+        self.size, self.texts = size, model.encode_prompts([PROMPT, ""])
+        opened = Image.open(image).convert("RGB").resize(size) if image else None
+        self.start = model.encode_starts({0: (opened, 1)})[0] if opened else None
+        model.place()
+
+    def plan(self, count: int, **relax: Any) -> RenderPlan:
+        scene = Scene(id="a", prompt=PROMPT, seconds=self.seconds, intensity=0.0, relax=relax)
+        story = storyboard_from_scenes([scene], steps=count, size=self.size, **self.board)
+        return make_plan(story, self.model.family)
+
+    @property
+    def seconds(self) -> float:
+        grid, fps = self.model.family.grid, self.model.family.fps
+        longest = 8 if grid.most_units > 1 else 2 * grid.unit_frames  # frames
+        return (longest + grid.lead_frames) / fps
+
+    def sample(self, count: int, **relax: Any) -> torch.Tensor:
+        """The last section, of which the others are noise."""
+        plan = self.plan(count, **relax)
+        section = plan.sections[-1]
+        noise = self.model.noise(section.latents, plan.size, section.seed)
+        given = Given(
+            noise=noise, context=section.context, steps=section.steps, start=self.start, options=plan.options,
+            past={n: self.model.noise(plan.sections[n].latents, plan.size, n) for n in section.context.needs},
+            prompt=self.texts[PROMPT], negative=self.texts[""],
+        )  # fmt: skip
+        return sample(self.model, self.model.begin(given), section.steps, noise, sampler=plan.sampler).latents
+
+
+def puppet(rounds: int) -> Rows:
+    """Steps and whole renders of the packaged model."""
+    stock = HunyuanVideoFramepackPipeline.from_pretrained(PUPPET, dtype=torch.float32)
+    stock.set_progress_bar_config(disable=True)
+    model, image = fr.load(PUPPET, device="cpu"), ROOT / "storyboards" / "red-beach.png"
+    ours, picture = Ours(model, image, (96, 96)), Image.open(image).convert("RGB")
+
+    def theirs(count: int, sections: int = 1, output: str = "latent") -> Any:
+        return stock(
+            image=picture, prompt=PROMPT, negative_prompt="", height=96, width=96, num_frames=33 * sections,
+            num_inference_steps=count, guidance_scale=2.0, sampling_type="vanilla", output_type=output,
+            generator=torch.Generator().manual_seed(3),
+        ).frames  # fmt: skip
+
+    calls: dict[str, Callable[[int], object]] = {"stock": theirs}
+    calls |= {name: lambda count, relax=relax: ours.sample(count, **relax) for name, relax in OPTIONS.items()}
+    taken = steps(calls, rounds)
+    rows = {"step at rest / stock pipeline's": taken["at rest"] / taken["stock"]}
+    rows |= {f"step, {name} / at rest": taken[name] / taken["at rest"] for name in list(OPTIONS)[1:]}
+    with TemporaryDirectory() as folder:
+        rows |= renders(model, image, theirs, Path(folder), max(1, rounds // 2))
+    for block in blocks_of(model.transformer):
+        block.compile(fullgraph=True)
+    compiled = steps({"compiled": ours.sample}, rounds)
+    rows["step, compiled / at rest"] = compiled["compiled"] / taken["at rest"]
+    return rows
+
+
+def renders(model: Backend, image: Path, theirs: Callable[..., Any], folder: Path, rounds: int) -> Rows:
+    """Films of two calm sections: the stock call against all that a render does, and the same film fast."""
+    scene = Scene(id="a", prompt=PROMPT, seconds=2.4)
+
+    def film(name: str, **board: Any) -> Any:
+        return fr.render([scene], model=model, image=image, out=folder / name, fresh=True, **board)
+
+    taken = quickest(
+        {"stock": lambda: theirs(12, 2, "np"), "render": lambda: film("twelve", steps=12)}, rounds
+    )  # fmt: skip
+    rows = {"render of two sections / stock call": taken["render"] / taken["stock"]}
+    films = {speed: film(speed, speed=speed) for speed in ("full", "fast")}
+    sampling = {name: sum(s["seconds"]["sampling"] for s in made.report["sections"]) for name, made in films.items()}
+    rows["sampling, speed: fast / full"] = sampling["fast"] / sampling["full"]
+    full, fast = (np.concatenate(list(read_frames(made.path))).astype(float) for made in films.values())
+    rows["fast film's PSNR against the full one, dB"] = 10 * np.log10(255**2 / np.mean((full - fast) ** 2))
+    return rows
+
+
+def small(rounds: int) -> Rows:
+    """Steps of the other families on small random weights."""
+    sys.path.insert(0, str(ROOT / "tests"))
+    sys.path.insert(0, str(ROOT / "scripts"))
+    import wan_folders
+
+    wan_folders.SHAPE |= {"num_attention_heads": 8, "ffn_dim": 512, "num_layers": 4}
+    made: dict[str, tuple[Any, Callable[[Path], Path], Any]] = {
+        "wan 2.1": (WanPipeline, lambda place: wan_folders.wan_folder(place, expand=False), {"num_frames": 9}),
+        "wan 2.2 5B": (WanPipeline, lambda place: wan_folders.wan_folder(place, expand=True), {"num_frames": 9}),
+        "helios": (HeliosPipeline, wan_folders.helios_folder, {"num_frames": 33}),
+    }
+    rows: Rows = {}
+    for name, (kind, build, frames) in made.items():
+        with TemporaryDirectory() as folder:
+            place, size = build(Path(folder)), (256, 256)
+            stock, ours = kind.from_pretrained(place), Ours(fr.load(place, device="cpu"), None, size)
+            stock.set_progress_bar_config(disable=True)
+
+            def theirs(count: int, stock: Any = stock, frames: Any = frames, size: Any = size) -> Any:
+                return stock(
+                    prompt_embeds=torch.zeros(1, 512, 16), negative_prompt_embeds=torch.ones(1, 512, 16), width=size[0],
+                    height=size[1], num_inference_steps=count, guidance_scale=5.0, output_type="latent",
+                    generator=torch.Generator().manual_seed(3), **frames,
+                )  # fmt: skip
+
+            taken = steps(
+                {"stock": theirs, "rest": ours.sample, "blur": lambda n, ours=ours: ours.sample(n, blur=0.6)}, rounds
+            )
+            rows[f"{name}: step at rest / stock pipeline's"] = taken["rest"] / taken["stock"]
+            rows[f"{name}: step, blur on all blocks / at rest"] = taken["blur"] / taken["rest"]
+    return rows
+
+
+def decode(rounds: int) -> Rows:
+    """Sections of one shot, as a stream and FramePack's way, both without framewise tiling."""
+    model = fr.load(PUPPET, device="cpu")
+    vae: Any = model.vae  # type: ignore[attr-defined]
+    vae.use_framewise_decoding = False
+    latents = model.noise(9, (96, 96), 0)
+    stream = StreamDecoder(vae, start=latents[:, :, :1])
+    blend = BlendDecoder(vae, order="forward", start=latents[:, :, :1], sections=3 * rounds)
+    stream.push(latents), blend.push(latents)  # the second of a shot is the first with a whole section before it
+    taken = quickest({"stream": lambda: stream.push(latents), "blend": lambda: blend.push(latents)}, rounds)
+    return {"decode of a section / FramePack's blend": taken["stream"] / taken["blend"]}
+
+
+def memory() -> Rows:
+    """The most that a process held for a film of two sections of 4 steps, on Linux."""
+    peaks = {
+        who: int(subprocess.run([sys.executable, __file__, "--peak", who], capture_output=True, check=True).stdout)
+        for who in ("stock", "ours")
+    }
+    return {"peak memory of a render / stock call": peaks["ours"] / peaks["stock"]}
+
+
+def peak(who: str) -> None:
+    """Prints it."""
+    image = ROOT / "storyboards" / "red-beach.png"
+    if who == "stock":
+        stock = HunyuanVideoFramepackPipeline.from_pretrained(PUPPET, dtype=torch.float32)
+        stock(
+            image=Image.open(image).convert("RGB"), prompt=PROMPT, height=96, width=96, num_frames=66,
+            num_inference_steps=4, guidance_scale=2.0, sampling_type="vanilla",
+        )  # fmt: skip
+    else:
+        with TemporaryDirectory() as folder:
+            fr.render([Scene(id="a", prompt=PROMPT, seconds=2.4)], image=image, out=folder + "/film", steps=4)
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    print(next(line.split()[1] for line in lines if line.startswith("VmHWM")))  # getrusage's begins at the parent's
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["decode"])
-    parser.add_argument("--model", default="framepack_relax/puppet")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=Path("out/bench.json"))
+    parser.add_argument("--peak", choices=["stock", "ours"], help=argparse.SUPPRESS)
     words = parser.parse_args()
-    decode(words.model)
+    torch.set_num_threads(1)
+    if words.peak:
+        return peak(words.peak)
+    keep_steady()
+    rows: Rows = {}
+    for part in (puppet, small, decode, lambda rounds: memory()):
+        for name, value in part(words.rounds).items():
+            rows[name] = round(value, 3)
+            print(f"{value:8.3f}  {name}", flush=True)
+    machine = {"date": str(date.today()), "processor": processor(), "torch": torch.__version__, "threads": 1}
+    words.out.parent.mkdir(parents=True, exist_ok=True)
+    words.out.write_text(json.dumps({**machine, "rows": rows}, indent=1) + "\n", encoding="utf8")
+    print(f"{words.out}: {machine}")
+    return None
+
+
+def processor() -> str:
+    """By name, where the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 if __name__ == "__main__":
