@@ -32,6 +32,7 @@ from framepack_relax.families.heap import give_back, keep_steady
 from framepack_relax.families.hunyuan_video.stream import StreamDecoder
 from framepack_relax.planning.planner import make_plan
 from framepack_relax.planning.renderplan import RenderPlan
+from framepack_relax.relax.guidance import combine
 from framepack_relax.sampling.section import sample
 from framepack_relax.storyboard import Scene, storyboard_from_scenes
 from framepack_relax.video.reader import read_frames
@@ -123,6 +124,10 @@ def puppet(rounds: int) -> Rows:
     taken = steps(calls, rounds)
     rows = {"step at rest / stock pipeline's": taken["at rest"] / taken["stock"]}
     rows |= {f"step, {name} / at rest": taken[name] / taken["at rest"] for name in list(OPTIONS)[1:]}
+    made = dict.fromkeys(("cond", "uncond", "context"), model.noise(9, (96, 96), 0))
+    often = range(1000)
+    guided = quickest({"": lambda: [combine(made, {"text": 4.0, "context": 0.5}) for _ in often]}, rounds)[""]
+    rows["guidance arithmetic / step at rest"] = guided / len(often) / taken["at rest"]
     with TemporaryDirectory() as folder:
         rows |= renders(model, image, theirs, Path(folder), max(1, rounds // 2))
     for block in blocks_of(model.transformer):
@@ -236,8 +241,8 @@ def main() -> None:
     rows: Rows = {}
     for part in (puppet, small, decode, lambda rounds: memory()):
         for name, value in part(words.rounds).items():
-            rows[name] = round(value, 3)
-            print(f"{value:8.3f}  {name}", flush=True)
+            rows[name] = round(value, 5)
+            print(f"{value:9.4f}  {name}", flush=True)
     machine = {"date": str(date.today()), "processor": processor(), "torch": torch.__version__, "threads": 1}
     words.out.parent.mkdir(parents=True, exist_ok=True)
     words.out.write_text(json.dumps({**machine, "rows": rows}, indent=1) + "\n", encoding="utf8")
