@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         evaluate,
         ledger,
         load,
+        memory,
         pace,
         plan,
         preview,
@@ -38,8 +39,8 @@ if TYPE_CHECKING:
     from .storyboard import Guidance, Relax, Scene, Storyboard
 
 __all__ = ["__version__"]
-__all__ += ["batch", "batch_plan", "cancel", "evaluate", "ledger", "load", "plan", "preview", "read", "render"]
-__all__ += ["Workers", "pace", "relaxed", "restore", "status", "stream", "sweep"]
+__all__ += ["batch", "batch_plan", "cancel", "evaluate", "ledger", "load", "memory", "plan", "preview", "read"]
+__all__ += ["Workers", "pace", "relaxed", "render", "restore", "status", "stream", "sweep"]
 __all__ += ["EvaluationError", "FilmError", "ModelError", "RelaxError", "RenderError", "StoryboardError"]
 __all__ += ["Guidance", "Relax", "Scene", "Storyboard"]
 

@@ -1,9 +1,9 @@
 """The Python API: calls take a storyboard file, a Storyboard, or a list of scenes; rooms are entered when used."""
 
-from .films import OnNan, load, plan, preview, read, render, restore, status, stream
+from .films import OnNan, load, memory, plan, preview, read, render, restore, status, stream
 from .many import batch, batch_plan, cancel, ledger, workers
 from .measure import evaluate, pace, sweep
 from .paths import folder_for, meant, output_folder
 
-__all__ = ["OnNan", "batch", "batch_plan", "cancel", "evaluate", "folder_for", "ledger", "load", "meant", "pace"]
-__all__ += ["output_folder", "plan", "preview", "read", "render", "restore", "status", "stream", "sweep", "workers"]
+__all__ = ["OnNan", "batch", "batch_plan", "cancel", "evaluate", "folder_for", "ledger", "load", "meant", "memory"]
+__all__ += ["output_folder", "pace", "plan", "preview", "read", "render", "restore", "status", "stream", "sweep", "workers"]

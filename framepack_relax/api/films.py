@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import torch
 
     from ..families.backend import Backend
+    from ..families.sketch import Choice
     from ..planning.renderplan import RenderPlan, SectionPlan
     from ..rendering.events import Event
     from ..rendering.folder import Verdict
@@ -55,6 +56,21 @@ def plan(story: Story, **board: Any) -> "RenderPlan":
     except ModelError as error:
         raise ModelError(str(checked.located(Problem(path="model", message=str(error))))) from error
     return make_plan(checked, family)
+
+
+@quietly
+def memory(story: Story, *, dtype: "str | torch.dtype | None" = None, **board: Any) -> "list[Choice]":
+    """What a render will take of a GPU and of main memory, by estimate: with each preset, then on cards of each size.
+
+    No weights are loaded, and none need be here. `dtype` is by default bfloat16, then fp8. Raises ModelError where
+    neither this machine nor the catalogue knows the model's configs.
+    """
+    from ..families.sketch import sketch
+
+    made = plan(story, **board)
+    section, types = made.largest, [_named(dtype) or "bfloat16"] if dtype else ["bfloat16", "fp8"]
+    asked = section.context, section.latents, made.size
+    return [choice for kind in types for choice in sketch(made.model, kind).choices(*asked)]
 
 
 @quietly

@@ -157,12 +157,16 @@ def plan(
     steps: Steps = None,
     seed: Seed = None,
     draft: Draft = False,
+    memory: Annotated[bool, typer.Option("--memory", help="say what it takes of a GPU and of main memory")] = False,
 ) -> None:
     """Show what a render would do: scenes on the grid, every rounding, settings; needs no weights and no torch."""
     board = _board(story, model, steps, seed, draft)
-    made = api.plan(board)
+    made, choices = api.plan(board), api.memory(board, dtype=dtype) if memory else []
     if as_json:
-        return print_json(made.to_json())
+        rows = {"memory": [choice.to_json() for choice in choices]} if memory else {}
+        return print_json(made.to_json() | rows)
+    if choices:
+        return console.print(tables.memory_table(made, choices))
     console.print(tables.plan_table(made), tables.prompts_table(made))
     console.print(tables.crops_text(made), soft_wrap=True)
     warn(*made.warnings)

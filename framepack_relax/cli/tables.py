@@ -17,6 +17,7 @@ from .screen import KEEP, LOOK, MOST_ROWS, Grid
 if TYPE_CHECKING:
     from ..evaluate.statistics import Cell
     from ..families.catalog import Entry
+    from ..families.sketch import Choice
     from ..farm.batch import Batch, Progress
     from ..farm.costs import Cost
     from ..farm.films import Film, ShotUnit
@@ -70,6 +71,29 @@ def crops_text(plan: RenderPlan) -> str:
         said.append(f"{image}, {size[0]}x{size[1]} px: {cut}")
     more = [f"and {len(said) - MOST_ROWS} more start images"] if len(said) > MOST_ROWS else []
     return "\n".join([*said[:MOST_ROWS], *more])
+
+
+def memory_table(plan: RenderPlan, choices: Sequence[Choice]) -> Grid:
+    """A row per choice, and per card: what a section takes in gigabytes, by estimate."""
+    rows = []
+    for choice in choices:
+        need, sizes = choice.need, dict.fromkeys(("weights", "pass", "decode", "in all", "encoders", "main"), "-")
+        if need:
+            counts = need.weights, need.forward, need.decode, need.total, choice.encoders, choice.main
+            sizes = {name: f"{count / 1e9:.1f}" for name, count in zip(sizes, counts, strict=True)}
+        if choice.streamed:
+            sizes["encoders"] = "layers"
+        place = {"dtype": choice.dtype, "GPU": str(choice.card or "any"), "memory": choice.memory or "nothing fits"}
+        rows.append({**place, **sizes})
+    return Grid(
+        rows,
+        keys="dtype, GPU",
+        left="memory",
+        title=f"{plan.title or 'untitled'}: {plan.model}, {plan.size[0]}x{plan.size[1]}, by estimate, in GB",
+        caption="in all: weights, and the larger of a forward pass and a decode; blocks: those that stay on the GPU, "
+        "the others come for their turn; encoders come first, whole or layer by layer; main: of main memory, pinned or "
+        "converted",
+    )
 
 
 def report_table(plan: RenderPlan, report: Mapping[str, Any]) -> Grid:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..relax.effects import Effect
 from ..relax.guidance import Branch
@@ -151,6 +151,10 @@ class Backend(ABC):
     def blocks(self) -> int:
         """How many of its transformers' there are to stay or to be streamed."""
         return 0
+
+    def moving(self, placement: Placement) -> list[nn.Module]:
+        """What of them waits in main memory for its turn."""
+        return []
 
     @abstractmethod
     def need(self, context: Context, latents: int, size: Size, preset: Placement) -> Need:

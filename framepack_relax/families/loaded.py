@@ -148,19 +148,21 @@ class LoadedModel(Backend):
         blocks = [block for network in self.networks.values() for block in blocks_of(network)]
         return {block for n, block in enumerate(blocks) if (n + 1) * count // len(blocks) > n * count // len(blocks)}
 
-    def weight_bytes(self, placement: Placement) -> int:
-        """What transformers and VAE take of the device; of what comes for its turn the one at work, and the next."""
-        networks, vae = self.networks.values(), bytes_of(self.vae)
-        if self.stored:  # the layer at work, in the type in which it works
-            lying = [p.numel() for network in networks for p in network.parameters() if p.element_size() == 1]
-            vae += self.dtype.itemsize * max(lying)
-        if placement == "offload":
-            return vae + 2 * max(_bytes(p) for network in networks for p in network.parameters())
-        moving = list[int]()
+    def moving(self, placement: Placement) -> list[nn.Module]:
         if isinstance(placement, int):
             stay = self.staying(placement)
-            moving = sorted(bytes_of(b) for network in networks for b in blocks_of(network) if b not in stay)
-        return vae + sum(map(bytes_of, networks)) - sum(moving[:-2])
+            return [block for network in self.networks.values() for block in blocks_of(network) if block not in stay]
+        return [*self.networks.values()] if placement == "offload" else []
+
+    def weight_bytes(self, placement: Placement) -> int:
+        """What transformers and VAE take of the device; of what comes for its turn the one at work, and the next."""
+        weights = [p for network in self.networks.values() for p in network.parameters()]
+        fixed = bytes_of(self.vae)
+        if self.stored:  # the layer at work, in the type in which it works
+            fixed += self.dtype.itemsize * max(p.numel() for p in weights if p.element_size() == 1)
+        if placement == "offload":
+            return fixed + 2 * max(map(_bytes, weights))
+        return fixed + sum(map(_bytes, weights)) - sum(sorted(map(bytes_of, self.moving(placement)))[:-2])
 
     def need(self, context: Context, latents: int, size: Size, preset: Placement) -> Need:
         return Need(

@@ -178,10 +178,15 @@ def weights_in(folder: Path) -> dict[str, tuple[torch.dtype | None, torch.Size]]
     return found
 
 
+def converted_bytes(folder: Path, dtype: torch.dtype) -> int:
+    """Of the weights in a folder, what those take that become others in `dtype`."""
+    changed = [shape.numel() for kind, shape in weights_in(folder).values() if kind not in (None, dtype)]
+    return sum(changed) * dtype.itemsize
+
+
 def check_room(folder: Path, part: str, dtype: torch.dtype) -> None:
     """Raises ModelError where the weights of a part become others in `dtype` and these do not fit."""
-    changed = [shape.numel() for kind, shape in weights_in(folder).values() if kind not in (None, dtype)]
-    taken, room = sum(changed) * dtype.itemsize, free_memory()
+    taken, room = converted_bytes(folder, dtype), free_memory()
     if taken > room:
         name = str(dtype).removeprefix("torch.")
         raise ModelError(

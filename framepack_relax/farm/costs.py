@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from ..errors import ModelError
 from ..families.backend import PRESETS, Backend
+from ..families.sketch import sketch
 from ..planning.renderplan import RenderPlan, SectionPlan
-from .executor import Models
 from .films import Film
 
 RATE = 5e14  # operations that an H200 does in a second in bfloat16, as PyTorch runs these models by published figures
@@ -26,16 +26,19 @@ class Cost:
 
 
 def costs(films: Iterable[Film]) -> Iterator[Cost]:
-    """Of each shot that is not done; moves no weights. Raises RelaxError where a film cannot be planned any more."""
-    models = Models()
+    """Of each shot that is not done; loads no weights. Raises RelaxError where a film cannot be planned any more."""
+    drawn: dict[tuple[str, str], Backend | None] = {}
     for film in films:
         if not any(film.left):
             continue
-        plan = film.session().plan
-        try:
-            backend = models.get(film.loading)
-        except ModelError:
-            backend = None
+        plan, loading = film.session().plan, film.loading
+        key = loading.name, loading.precision.removeprefix("torch.")
+        if key not in drawn:
+            try:
+                drawn[key] = sketch(*key).model
+            except ModelError:
+                drawn[key] = None
+        backend = drawn[key]
         for shot, left in enumerate(film.left):
             if left:
                 todo = [plan.sections[index] for index in plan.shots[shot].sections][-left:]

@@ -133,6 +133,11 @@ class RenderPlan:
         tables = {id(section.steps): section.steps for section in self.sections}.values()
         return {effect.kind for steps in tables for step in steps for effect in step.effects}
 
+    @property
+    def largest(self) -> SectionPlan:
+        """The section, the first of equals, that takes the most memory: it has the most latent frames."""
+        return max(self.sections, key=lambda section: section.latents)
+
     def to_json(self) -> dict[str, Any]:
         """The contents of plan.json; of a very long plan, without what is long in its sections (`left_out`)."""
         texts = sum(len(section.prompt) + len(section.negative_prompt) for section in self.sections)

@@ -94,7 +94,7 @@ class Conditions:
         images = {n: (session.images[image], plan.shots[n].seed) for n in needed if (image := plan.shots[n].image)}
         if self.ready and not prompts and not images:
             return
-        demand = _largest(backend, plan)
+        demand = _demand(backend, plan, plan.largest)
         with backend.lock:
             backend.preset, backend.adapters = choose_placement(demand), ()
             with enough_memory("encoding prompts and images", demand):
@@ -116,7 +116,7 @@ def turn(backend: Backend, session: Session, section: SectionPlan) -> Iterator[s
     """
     where, plan = f"scene {section.scene}, section {section.index}", session.plan
     with backend.lock, enough_memory(where, _demand(backend, plan, section)):
-        backend.preset = choose_placement(_largest(backend, plan))
+        backend.preset = choose_placement(_demand(backend, plan, plan.largest))
         backend.adapters = session.adapters
         backend.place()
         yield where
@@ -124,11 +124,6 @@ def turn(backend: Backend, session: Session, section: SectionPlan) -> Iterator[s
 
 def _demand(backend: Backend, plan: RenderPlan, section: SectionPlan) -> Demand:
     return Demand(model=backend, context=section.context, latents=section.latents, size=plan.size)
-
-
-def _largest(backend: Backend, plan: RenderPlan) -> Demand:
-    """Of the section by which weights are placed for all of them."""
-    return _demand(backend, plan, max(plan.sections, key=lambda section: section.latents))
 
 
 def to_device(backend: Backend, latents: NDArray[np.float32]) -> Tensor:

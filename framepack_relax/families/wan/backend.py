@@ -27,9 +27,9 @@ from ..wan_vae import WanDecoder, encode
 from .attention import EditedProcessor
 from .family import Wan, WanExperts, WanTI2V
 
-# Vectors of the model's width that a pass has per token: peaks of live tensors of the real configurations on torch's
-# meta device; then that of 2.2 5B.
-ROWS, WIDE_ROWS = 20, 39
+# Vectors of the model's width that a pass has per token, by peaks of live tensors of the real configurations and up to
+# a tenth more: where it attends; where it is fed forward, in addition to twice the width there; of a timestep a token.
+ATTENDING, FORWARD, TIMESTEPS = 12.5, 6, 21
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +133,7 @@ class WanBackend(UMT5Model):
     def forward_bytes(self, context: Context, latents: int, size: Size) -> int:
         config = self.transformer.config
         width = config.num_attention_heads * config.attention_head_dim
-        rows = WIDE_ROWS if isinstance(self.family, WanTI2V) else ROWS
+        rows = max(ATTENDING, FORWARD + 2 * config.ffn_dim / width) + TIMESTEPS * isinstance(self.family, WanTI2V)
         return int(self.tokens(context, latents, size) * width * rows * self.dtype.itemsize)
 
     def pass_flops(self, context: Context, latents: int, size: Size) -> int:

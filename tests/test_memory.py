@@ -1,0 +1,190 @@
+"""What is said of memory before anything is loaded: against what is loaded, and against what lives as it works."""
+
+import json
+import shutil
+import weakref
+
+import diffusers
+import pytest
+import torch
+from faults import here
+from PIL import Image
+from test_backend import Shots
+from test_backend import board as board_of
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from wan_folders import experts_folder, wan_folder
+
+import framepack_relax as fr
+from framepack_relax.errors import ModelError
+from framepack_relax.families.catalog import CATALOG
+from framepack_relax.families.loaded import bytes_of
+from framepack_relax.families.loader import load
+from framepack_relax.families.memory import USABLE
+from framepack_relax.families.sketch import CARDS, sketch
+from framepack_relax.planning.planner import make_plan
+
+REAL = [name for name in CATALOG if name not in ("puppet", "fake")]
+SPEED = ("full", "tiled", "blocks", "offload", None)
+
+
+@pytest.fixture(scope="module", params=["framepack", "hunyuanvideo", "wan", "wan experts", "helios", "fake"])
+def folder(request, tiny, hunyuan, helios, tmp_path_factory):
+    made = {"framepack": tiny, "hunyuanvideo": hunyuan, "helios": helios, "fake": "fake"}
+    place = tmp_path_factory.mktemp("models") / "wan"
+    if request.param == "wan":
+        made["wan"] = wan_folder(place, expand=True)
+    elif request.param == "wan experts":
+        made["wan experts"] = experts_folder(place, image=True)
+    return str(made[request.param])
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "fp8"])
+def test_what_is_told_beforehand_is_what_the_loaded_model_takes(folder, dtype, tmp_path):
+    model, drawn = load(folder, device="cpu", dtype=dtype), sketch(folder, dtype)
+    plan = make_plan(board_of(tmp_path, model), model.family)
+    asked = plan.largest.context, plan.largest.latents, plan.size
+    for placement in ("full", "tiled", "offload", *range(model.blocks)):
+        one, other = model.need(*asked, placement), drawn.model.need(*asked, placement)
+        assert one.weights == other.weights and one.forward == other.forward
+    if model.family.parts:
+        parts = [part for part in model.text_parts if part.startswith("text_")]
+        assert sum(map(bytes_of, drawn.encoders)) == sum(bytes_of(model._load(part)) for part in parts)
+        assert all(weights.is_meta for network in drawn.model.networks.values() for weights in network.parameters())
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_every_card_has_the_fastest_that_fits(name):
+    """Of models that are not on this machine, by what is known of them."""
+    scene = fr.Scene(id="a", prompt="x", seconds=4.8)
+    own = {"image": "storyboards/rooftop.png"} if CATALOG[name].family.image == "required" else {}
+    by_dtype = {}
+    for choice in fr.memory([scene], model=name, **own):
+        by_dtype.setdefault(choice.dtype, []).append(choice)
+    assert set(by_dtype) == {"bfloat16", "fp8"}
+    for rows in by_dtype.values():
+        presets, cards = rows[:3], rows[3:]
+        assert [row.memory for row in presets] == ["full", "tiled", "offload"]
+        assert [row.card for row in cards] == [*CARDS]
+        sums = [row.need.total for row in presets]
+        assert sums == sorted(sums, reverse=True)
+        kinds = ["blocks" if row.memory and "blocks" in row.memory else row.memory for row in cards]
+        assert kinds == sorted(kinds, key=SPEED.index, reverse=True), "a larger card is no slower"
+        for row, kind in zip(cards, kinds, strict=True):
+            limit = USABLE * row.card * 1e9
+            faster = presets[: ("full", "tiled").index(kind)] if kind in ("full", "tiled") else presets[:2]
+            assert all(other.need.total > limit for other in faster)
+            assert presets[2].need.total > limit if kind is None else row.need.total <= limit
+            assert row.streamed == (kind == "offload" or row.encoders > limit)
+    assert by_dtype["fp8"][0].need.weights < 0.7 * by_dtype["bfloat16"][0].need.weights
+
+
+def test_the_real_models_have_the_weights_that_are_published():
+    """Billions of the transformers', and of UMT5-XXL's encoder and Llama 3's layers."""
+    billions = {
+        "framepack-f1": (12.87, 7.6), "hunyuanvideo": (12.82, 7.6), "wan2.2-5b": (5.0, 5.68),
+        "wan2.2-a14b": (28.6, 5.68), "wan2.1-1.3b": (1.42, 5.68), "helios": (14.3, 5.68),
+    }  # fmt: skip
+    for name, (own, text) in billions.items():
+        drawn = sketch(name, "bfloat16")
+        counted = [sum(w.numel() for network in drawn.model.networks.values() for w in network.parameters())]
+        counted.append(sum(w.numel() for network in drawn.encoders for w in network.parameters()))
+        assert [count / 1e9 for count in counted] == pytest.approx([own, text], rel=0.02), name
+
+
+def test_a_model_that_nobody_knows_says_what_is_missing(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(ModelError, match="hf download nobody/wan"):
+        fr.memory([fr.Scene(id="a", prompt="x", seconds=2)], model="nobody/wan")
+
+
+def test_the_command_tells_it_without_weights(tmp_path):
+    Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
+    story = tmp_path / "a.yaml"
+    story.write_text("model: framepack-f1\nimage: a.png\nscenes:\n  - {id: a, prompt: x, seconds: 1.2}\n")
+    said = here("plan", story, "--memory")
+    assert said.returncode == 0 and "by estimate, in GB" in said.stdout and "of 60 blocks" in said.stdout, said.stderr
+    made = json.loads(here("plan", story, "--memory", "--json", "--dtype", "fp8").stdout)
+    assert made["sections"] and len(made["memory"]) == 3 + len(CARDS)
+    row = made["memory"][0]
+    assert row["total"] == row["need"]["weights"] + max(row["need"]["forward"], row["need"]["decode"])
+
+
+# --- against what lives as it works -----------------------------------------------------------------------------------
+
+
+class Live(TorchDispatchMode):
+    """The most bytes that live at a time of tensors that are made within it."""
+
+    def __init__(self):
+        super().__init__()
+        self.now = self.most = 0
+        self.made, self.before = {}, {}
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        for given in self.storages((args, kwargs)):
+            if id(given) not in self.made:
+                self.before[id(given)] = given
+        out = func(*args, **(kwargs or {}))
+        for storage in self.storages(out):
+            if id(storage) not in self.made and id(storage) not in self.before:
+                self.made[id(storage)] = storage.nbytes()
+                self.now += storage.nbytes()
+                weakref.finalize(storage, self.gone, id(storage))
+        self.most = max(self.most, self.now)
+        return out
+
+    @staticmethod
+    def storages(tree):
+        return [x.untyped_storage() for x in tree_leaves(tree) if isinstance(x, torch.Tensor)]
+
+    def gone(self, key):
+        self.now -= self.made.pop(key)
+
+
+WIDE = {"num_attention_heads": 16, "num_layers": 1}
+VAES = {
+    "AutoencoderKLHunyuanVideo": {"block_out_channels": [16, 32, 64, 64], "norm_num_groups": 16, "layers_per_block": 2},
+    "AutoencoderKLWan": {"base_dim": 16, "dim_mult": [1, 2, 4, 4], "num_res_blocks": 2},
+}
+
+
+def widened(folder, place, part):
+    """A family's model whose transformers, or whose VAE, are as wide beside what they take as the real ones."""
+    if folder == "fake":
+        pytest.skip("no networks")
+    for file in shutil.copytree(folder, place).glob(f"{part}*/config.json"):
+        said = json.loads(file.read_text())
+        width = WIDE["num_attention_heads"] * said.get("attention_head_dim", 0)
+        said |= VAES.get(said["_class_name"]) or WIDE | ({"ffn_dim": int(2.7 * width)} if "ffn_dim" in said else {})
+        getattr(diffusers, said["_class_name"]).from_config(said).save_pretrained(file.parent)
+    return load(str(place), device="cpu", dtype="bfloat16")
+
+
+def test_a_pass_holds_what_is_told(folder, tmp_path, one_thread):
+    wide = widened(folder, tmp_path / "wide", "transformer")
+    size = (32 * wide.family.spatial, 16 * wide.family.spatial)
+    Image.new("RGB", size, "red").save(tmp_path / "red.png")
+    image = {"image": str(tmp_path / "red.png")} if wide.family.image == "required" else {}
+    plan = make_plan(board_of(tmp_path, wide, size=size, **image), wide.family)
+    shots, section = Shots(wide, plan), plan.sections[-1]
+    noise = shots.noise(section)
+    inputs = shots.begin(section, noise, {place: torch.randn_like(noise) for place in section.context.needs})
+    wide.place()
+    with Live() as live:
+        wide.predict(noise, section.steps[0], section.steps[0].branches[0], inputs)
+    told = wide.need(section.context, section.latents, plan.size, "full").forward
+    assert live.most == pytest.approx(told, rel=0.15)
+
+
+def test_a_decode_holds_what_is_told(folder, tmp_path, one_thread):
+    """Of whole pictures, with what it keeps from section to section."""
+    wide = widened(folder, tmp_path / "wide", "vae")
+    side = wide.family.spatial
+    plan = make_plan(board_of(tmp_path, wide, size=(12 * side, 8 * side)), wide.family)
+    start = torch.randn(1, wide.latent_channels, 1, 8, 12) if wide.family.kind == "framepack" else None
+    decoder = wide.decoder("stream", start, 2, plan.options)
+    with Live() as live:
+        for _ in range(2):
+            decoder.push(torch.randn(1, wide.latent_channels, 3, 8, 12))
+    assert live.most == pytest.approx(wide.need(plan.largest.context, 9, plan.size, "full").decode, rel=0.15)
