@@ -91,7 +91,8 @@ def as_it_lies(transformer: Any, dtype: torch.dtype, stored: str = "") -> Any:
     """
     if stored:
         transformer.enable_layerwise_casting(FLOAT8, compute_dtype=dtype, skip_modules_pattern=PRECISE)
-    return float32_last_layer(transformer)
+    transformer.proj_out.float().register_forward_pre_hook(lambda layer, given: (given[0].float(),))
+    return transformer
 
 
 @contextmanager
@@ -105,12 +106,6 @@ def as_it_works(transformer: nn.Module, dtype: torch.dtype) -> Iterator[None]:
     finally:
         for weights, data in lying:
             weights.data = data
-
-
-def float32_last_layer(transformer: Any) -> Any:
-    """Makes the layer that gives the velocity, and what it is given, float32; gives the transformer."""
-    transformer.proj_out.float().register_forward_pre_hook(lambda layer, given: (given[0].float(),))
-    return transformer
 
 
 @contextmanager

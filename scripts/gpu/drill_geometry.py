@@ -19,15 +19,16 @@ from diffusers.models.attention_dispatch import attention_backend, dispatch_atte
 from drill_record import Record, Stopwatch, laps, spread, with_peak
 from torch import Tensor, nn
 
-from framepack_relax.families.backend import PRESETS, Given, Preset, Start
+from framepack_relax.families.backend import PRESETS, Given, Start
 from framepack_relax.families.base import Size
 from framepack_relax.families.catalog import Source, find_family
-from framepack_relax.families.components import float32_last_layer
+from framepack_relax.families.components import as_it_lies
 from framepack_relax.families.framepack.backend import FramePackBackend, packed_segments
 from framepack_relax.families.framepack.history import HISTORY, SECTION_LATENTS
 from framepack_relax.families.hunyuan_video.backend import SectionInputs
 from framepack_relax.families.hunyuan_video.stream import StreamDecoder
 from framepack_relax.families.loaded import encoder_dtype
+from framepack_relax.families.memory import Demand, choose_placement, in_words
 from framepack_relax.planning.planner import make_plan
 from framepack_relax.planning.renderplan import SectionPlan
 from framepack_relax.relax.guidance import Branch
@@ -38,6 +39,7 @@ Networks = tuple[HunyuanVideoFramepackTransformer3DModel, AutoencoderKLHunyuanVi
 IMAGE = Path(__file__).parents[2] / "storyboards" / "rooftop.png"
 BACKENDS = ("native", "_native_cudnn", "_native_flash", "_native_efficient", "xformers")
 SECTION = 1.2  # s of film
+MEMORY = (*PRESETS[1:-1], "20GiB", "10GiB", PRESETS[-1])  # after `full`
 RELAXED: Mapping[str, Relax] = {
     "plain": Relax(),
     "blur": Relax(blur=0.6),
@@ -119,7 +121,7 @@ def random_model(setup: Setup) -> FramePackBackend:
         family=replace(find_family("framepack-f1"), profile=None),
         source=Source(name="random weights", parts={}, kinds={}, stamp=()),
         reading=reading,
-        transformer=float32_last_layer(draw_weights(transformer, setup.dtype, setup.device)),
+        transformer=as_it_lies(draw_weights(transformer, setup.dtype, setup.device), setup.dtype),
         vae=draw_weights(vae, beside, setup.device),
         device=setup.device,
         dtype=setup.dtype,
@@ -234,9 +236,12 @@ class Geometry:
             said[name] = {**took, "error": float((out - wanted).norm() / wanted.norm())}
         return said
 
-    def preset(self, preset: Preset) -> dict[str, Any]:
+    def memory(self, memory: str) -> dict[str, Any]:
         """A pass and the decode of sections by the stream, with what lies on the GPU; peaks against the estimate."""
-        self.model.preset = preset
+        context, size = self.section.context, self.setup.size
+        self.model.memory = memory
+        demand = Demand(model=self.model, context=context, latents=SECTION_LATENTS, size=size)
+        self.model.preset = choose_placement(demand)
         self.model.place()
         device = self.setup.device
         took, pass_peak = with_peak(lambda: laps(self.velocity, 2, device), device)
@@ -245,10 +250,10 @@ class Geometry:
         decoded, decode_peak = with_peak(
             lambda: laps(lambda: decoder.push(next(pieces)), self.setup.sections - 1, device), device
         )
-        estimate = self.model.need(self.section.context, SECTION_LATENTS, self.setup.size, preset).total
+        placed, estimate = in_words(self.model.preset, self.model.blocks), demand.need(self.model.preset).total
         passes, decodes = spread(took), spread(decoded)
-        return {"pass": passes, "decode": decodes, "pass_peak": pass_peak, "decode_peak": decode_peak,
-                "estimate": estimate}  # fmt: skip
+        return {"placed": placed, "pass": passes, "decode": decodes, "pass_peak": pass_peak,
+                "decode_peak": decode_peak, "estimate": estimate}  # fmt: skip
 
 
 def main(file: str, *options: str) -> int:
@@ -260,13 +265,13 @@ def main(file: str, *options: str) -> int:
     geometry = Geometry(setup)
     record.put("size", setup.size)
     record.measure("forward", geometry.forward)
-    record.measure("memory full", partial(geometry.preset, "full"))
+    record.measure("memory full", partial(geometry.memory, "full"))
     for name in RELAXED:
         record.measure(f"step {name}", partial(geometry.steps, name))
     for backend in BACKENDS:
         record.measure(f"attention {backend}", partial(geometry.attention, backend))
-    for preset in PRESETS[1:]:  # offloaded weights do not come back, so that is the last
-        record.measure(f"memory {preset}", partial(geometry.preset, preset))
+    for memory in MEMORY:
+        record.measure(f"memory {memory}", partial(geometry.memory, memory))
     return record.finish()
 
 
