@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, HunyuanVideoPipeline, HunyuanVideoTransformer3DModel
-from diffusers.hooks import group_offloading
+from diffusers.hooks import group_offloading as offloading
 from PIL import Image
 from training.parts import Sizes, build_pipeline, save_folder
 
@@ -164,6 +164,28 @@ def away(monkeypatch):
             tensor.data = data
         kept.clear()
 
-    monkeypatch.setattr(group_offloading.ModuleGroup, "_offload_to_memory", leave)
-    monkeypatch.setattr(group_offloading.ModuleGroup, "_onload_from_memory", come)
+    monkeypatch.setattr(offloading.ModuleGroup, "_offload_to_memory", leave)
+    monkeypatch.setattr(offloading.ModuleGroup, "_onload_from_memory", come)
     return all_back
+
+
+@pytest.fixture
+def ahead(away, monkeypatch):
+    """`away`, and blocks come as they do on a GPU: each is asked for while the one before it works."""
+    from framepack_relax.families import components
+
+    class Stream:
+        def synchronize(self):
+            pass
+
+    def apply(module, *, use_stream, offload_type, onload_device, **how):
+        how = {"non_blocking": False, "record_stream": False, **how}
+        kind = offloading.GroupOffloadingType(offload_type)
+        config = offloading.GroupOffloadingConfig(
+            onload_device=onload_device, offload_type=kind, stream=Stream(), **how
+        )
+        offloading._apply_group_offloading(module, config)
+
+    monkeypatch.setattr(offloading.ModuleGroup, "_init_cpu_param_dict", lambda group: {})
+    monkeypatch.setattr(components, "apply_group_offloading", apply)
+    return away

@@ -144,9 +144,10 @@ def test_a_scene_at_rest_gives_the_stock_pipelines_bits(hunyuan, tmp_path, scale
     assert wanted.shape == noise.shape and torch.equal(made.latents()[0], wanted)
 
 
-def test_blocks_that_come_for_their_turn_give_the_same_bits(case, shots, away):
-    """However many stay. Diffusers has the others where the work is for it alone; what is away is NaN here."""
-    model, plain = case[0], shots.latents()
+@pytest.mark.parametrize("way", ["away", "ahead"])
+def test_blocks_that_come_for_their_turn_give_the_same_bits(case, shots, way, request):
+    """However many stay; what is away is NaN here, and what comes ahead of its turn comes for every block."""
+    model, plain, back = case[0], shots.latents(), request.getfixturevalue(way)
     try:
         for count in range(model.blocks):
             model.preset = count
@@ -154,11 +155,13 @@ def test_blocks_that_come_for_their_turn_give_the_same_bits(case, shots, away):
             blocks = [block for network in model.networks.values() for block in blocks_of(network)]
             gone = [block for block in blocks if all(p.isnan().all() for p in block.parameters())]
             assert len(blocks) - len(gone) == count and not model.staying(count) & {*gone}
-            assert same(shots.latents(), plain), count
+            assert same(shots.latents(), plain) and same(shots.latents(), plain), count
             assert [block for block in blocks if all(p.isnan().all() for p in block.parameters())] == gone
-            away()
+            groups = [block._diffusers_hook.get_hook("group_offloading").group for block in gone]
+            assert all(group.onload_self == (way == "away") for group in groups)
+            back()
     finally:
-        away()
+        back()
         model.preset = "full"
         model.place()
     assert same(shots.latents(), plain)

@@ -8,6 +8,7 @@ import diffusers
 import pytest
 import torch
 from faults import here
+from faults import sections as files_of
 from PIL import Image
 from test_backend import Shots
 from test_backend import board as board_of
@@ -108,6 +109,30 @@ def test_the_command_tells_it_without_weights(tmp_path):
     assert made["sections"] and len(made["memory"]) == 3 + len(CARDS)
     row = made["memory"][0]
     assert row["total"] == row["need"]["weights"] + max(row["need"]["forward"], row["need"]["decode"])
+
+
+def test_a_render_keeps_to_the_amount_that_it_is_given(tmp_path):
+    """As many blocks stay as that takes, the report says so, and the latents are the same."""
+    folder = str(experts_folder(tmp_path / "wan", image=False))
+    plain = load(folder, device="cpu")
+    story = board_of(tmp_path, plain, 1)
+    plan = make_plan(story, plain.family)
+    made = {}
+    for blocks in (0, 1):
+        need = plain.need(plan.largest.context, plan.largest.latents, plan.size, blocks).total
+        model = load(folder, device="cpu", memory=f"{need}B")
+        made[blocks] = fr.render(story, out=tmp_path / str(blocks), model=model)
+        assert made[blocks].report["memory"] == f"{blocks} of 4 blocks"
+    whole = fr.render(story, out=tmp_path / "whole", model=plain)
+    assert files_of(whole.folder) == files_of(made[0].folder) == files_of(made[1].folder)
+
+
+def test_an_amount_that_is_none_is_refused_before_anything_is_made(board, tmp_path):
+    story = board("  - {id: a, prompt: x, seconds: 1.2}")
+    for command in (("render", story), ("batch", story)):
+        done = here(*command, "--out", tmp_path / "out", "--device", "cpu", "--memory", "20 parsecs")
+        assert (done.returncode, done.stdout) == (2, "") and "memory=20 parsecs: unknown; use auto," in done.stderr
+    assert not (tmp_path / "out").exists()
 
 
 # --- against what lives as it works -----------------------------------------------------------------------------------
