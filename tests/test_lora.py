@@ -102,11 +102,12 @@ def test_an_identity_is_the_models_own_while_a_lora_is_on(model):
     wan.adapters = ()
 
 
-def test_weights_that_come_for_their_turn_have_it_too(model):
+@pytest.mark.parametrize("preset", ["offload", 0, 1])
+def test_weights_that_come_for_their_turn_have_it_too(model, preset):
     folder, wan, file = model
     plan = planned(wan, 1.0)
-    other = load(str(folder), device="cpu", memory="offload")
-    other.preset = "offload"
+    other = load(str(folder), device="cpu")
+    other.preset = preset
     other.encode_prompts(PROMPTS)
     other.place()
     other.adapters = wan.adapters = (adapter(file),)

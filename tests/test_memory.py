@@ -213,3 +213,19 @@ def test_a_decode_holds_what_is_told(folder, tmp_path, one_thread):
         for _ in range(2):
             decoder.push(torch.randn(1, wide.latent_channels, 3, 8, 12))
     assert live.most == pytest.approx(wide.need(plan.largest.context, 9, plan.size, "full").decode, rel=0.15)
+
+
+def test_a_decode_in_tiles_holds_what_is_told(tiny, tmp_path, one_thread):
+    """Of FramePack's decoder, which keeps the most; what tiles keep that are not at work lies elsewhere on a GPU."""
+    wide = widened(tiny, tmp_path / "wide", "vae")
+    wide.vae.use_tiling = True
+    wide.vae.tile_sample_min_height = wide.vae.tile_sample_min_width = 64
+    wide.vae.tile_sample_stride_height = wide.vae.tile_sample_stride_width = 48
+    decoder = wide.decoder("stream", torch.randn(1, 4, 1, 12, 16), 2, {})
+    with Live() as live:
+        for _ in range(2):
+            decoder.push(torch.randn(1, 4, 3, 12, 16))
+    kept = [x.nbytes for x in tree_leaves([tile.kept for tile in decoder.tiles]) if torch.is_tensor(x)]
+    count = len(decoder.tiles)
+    held = live.most - sum(kept) * (count - 1) / count
+    assert count == 6 and held == pytest.approx(wide.decode_bytes((128, 96), tiled=True), rel=0.15)

@@ -23,9 +23,10 @@ from ..loaded import LoadedModel
 from .attention import edited_attention
 from .stream import StreamDecoder
 
-# Peaks of live tensors of the real configurations on torch's meta device: a forward pass holds 18 vectors of the
-# model's width per token, the streaming decoder 6.2 times the input of its last block for the 13 frames of a piece.
-ROWS, DECODED, FRAMES = 20, 6.5, 13
+# Peaks of live tensors of the real configurations, and up to a tenth more: a forward pass holds 18 vectors of the
+# model's width per token, the streaming decoder 6.2 times the input of its last block for the 13 frames of a piece; in
+# tiles, of which only the one at work has its state there, 5.3 times.
+ROWS, DECODED, IN_TILES, FRAMES = 20, 6.5, 5.5, 13
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +100,8 @@ class HunyuanVideoBackend(LoadedModel):
         vae = self.vae
         tile = (vae.tile_sample_min_width, vae.tile_sample_min_height) if tiled else size
         pixels = min(size[0], tile[0]) * min(size[1], tile[1])
-        return int(FRAMES * pixels * vae.config.block_out_channels[1] * DECODED * vae.dtype.itemsize)
+        held = IN_TILES if tiled else DECODED
+        return int(FRAMES * pixels * vae.config.block_out_channels[1] * held * vae.dtype.itemsize)
 
     def pass_flops(self, context: Context, latents: int, size: Size) -> int:
         """Of all blocks: 12 D^2 multiplications a token, and attention of all tokens to all; text is not counted."""
