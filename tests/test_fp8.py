@@ -41,7 +41,7 @@ def half(folder):
 
 
 def latents(model, tmp_path):
-    return Shots(model, make_plan(board_of(tmp_path, model), model.family)).latents()
+    return Shots(model, board_of(tmp_path, model)).latents()
 
 
 def round_weights(small, half):

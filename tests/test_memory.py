@@ -84,7 +84,7 @@ def test_the_real_models_have_the_weights_that_are_published():
     """Billions of the transformers', and of UMT5-XXL's encoder and Llama 3's layers."""
     billions = {
         "framepack-f1": (12.87, 7.6), "hunyuanvideo": (12.82, 7.6), "wan2.2-5b": (5.0, 5.68),
-        "wan2.2-a14b": (28.6, 5.68), "wan2.1-1.3b": (1.42, 5.68), "helios": (14.3, 5.68),
+        "wan2.2-a14b": (28.6, 5.68), "wan2.2-svi": (28.6, 5.68), "wan2.1-1.3b": (1.42, 5.68), "helios": (14.3, 5.68),
     }  # fmt: skip
     for name, (own, text) in billions.items():
         drawn = sketch(name, "bfloat16")
@@ -191,14 +191,14 @@ def test_a_pass_holds_what_is_told(folder, tmp_path, one_thread):
     size = (32 * wide.family.spatial, 16 * wide.family.spatial)
     Image.new("RGB", size, "red").save(tmp_path / "red.png")
     image = {"image": str(tmp_path / "red.png")} if wide.family.image == "required" else {}
-    plan = make_plan(board_of(tmp_path, wide, size=size, **image), wide.family)
-    shots, section = Shots(wide, plan), plan.sections[-1]
+    shots = Shots(wide, board_of(tmp_path, wide, size=size, **image))
+    section = shots.plan.sections[-1]
     noise = shots.noise(section)
     inputs = shots.begin(section, noise, {place: torch.randn_like(noise) for place in section.context.needs})
     wide.place()
     with Live() as live:
         wide.predict(noise, section.steps[0], section.steps[0].branches[0], inputs)
-    told = wide.need(section.context, section.latents, plan.size, "full").forward
+    told = wide.need(section.context, section.latents, size, "full").forward
     assert live.most == pytest.approx(told, rel=0.15)
 
 

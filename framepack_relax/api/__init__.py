@@ -6,4 +6,5 @@ from .measure import evaluate, pace, sweep
 from .paths import folder_for, meant, output_folder
 
 __all__ = ["OnNan", "batch", "batch_plan", "cancel", "evaluate", "folder_for", "ledger", "load", "meant", "memory"]
-__all__ += ["output_folder", "pace", "plan", "preview", "read", "render", "restore", "status", "stream", "sweep", "workers"]
+__all__ += ["output_folder", "pace", "plan", "preview", "read", "render", "restore", "status", "stream", "sweep"]
+__all__ += ["workers"]

@@ -57,7 +57,6 @@ class Entry:
     licence: str = "see its model card"
     repository: str  # of what `parts` does not name, each in a subfolder of its name
     parts: Mapping[str, tuple[str, str]] = field(default_factory=dict)
-    configs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # what they say besides the defaults
     family: Family | None = None  # None: as the folder says
 
     def place(self, part: str) -> tuple[str, str]:
@@ -69,29 +68,11 @@ class Entry:
         return {part: self.place(part) for part in (self.family.parts if self.family else ())}
 
 
-UMT5 = {"vocab_size": 256_384, "d_model": 4096, "d_kv": 64, "d_ff": 10_240, "num_layers": 24, "num_heads": 64}
-LLAMA = {"vocab_size": 128_320, "intermediate_size": 14_336, "num_key_value_heads": 8}
-CLIP = {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12}
-SIGLIP = {
-    "hidden_size": 1152, "intermediate_size": 4304, "num_hidden_layers": 27, "num_attention_heads": 16,
-    "image_size": 384, "patch_size": 14,
-}  # fmt: skip
-WIDE = {  # the VAE of Wan 2.2 5B
-    "base_dim": 160, "decoder_base_dim": 256, "z_dim": 48, "is_residual": True, "in_channels": 12, "out_channels": 12,
-    "patch_size": 2, "scale_factor_spatial": 16, "latents_mean": (0.0,) * 48, "latents_std": (1.0,) * 48,
-}  # fmt: skip
-PACKED = {"has_image_proj": True, "has_clean_x_embedder": True}
-FIVE = {"num_attention_heads": 24, "in_channels": 48, "out_channels": 48, "ffn_dim": 14_336, "num_layers": 30}
-EXPERT = {"in_channels": 36, "out_channels": 16}
-HUNYUANS = {"text_encoder": LLAMA, "text_encoder_2": CLIP}
-
-
 def _framepack(name: str, repository: str, order: Order, about: str) -> Entry:
     parts = {"transformer": (repository, ""), **{p: (REDUX, p) for p in ("image_encoder", "feature_extractor")}}
     return Entry(
         name=name, about=about, gigabytes=43.0, licence=TENCENT, repository=HUNYUAN, parts=parts,
         family=FramePack(name=name, order=order, embedded=10.0),
-        configs={**HUNYUANS, "transformer": PACKED, "image_encoder": SIGLIP},
     )  # fmt: skip
 
 
@@ -122,18 +103,17 @@ ENTRIES = (
     Entry(
         name="hunyuanvideo", gigabytes=42.0, licence=TENCENT, repository=HUNYUAN,
         about="HunyuanVideo, 13B, text to one clip a scene: the model of the paper's experiments",
-        family=HunyuanVideo(name="hunyuanvideo"), configs=HUNYUANS,
+        family=HunyuanVideo(name="hunyuanvideo"),
     ),
     Entry(
         name="wan2.2-5b", gigabytes=34.0, licence="Apache-2.0", repository="Wan-AI/Wan2.2-TI2V-5B-Diffusers",
         about="Wan 2.2 TI2V, 5B: goes on from its last frame, from an image, or from words; 24 fps",
-        family=WanTI2V(name="wan2.2-5b"), configs={"text_encoder": UMT5, "transformer": FIVE, "vae": WIDE},
+        family=WanTI2V(name="wan2.2-5b"),
     ),
     Entry(
         name="wan2.2-a14b", licence="Apache-2.0", repository="Wan-AI/Wan2.2-I2V-A14B-Diffusers",
         about="Wan 2.2 I2V, two experts of 14B: an image to film, from clip to clip by the last frame; 16 fps",
         family=WanI2V(name="wan2.2-a14b"),
-        configs={"text_encoder": UMT5, "transformer": EXPERT, "transformer_2": EXPERT},
     ),
     _svi("svi-pro", "v2.0_pro", "Wan 2.2 I2V with SVI 2.0 Pro: sees the start image and the last latent frame"),
     _svi("svi", "v2.0", "Wan 2.2 I2V with SVI 2.0: sees the last frame, and the start image for all others"),
@@ -141,12 +121,10 @@ ENTRIES = (
         name="wan2.1-1.3b", gigabytes=29.0, licence="Apache-2.0", repository="Wan-AI/Wan2.1-T2V-1.3B-Diffusers",
         about="Wan 2.1 T2V, 1.3B: text to one clip a scene of at most 81 frames; 16 fps",
         family=Wan(name="wan2.1-1.3b"),
-        configs={"text_encoder": UMT5, "transformer": {"num_attention_heads": 12, "ffn_dim": 8960, "num_layers": 30}},
     ),
     Entry(
         name="helios", gigabytes=40.0, licence="Apache-2.0", repository="BestWishYsh/Helios-Base",
         about="Helios-Base, 14B: words or an image, true CFG, FramePack's history", family=Helios(name="helios"),
-        configs={"text_encoder": UMT5},
     ),
     Entry(
         name="fake", licence="Apache-2.0", repository="", family=Fake(name="fake"),

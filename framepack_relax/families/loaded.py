@@ -204,7 +204,7 @@ class LoadedModel(Backend):
 
     @property
     def compiled(self) -> bool:
-        return self.compile and not self.streams  # hooks that bring weights are no part of a graph
+        return self.compile and not self.streams and not self.stored  # hooks on weights are no part of a graph
 
     def _gather(self) -> None:
         """Takes them out of their turns."""

@@ -16,9 +16,10 @@ from torch import nn
 from ..errors import ModelError
 from .backend import PRESETS, Backend, Need, Placement
 from .base import Context, Family, Size
-from .catalog import Source, entry_of, find, find_family
+from .catalog import Source, find, find_family
 from .components import CLASSES, as_it_lies
 from .configs import Config, read_config
+from .known import KNOWN
 from .loaded import LoadedModel, bytes_of
 from .loader import STORED, load, pick_dtype
 from .memory import USABLE, Demand, converted_bytes, in_words, pinned_bytes, placement_that_fits
@@ -114,10 +115,9 @@ def _configs(name: str, family: Family) -> tuple[dict[str, Config], dict[str, Pa
         folders = dict(find(name, download=False).parts)
         return {part: read_config(kind, folders[part]) for part, kind in kinds.items()}, folders
     except ModelError:
-        known = entry_of(name).configs
-        if not known:
+        if name not in KNOWN:
             raise
-        return {part: kind.model_validate(known.get(part, {})) for part, kind in kinds.items()}, {}
+        return {part: kind.model_validate(KNOWN[name].get(part, {})) for part, kind in kinds.items()}, {}
 
 
 def _drawn(config: Config, dtype: torch.dtype) -> Any:
