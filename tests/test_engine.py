@@ -145,10 +145,11 @@ def test_blocks_are_compiled_once_with_effects_and_once_without(tiny, model, fil
     assert not counters["graph_break"]
 
 
-def test_nothing_is_compiled_while_weights_come_for_their_turn(tiny, film, monkeypatch):
+@pytest.mark.parametrize("how", [{"memory": "offload"}, {"dtype": "fp8"}])
+def test_nothing_is_compiled_while_weights_come_for_their_turn_or_lie_in_less(tiny, film, monkeypatch, how):
     monkeypatch.setattr(components, "COMPILER", "eager")
     counters.clear()
-    made, _ = film("out", fr.load(tiny, device="cpu", compile=True, memory="offload"))
+    made, _ = film("out", fr.load(tiny, device="cpu", compile=True, **how))
     assert not made.report["compiled"] and not counters["stats"]
 
 
