@@ -275,7 +275,7 @@ def test_a_full_gpu_is_one_message_and_nothing_is_lost(place, whole, model, part
             pytest.raises(fr.RenderError, match=r"the GPU's memory is full .*Tried to allocate 2.00 GiB") as raised,
         ):
             fr.render(place / "story.yaml", out=place / "out", model=model, fresh=True)
-        assert "32x32 with memory=full takes about 0.0 GiB: memory=offload takes about" in str(raised.value)
+        assert "32x32 with memory=full takes about 0.0 GiB: memory=tiled takes about" in str(raised.value)
         fr.render(place / "story.yaml", out=place / "out", model=model)
         assert same(place / "out", whole / "out")
 

@@ -21,6 +21,7 @@ from .base import Context, Size
 from .loader import memory_bytes
 
 USABLE = 0.95  # of a GPU's memory; the rest is CUDA's own
+LESS = 0.9  # of what has filled it, to be tried next
 GIB, GIGABYTE = 2**30, 10**9
 STORED = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32}
 # by version: where control groups lie, what a group may use, what it uses, and what of it are files that can go
@@ -116,7 +117,7 @@ def advice(demand: Demand) -> str:
     said = f"{size[0]}x{size[1]} with memory={in_words(model.preset, model.blocks)} takes about {now / GIB:.1f} GiB"
     if limit is not None:
         said += f" and may take {limit / GIB:.1f}"
-    smaller = placement_that_fits(demand, min(now - 1, now if limit is None else limit))
+    smaller = placement_that_fits(demand, min(int(LESS * now), now if limit is None else limit))
     if smaller is not None:
         least = demand.need(smaller).total / GIB
         return f"{said}: {_asking_for(smaller, least)} takes about {least:.1f} GiB"
