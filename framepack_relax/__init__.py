@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         restore,
         status,
         stream,
+        suggest,
         sweep,
     )
     from .errors import EvaluationError, FilmError, ModelError, RelaxError, RenderError, StoryboardError
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 
 __all__ = ["__version__"]
 __all__ += ["batch", "batch_plan", "cancel", "evaluate", "ledger", "load", "memory", "plan", "preview", "read"]
-__all__ += ["Workers", "pace", "relaxed", "render", "restore", "status", "stream", "sweep"]
+__all__ += ["Workers", "pace", "relaxed", "render", "restore", "status", "stream", "suggest", "sweep"]
 __all__ += ["EvaluationError", "FilmError", "ModelError", "RelaxError", "RenderError", "StoryboardError"]
 __all__ += ["Guidance", "Relax", "Scene", "Storyboard"]
 

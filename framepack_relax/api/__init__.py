@@ -1,10 +1,10 @@
 """The Python API: calls take a storyboard file, a Storyboard, or a list of scenes; rooms are entered when used."""
 
-from .films import OnNan, load, memory, plan, preview, read, render, restore, status, stream
+from .films import OnNan, load, memory, plan, preview, read, render, restore, status, stream, suggest
 from .many import batch, batch_plan, cancel, ledger, workers
 from .measure import evaluate, pace, sweep
 from .paths import folder_for, meant, output_folder
 
 __all__ = ["OnNan", "batch", "batch_plan", "cancel", "evaluate", "folder_for", "ledger", "load", "meant", "memory"]
-__all__ += ["output_folder", "pace", "plan", "preview", "read", "render", "restore", "status", "stream", "sweep"]
-__all__ += ["workers"]
+__all__ += ["output_folder", "pace", "plan", "preview", "read", "render", "restore", "status", "stream"]
+__all__ += ["suggest", "sweep", "workers"]

@@ -1,4 +1,4 @@
-"""One film: read, plan, load, render, stream, preview, restore, status."""
+"""One film: read, plan, suggest, load, render, stream, preview, restore, status."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from inspect import Parameter, signature
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from ..families.backend import Backend
     from ..families.sketch import Choice
+    from ..planning.lexicon import Suggestion
     from ..planning.renderplan import RenderPlan, SectionPlan
     from ..rendering.events import Event
     from ..rendering.folder import Verdict
@@ -56,6 +57,26 @@ def plan(story: Story, **board: Any) -> "RenderPlan":
     except ModelError as error:
         raise ModelError(str(checked.located(Problem(path="model", message=str(error))))) from error
     return make_plan(checked, family)
+
+
+def suggest(story: Story, *, write: bool = False) -> "list[Suggestion]":
+    """The intensity of every scene by the words of its prompt, with the words; needs no weights and no torch.
+
+    `write` puts the numbers into the storyboard's file where a scene says `auto` or no intensity; all else in it stays.
+    Raises StoryboardError where they cannot be written, RenderError without a file, and OSError.
+    """
+    from ..planning.lexicon import suggestions
+    from ..storyboard.edit import write_intensities
+    from ..storyboard.paths import expand
+
+    board = read(story)
+    made = suggestions(board)
+    open_ones = {at: one.motion.intensity for at, one in enumerate(made) if one.said in ("auto", None)}
+    if write and not isinstance(story, Place):
+        raise RenderError("suggest writes into a storyboard's file; give its path")
+    if write and isinstance(story, Place) and open_ones:
+        write_intensities(expand(story), board, open_ones)
+    return made
 
 
 @quietly

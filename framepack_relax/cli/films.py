@@ -168,10 +168,28 @@ def plan(
     if choices:
         return console.print(tables.memory_table(made, choices))
     console.print(tables.plan_table(made), tables.prompts_table(made))
+    if by_words := [one for one in api.suggest(board) if one.said == "auto"]:
+        console.print(tables.suggestions_table(by_words))
     console.print(tables.crops_text(made), soft_wrap=True)
     warn(*made.warnings)
     if out:
         _preview(board, out, device=device, dtype=dtype)
+
+
+@app.command()
+def suggest(
+    story: Board,
+    write: Annotated[
+        bool, typer.Option("--write", help="write them into the file, where a scene has no number")
+    ] = False,
+) -> None:
+    """Show the intensity that the words of each scene's prompt ask for, and the words."""
+    made = api.suggest(story, write=write)
+    console.print(tables.suggestions_table(made))
+    if write:
+        count = sum(one.said in ("auto", None) for one in made)
+        kept = f", {len(made) - count} kept as they were" if count < len(made) else ""
+        console.print(f"{story}: {count} of {len(made)} intensities written{kept}", soft_wrap=True)
 
 
 @app.command()

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ..farm.costs import Cost
     from ..farm.films import Film, ShotUnit
     from ..farm.ledger import Entry as LedgerEntry
+    from ..planning.lexicon import Suggestion
     from ..planning.renderplan import RenderPlan, SceneTiming, SectionPlan
     from ..rendering.folder import Verdict
     from ..rendering.status import Status
@@ -58,6 +59,15 @@ def prompts_table(plan: RenderPlan) -> Grid:
         read = section.prompt + (f"\nnot: {negative}" if negative else "")
         rows.append({"scene": scene.scene, "what the model reads": read})
     return Grid(rows, wraps="what the model reads")
+
+
+def suggestions_table(suggestions: Sequence[Suggestion]) -> Grid:
+    """A row per scene: what it says now, what the lexicon of motion says, and why."""
+    rows = []
+    for one in suggestions:
+        said = "-" if one.said is None else one.said if one.said == "auto" else f"{one.said:g}"
+        rows.append({"scene": one.scene, "intensity": said, "by the prompt": str(one.motion)})
+    return Grid(rows, wraps="by the prompt")
 
 
 def crops_text(plan: RenderPlan) -> str:

@@ -15,6 +15,7 @@ from ..storyboard.images import ImageError, read_image
 from ..storyboard.paths import path_cure
 from ..storyboard.schema import exact_rate
 from .grid import MOST_SECTIONS, fitting_seconds, snap, split
+from .lexicon import intensity_of
 from .pace import paced
 from .renderplan import RenderPlan, SceneTiming, SectionPlan, ShotPlan, stable_seed
 from .settings import base_scales, choose_profile, image_problem, plan_warnings, relax_scene, setting_problems
@@ -114,7 +115,7 @@ def _plan_sections(
                 seed=seed,
                 draw=draw,
                 frames=(first, end),
-                intensity=scene.intensity,
+                intensity=intensity_of(scene),
                 relaxation=relaxation,
                 latents=grid.latents(length, first=place == 0),
                 steps=rows(

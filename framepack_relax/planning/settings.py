@@ -14,6 +14,7 @@ from ..storyboard.meanings import suggest
 from ..storyboard.messages import printable
 from ..storyboard.reader import parse_as, read_text
 from ..storyboard.schema import BLOCKS, exact_rate
+from .lexicon import intensity_of
 from .renderplan import SectionPlan
 
 OVER = 0.95  # the paper finds beta 1 worse than none
@@ -64,7 +65,7 @@ def settle_profile(story: Storyboard, family: Family) -> Storyboard:
 
 def relax_scene(scene: Scene, profile: Profile) -> Relaxation:
     """The profile's settings at the scene's intensity, overruled by the scene's explicit values."""
-    return replace(profile.relaxation(scene.intensity), **scene.relax.said)
+    return replace(profile.relaxation(intensity_of(scene)), **scene.relax.said)
 
 
 def base_scales(story: Storyboard, scene: Scene, family: Family) -> dict[str, float]:

@@ -15,6 +15,7 @@ from ..families.adapters import Adapter, find_adapters
 from ..families.base import Family
 from ..families.engine import engine_of, excluded
 from ..families.loader import Loading
+from ..planning.lexicon import intensity_of
 from ..planning.planner import make_plan
 from ..planning.renderplan import RenderPlan, ShotPlan
 from ..planning.settings import settle_profile
@@ -153,7 +154,10 @@ class Session:
         """
         story, plan, names = settle_profile(self.story, self.family), self.plan, self.picture_names
         speeds: dict[str | None, str] = {"fast": self.family.fast}  # as it is now
-        own = [{"image": names.get(s.image or ""), "speed": speeds.get(s.speed, s.speed)} for s in story.scenes]
+        own: list[dict[str, Any]] = [
+            {"image": names.get(s.image or ""), "speed": speeds.get(s.speed, s.speed), "intensity": intensity_of(s)}
+            for s in story.scenes
+        ]
         scenes = tuple(scene.model_copy(update=said) for scene, said in zip(story.scenes, own, strict=True))
         settled = {"model": plan.model, "size": plan.size, "fps": plan.fps, "sampler": plan.sampler}
         settled["speed"] = speeds.get(story.speed, story.speed)

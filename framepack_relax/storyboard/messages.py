@@ -8,7 +8,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from ..errors import Problem, StoryboardError
-from .annotations import at, bounds, choices, mapping
+from .annotations import at, bounds, choices, kinds, mapping
 from .meanings import bare, suggest, unknown_field
 from .paths import odd_space
 
@@ -107,7 +107,7 @@ def _sentence(detail: ErrorDetails, loc: Sequence[str | int], model: type[BaseMo
     if isinstance(value, str) and (cure := odd_space(value)):
         return f"is {_shown(value)}; {cure}"
     known = [str(name) for name in choices(wanted)]
-    if kind == "literal_error" or (known and value not in known):
+    if kind == "literal_error" or (known and value not in known and float not in kinds(wanted)):
         return f"is {_shown(value)}; {suggest(value if isinstance(value, str) else '', known)}"
     if kind == "string_type" and isinstance(value, (dict, list, tuple)):
         return f"is {_shown(value)}; write text, in quotes if it begins with {'{' if isinstance(value, dict) else '['}"
@@ -117,6 +117,7 @@ def _sentence(detail: ErrorDetails, loc: Sequence[str | int], model: type[BaseMo
     cure = "write " + next((text for name, text in WANTED.items() if kind.startswith(name)), "another value")
     if kind.startswith(("int", "float")) and (span := bounds(wanted)):
         cure += f" {span}"
+    cure += "".join(f", or {name}" for name in known)
     return f"is {value if isinstance(value, float) else _shown(value)}; {cure}"
 
 
