@@ -161,7 +161,7 @@ def test_an_old_name_is_told_at_its_place_with_the_new_one(old, new, cure):
         ("scene", "guidance: strong", "is 'strong'; write a mapping of fields"),
         ("scene", "relax: 0.5", "is '0.5'; write `relax: {beta: 0.5}`"),
         ("scene", "relax: {experimental: {interval: 0.2-.8}}", "is '0.2-.8'; write `interval: [0.2, .8]`"),
-        ("scene", "intensity: high", "is 'high'; write a number between 0 and 1"),
+        ("scene", "intensity: high", "is 'high'; write a number between 0 and 1, or auto"),
         ("scene", "steps: many", "is 'many'; write a whole number between 1 and 1000"),
         ("scene", "transition: fade", "is 'fade'; not yet: shots are joined by cuts"),
         ("scene", "transition: Cut", "is 'Cut'; did you mean 'cut'?"),

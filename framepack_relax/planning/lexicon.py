@@ -91,7 +91,7 @@ class Act:
         return gap + CLAUSE * abs(adverb.clause - own.clause), adverb.first > own.first
 
     def hurry(self, adverb: Found) -> None:
-        if self.value is not None and adverb.entry.value:
+        if self.value is not None and self.value > STILL and adverb.entry.value:
             self.value += adverb.entry.value * (1 - self.value if adverb.entry.value > 0 else self.value)
             self.said.append(adverb)
 
@@ -119,7 +119,7 @@ def motion_of(prompt: str) -> Motion:
     lexicon = _lexicon("ja" if re.search("[ぁ-ヺ]", text) else "zh" if re.search(f"[{HAN}]", text) else "en")
     found = list(lexicon.find(text))
     acts = list(_acts(found, text, lexicon))
-    moving = [act for act in acts if act.value is None or act.value > STILL]
+    moving = [act for act in acts if (act.said[0].entry.value or 1.0) > STILL]
     for adverb in (item for item in found if item.entry.kind == "hurried" and moving):
         min(moving, key=lambda act: act.distance(adverb)).hurry(adverb)
     values = [(act.value, act) for act in acts if act.value is not None]
@@ -136,7 +136,7 @@ def _acts(found: list[Found], text: str, lexicon: "Lexicon") -> Iterator[Act]:
         kind = item.entry.kind
         if kind == "negated":
             negation = None if negation and negation.reaches(item) else item
-        elif kind == "also" and latest:
+        elif kind == "also" and latest and latest.clause == item.clause:
             negation = latest._replace(end=item.end, clause=item.clause)
         elif kind == "camera":
             camera = item
@@ -153,12 +153,12 @@ def _acts(found: list[Found], text: str, lexicon: "Lexicon") -> Iterator[Act]:
 
 @dataclass(frozen=True)
 class Lexicon:
-    """The phrases of a language, each a row of words; `denies` is what negates a verb that stands before it."""
+    """The phrases of a language, each a row of words; `denies` is what negates a Japanese verb before it."""
 
     phrases: Mapping[tuple[str, ...], Entry]
     longest: int
     simplified: Mapping[int, int]
-    denies: re.Pattern[str] | None
+    denies: re.Pattern[str]
 
     def find(self, text: str) -> Iterator[Found]:
         """The longest entry at each place, from left to right."""
@@ -176,7 +176,7 @@ class Lexicon:
 
     def negated_after(self, text: str, place: int) -> int | None:
         """Where the ending of a verb ends that negates it; None for another ending."""
-        found = (self.denies.match(text, begins) for begins in (place, place - 1)) if self.denies else ()
+        found = (self.denies.match(text, begins) for begins in (place, place - 1))
         return next((match.end() for match in found if match), None)
 
     def quote(self, text: str, said: list[Found]) -> str:
@@ -194,17 +194,16 @@ class Lexicon:
 def _lexicon(language: str) -> Lexicon:
     """That of a language; in a Japanese or Chinese prompt English words count, too."""
     data = yaml.load(Path(__file__).with_name("lexicon.yaml").read_bytes(), Loader=LOADER)
+    inflected = {"en": _english(data["irregular"]), "ja": _japanese}
     phrases: dict[tuple[str, ...], Entry] = {(sign,): Entry("breaks") for sign in STOPS}
     for name in dict.fromkeys(("en", language)):
-        phrases |= _phrases(
-            data[name], {"en": _english(data["irregular"]), "ja": _japanese}.get(name, lambda verb: {verb})
-        )
-    own = data[language]
+        phrases |= _phrases(data[name], inflected.get(name, lambda phrase: {phrase}))
+    pairs = data["simplified"].split() if language == "zh" else ()
     return Lexicon(
         phrases=phrases,
         longest=max(map(len, phrases)),
-        simplified={ord(many): ord(one) for many, one in own.get("simplified", "").split()},
-        denies=re.compile(own["negated_after"]) if "negated_after" in own else None,
+        simplified={ord(traditional): ord(simplified) for traditional, simplified in pairs},
+        denies=re.compile(data["negation"]),
     )
 
 
@@ -226,8 +225,9 @@ def _english(irregular: str) -> Callable[[str], set[str]]:
     def forms(phrase: str) -> set[str]:
         verb, space, rest = phrase.partition(" ")
         stem = verb + verb[-1] if SHORT.fullmatch(verb) else verb.removesuffix("e")
-        ends = [verb[:-1] + "ies", verb[:-1] + "ied"] if verb.endswith("y") else [verb + "s", verb + "es", stem + "ed"]
-        return {form + space + rest for form in (verb, verb + "s", *ends, stem + "ing", *others.get(verb, ()))}
+        made = {verb, verb + "s", verb + "es", stem + "ed", stem + "ing", *others.get(verb, ())}
+        made |= {verb[:-1] + "ies", verb[:-1] + "ied"} if verb.endswith("y") else set()
+        return {form + space + rest for form in made}
 
     return forms
 
