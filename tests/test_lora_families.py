@@ -4,10 +4,9 @@ from dataclasses import replace
 
 import pytest
 from test_backend import EFFECTS, Shots, board, same
-from test_lora import lora_file
+from test_lora import adapter, lora_file
 from wan_folders import wan_folder
 
-from framepack_relax.families.adapters import Adapter
 from framepack_relax.families.backend import PRESETS
 from framepack_relax.families.loader import load
 from framepack_relax.planning.planner import make_plan
@@ -27,8 +26,7 @@ def case(request, tiny, hunyuan, helios, tmp_path_factory):
 
 
 def worn(file, *scales):
-    made = {"place": "lora[0].file", "name": file.name, "file": file, "digest": "d", "network": "transformer"}
-    return tuple(Adapter(**made, scale=scale) for scale in scales)
+    return tuple(adapter(file, scale) for scale in scales)
 
 
 def shots_of(model, tmp_path):

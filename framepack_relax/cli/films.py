@@ -168,7 +168,7 @@ def plan(
     if choices:
         return console.print(tables.memory_table(made, choices))
     console.print(tables.plan_table(made), tables.prompts_table(made))
-    console.print(tables.crops_text(made), soft_wrap=True)
+    console.print("\n".join(filter(None, (tables.crops_text(made), tables.lora_text(made)))), soft_wrap=True)
     warn(*made.warnings)
     if out:
         _preview(board, out, device=device, dtype=dtype)

@@ -238,7 +238,8 @@ def find(name: str, *, download: bool = True) -> Source:
         wanted.setdefault(repository, set()).add(f"{subfolder}/*" if subfolder else "*")
     if entry.family and entry.family.unread:
         wanted[entry.repository].add("scheduler/*")
-    for repository, file in filter(None, (on_hub(lora.file) for lora in (entry.family.lora if entry.family else ()))):
+    own = [on_hub(lora.file) for lora in (entry.family.lora if entry.family else ())]
+    for repository, _, file in filter(None, own):
         wanted.setdefault(repository, set()).add(file)
     folders = _folders(name, wanted, download=download)
     parts = {part: folders[repository] / subfolder for part in kinds for repository, subfolder in [entry.place(part)]}
@@ -292,13 +293,14 @@ def weights_places(repository: str) -> list[Path]:
     return [Path(root, expand(repository)) for root in (os.environ.get(WEIGHTS_VARIABLE, ""), "")]
 
 
-def on_hub(lora: str) -> tuple[str, str] | None:
-    """Repository and file of a LoRA, if the name may be of the hub's."""
+def on_hub(lora: str) -> tuple[str, str | None, str] | None:
+    """Repository, revision and file of a LoRA, if the name may be of the hub's."""
     owner, _, rest = lora.partition("/")
-    repository, _, file = rest.partition("/")
+    said, _, file = rest.partition("/")
+    repository, _, revision = said.partition("@")
     if not owner or owner[0] in "~." or not repository or (not file and repository.endswith(".safetensors")):
         return None
-    return f"{owner}/{repository}", file or LORA
+    return f"{owner}/{repository}", revision or None, file or LORA
 
 
 def _check_part(part: str, folder: Path) -> None:

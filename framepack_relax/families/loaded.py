@@ -28,7 +28,7 @@ from .components import (
     told_as,
 )
 from .fingerprint import in_background
-from .lora import put_on, take_off
+from .lora import put_on, switch, take_off
 from .memory import budget
 
 COLUMNS = 4099  # a prime, so that rows of a matrix that trade places are seen
@@ -50,7 +50,6 @@ class LoadedModel(Backend):
     placed: Placement | None = field(default=None, repr=False)  # where the transformers lie; None: where they were read
 
     pipeline: ClassVar[Any]  # diffusers' own, which encodes
-    loader: ClassVar[Any] = None  # the one that reads LoRA, where it is another
     text_parts: ClassVar[tuple[str, ...]] = ("text_encoder", "tokenizer")  # with these
     prompt_tokens: ClassVar[int]  # of a prompt, those that are read
     vae_dtype: ClassVar[torch.dtype | None] = None
@@ -213,18 +212,21 @@ class LoadedModel(Backend):
         self.placed = None
 
     def _wear(self, adapters: tuple[Adapter, ...]) -> None:
-        """Puts these on, and takes all others off. Raises ModelError; then none are on."""
+        """Puts these on, each to act at its scale, and takes all others off. Raises ModelError; then none are on."""
         if adapters == self.worn:
             return
-        self._gather()
-        if self.worn:
-            take_off(self.networks)
-        self.told = ()
-        try:
-            self.told = tuple(put_on(self.networks, adapters, self.loader or self.pipeline, self.dtype))
-        except ModelError:
-            take_off(self.networks)
-            raise
+        if {adapter.of for adapter in adapters} != {adapter.of for adapter in self.worn}:
+            self._gather()
+            if self.worn:
+                take_off(self.networks)
+            self.worn = ()
+            try:
+                put_on(self.networks, adapters, self.family.original, self.dtype)
+            except ModelError:
+                take_off(self.networks)
+                raise
+        if adapters:
+            switch(self.networks, adapters)
         self.worn = adapters
 
     def has_room_for(self, encoders: int) -> bool:

@@ -6,6 +6,7 @@ from functools import lru_cache, partial
 from itertools import chain, count, groupby, pairwise, starmap
 
 from ..errors import Problem, StoryboardError
+from ..families.adapters import look, lora_of
 from ..families.base import Family, GuidanceTerm, Size, Step, TimeGrid
 from ..families.flow import times
 from ..relax.guidance import relaxed_scale, step_weights
@@ -37,11 +38,13 @@ def make_plan(story: Storyboard, model: Family) -> RenderPlan:
     units = [split(length, grid.most_units) for lengths in snap(asked, rate, grid) for length in lengths]
     relaxations = tuple(relax_scene(scene, profile) for scene in story.scenes)
     image_sizes, image_problems = _image_sizes(story, shots, family)
+    fits, lora_problems = look(story, family)
     problems = [
         *_timing_problems(asked, list(map(len, units)), rate, grid),
         *image_problems,
         *family.problems(story),
         *setting_problems(story, relaxations, family),
+        *lora_problems,
         *_noise_problems(story, shots),
     ]
     if problems:
@@ -62,7 +65,7 @@ def make_plan(story: Storyboard, model: Family) -> RenderPlan:
         fps=fps,
         size=size,
         options=family.options,
-        lora=(*family.lora, *(story.lora or ())) or None,
+        lora=fits,
         decode=family.decode,
         sampler=sampler,
         profile=profile.name,
@@ -70,7 +73,7 @@ def make_plan(story: Storyboard, model: Family) -> RenderPlan:
         shots=tuple(_plan_shot(story, *each, family) for each in zip(shots, made, image_sizes, strict=True)),
         scenes=tuple(_time_scenes(story, sections, rate)),
         sections=sections,
-        warnings=tuple(plan_warnings(story, relaxations, sections, family, own_size, lengths)),
+        warnings=tuple(plan_warnings(story, relaxations, sections, family, own_size, lengths, fits)),
     )
 
 
@@ -116,6 +119,7 @@ def _plan_sections(
                 frames=(first, end),
                 intensity=scene.intensity,
                 relaxation=relaxation,
+                lora=lora_of(story, scene, family),
                 latents=grid.latents(length, first=place == 0),
                 steps=rows(
                     scene.steps or story.steps, relaxation, base, context.initial, _speed(story, scene, relaxation)

@@ -184,6 +184,8 @@ def _unread(session: Session, backend: Backend, on_event: Hear) -> dict[str, lis
     unread = backend.unread(section.prompt for section in session.plan.sections)
     for text in (*backend.notes, *unread_notes(unread)):
         on_event(Event(kind="warning", text=text))
+    for adapter in session.adapters:
+        on_event(Event(kind="note", text=adapter.fit.in_words))
     return unread
 
 

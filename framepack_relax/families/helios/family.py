@@ -15,6 +15,7 @@ from ..base import CONTEXT, TEXT, Family, GuidanceTerm, Size, TimeGrid
 from ..configs import Config, Layers, PartKinds, Positive, Small, UMT5Fields, WanVae, Width
 from ..flow import Levels, UniPC
 from ..framepack.history import SECTION_LATENTS, HistorySlots, slots
+from ..wan.family import ORIGINAL
 
 
 class HeliosTransformer(Config):
@@ -80,6 +81,7 @@ class Helios(Family):
     samplers = ("unipc", "euler")
     image = "optional"
     renderer = "helios.backend:HeliosBackend"
+    original = ORIGINAL  # its body is Wan's
     scheduler = HeliosSchedule
     parts: ClassVar[PartKinds] = {
         "transformer": HeliosTransformer,
