@@ -37,6 +37,14 @@ TENCENT = {  # rows and columns of layers as its first program has them
     "double_blocks.0.txt_mod.linear": (6 * D, D),
     "double_blocks.0.txt_mlp.fc1": (4 * D, D),
     "double_blocks.0.txt_mlp.fc2": (D, 4 * D),
+    **{f"{name}.mlp.0": (D, 256) for name in ("time_in", "guidance_in", "txt_in.t_embedder")},
+    **{f"{name}.mlp.2": (D, D) for name in ("time_in", "guidance_in", "txt_in.t_embedder")},
+    "vector_in.in_layer": (D, 768),
+    "vector_in.out_layer": (D, D),
+    "txt_in.c_embedder.linear_1": (D, 4096),
+    "txt_in.c_embedder.linear_2": (D, D),
+    "txt_in.input_embedder": (D, 4096),
+    "final_layer.linear": (64, D),
     "single_blocks.0.linear1": (7 * D, D),
     "single_blocks.0.linear2": (D, 5 * D),
     "single_blocks.0.modulation.linear": (3 * D, D),
@@ -104,7 +112,7 @@ def alike(made, wanted):
 def test_tencents_names_are_those_of_diffusers_converter(prefix):
     tensors = lora(TENCENT, prefix=prefix)
     wanted = moved(theirs._convert_hunyuan_video_lora_to_diffusers({k: x.clone() for k, x in tensors.items()}))
-    assert len(wanted) == 20 and wanted.keys() <= HUNYUAN_LAYERS.keys()
+    assert len(wanted) == 32 and wanted.keys() <= HUNYUAN_LAYERS.keys()
     alike(ours(tensors, HUNYUAN_LAYERS, HunyuanVideo), wanted)
 
 
@@ -244,4 +252,4 @@ def test_weights_headers_name_the_layers_that_the_network_has(case):
     folder = case[0]
     network = load(str(folder), device="cpu").transformer
     linear = {name: tuple(m.weight.shape) for name, m in network.named_modules() if isinstance(m, torch.nn.Linear)}
-    assert linear.items() <= layers_in(folder / "transformer").items()
+    assert linear.items() <= layers_in(folder / "transformer", {}).items()

@@ -19,7 +19,8 @@ from ..storyboard.schema import Lora
 from .base import Family
 from .catalog import find, on_hub, weights_places
 from .fingerprint import hash_of, told
-from .layers import Layers, header, layers_in, match
+from .layers import Layers, layers_in, match
+from .weights import header
 
 EXPERTS = {"high": "transformer", "low": "transformer_2"}
 
@@ -158,7 +159,7 @@ def _misplaced(path: str, lora: Lora, family: Family) -> Problem | None:
 def _layers(family: Family, network: str) -> Layers | None:
     """Of the model's network; None where it is not on this machine, or cannot be read, as a render will say."""
     try:
-        return layers_in(find(family.name, download=False).parts[network])
+        return layers_in(find(family.name, download=False).parts[network], family.original)
     except Exception:  # of safetensors', too
         return None
 

@@ -28,6 +28,7 @@ from .framepack.family import FramePack
 from .helios.family import Helios
 from .hunyuan_video.family import HunyuanVideo
 from .wan.family import CARRIED, Wan, WanI2V, WanTI2V
+from .weights import WEIGHTS, single_file
 
 WEIGHTS_VARIABLE = "FRAMEPACK_RELAX_WEIGHTS"
 FIGURES = "figures.json"  # of a model folder: what scripts/training/measure.py measured
@@ -312,6 +313,8 @@ def _check_part(part: str, folder: Path) -> None:
         return
     if not (folder / "config.json").is_file():
         raise ModelError(f"{folder}: has no config.json; the {part} is incomplete")
+    if part.startswith("transformer") and single_file(folder):
+        return
     if not any(folder.glob("*.safetensors")):
         pickles = [file.name for file in folder.iterdir() if file.suffix in {".bin", ".pt", ".pth", ".ckpt"}]
         fact = f"only {pickles[0]}, a pickle, which is never loaded" if pickles else "no weights (*.safetensors)"
@@ -332,7 +335,7 @@ def _check_files(folder: Path) -> None:
             raise ModelError(f"{file}: {fact}; merge the adapter, and remove this file")
         if file.suffix in READ:
             file.open("rb").close()
-            if file.suffix != ".safetensors" and file.stat().st_size > LARGEST:
+            if file.suffix not in WEIGHTS and file.stat().st_size > LARGEST:
                 raise ModelError(f"{file}: is larger than {LARGEST >> 20} MiB; no such file of a model is")
 
 

@@ -10,9 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors import safe_open
+from .weights import Shape, tensors
 
-Shape = tuple[int, ...]
 Layers = Mapping[str, Shape]  # out x in, and a kernel
 Original = Mapping[tuple[str, str], Mapping[str, str]]  # prefixes (theirs, diffusers'); theirs -> diffusers', by rows
 PREFIX = re.compile(r"^(base_model\.model\.)?((model\.)?diffusion_model\.|transformer\.|lora_unet_|lora_transformer_)?")
@@ -40,30 +39,28 @@ class Match:
         return len({name for names in self.layers.values() for name in names})
 
 
-def header(file: Path) -> tuple[dict[str, tuple[str, Shape]], Mapping[str, str]]:
-    """A safetensors file's tensors by name, (type, shape) each, and its metadata; the weights are not read."""
-    with safe_open(file, framework="np") as opened:
-        slices = {name: opened.get_slice(name) for name in opened.keys()}
-        return {name: (s.get_dtype(), tuple(s.get_shape())) for name, s in slices.items()}, opened.metadata() or {}
+def layers_in(folder: Path, original: Original) -> Layers:
+    """Of the network whose weights lie there, by diffusers' names, whatever names their files have."""
+    there = {name.removesuffix(".weight"): s for name, (_, s) in tensors(folder).items() if name.endswith(".weight")}
+    shapes = {name: shape for name, shape in there.items() if len(shape) > 1}
+    known, made = dict(_originals(shapes, original)), dict[str, Shape]()
+    for name, shape in shapes.items():
+        parts, (rows, columns, *kernel) = known.get(_flat(name), (name,)), shape
+        heights = [rows] if len(parts) == 1 else [columns] * 3 + [rows - 3 * columns]  # queries, keys, values; the rest
+        made |= {part: (height, columns, *kernel) for part, height in zip(parts, heights, strict=False)}
+    return made
 
 
-def layers_in(folder: Path) -> Layers:
-    """Of the network whose weights lie there, of diffusers' names."""
-    shapes = {name: shape for file in folder.glob("*.safetensors") for name, (_, shape) in header(file)[0].items()}
-    return {name.removesuffix(".weight"): s for name, s in shapes.items() if name.endswith(".weight") and len(s) > 1}
-
-
-def match(tensors: Layers, layers: Layers, original: Original) -> Match:
-    """A LoRA's `tensors` beside a network's layers."""
+def match(shapes: Layers, layers: Layers, original: Original) -> Match:
+    """A LoRA's tensors, by their shapes, beside a network's layers."""
     found: dict[str, dict[str, str]] = {}
-    for name in tensors:
+    for name in shapes:
         layer, kind = _parted(name)
         found.setdefault(layer, {})[kind] = name
     places, act, left = _places(layers, original), dict[str, tuple[str, ...]](), dict[str, str]()
     for layer, own in found.items():
         parts = places.get(_flat(layer), ())
-        shapes = {kind: tensors[name] for kind, name in own.items()}
-        if why := _why_not(shapes, [layers[part] for part in parts]):
+        if why := _why_not({kind: shapes[name] for kind, name in own.items()}, [layers[part] for part in parts]):
             left[layer] = why
         else:
             act[layer] = parts
@@ -99,14 +96,15 @@ def _flat(name: str) -> str:
 
 def _places(layers: Layers, original: Original) -> dict[str, tuple[str, ...]]:
     """The network's layers by every name that files have for them, with `_` for each dot."""
-    return {**dict(_originals(layers, original)), **{_flat(name): (name,) for name in layers}}
+    others = {name: parts for name, parts in _originals(layers, original) if all(part in layers for part in parts)}
+    return {**others, **{_flat(name): (name,) for name in layers}}
 
 
 def _originals(layers: Layers, original: Original) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """The first program's names with `_`, for blocks of these numbers, and diffusers' names of their parts."""
     numbers = sorted({found[1] for name in layers if (found := NUMBER.search(name))})
     for (theirs, ours), names in original.items():
         for number in numbers if "#" in theirs else [""]:
             for name, parts in names.items():
                 placed = tuple((ours + part).replace("#", number) for part in parts.split())
-                if all(part in layers for part in placed):
-                    yield _flat((theirs + name).replace("#", number)), placed
+                yield _flat((theirs + name).replace("#", number)), placed

@@ -17,8 +17,8 @@ from torch import nn
 from ..errors import MemoryFullError, ModelError, RenderError
 from .backend import PRESETS, Backend, Need, Placement
 from .base import Context, Size
-from .layers import header
 from .loader import memory_bytes
+from .weights import tensors
 
 USABLE = 0.95  # of a GPU's memory; the rest is CUDA's own
 LESS = 0.9  # of what has filled it, to be tried next
@@ -171,8 +171,7 @@ def pinned_bytes(module: nn.Module) -> int:
 
 def weights_in(folder: Path) -> dict[str, tuple[torch.dtype | None, torch.Size]]:
     """The weights in a folder's files by name: type and shape, read from the headers alone."""
-    tensors = {name: said for file in folder.glob("*.safetensors") for name, said in header(file)[0].items()}
-    return {name: (STORED.get(kind), torch.Size(shape)) for name, (kind, shape) in tensors.items()}
+    return {name: (STORED.get(kind), torch.Size(shape)) for name, (kind, shape) in tensors(folder).items()}
 
 
 def converted_bytes(folder: Path, dtype: torch.dtype) -> int:

@@ -36,6 +36,17 @@ ORIGINAL = {  # Tencent's names of layers
         "mlp.fc2": "ff.net.2",
         "adaLN_modulation.1": "norm_out.linear",
     },
+    ("time_in.mlp.", "time_text_embed.timestep_embedder."): {"0": "linear_1", "2": "linear_2"},
+    ("guidance_in.mlp.", "time_text_embed.guidance_embedder."): {"0": "linear_1", "2": "linear_2"},
+    ("vector_in.", "time_text_embed.text_embedder."): {"in_layer": "linear_1", "out_layer": "linear_2"},
+    ("txt_in.t_embedder.mlp.", "context_embedder.time_text_embed.timestep_embedder."): {
+        "0": "linear_1",
+        "2": "linear_2",
+    },
+    ("txt_in.c_embedder.", "context_embedder.time_text_embed.text_embedder."): {
+        "linear_1": "linear_1",
+        "linear_2": "linear_2",
+    },
     ("", ""): {
         "img_in.proj": "x_embedder.proj",
         "txt_in.input_embedder": "context_embedder.proj_in",
