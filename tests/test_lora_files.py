@@ -1,6 +1,7 @@
 """LoRA files of other tools: diffusers' own converters are the referees where they exist, sums by hand elsewhere."""
 
 import json
+import random
 import re
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from diffusers.loaders import lora_conversion_utils as theirs
 from faults import here
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from test_lora import lora_file
+from test_lora import adapter, lora_file
 from test_wan import SIZE
 from wan_folders import SHAPE, wan_folder
 
@@ -253,3 +254,48 @@ def test_weights_headers_name_the_layers_that_the_network_has(case):
     network = load(str(folder), device="cpu").transformer
     linear = {name: tuple(m.weight.shape) for name, m in network.named_modules() if isinstance(m, torch.nn.Linear)}
     assert linear.items() <= layers_in(folder / "transformer", {}).items()
+
+
+def test_settings_that_diffusers_writes_decide_the_strength_and_nothing_else(case, tmp_path):
+    """`pissa` would take the LoRA out of the model's own weights, for good."""
+    folder, _, file, *_ = case
+    tensors = load_file(file)
+    plain = load(str(folder), device="cpu")
+    before = {name: x.clone() for name, x in plain.transformer.state_dict().items()}
+    scales = {}
+    for name, said in (("a", {}), ("b", {"lora_alpha": 6, "r": 2, "init_lora_weights": "pissa", "use_dora": True})):
+        metadata = {"lora_adapter_metadata": json.dumps({f"transformer.{key}": value for key, value in said.items()})}
+        save_file(tensors, tmp_path / f"{name}.safetensors", metadata=metadata)
+        plain.adapters = (adapter(tmp_path / f"{name}.safetensors", digest=name),)
+        plain.place()
+        layers = [m for m in plain.transformer.modules() if hasattr(m, "lora_A")]
+        scales[name] = {m.scaling[name] for m in layers}
+    assert scales == {"a": {1.0}, "b": {3.0}}
+    plain.adapters = ()
+    plain.place()
+    assert all(torch.equal(x, before[name]) for name, x in plain.transformer.state_dict().items())
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_no_file_brings_a_plan_down(case, tmp_path, seed):
+    """Tensors of any name and shape are a Fit or a mistake."""
+    drawn, (folder, model, file, *_) = random.Random(seed), case
+    names = [
+        *load_file(file),
+        "x",
+        "alpha",
+        ".alpha",
+        "lora_unet_",
+        "diffusion_model.blocks.0.self_attn.q.lora_A.weight",
+    ]
+    ends = ["", ".alpha", ".lora_down.weight", ".lora_up.weight", ".diff_b", ".lora_B.bias", ".weight", "."]
+    tensors = {
+        drawn.choice(names) + drawn.choice(ends): torch.zeros([drawn.randint(0, 3) for _ in range(drawn.randint(0, 4))])
+        for _ in range(16)
+    }
+    save_file(tensors, tmp_path / "odd.safetensors")
+    board = story(model, tmp_path, head="lora: [{file: odd.safetensors}]\n")
+    try:
+        assert fr.plan(board).lora[0].changed > 0
+    except StoryboardError as error:
+        assert "odd.safetensors: matches no layer" in str(error)

@@ -80,7 +80,7 @@ def _why_not(own: Mapping[str, Shape], parts: Sequence[Shape]) -> str:
     """Why a layer with tensors of these shapes does not act on these parts; empty if it does."""
     if odd := sorted(own.keys() - KINDS.keys()):
         return f"{odd[0]} is not read"
-    if not {"down", "up"} <= own.keys():
+    if not {"down", "up"} <= own.keys() or min(len(own["down"]), len(own["up"])) < 2:
         return "it has no two matrices"
     if not parts:
         return "there is no such layer"

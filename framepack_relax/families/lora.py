@@ -18,6 +18,7 @@ from .layers import PREFIX, Layers, Match, Original, match
 from .weights import header
 
 LORA_METADATA = "lora_adapter_metadata"  # in which diffusers keeps PEFT's settings of a file
+STRENGTH = ("lora_alpha", "alpha_pattern", "use_rslora")  # those that say how strongly it acts
 
 
 def put_on(networks: Mapping[str, Any], adapters: Iterable[Adapter], original: Original, dtype: torch.dtype) -> None:
@@ -29,8 +30,9 @@ def put_on(networks: Mapping[str, Any], adapters: Iterable[Adapter], original: O
             tensors = load_file(adapter.file)
             found = match({key: tuple(x.shape) for key, x in tensors.items()}, layers[name], original)
             weights, settings = converted(found, tensors, layers[name])
-            if said := header(adapter.file)[1].get(LORA_METADATA):
-                settings = {PREFIX.sub("", key): value for key, value in json.loads(said).items()}
+            said = json.loads(header(adapter.file)[1].get(LORA_METADATA, "{}"))
+            said = {PREFIX.sub("", key): value for key, value in said.items()}
+            settings |= {key: said[key] for key in STRENGTH if key in said}
             weights = {key: x.to(dtype) for key, x in weights.items()}
             with as_it_works(networks[name], dtype), warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "Already found a `peft_config`")  # a second one is meant
