@@ -279,15 +279,9 @@ def test_settings_that_diffusers_writes_decide_the_strength_and_nothing_else(cas
 @pytest.mark.parametrize("seed", range(20))
 def test_no_file_brings_a_plan_down(case, tmp_path, seed):
     """Tensors of any name and shape are a Fit or a mistake."""
-    drawn, (folder, model, file, *_) = random.Random(seed), case
-    names = [
-        *load_file(file),
-        "x",
-        "alpha",
-        ".alpha",
-        "lora_unet_",
-        "diffusion_model.blocks.0.self_attn.q.lora_A.weight",
-    ]
+    drawn, (_, model, file, *_) = random.Random(seed), case
+    layers = [name.partition(".lora_")[0] for name in load_file(file)][:3]
+    names = [*layers, *layers, "x", "alpha", ".alpha", "lora_unet_", "diffusion_model.blocks.0.self_attn.q.lora_A"]
     ends = ["", ".alpha", ".lora_down.weight", ".lora_up.weight", ".diff_b", ".lora_B.bias", ".weight", "."]
     tensors = {
         drawn.choice(names) + drawn.choice(ends): torch.zeros([drawn.randint(0, 3) for _ in range(drawn.randint(0, 4))])

@@ -5,6 +5,7 @@ from functools import partial
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from test_lora import lora_file
 from test_lora_files import latents
 from test_wan import SIZE
@@ -14,6 +15,7 @@ import framepack_relax as fr
 from framepack_relax.families import loaded
 from framepack_relax.families.adapters import USUAL
 from framepack_relax.families.loader import load
+from framepack_relax.rendering import jobs
 from framepack_relax.storyboard import read_storyboard
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -95,6 +97,20 @@ def test_sections_switch_and_nothing_is_loaded_twice(case, tmp_path, monkeypatch
     assert all(torch.equal(x, y) for x, y in zip(latents(film), latents(wanted), strict=True))
     assert streamed["stream"] == (3 if memory == "offload" else 0)  # the encoder, the transformer, then it with LoRA
     assert other.identity == other.weights == model.identity
+
+
+def test_where_weights_lie_is_chosen_with_them_counted(case, tmp_path, monkeypatch):
+    _, model, a, b = case
+    plain, sizes = model.identity and model.weight_bytes("full"), []
+
+    def chosen(demand, do=jobs.choose_placement):
+        sizes.append(demand.model.weight_bytes("full") - plain)
+        return do(demand)
+
+    monkeypatch.setattr(jobs, "choose_placement", chosen)
+    render(model, tmp_path / "film", {"s": [at(a, 1.0)], "t": [at(b, 1.0)]})
+    tensors = [x for file in (a, b) for x in load_file(file).values()]
+    assert sizes[0] == 0 and set(sizes[1:]) == {sum(x.numel() * x.element_size() for x in tensors)}
 
 
 def test_a_film_renders_again_from_what_it_carries(case, tmp_path):

@@ -155,10 +155,12 @@ def test_packed_weights_take_what_they_take(plain, q8):
     ratio = model.weight_bytes("full") / whole.weight_bytes("full")
     vae = sum(p.numel() * p.element_size() for p in model.vae.parameters())
     stored = (q8 / "transformer" / "model.gguf").stat().st_size
-    assert ratio < 0.9 and 0.8 < (model.weight_bytes("full") - vae) / stored < 1.1
-    context, size = plain[2].sections[0].context, SIZE
-    less = whole.peak_bytes(context, 5, size, "full") - model.peak_bytes(context, 5, size, "full")
-    assert less == whole.weight_bytes("full") - model.weight_bytes("full")
+    layers = [m for m in model.transformer.modules() if hasattr(m, "compute_dtype")]
+    at_work = 4 * max(m.out_features * m.in_features for m in layers)
+    assert ratio < 0.9 and 0.8 < (model.weight_bytes("full") - vae - at_work) / stored < 1.1
+    needs = [one.need(plain[2].sections[0].context, 5, SIZE, "full") for one in (model, whole)]
+    assert [need.weights for need in needs] == [one.weight_bytes("full") for one in (model, whole)]
+    assert needs[0].forward == needs[1].forward and needs[0].decode == needs[1].decode
 
 
 def test_its_bytes_are_the_models_identity(plain, q8, tmp_path):
@@ -261,6 +263,11 @@ def test_what_is_wrong_with_a_file_is_told(plain, tmp_path, change, told):
     assert told in str(caught.value) and str(folder / "transformer") in str(caught.value)
     done = here("render", "storyboards/rooftop-wan.yaml", "--model", folder, "--out", tmp_path / "out")
     assert done.returncode == 2 and "Traceback" not in done.stderr
+
+
+def test_packed_layers_do_not_lie_in_fp8(q8):
+    with pytest.raises(ModelError, match=r"model.gguf: its layers are packed, and take no other type"):
+        load(str(q8), device="cpu", dtype="fp8")
 
 
 def test_without_its_package_gguf_is_told(q8, monkeypatch):

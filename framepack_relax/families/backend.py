@@ -142,6 +142,10 @@ class Backend(ABC):
     @abstractmethod
     def latent_channels(self) -> int: ...
 
+    def wear(self) -> None:
+        """Puts its `adapters` on, as `place` does, so that they are counted among its weights. Raises ModelError."""
+        assert not self.adapters, "planning refuses them for a model without weights"
+
     @abstractmethod
     def place(self) -> None:
         """Moves what sampling and decoding need to the device, as `preset` has it."""

@@ -74,6 +74,8 @@ def load_part(source: Source, part: str, dtype: torch.dtype, stored: str = "") -
             configs.check_shapes(source.kinds[part], folder, shapes)
             options |= {"config": network.config_class(**_said(source, part)), **PLAIN}
         file = single_file(folder) if part.startswith("transformer") else None
+        if stored and file and file.suffix == ".gguf":
+            raise ModelError(f"{file}: its layers are packed, and take no other type; write dtype=bfloat16")
         module, told = load_single(network, file, dtype) if file else network.from_pretrained(folder, **options)
     # the libraries only warn of these and fill them with random numbers
     if wrong := sorted(str(key) for kind in ("missing_keys", "mismatched_keys") for key in told[kind]):

@@ -30,6 +30,7 @@ from .components import (
 from .fingerprint import in_background
 from .lora import put_on, switch, take_off
 from .memory import budget
+from .single import shape_of
 
 COLUMNS = 4099  # a prime, so that rows of a matrix that trade places are seen
 
@@ -156,9 +157,8 @@ class LoadedModel(Backend):
     def weight_bytes(self, placement: Placement) -> int:
         """What transformers and VAE take of the device; of what comes for its turn the one at work, and the next."""
         weights = [p for network in self.networks.values() for p in network.parameters()]
-        fixed = bytes_of(self.vae)
-        if self.stored:  # the layer at work, in the type in which it works
-            fixed += self.dtype.itemsize * max(p.numel() for p in weights if p.element_size() == 1)
+        lying = [shape_of(p).numel() for p in weights if p.element_size() == 1]
+        fixed = bytes_of(self.vae) + self.dtype.itemsize * max(lying, default=0)  # the layer at work, as it works
         if placement == "offload":
             return fixed + 2 * max(map(_bytes, weights))
         return fixed + sum(map(_bytes, weights)) - sum(sorted(map(bytes_of, self.moving(placement)))[:-2])
@@ -178,9 +178,12 @@ class LoadedModel(Backend):
         """What a decode of (width, height) px works with, by estimate."""
         raise AssertionError
 
+    def wear(self) -> None:
+        self._wear(self.adapters)
+
     def place(self) -> None:
         """Moves transformers and VAE to the device: once the encoders are gone, so that they need not share it."""
-        self._wear(self.adapters)
+        self.wear()
         if self.placed != self.preset:
             self._gather()
             for network in self.networks.values():

@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from . import single
 from .adapters import Adapter
 from .components import as_it_works, told_as
 from .layers import PREFIX, Layers, Match, Original, match
+from .single import shape_of
 from .weights import header
 
 LORA_METADATA = "lora_adapter_metadata"  # in which diffusers keeps PEFT's settings of a file
@@ -68,7 +68,7 @@ def converted(found: Match, tensors: Mapping[str, Tensor], layers: Layers) -> tu
 
 def _layers(network: Any) -> Layers:
     kinds, modules = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d), network.named_modules()
-    return {name: tuple(single.shape(m.weight)) for name, m in modules if isinstance(m, kinds)}
+    return {name: tuple(shape_of(m.weight)) for name, m in modules if isinstance(m, kinds)}
 
 
 def switch(networks: Mapping[str, Any], adapters: Iterable[Adapter]) -> None:

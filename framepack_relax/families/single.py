@@ -34,7 +34,7 @@ def load_single(network: Any, file: Path, dtype: torch.dtype) -> tuple[Any, dict
     told = {
         "missing_keys": [name for name in wanted if name not in weights],
         "unexpected_keys": [name for name in weights if name not in wanted],
-        "mismatched_keys": [n for n, x in wanted.items() if n in weights and shape(weights[n]) != x.shape],
+        "mismatched_keys": [n for n, x in wanted.items() if n in weights and shape_of(weights[n]) != x.shape],
     }
     if any(told.values()):
         return None, told
@@ -47,7 +47,7 @@ def load_single(network: Any, file: Path, dtype: torch.dtype) -> tuple[Any, dict
     return made, told
 
 
-def shape(weight: Any) -> torch.Size:
+def shape_of(weight: Any) -> torch.Size:
     """Of what is packed, too."""
     return torch.Size(getattr(weight, "quant_shape", weight.shape))
 

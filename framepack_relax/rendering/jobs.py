@@ -116,8 +116,9 @@ def turn(backend: Backend, session: Session, section: SectionPlan) -> Iterator[s
     """
     where, plan = f"scene {section.scene}, section {section.index}", session.plan
     with backend.lock, enough_memory(where, _demand(backend, plan, section)):
-        backend.preset = choose_placement(_demand(backend, plan, plan.largest))
         backend.adapters = acting(session.adapters, section.lora)
+        backend.wear()
+        backend.preset = choose_placement(_demand(backend, plan, plan.largest))
         backend.place()
         yield where
 

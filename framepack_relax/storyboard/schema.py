@@ -252,9 +252,7 @@ class Scene(Part):
     speed: Speed | None = Field(None, description="default: the board's where the scene is at rest, else full")
     guidance: Guidance = Field(Guidance(), description="base scales at rest; default: the board's, then the model's")
     relax: Relax = Field(Relax(), description="explicit relaxation; what is absent comes from the profile")
-    lora: tuple[Lora, ...] | None = Field(
-        None, min_length=1, max_length=16, description="besides the board's; of the same file another scale"
-    )
+    lora: tuple[Lora, ...] | None = Field(None, min_length=1, max_length=16, description="besides the board's")
 
 
 class FramePackBlock(Part):
