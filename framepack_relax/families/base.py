@@ -227,6 +227,10 @@ class Family(ABC):
         """Of the section at a place of a shot of so many sections."""
         return SimpleContext()
 
+    def has_past(self, context: Context, *, image: bool) -> bool:
+        """Whether there is one to loosen, in a shot that begins with an image or without."""
+        return not context.initial
+
     def backend(self) -> "type[Backend]":
         """The class that renders it; imports torch."""
         made: type[Backend] = resolve_name(f"{__package__}.{self.renderer}")

@@ -107,6 +107,8 @@ def _plan_sections(
             if story.noise == "framepack":
                 seed, draw = _seed(story, story.scenes[scenes[0]]), rendered.index(place)
             base, context = tuple(base_scales(story, scene, family).items()), family.context(place, len(places))
+            image = bool(story.scenes[scenes[0]].image or story.image)
+            past, speed = family.has_past(context, image=image), _speed(story, scene, relaxation)
             yield SectionPlan(
                 index=next(numbers),
                 shot=shot,
@@ -121,9 +123,7 @@ def _plan_sections(
                 relaxation=relaxation,
                 lora=lora_of(story, scene, family),
                 latents=grid.latents(length, first=place == 0),
-                steps=rows(
-                    scene.steps or story.steps, relaxation, base, context.initial, _speed(story, scene, relaxation)
-                ),
+                steps=rows(scene.steps or story.steps, relaxation, base, past, speed),
                 context=context,
             )
 
@@ -140,12 +140,12 @@ def _plan_steps(
     steps: int,
     relaxation: Relaxation,
     scales: tuple[tuple[str, float], ...],
-    initial: bool,
+    past: bool,
     speed: str,
 ) -> Rows:
     """A row per noise level: eq. 2 for the targets, for the rest the scale at rest of these `scales`.
 
-    An `initial` section has no past whose grip could loosen; `speed` is a storyboard's.
+    Without a `past` there is no grip that could loosen; `speed` is a storyboard's.
     """
     levels, base = family.levels(steps, size, sampler), dict(scales)
     noise = [sigma for sigma, _ in levels]
@@ -156,7 +156,7 @@ def _plan_steps(
     def scale(term: GuidanceTerm, timestep: float, weight: float) -> float:
         if not term.timesteps[0] <= timestep < term.timesteps[1]:
             return 1.0
-        if term.name not in targets or (initial and term.of_past):
+        if term.name not in targets or (term.of_past and not past):
             return base[term.name]
         low = term.floor if relaxation.min is None else relaxation.min
         return relaxed_scale(weight, base=base[term.name], minimum=low, beta=relaxation.beta)

@@ -183,7 +183,7 @@ def _past_warnings(sections: Sequence[SectionPlan], family: Family) -> Iterator[
         made = list(group)
         relax = made[0].relaxation
         alone = pasts.issuperset(relax.target) and not relax.at_rest and replace(relax, beta=0).at_rest
-        if alone and all(section.context.initial for section in made):
+        if alone and all({*section.scales[name]} == {1.0} for section in made for name in relax.target):
             fact = f"target {' and '.join(relax.target)} does nothing where no past of the shot is rendered yet"
             yield f"scene {scene}", f"{fact}; {cure}"
 
