@@ -269,7 +269,7 @@ def test_the_still_past_of_an_images_first_section_is_loosened_too(model, tmp_pa
     given = {"prompt": texts[PROMPT], "negative": texts[""], "noise": lambda section: noise}
     loosened = sample_shot(model, image, start=start, **given)[0]
     assert loosened.forwards["free"] == STEPS
-    section, free, cond = image.sections[0], Branch(name="free", context="initial"), Branch(name="cond")
+    section, free, cond = image.sections[0], without("context"), Branch(name="cond")
     rest = {"context": section.context, "steps": section.steps, "past": {}, "options": image.options, "noise": noise}
     words = {"prompt": texts[PROMPT], "negative": texts[""]}
     zero = replace(start, latent=torch.cat([start.latent[:, :, :1], torch.zeros_like(noise[:, :, :1])], dim=2))

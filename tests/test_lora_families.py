@@ -9,7 +9,6 @@ from wan_folders import wan_folder
 
 from framepack_relax.families.backend import PRESETS
 from framepack_relax.families.loader import load
-from framepack_relax.planning.planner import make_plan
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CLOSE = 1e-4  # of the largest latent: float32, sums in another order
@@ -30,7 +29,7 @@ def worn(file, *scales):
 
 
 def shots_of(model, tmp_path):
-    return Shots(model, make_plan(board(tmp_path, model), model.family))
+    return Shots(model, board(tmp_path, model))
 
 
 def made(shots, adapters, effects=()):

@@ -13,7 +13,7 @@ from wan_folders import wan_folder
 
 import framepack_relax as fr
 from framepack_relax.families import loaded
-from framepack_relax.families.adapters import USUAL
+from framepack_relax.families.catalog import LORA as USUAL
 from framepack_relax.families.loader import load
 from framepack_relax.rendering import jobs
 from framepack_relax.storyboard import read_storyboard

@@ -8,7 +8,7 @@ import pytest
 import torch
 from faults import here
 from safetensors.torch import load_file, save_file
-from test_backend import Shots
+from test_backend import Shots, board
 from test_lora import adapter, lora_file
 from test_wan import SIZE, planned, sampled
 from wan_folders import wan_folder
@@ -139,12 +139,12 @@ def test_gguf_computes_with_what_its_blocks_say(plain, q8):
 
 
 @pytest.mark.parametrize("preset", PRESETS[1:])
-def test_where_packed_weights_lie_changes_no_bit(plain, q8, preset):
-    plan, made = plain[2], []
+def test_where_packed_weights_lie_changes_no_bit(q8, tmp_path, preset):
+    made = []
     for memory in ("full", preset):
         model = load(str(q8), device="cpu", memory=memory)
         model.preset = memory
-        shots = Shots(model, plan)
+        shots = Shots(model, board(tmp_path, model, 1))
         model.place()
         made.append(shots.latents()[0])
     assert torch.equal(*made)

@@ -281,8 +281,7 @@ class HeliosBlock(Part):
     no_past: NoPast | None = Field(None, description="what stands for the past where target context loosens it")
 
 
-# by the family whose settings they hold
-BLOCKS: dict[str, type[Part]] = {"framepack": FramePackBlock, "wan": WanBlock, "helios": HeliosBlock}
+BLOCKS: dict[str, type[Part]] = {"framepack": FramePackBlock, "wan": WanBlock, "helios": HeliosBlock}  # by family
 
 
 class Written(Part):
