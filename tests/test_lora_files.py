@@ -219,6 +219,8 @@ def test_a_plan_says_what_acts_without_torch(case, tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code, str(board)], capture_output=True, text=True, check=True)
     (whole, part), warnings, torch_is_there = json.loads(done.stdout)
+    assert {kind.rpartition(".")[2] for kind in whole["kinds"]} == {"to_q", "to_v"}
+    assert not any(character.isdigit() for kind in whole["kinds"] for character in kind.split("attn")[0])
     assert not torch_is_there and whole["changed"] == part["changed"] == part["left"] == count and whole["left"] == 0
     assert part["first_left"].startswith("lora_te_lora_unet_") and "there is no such layer" in part["first_left"]
     assert [warning for warning in warnings if "do not act" in warning and "some.safetensors" in warning]

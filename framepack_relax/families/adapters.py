@@ -19,9 +19,10 @@ from ..storyboard.schema import Lora
 from .base import Family
 from .catalog import find, on_hub, weights_places
 from .fingerprint import hash_of, told
-from .layers import Layers, layers_in, match
+from .layers import NUMBER, Layers, layers_in, match
 from .weights import header
 
+MOST = 4  # kinds of layers that are named
 EXPERTS = {"high": "transformer", "low": "transformer_2"}
 
 
@@ -32,6 +33,7 @@ class Fit:
     file: str  # as the storyboard calls it
     network: str
     changed: int | None = None  # layers of the network
+    kinds: tuple[str, ...] = ()  # their names, with * for the block
     left: int = 0  # layers of the file that do not act
     first_left: str = ""  # one of them, and why
 
@@ -39,8 +41,10 @@ class Fit:
     def in_words(self) -> str:
         if self.changed is None:
             return f"{self.file}: which layers it changes is not known before file and model are on this machine"
+        more = f" and {len(self.kinds) - MOST} more" if len(self.kinds) > MOST else ""
+        which = f"{', '.join(self.kinds[:MOST])}{more}"
         left = f"; {self.left} of its own do not act, the first is {self.first_left}" if self.left else ""
-        return f"{self.file}: changes {self.changed} layers of the {self.network}{left}"
+        return f"{self.file}: changes {self.changed} layers of the {self.network} ({which}){left}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,15 +95,16 @@ def look(story: Storyboard, family: Family) -> tuple[tuple[Fit, ...], tuple[Prob
     layers: dict[str, Layers | None] = {}
     for path, lora in _written(story, family):
         network = _network(lora)
-        if wrong := _misplaced(path, lora, family):
-            problems[path, ""] = wrong
-        elif (lora.file, network) not in fits:
-            if network not in layers:
-                layers[network] = _layers(family, network)
-            fit, why = _fit(story, lora.file, family, network, layers[network])
+        misplaced = _misplaced(path, lora, family)
+        if misplaced:
+            problems[path, ""] = misplaced
+        elif network not in layers:
+            layers[network] = _layers(family, network)
+        if (lora.file, network) not in fits:
+            fit, why = _fit(story, lora.file, family, network, None if misplaced else layers[network])
             fits[lora.file, network] = fit
             if why:
-                problems[lora.file, ""] = Problem(path=_file(path), message=f"{printable(lora.file)}{why}")
+                problems[path, "file"] = Problem(path=_file(path), message=f"{printable(lora.file)}{why}")
     return tuple(fits.values()), tuple(problems.values())
 
 
@@ -183,7 +188,9 @@ def _fit(story: Storyboard, name: str, family: Family, network: str, layers: Lay
     if not found.layers:
         return unknown, f": matches no layer of the {network} ({first}); take one that was made for this model"
     left = len(found.left)
-    return replace(unknown, changed=found.changed, left=left, first_left=first if left else ""), ""
+    kinds = tuple(dict.fromkeys(NUMBER.sub(".*.", name) for name in found.changed))
+    fit = replace(unknown, changed=len(found.changed), kinds=kinds, left=left, first_left=first if left else "")
+    return fit, ""
 
 
 def _wrong(story: Storyboard, name: str) -> str:

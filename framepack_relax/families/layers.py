@@ -34,9 +34,9 @@ class Match:
     left: Mapping[str, str]  # that do not act, and why
 
     @property
-    def changed(self) -> int:
+    def changed(self) -> list[str]:
         """Layers of the network."""
-        return len({name for names in self.layers.values() for name in names})
+        return sorted({name for names in self.layers.values() for name in names})
 
 
 def layers_in(folder: Path, original: Original) -> Layers:

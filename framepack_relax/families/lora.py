@@ -18,7 +18,7 @@ from .single import shape_of
 from .weights import header
 
 LORA_METADATA = "lora_adapter_metadata"  # in which diffusers keeps PEFT's settings of a file
-STRENGTH = ("lora_alpha", "alpha_pattern", "use_rslora")  # those that say how strongly it acts
+STRENGTH: dict[str, Any] = {"lora_alpha": 0, "alpha_pattern": {}, "use_rslora": False}  # those of its strength
 
 
 def put_on(networks: Mapping[str, Any], adapters: Iterable[Adapter], original: Original, dtype: torch.dtype) -> None:
@@ -32,7 +32,7 @@ def put_on(networks: Mapping[str, Any], adapters: Iterable[Adapter], original: O
             weights, settings = converted(found, tensors, layers[name])
             said = json.loads(header(adapter.file)[1].get(LORA_METADATA, "{}"))
             said = {PREFIX.sub("", key): value for key, value in said.items()}
-            settings |= {key: said[key] for key in STRENGTH if key in said}
+            settings |= {key: said.get(key) or usual for key, usual in STRENGTH.items() if "lora_alpha" in said}
             weights = {key: x.to(dtype) for key, x in weights.items()}
             with as_it_works(networks[name], dtype), warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "Already found a `peft_config`")  # a second one is meant
