@@ -295,3 +295,18 @@ def test_no_file_brings_a_plan_down(case, tmp_path, seed):
         assert fr.plan(board).lora[0].changed > 0
     except StoryboardError as error:
         assert "odd.safetensors: matches no layer" in str(error)
+
+
+def test_a_network_in_its_first_programs_names_has_diffusers_layers(tmp_path):
+    """Of a file whose weights nobody reads: it is all header."""
+    at, said = 0, {}
+    for name, shape in TENCENT.items():
+        end = at + shape[0] * shape[1]
+        said[f"{name}.weight"] = {"dtype": "F8_E4M3", "shape": shape, "data_offsets": [at, end]}
+        at = end
+    head = json.dumps(said).encode()
+    with (tmp_path / "hunyuan_video_fp8.safetensors").open("wb") as file:
+        file.write(len(head).to_bytes(8, "little") + head)
+        file.truncate(8 + len(head) + at)
+    found = layers_in(tmp_path, HunyuanVideo.original)
+    assert len(found) == 32 and found.items() <= HUNYUAN_LAYERS.items()

@@ -213,8 +213,10 @@ def single(tensors, folder):
 def test_a_class_that_diffusers_cannot_read_so_is_told_with_its_cure(request, tmp_path, kind):
     source = request.getfixturevalue("tiny" if kind == "framepack" else "helios")
     folder = copied(source, tmp_path / "model", single)
-    with pytest.raises(ModelError, match=r"one.safetensors: diffusers reads no single file .* put its diff"):
+    with pytest.raises(ModelError, match=r"one.safetensors: diffusers reads no single file .* call it diff"):
         load(str(folder), device="cpu")
+    (folder / "transformer" / "one.safetensors").rename(folder / "transformer" / OWN)
+    load(str(folder), device="cpu")
 
 
 def two(tensors, folder):

@@ -23,7 +23,8 @@ def load_single(network: Any, file: Path, dtype: torch.dtype) -> tuple[Any, dict
     """
     if (kind := _get_single_file_loadable_mapping_class(network)) is None:
         fact = f"diffusers reads no single file of a {network.__name__}"
-        raise ModelError(f"{file}: {fact}; put its {OWN}*.safetensors here in place of it")
+        cure = f"call it {OWN}.safetensors if its weights have diffusers' names, else put the model's own {OWN}* here"
+        raise ModelError(f"{file}: {fact}; {cure}")
     config, weights = network.load_config(file.parent), load_single_file_checkpoint(str(file))
     with torch.device("meta"):
         wanted = network.from_config(config).state_dict()
