@@ -69,10 +69,11 @@ def test_it_acts_as_weights_that_it_is_merged_into(case, tmp_path, effects):
     assert not effects or far(acted, made(shots, worn(file, 0.5))) > CLOSE
 
 
-@pytest.mark.parametrize("preset", PRESETS[1:])
+@pytest.mark.parametrize("preset", [*PRESETS[1:], 1])
 def test_where_weights_lie_changes_no_bit(case, tmp_path, preset):
+    """In the last case one block stays, and the others come for their turn."""
     folder, model, file = case
-    other = load(str(folder), device="cpu", memory=preset)
+    other = load(str(folder), device="cpu")
     other.preset = preset
     shots = shots_of(other, tmp_path)
     wanted = [made(shots_of(model, tmp_path), adapters) for adapters in (worn(file, 0.5), ())]

@@ -138,11 +138,11 @@ def test_gguf_computes_with_what_its_blocks_say(plain, q8):
     assert float((made - wanted).abs().max() / wanted.abs().max()) < 1e-3
 
 
-@pytest.mark.parametrize("preset", PRESETS[1:])
+@pytest.mark.parametrize("preset", [*PRESETS[1:], 1])
 def test_where_packed_weights_lie_changes_no_bit(q8, tmp_path, preset):
     made = []
     for memory in ("full", preset):
-        model = load(str(q8), device="cpu", memory=memory)
+        model = load(str(q8), device="cpu")
         model.preset = memory
         shots = Shots(model, board(tmp_path, model, 1))
         model.place()
