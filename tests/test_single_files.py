@@ -19,6 +19,7 @@ from framepack_relax.families.backend import PRESETS
 from framepack_relax.families.catalog import find
 from framepack_relax.families.layers import layers_in
 from framepack_relax.families.loader import load
+from framepack_relax.families.sketch import sketch
 from framepack_relax.families.wan.family import Wan
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -161,6 +162,11 @@ def test_packed_weights_take_what_they_take(plain, q8):
     needs = [one.need(plain[2].sections[0].context, 5, SIZE, "full") for one in (model, whole)]
     assert [need.weights for need in needs] == [one.weight_bytes("full") for one in (model, whole)]
     assert needs[0].forward == needs[1].forward and needs[0].decode == needs[1].decode
+
+
+def test_a_sketch_weighs_what_is_loaded(q8):
+    drawn, made = sketch(str(q8), "float32").model, load(str(q8), device="cpu")
+    assert [drawn.weight_bytes(preset) for preset in PRESETS] == [made.weight_bytes(preset) for preset in PRESETS]
 
 
 def test_its_bytes_are_the_models_identity(plain, q8, tmp_path):

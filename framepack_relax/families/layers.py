@@ -6,7 +6,7 @@ one (`img_attn_qkv`); with `.` (PEFT, ComfyUI's `diffusion_model.`) or with `_` 
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,14 +41,23 @@ class Match:
 
 def layers_in(folder: Path, original: Original) -> Layers:
     """Of the network whose weights lie there, by diffusers' names, whatever names their files have."""
-    there = {name.removesuffix(".weight"): s for name, (_, s) in tensors(folder).items() if name.endswith(".weight")}
-    shapes = {name: shape for name, shape in there.items() if len(shape) > 1}
-    known, made = dict(_originals(shapes, original)), dict[str, Shape]()
-    for name, shape in shapes.items():
-        parts, (rows, columns, *kernel) = known.get(_flat(name), (name,)), shape
-        heights = [rows] if len(parts) == 1 else [columns] * 3 + [rows - 3 * columns]  # queries, keys, values; the rest
-        made |= {part: (height, columns, *kernel) for part, height in zip(parts, heights, strict=False)}
-    return made
+    return {name: shape for name, _, shape in _laid_out(folder, original)}
+
+
+def types_in(folder: Path, original: Original) -> Mapping[str, str]:
+    """In which their weights lie, by the same names."""
+    return {name: kind for name, kind, _ in _laid_out(folder, original)}
+
+
+def _laid_out(folder: Path, original: Original) -> Iterator[tuple[str, str, Shape]]:
+    there = {name.removesuffix(".weight"): x for name, x in tensors(folder).items() if name.endswith(".weight")}
+    known = dict(_originals(there, original))
+    for name, (kind, shape) in there.items():
+        if len(shape) > 1:
+            parts, (rows, columns, *kernel) = known.get(_flat(name), (name,)), shape
+            heights = [rows] if len(parts) == 1 else [columns] * 3 + [rows - 3 * columns]  # q, k, v; the rest
+            for part, height in zip(parts, heights, strict=False):
+                yield part, kind, (height, columns, *kernel)
 
 
 def match(shapes: Layers, layers: Layers, original: Original) -> Match:
@@ -100,7 +109,7 @@ def _places(layers: Layers, original: Original) -> dict[str, tuple[str, ...]]:
     return {**others, **{_flat(name): (name,) for name in layers}}
 
 
-def _originals(layers: Layers, original: Original) -> Iterator[tuple[str, tuple[str, ...]]]:
+def _originals(layers: Iterable[str], original: Original) -> Iterator[tuple[str, tuple[str, ...]]]:
     """The first program's names with `_`, for blocks of these numbers, and diffusers' names of their parts."""
     numbers = sorted({found[1] for name in layers if (found := NUMBER.search(name))})
     for (theirs, ours), names in original.items():

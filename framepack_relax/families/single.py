@@ -1,5 +1,6 @@
 """A transformer from a single file, safetensors or GGUF, by diffusers' converters; its config.json lies beside."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,22 @@ def load_single(network: Any, file: Path, dtype: torch.dtype) -> tuple[Any, dict
         for name, x in layer.named_parameters(recurse=False, remove_duplicate=False):
             setattr(layer, name, x if isinstance(x, nn.Parameter) else nn.Parameter(x, requires_grad=False))
     return made, told
+
+
+def pack(network: Any, types: Mapping[str, str]) -> Any:
+    """A network on the meta device, its layers packed as a GGUF file has them, whose types these are by layer."""
+    from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+
+    precise = {*(network._keep_in_fp32_modules or ())}
+    for name, layer in network.named_modules():
+        kind = types.get(name, "F32")
+        linear = isinstance(layer, nn.Linear) and name != "proj_out"  # which is unpacked
+        if linear and kind not in ("F32", "F16") and not precise & {*name.split(".")}:
+            block, size = GGML_QUANT_SIZES[GGMLQuantizationType[kind]]
+            shape = layer.out_features, layer.in_features // block * size
+            packed: Any = nn.Parameter(torch.empty(shape, dtype=torch.uint8, device="meta"), requires_grad=False)
+            packed.quant_shape, layer.weight = torch.Size((layer.out_features, layer.in_features)), packed
+    return network
 
 
 def shape_of(weight: Any) -> torch.Size:
