@@ -254,6 +254,31 @@ def test_without_a_past_there_are_zeros_or_no_tokens_and_effects_act_on_either(m
     assert torch.equal(gained, plain) == (no_past == "none"), "nothing of the past is left to gain"
 
 
+def test_the_still_past_of_an_images_first_section_is_loosened_too(model, tmp_path):
+    """Down to what zeros in its place give; a film from words has no past there, and is told."""
+    picture().save(tmp_path / "hero.png")
+    loose = {"target": ["context"], "beta": 1.0, "min": 0.0, "p": 0.001}
+    scenes = [Scene(id="a", prompt=PROMPT, seconds=1.375, relax=loose)]
+    board = storyboard_from_scenes(scenes, size=SIZE, steps=STEPS, sampler="euler")
+    words, image = (make_plan(one, model.family) for one in (board, board.changed(image=str(tmp_path / "hero.png"))))
+    told = ["no past of the shot" in " ".join(plan.warnings) for plan in (words, image)]
+    assert set(words.sections[0].scales["context"]) == {1.0} and told == [True, False]
+    assert max(image.sections[0].scales["context"]) < 0.01
+    start, texts = model.encode_starts({0: (picture(), SEED)})[0], model.encode_prompts([PROMPT, ""])
+    noise = model.noise(9, SIZE, SEED)
+    given = {"prompt": texts[PROMPT], "negative": texts[""], "noise": lambda section: noise}
+    loosened = sample_shot(model, image, start=start, **given)[0]
+    assert loosened.forwards["free"] == STEPS
+    section, free, cond = image.sections[0], without("context"), Branch(name="cond")
+    rest = {"context": section.context, "steps": section.steps, "past": {}, "options": image.options, "noise": noise}
+    words = {"prompt": texts[PROMPT], "negative": texts[""]}
+    zero = replace(start, latent=torch.cat([start.latent[:, :, :1], torch.zeros_like(noise[:, :, :1])], dim=2))
+    still, zeros = (model.begin(Given(start=one, **words, **rest)) for one in (start, zero))
+    wanted = model.predict(noise, section.steps[0], cond, zeros)
+    assert torch.equal(model.predict(noise, section.steps[0], free, still), wanted)
+    assert not torch.equal(model.predict(noise, section.steps[0], cond, still), wanted)
+
+
 def test_the_memory_estimates_are_counts(model):
     """Live tensors of the real model, counted at 640x384 and 1280x720: 31 vectors a token in a pass, 50 in a decode."""
     with torch.device("meta"):

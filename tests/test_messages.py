@@ -116,7 +116,7 @@ def test_signs_that_look_like_yamls_may_stand_in_texts():
         ("scene", "motion: 1", "write `intensity`"),
         ("scene", "negative: ugly", "write `negative_prompt`"),
         ("scene", "end_image: a.png", "not yet: "),
-        ("scene", "lora: a", "it belongs at the top of the file"),
+        ("scene", "loras: a", "write `lora: [{file: .., scale: ..}]`"),
         ("board", "loras: a", "write `lora: [{file: .., scale: ..}]`"),
         ("scene", "embedding: a", "not yet: "),
         ("scene", "camera: pan", "not yet: "),

@@ -278,7 +278,7 @@ def test_after_an_error_everything_is_as_before(wan, where):
     assert state(wan.pipe) == before and torch.equal(wan(), plain)
 
 
-@pytest.mark.parametrize("name", ["HunyuanVideo", "Wan"])
+@pytest.mark.parametrize("name", ["HunyuanVideo", "FramePack F1", "Wan", "Wan TI2V", "Helios"])
 def test_it_goes_with_a_lora(name):
     torch.manual_seed(7)
     case = CASES[name]()

@@ -209,7 +209,7 @@ def test_the_catalogues_name_is_the_model_its_past_and_its_pair(weights, hero, t
     again = fr.render(story.changed(model=str(place / entry.repository), **said), out=tmp_path / "out")
     assert all(section["reused"] for section in again.report["sections"])
     bare = fr.plan(story.changed(model=str(place / entry.repository), wan=PRO))
-    assert any("only SVI's LoRA have learned it" in warning for warning in bare.warnings) and bare.lora is None
+    assert any("only SVI's LoRA have learned it" in warning for warning in bare.warnings) and not bare.lora
     high, low = (place / lora.file for lora in entry.family.lora)
     low.write_bytes(high.read_bytes())
     other = fr.render(story, out=tmp_path / "out")

@@ -170,7 +170,7 @@ def plan(
     console.print(tables.plan_table(made), tables.prompts_table(made))
     if by_words := [one for one in api.suggest(board) if one.said == "auto"]:
         console.print(tables.suggestions_table(by_words))
-    console.print(tables.crops_text(made), soft_wrap=True)
+    console.print("\n".join(filter(None, (tables.crops_text(made), tables.lora_text(made)))), soft_wrap=True)
     warn(*made.warnings)
     if out:
         _preview(board, out, device=device, dtype=dtype)

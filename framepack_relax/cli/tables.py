@@ -39,11 +39,12 @@ def plan_table(plan: RenderPlan) -> Grid:
         last = plan.sections[scene.sections[-1]]
         settings = {"intensity": f"{last.intensity:g}", "relaxed": last.relaxation.in_words(), "scales": _scales(last)}
         place = {"sections": str(len(scene.sections)), "frames": f"{scene.frames[0]}..{scene.frames[1] - 1}"}
-        rows.append({"shot": str(scene.shot + 1), **_asked(scene), **place, **settings})
+        lora = {"lora": ", ".join(f"{one.file} {one.scale:g}" for one in last.lora)} if plan.lora else {}
+        rows.append({"shot": str(scene.shot + 1), **_asked(scene), **place, **settings, **lora})
     return Grid(
         rows,
         left="frames",
-        wraps="asked -> real, relaxed, scales",
+        wraps="asked -> real, relaxed, scales, lora",
         title=f"{plan.title or 'untitled'}: {plan.model}, {plan.size[0]}x{plan.size[1]}{order}",
         caption=f"asked {asked:g} s -> {plan.seconds:.2f} s, {len(plan.sections)} sections, {plan.frames} frames at "
         f"{plan.fps:g} fps, {plan.steps} steps of {plan.sampler}, {plan.passes} passes, profile {plan.profile}",
@@ -104,6 +105,11 @@ def memory_table(plan: RenderPlan, choices: Sequence[Choice]) -> Grid:
         "the others come for their turn; encoders come first, whole or layer by layer; main: of main memory, pinned or "
         "converted",
     )
+
+
+def lora_text(plan: RenderPlan) -> str:
+    """A line per LoRA that no warning speaks of."""
+    return "\n".join(fit.in_words for fit in plan.lora if fit.in_words not in plan.warnings)
 
 
 def report_table(plan: RenderPlan, report: Mapping[str, Any]) -> Grid:

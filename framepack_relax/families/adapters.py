@@ -1,114 +1,240 @@
-"""LoRA that a board puts on its model: where the files are, and whose they are; no torch.
+"""LoRA that a board puts on its model: where the files are, whose, and what of them acts beside the model; no torch.
 
 A file is looked for beside the storyboard, then as `owner/name/file.safetensors` in the folder named by the environment
-variable FRAMEPACK_RELAX_WEIGHTS, then on the hub; `owner/name` stands for diffusers' pytorch_lora_weights.safetensors.
-A model of the catalogue may come with some of its own.
+variable FRAMEPACK_RELAX_WEIGHTS, then on the hub; `owner/name` stands for diffusers' pytorch_lora_weights.safetensors,
+and after `owner/name@` may stand a revision of the hub's. A model of the catalogue may come with some of its own.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from ..errors import ModelError, Problem
-from ..storyboard import Storyboard
+from ..storyboard import Scene, Storyboard
 from ..storyboard.messages import printable
 from ..storyboard.paths import path_cure, refusal
 from ..storyboard.schema import Lora
 from .base import Family
-from .catalog import on_hub, weights_places
+from .catalog import find, on_hub, weights_places
 from .fingerprint import hash_of, told
+from .layers import NUMBER, Layers, layers_in, match
+from .weights import header
 
+MOST = 4  # kinds of layers that are named
 EXPERTS = {"high": "transformer", "low": "transformer_2"}
 
 
 @dataclass(frozen=True, kw_only=True)
+class Fit:
+    """A file beside the network that it is put on; `changed` is None where file or model is not on this machine."""
+
+    file: str  # as the storyboard calls it
+    network: str
+    changed: int | None = None  # layers of the network
+    kinds: tuple[str, ...] = ()  # their names, with * for the block
+    left: int = 0  # layers of the file that do not act
+    first_left: str = ""  # one of them, and why
+
+    @property
+    def in_words(self) -> str:
+        if self.changed is None:
+            return f"{self.file}: which layers it changes is not known before file and model are on this machine"
+        more = f" and {len(self.kinds) - MOST} more" if len(self.kinds) > MOST else ""
+        which = f"{', '.join(self.kinds[:MOST])}{more}"
+        left = f"; {self.left} of its own do not act, the first is {self.first_left}" if self.left else ""
+        return f"{self.file}: changes {self.changed} layers of the {self.network} ({which}){left}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Adapter:
-    """A LoRA that is on this machine."""
+    """A LoRA that is on this machine; at scale 0 it is ready to be switched on."""
 
     place: str  # in the storyboard
-    name: str  # as the storyboard calls it
     file: Path
     digest: str  # of its bytes
     scale: float
-    network: str  # that it is put on
+    fit: Fit
+
+    @property
+    def of(self) -> tuple[str, str]:
+        """By which it is known among those that are on."""
+        return self.digest, self.fit.network
 
     @property
     def inputs(self) -> list[str | float]:
         """What of it decides what a section becomes."""
-        return [self.digest, self.scale, self.network]
+        return [self.digest, self.scale, self.fit.network]
 
     @property
-    def row(self) -> dict[str, str | float]:
+    def row(self) -> dict[str, Any]:
         """Of report.json."""
-        return {"file": self.name, "digest": self.digest, "scale": self.scale, "network": self.network}
+        return {**asdict(self.fit), "digest": self.digest}
 
 
-def lora_problems(story: Storyboard, family: Family) -> Iterator[Problem]:
-    """LoRA that this model cannot take, or that are nowhere."""
-    for nth, lora in enumerate(story.lora or ()):
-        experts = "transformer_2" in family.parts
-        if "transformer" not in family.parts:
-            yield Problem(
-                path=f"lora[{nth}]", message=f"{family.name} has no weights, so it takes none; remove these lines"
-            )
-        elif experts and lora.expert is None:
-            fact = f"{family.name} is of two transformers; write `expert: high` or `low`, a file for each"
-            yield Problem(path=f"lora[{nth}]", message=fact)
-        elif lora.expert and not experts:
-            yield Problem(path=f"lora[{nth}].expert", message=f"{family.name} is of one transformer; remove the line")
-        if (wrong := _wrong(story, lora)) is not None:
-            yield Problem(path=f"lora[{nth}].file", message=f"{printable(lora.file)}{wrong}")
+def lora_of(story: Storyboard, scene: Scene, family: Family) -> tuple[Lora, ...]:
+    """What acts in a scene: the model's own, the board's, the scene's; of one file, for one network, the last."""
+    every = (*family.lora, *(story.lora or ()), *(scene.lora or ()))
+    said = {(lora.file, _network(lora)): lora for lora in every}
+    return tuple(lora for lora in said.values() if lora.scale)
+
+
+def acting(adapters: Iterable[Adapter], lora: Iterable[Lora]) -> tuple[Adapter, ...]:
+    """A film's adapters as a section has them: those of its `lora` at their scales, first; then the others at 0."""
+    named = {(adapter.fit.file, adapter.fit.network): adapter for adapter in adapters}
+    said = [replace(named[one.file, _network(one)], scale=one.scale) for one in lora]
+    on = {adapter.of: adapter for adapter in said}
+    off = {adapter.of: replace(adapter, scale=0.0) for adapter in named.values() if adapter.of not in on}
+    return *on.values(), *off.values()
+
+
+def look(story: Storyboard, family: Family) -> tuple[tuple[Fit, ...], tuple[Problem, ...]]:
+    """How the board's LoRA fit the model, and those that it cannot take, or that are nowhere."""
+    fits, problems = dict[tuple[str, str], Fit](), dict[tuple[str, str], Problem]()
+    layers: dict[str, Layers | None] = {}
+    for path, lora in _written(story, family):
+        network = _network(lora)
+        misplaced = _misplaced(path, lora, family)
+        if misplaced:
+            problems[path, ""] = misplaced
+        elif network not in layers:
+            layers[network] = _layers(family, network)
+        if (lora.file, network) not in fits:
+            fit, why = _fit(story, lora.file, family, network, None if misplaced else layers[network])
+            fits[lora.file, network] = fit
+            if why:
+                problems[path, "file"] = Problem(path=_file(path), message=f"{printable(lora.file)}{why}")
+    return tuple(fits.values()), tuple(problems.values())
 
 
 def find_adapters(story: Storyboard, family: Family, *, download: bool) -> tuple[Adapter, ...]:
-    """The model's own LoRA, then the board's, fetched where need be. Raises ModelError."""
-    own = [("model", lora) for lora in family.configured(story).lora]
-    wanted = own + [(f"lora[{nth}].file", lora) for nth, lora in enumerate(story.lora or ())]
-    if wanted and find_spec("peft") is None:
-        fact = "LoRA need PEFT, which is not installed; pip install 'framepack-relax[lora]'"
-        raise ModelError(str(story.located(Problem(path=wanted[0][0], message=fact))))
-    return tuple(_found(story, path, lora, download) for path, lora in wanted)
+    """All that act in some scene of the board, at scale 0, fetched where need be. Raises ModelError."""
+    family = family.configured(story)
+    acts = {(lora.file, _network(lora)) for scene in story.scenes for lora in lora_of(story, scene, family)}
+    wanted: dict[tuple[str, str], tuple[str, Path, str]] = {}
+    for path, lora in _written(story, family):
+        key = lora.file, _network(lora)
+        if key in acts and key not in wanted:
+            if find_spec("peft") is None:
+                fact = "LoRA need PEFT, which is not installed; pip install 'framepack-relax[lora]'"
+                raise ModelError(str(story.located(Problem(path=_file(path), message=fact))))
+            place = str(story.located(Problem(path=_file(path), message=printable(lora.file))))
+            file = _there(story, lora.file) or _fetched(lora.file, place, download)
+            with told():
+                wanted[key] = place, file, hash_of(file)
+    fits, problems = look(story, family) if wanted else ((), ())
+    if problems:
+        raise ModelError("\n".join(str(story.located(problem)) for problem in problems))
+    known = {(fit.file, fit.network): fit for fit in fits}
+    return tuple(
+        Adapter(place=place, file=file, digest=digest, scale=0.0, fit=known[key])
+        for key, (place, file, digest) in wanted.items()
+    )
 
 
-def _found(story: Storyboard, path: str, lora: Lora, download: bool) -> Adapter:
-    place = str(story.located(Problem(path=path, message=printable(lora.file))))
-    file = next((file for file in _local(story, lora.file) if file.is_file()), None) or _fetched(lora, place, download)
-    with told():
-        digest = hash_of(file)
-    network = EXPERTS[lora.expert or "high"]
-    return Adapter(place=place, name=lora.file, file=file, digest=digest, scale=lora.scale, network=network)
+def _written(story: Storyboard, family: Family) -> Iterator[tuple[str, Lora]]:
+    """The model's own, the board's and its scenes', with their places."""
+    yield from (("model", lora) for lora in family.lora)
+    yield from ((f"lora[{n}]", lora) for n, lora in enumerate(story.lora or ()))
+    for index, scene in enumerate(story.scenes):
+        yield from ((f"scenes[{index}].lora[{n}]", lora) for n, lora in enumerate(scene.lora or ()))
 
 
-def _wrong(story: Storyboard, lora: Lora) -> str | None:
-    """What is wrong with where its file is; None where nothing is, or only the hub can say."""
-    for file in _local(story, lora.file):
+def _file(path: str) -> str:
+    return path if path == "model" else f"{path}.file"
+
+
+def _network(lora: Lora) -> str:
+    return EXPERTS[lora.expert or "high"]
+
+
+def _misplaced(path: str, lora: Lora, family: Family) -> Problem | None:
+    experts = "transformer_2" in family.parts
+    if "transformer" not in family.parts:
+        return Problem(path=path, message=f"{family.name} has no weights, so it takes none; remove these lines")
+    if experts and lora.expert is None:
+        fact = f"{family.name} is of two transformers; write `expert: high` or `low`, a file for each"
+        return Problem(path=path, message=fact)
+    if lora.expert and not experts:
+        return Problem(path=f"{path}.expert", message=f"{family.name} is of one transformer; remove the line")
+    return None
+
+
+def _layers(family: Family, network: str) -> Layers | None:
+    """Of the model's network; None where it is not on this machine, or cannot be read, as a render will say."""
+    try:
+        return layers_in(find(family.name, download=False).parts[network], family.original)
+    except Exception:  # of safetensors', too
+        return None
+
+
+def _fit(story: Storyboard, name: str, family: Family, network: str, layers: Layers | None) -> tuple[Fit, str]:
+    """How a file fits, and what is wrong with it."""
+    unknown = Fit(file=name, network=network)
+    if wrong := _wrong(story, name):
+        return unknown, wrong
+    file = _there(story, name)
+    if file is None:
+        return unknown, ""
+    try:
+        tensors = {key: shape for key, (_, shape) in header(file)[0].items()}
+    except Exception as error:  # safetensors has one of its own
+        return unknown, f": cannot be read as safetensors ({printable(str(error), 200)}); download it again"
+    if layers is None:
+        return unknown, ""
+    found = match(tensors, layers, family.original)
+    first = next((f"{printable(layer)}: {why}" for layer, why in found.left.items()), "it is empty")
+    if not found.layers:
+        return unknown, f": matches no layer of the {network} ({first}); take one that was made for this model"
+    left = len(found.left)
+    kinds = tuple(dict.fromkeys(NUMBER.sub(".*.", name) for name in found.changed))
+    fit = replace(unknown, changed=len(found.changed), kinds=kinds, left=left, first_left=first if left else "")
+    return fit, ""
+
+
+def _wrong(story: Storyboard, name: str) -> str:
+    """What is wrong with where a file is; empty where nothing is, or only the hub can say."""
+    for file in _local(story, name):
         try:
             wrong = refusal(file)
         except (OSError, ValueError):
             continue
         pickle = "" if file.suffix == ".safetensors" else "is no .safetensors file; convert it"
-        return f": {wrong or pickle}" if wrong or pickle else None
-    if on_hub(lora.file) is not None:
-        return None
-    there = story.resolve(lora.file).absolute()
-    return f": no such file; it was looked for as {there}{path_cure(lora.file, there)}"
+        return f": {wrong or pickle}" if wrong or pickle else ""
+    if on_hub(name) is not None:
+        return ""
+    there = story.resolve(name).absolute()
+    return f": no such file; it was looked for as {there}{path_cure(name, there)}"
 
 
 def _local(story: Storyboard, name: str) -> list[Path]:
-    """Where it may lie on this machine."""
+    """Where it may lie on this machine, besides the hub's cache."""
     hub = on_hub(name)
-    return [story.resolve(name), *(weights_places("/".join(hub)) if hub else ())]
+    return [story.resolve(name), *(weights_places(f"{name.removesuffix('/' + hub[2])}/{hub[2]}") if hub else ())]
 
 
-def _fetched(lora: Lora, place: str, download: bool) -> Path:
+def _there(story: Storyboard, name: str) -> Path | None:
+    """Where it is on this machine."""
+    if file := next((file for file in _local(story, name) if file.is_file()), None):
+        return file
+    if (hub := on_hub(name)) is None:
+        return None
+    from huggingface_hub import try_to_load_from_cache  # takes longer than all else of a plan
+
+    cached = try_to_load_from_cache(hub[0], hub[2], revision=hub[1])
+    return Path(cached) if isinstance(cached, str) else None
+
+
+def _fetched(name: str, place: str, download: bool) -> Path:
     from huggingface_hub import hf_hub_download
 
-    found = on_hub(lora.file)
+    found = on_hub(name)
     assert found is not None, "planning has refused it"
+    repository, revision, file = found
     try:
-        return Path(hf_hub_download(*found, local_files_only=not download))
+        return Path(hf_hub_download(repository, file, revision=revision, local_files_only=not download))
     except (OSError, ValueError) as error:
         reason = (str(error).strip().splitlines() or [repr(error)])[0]
-        cure = f"hf download {found[0]} {found[1]}"
+        cure = f"hf download {repository} {file}{f' --revision {revision}' if revision else ''}"
         raise ModelError(f"{place}: not on this machine, and not to be had ({reason}); {cure}") from error

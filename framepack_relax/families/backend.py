@@ -93,8 +93,7 @@ class Backend(ABC):
     attention: str | None = None  # the kernels of its transformers, by diffusers' name; None: PyTorch chooses
     compile: bool = False  # their blocks, as far as weights stay on the device
     preset: Placement = "full"  # where weights lie from the next `place` or encoding on
-    adapters: tuple[Adapter, ...] = ()  # LoRA that are on from the next `place` on
-    told: tuple[str, ...] = ()  # what there is to say of those that are on
+    adapters: tuple[Adapter, ...] = ()  # LoRA that are on from the next `place` on, each at its scale
     notes: tuple[str, ...] = ()  # what a user should know before rendering
     lock: Any = field(default_factory=RLock, repr=False, compare=False)
     ranks: Any = field(default=None, repr=False, compare=False)  # that share its passes (ranks.py), where there are any
@@ -142,6 +141,10 @@ class Backend(ABC):
     @property
     @abstractmethod
     def latent_channels(self) -> int: ...
+
+    def wear(self) -> None:
+        """Puts its `adapters` on, as `place` does, so that they are counted among its weights. Raises ModelError."""
+        assert not self.adapters, "planning refuses them for a model without weights"
 
     @abstractmethod
     def place(self) -> None:

@@ -21,6 +21,7 @@ from ..storyboard.messages import printable
 from ..storyboard.schema import Experimental, Lora
 from .configs import Sidecar
 from .flow import FlowShift, Levels
+from .layers import Original
 
 if TYPE_CHECKING:
     from .backend import Backend
@@ -143,6 +144,7 @@ class Family(ABC):
     sidecar: ClassVar[type[Sidecar]] = Sidecar
     scheduler: ClassVar[type[FlowShift]] = FlowShift  # how that config is read
     parts: ClassVar[Mapping[str, Any]] = {}  # its components by name: how the JSON file of each is read
+    original: ClassVar[Original] = {}  # names of its transformer's layers in the model's first programs
 
     @classmethod
     def read(cls, name: str, said: Sidecar, shift: FlowShift) -> Self:
@@ -224,6 +226,10 @@ class Family(ABC):
     def context(self, place: int, sections: int) -> Context:
         """Of the section at a place of a shot of so many sections."""
         return SimpleContext()
+
+    def has_past(self, context: Context, *, image: bool) -> bool:
+        """Whether there is one to loosen, in a shot that begins with an image or without."""
+        return not context.initial
 
     def backend(self) -> "type[Backend]":
         """The class that renders it; imports torch."""

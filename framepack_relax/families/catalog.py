@@ -28,6 +28,7 @@ from .framepack.family import FramePack
 from .helios.family import Helios
 from .hunyuan_video.family import HunyuanVideo
 from .wan.family import CARRIED, Wan, WanI2V, WanTI2V
+from .weights import WEIGHTS, single_file
 
 WEIGHTS_VARIABLE = "FRAMEPACK_RELAX_WEIGHTS"
 FIGURES = "figures.json"  # of a model folder: what scripts/training/measure.py measured
@@ -238,7 +239,8 @@ def find(name: str, *, download: bool = True) -> Source:
         wanted.setdefault(repository, set()).add(f"{subfolder}/*" if subfolder else "*")
     if entry.family and entry.family.unread:
         wanted[entry.repository].add("scheduler/*")
-    for repository, file in filter(None, (on_hub(lora.file) for lora in (entry.family.lora if entry.family else ()))):
+    own = [on_hub(lora.file) for lora in (entry.family.lora if entry.family else ())]
+    for repository, _, file in filter(None, own):
         wanted.setdefault(repository, set()).add(file)
     folders = _folders(name, wanted, download=download)
     parts = {part: folders[repository] / subfolder for part in kinds for repository, subfolder in [entry.place(part)]}
@@ -292,13 +294,14 @@ def weights_places(repository: str) -> list[Path]:
     return [Path(root, expand(repository)) for root in (os.environ.get(WEIGHTS_VARIABLE, ""), "")]
 
 
-def on_hub(lora: str) -> tuple[str, str] | None:
-    """Repository and file of a LoRA, if the name may be of the hub's."""
+def on_hub(lora: str) -> tuple[str, str | None, str] | None:
+    """Repository, revision and file of a LoRA, if the name may be of the hub's."""
     owner, _, rest = lora.partition("/")
-    repository, _, file = rest.partition("/")
+    said, _, file = rest.partition("/")
+    repository, _, revision = said.partition("@")
     if not owner or owner[0] in "~." or not repository or (not file and repository.endswith(".safetensors")):
         return None
-    return f"{owner}/{repository}", file or LORA
+    return f"{owner}/{repository}", revision or None, file or LORA
 
 
 def _check_part(part: str, folder: Path) -> None:
@@ -310,6 +313,8 @@ def _check_part(part: str, folder: Path) -> None:
         return
     if not (folder / "config.json").is_file():
         raise ModelError(f"{folder}: has no config.json; the {part} is incomplete")
+    if part.startswith("transformer") and single_file(folder):
+        return
     if not any(folder.glob("*.safetensors")):
         pickles = [file.name for file in folder.iterdir() if file.suffix in {".bin", ".pt", ".pth", ".ckpt"}]
         fact = f"only {pickles[0]}, a pickle, which is never loaded" if pickles else "no weights (*.safetensors)"
@@ -330,7 +335,7 @@ def _check_files(folder: Path) -> None:
             raise ModelError(f"{file}: {fact}; merge the adapter, and remove this file")
         if file.suffix in READ:
             file.open("rb").close()
-            if file.suffix != ".safetensors" and file.stat().st_size > LARGEST:
+            if file.suffix not in WEIGHTS and file.stat().st_size > LARGEST:
                 raise ModelError(f"{file}: is larger than {LARGEST >> 20} MiB; no such file of a model is")
 
 

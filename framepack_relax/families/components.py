@@ -25,7 +25,9 @@ from . import configs
 from .catalog import Source
 from .helios.family import HeliosTransformer
 from .memory import check_room, free_memory, main_memory_is_full, pinned_bytes, weights_in
+from .single import load_single, unpacked
 from .wan.configs import WanI2VTransformer, WanTransformer
+from .weights import single_file
 
 CLASSES = {  # by what a config is read as
     configs.FramePackTransformer: HunyuanVideoFramepackTransformer3DModel,
@@ -71,7 +73,10 @@ def load_part(source: Source, part: str, dtype: torch.dtype, stored: str = "") -
             shapes = {name: shape for name, (_, shape) in weights_in(folder).items()}
             configs.check_shapes(source.kinds[part], folder, shapes)
             options |= {"config": network.config_class(**_said(source, part)), **PLAIN}
-        module, told = network.from_pretrained(folder, **options)
+        file = single_file(folder) if part.startswith("transformer") else None
+        if stored and file and file.suffix == ".gguf":
+            raise ModelError(f"{file}: its layers are packed, and take no other type; write dtype=bfloat16")
+        module, told = load_single(network, file, dtype) if file else network.from_pretrained(folder, **options)
     # the libraries only warn of these and fill them with random numbers
     if wrong := sorted(str(key) for kind in ("missing_keys", "mismatched_keys") for key in told[kind]):
         raise ModelError(
@@ -91,7 +96,8 @@ def as_it_lies(transformer: Any, dtype: torch.dtype, stored: str = "") -> Any:
     """
     if stored:
         transformer.enable_layerwise_casting(FLOAT8, compute_dtype=dtype, skip_modules_pattern=PRECISE)
-    transformer.proj_out.float().register_forward_pre_hook(lambda layer, given: (given[0].float(),))
+    transformer.proj_out = unpacked(transformer.proj_out)
+    transformer.proj_out.register_forward_pre_hook(lambda layer, given: (given[0].float(),))
     return transformer
 
 

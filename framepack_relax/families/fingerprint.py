@@ -13,9 +13,10 @@ from typing import TypeVar
 
 from ..errors import ModelError
 from ..files import digest_of_file, make_folder, write_file
+from .weights import WEIGHTS
 
 CACHE_VARIABLE = "FRAMEPACK_RELAX_CACHE"
-READ = (".safetensors", ".json", ".txt", ".model")  # files that decide what a network gives
+READ = (*WEIGHTS, ".json", ".txt", ".model")  # files that decide what a network gives
 NOT_OF_IT = ("framepack_relax.json", "figures.json", "held_out.json")  # what is said about a model
 LARGE = 64 << 20  # bytes; larger files are read once, and their hash is remembered
 SETTLED = 2.0  # seconds: the coarsest clock of a file system, within which a change may leave no trace

@@ -28,8 +28,9 @@ from .components import (
     told_as,
 )
 from .fingerprint import in_background
-from .lora import put_on, take_off
+from .lora import put_on, switch, take_off
 from .memory import budget
+from .single import shape_of
 
 COLUMNS = 4099  # a prime, so that rows of a matrix that trade places are seen
 
@@ -50,7 +51,6 @@ class LoadedModel(Backend):
     placed: Placement | None = field(default=None, repr=False)  # where the transformers lie; None: where they were read
 
     pipeline: ClassVar[Any]  # diffusers' own, which encodes
-    loader: ClassVar[Any] = None  # the one that reads LoRA, where it is another
     text_parts: ClassVar[tuple[str, ...]] = ("text_encoder", "tokenizer")  # with these
     prompt_tokens: ClassVar[int]  # of a prompt, those that are read
     vae_dtype: ClassVar[torch.dtype | None] = None
@@ -157,9 +157,8 @@ class LoadedModel(Backend):
     def weight_bytes(self, placement: Placement) -> int:
         """What transformers and VAE take of the device; of what comes for its turn the one at work, and the next."""
         weights = [p for network in self.networks.values() for p in network.parameters()]
-        fixed = bytes_of(self.vae)
-        if self.stored:  # the layer at work, in the type in which it works
-            fixed += self.dtype.itemsize * max(p.numel() for p in weights if p.element_size() == 1)
+        lying = [shape_of(p).numel() for p in weights if p.element_size() == 1]
+        fixed = bytes_of(self.vae) + self.dtype.itemsize * max(lying, default=0)  # the layer at work, as it works
         if placement == "offload":
             return fixed + 2 * max(map(_bytes, weights))
         return fixed + sum(map(_bytes, weights)) - sum(sorted(map(bytes_of, self.moving(placement)))[:-2])
@@ -179,9 +178,12 @@ class LoadedModel(Backend):
         """What a decode of (width, height) px works with, by estimate."""
         raise AssertionError
 
+    def wear(self) -> None:
+        self._wear(self.adapters)
+
     def place(self) -> None:
         """Moves transformers and VAE to the device: once the encoders are gone, so that they need not share it."""
-        self._wear(self.adapters)
+        self.wear()
         if self.placed != self.preset:
             self._gather()
             for network in self.networks.values():
@@ -213,18 +215,21 @@ class LoadedModel(Backend):
         self.placed = None
 
     def _wear(self, adapters: tuple[Adapter, ...]) -> None:
-        """Puts these on, and takes all others off. Raises ModelError; then none are on."""
+        """Puts these on, each to act at its scale, and takes all others off. Raises ModelError; then none are on."""
         if adapters == self.worn:
             return
-        self._gather()
-        if self.worn:
-            take_off(self.networks)
-        self.told = ()
-        try:
-            self.told = tuple(put_on(self.networks, adapters, self.loader or self.pipeline, self.dtype))
-        except ModelError:
-            take_off(self.networks)
-            raise
+        if {adapter.of for adapter in adapters} != {adapter.of for adapter in self.worn}:
+            self._gather()
+            if self.worn:
+                take_off(self.networks)
+            self.worn = ()
+            try:
+                put_on(self.networks, adapters, self.family.original, self.dtype)
+            except ModelError:
+                take_off(self.networks)
+                raise
+        if adapters:
+            switch(self.networks, adapters)
         self.worn = adapters
 
     def has_room_for(self, encoders: int) -> bool:

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import psutil
 import torch
-from safetensors import safe_open
 from torch import nn
 
 from ..errors import MemoryFullError, ModelError, RenderError
 from .backend import PRESETS, Backend, Need, Placement
 from .base import Context, Size
 from .loader import memory_bytes
+from .weights import tensors
 
 USABLE = 0.95  # of a GPU's memory; the rest is CUDA's own
 LESS = 0.9  # of what has filled it, to be tried next
@@ -171,12 +171,7 @@ def pinned_bytes(module: nn.Module) -> int:
 
 def weights_in(folder: Path) -> dict[str, tuple[torch.dtype | None, torch.Size]]:
     """The weights in a folder's files by name: type and shape, read from the headers alone."""
-    found: dict[str, tuple[torch.dtype | None, torch.Size]] = {}
-    for file in folder.glob("*.safetensors"):
-        with safe_open(file, framework="pt") as opened:
-            slices = {name: opened.get_slice(name) for name in opened.keys()}
-            found |= {name: (STORED.get(s.get_dtype()), torch.Size(s.get_shape())) for name, s in slices.items()}
-    return found
+    return {name: (STORED.get(kind), torch.Size(shape)) for name, (kind, shape) in tensors(folder).items()}
 
 
 def converted_bytes(folder: Path, dtype: torch.dtype) -> int:

@@ -20,9 +20,12 @@ from .catalog import Source, find, find_family
 from .components import CLASSES, as_it_lies
 from .configs import Config, read_config
 from .known import KNOWN
+from .layers import types_in
 from .loaded import LoadedModel, bytes_of
 from .loader import STORED, load, pick_dtype
 from .memory import USABLE, Demand, converted_bytes, in_words, pinned_bytes, placement_that_fits
+from .single import pack
+from .weights import single_file
 
 CARDS = (6, 8, 12, 16, 24, 32, 48, 80)  # gigabytes of a GPU
 GPU = torch.device("cuda")  # that a sketch is for, whether there is one or not
@@ -90,7 +93,11 @@ def sketch(name: str, dtype: str) -> Sketch:
     stored, beside = dtype if dtype in STORED else "", made.beside(working, GPU)
     configs, folders = _configs(name, family)
     wanted = [part for part in configs if part.startswith("transformer")]
-    networks = {part: as_it_lies(_drawn(configs[part], working), working, stored) for part in wanted}
+    networks = {part: _drawn(configs[part], working) for part in wanted}
+    for part in wanted:
+        if part in folders and (file := single_file(folders[part])) and file.suffix == ".gguf":
+            pack(networks[part], types_in(folders[part], family.original))
+        as_it_lies(networks[part], working, stored)
     encoders = tuple(_drawn(configs[part], beside) for part in made.text_parts if part in configs)
     waiting = sum(converted_bytes(folders[part], working) for part in wanted if part in folders)
     model = made(

@@ -6,6 +6,7 @@ from functools import lru_cache, partial
 from itertools import chain, count, groupby, pairwise, starmap
 
 from ..errors import Problem, StoryboardError
+from ..families.adapters import look, lora_of
 from ..families.base import Family, GuidanceTerm, Size, Step, TimeGrid
 from ..families.flow import times
 from ..relax.guidance import relaxed_scale, step_weights
@@ -38,11 +39,13 @@ def make_plan(story: Storyboard, model: Family) -> RenderPlan:
     units = [split(length, grid.most_units) for lengths in snap(asked, rate, grid) for length in lengths]
     relaxations = tuple(relax_scene(scene, profile) for scene in story.scenes)
     image_sizes, image_problems = _image_sizes(story, shots, family)
+    fits, lora_problems = look(story, family)
     problems = [
         *_timing_problems(asked, list(map(len, units)), rate, grid),
         *image_problems,
         *family.problems(story),
         *setting_problems(story, relaxations, family),
+        *lora_problems,
         *_noise_problems(story, shots),
     ]
     if problems:
@@ -63,7 +66,7 @@ def make_plan(story: Storyboard, model: Family) -> RenderPlan:
         fps=fps,
         size=size,
         options=family.options,
-        lora=(*family.lora, *(story.lora or ())) or None,
+        lora=fits,
         decode=family.decode,
         sampler=sampler,
         profile=profile.name,
@@ -71,7 +74,7 @@ def make_plan(story: Storyboard, model: Family) -> RenderPlan:
         shots=tuple(_plan_shot(story, *each, family) for each in zip(shots, made, image_sizes, strict=True)),
         scenes=tuple(_time_scenes(story, sections, rate)),
         sections=sections,
-        warnings=tuple(plan_warnings(story, relaxations, sections, family, own_size, lengths)),
+        warnings=tuple(plan_warnings(story, relaxations, sections, family, own_size, lengths, fits)),
     )
 
 
@@ -105,6 +108,8 @@ def _plan_sections(
             if story.noise == "framepack":
                 seed, draw = _seed(story, story.scenes[scenes[0]]), rendered.index(place)
             base, context = tuple(base_scales(story, scene, family).items()), family.context(place, len(places))
+            image = bool(story.scenes[scenes[0]].image or story.image)
+            past, speed = family.has_past(context, image=image), _speed(story, scene, relaxation)
             yield SectionPlan(
                 index=next(numbers),
                 shot=shot,
@@ -117,10 +122,9 @@ def _plan_sections(
                 frames=(first, end),
                 intensity=intensity_of(scene),
                 relaxation=relaxation,
+                lora=lora_of(story, scene, family),
                 latents=grid.latents(length, first=place == 0),
-                steps=rows(
-                    scene.steps or story.steps, relaxation, base, context.initial, _speed(story, scene, relaxation)
-                ),
+                steps=rows(scene.steps or story.steps, relaxation, base, past, speed),
                 context=context,
             )
 
@@ -137,12 +141,12 @@ def _plan_steps(
     steps: int,
     relaxation: Relaxation,
     scales: tuple[tuple[str, float], ...],
-    initial: bool,
+    past: bool,
     speed: str,
 ) -> Rows:
     """A row per noise level: eq. 2 for the targets, for the rest the scale at rest of these `scales`.
 
-    An `initial` section has no past whose grip could loosen; `speed` is a storyboard's.
+    Without a `past` there is no grip that could loosen; `speed` is a storyboard's.
     """
     levels, base = family.levels(steps, size, sampler), dict(scales)
     noise = [sigma for sigma, _ in levels]
@@ -153,7 +157,7 @@ def _plan_steps(
     def scale(term: GuidanceTerm, timestep: float, weight: float) -> float:
         if not term.timesteps[0] <= timestep < term.timesteps[1]:
             return 1.0
-        if term.name not in targets or (initial and term.of_past):
+        if term.name not in targets or (term.of_past and not past):
             return base[term.name]
         low = term.floor if relaxation.min is None else relaxation.min
         return relaxed_scale(weight, base=base[term.name], minimum=low, beta=relaxation.beta)

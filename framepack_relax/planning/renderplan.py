@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic_core import to_jsonable_python
 
+from ..families.adapters import Fit
 from ..families.base import Context, Step
 from ..relax.profile import Relaxation
 from ..storyboard.schema import Lora, exact_rate
@@ -40,6 +41,7 @@ class SectionPlan:
     frames: tuple[int, int]  # first, end; film-wide
     intensity: float
     relaxation: Relaxation
+    lora: tuple[Lora, ...]  # that act, the board's among them
     latents: int  # frames that it samples
     steps: tuple[Step, ...]
     context: Context
@@ -100,7 +102,7 @@ class RenderPlan:
     size: tuple[int, int]  # width, height px
     kind: str  # the model's family
     options: Mapping[str, Any]  # settings of that family, part of every key
-    lora: tuple[Lora, ...] | None
+    lora: tuple[Fit, ...]  # of all scenes
     decode: str
     sampler: str
     profile: str

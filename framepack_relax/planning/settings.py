@@ -6,7 +6,7 @@ from dataclasses import replace
 from itertools import groupby
 
 from ..errors import Problem
-from ..families.adapters import lora_problems
+from ..families.adapters import Fit
 from ..families.base import Family, Size
 from ..relax.profile import Profile, Relaxation, paper_profile, written
 from ..storyboard import Relax, Scene, Storyboard
@@ -79,7 +79,6 @@ def setting_problems(story: Storyboard, relaxations: Sequence[Relaxation], famil
     if story.sampler and story.sampler not in family.samplers:
         message = f"{family.name} is not sampled with {story.sampler}; write {' or '.join(family.samplers)}"
         yield Problem(path="sampler", message=message)
-    yield from lora_problems(story, family)
     side = 2 * family.spatial
     if story.size and any(length % side for length in story.size):
         yield Problem(
@@ -137,8 +136,10 @@ def plan_warnings(
     family: Family,
     own: Size,
     shots: Sequence[tuple[float, int]],
+    fits: Iterable[Fit],
 ) -> Iterator[str]:
     """What is allowed and seldom meant, or nothing comes of; `own` is the model's size, `shots` is for its `notes`."""
+    yield from (fit.in_words for fit in fits if fit.left)
     yield from _shape_warnings(story, family, own)
     yield from _gathered(_setting_warnings(story, relaxations, family))
     yield from _gathered(_past_warnings(sections, family))
@@ -183,7 +184,7 @@ def _past_warnings(sections: Sequence[SectionPlan], family: Family) -> Iterator[
         made = list(group)
         relax = made[0].relaxation
         alone = pasts.issuperset(relax.target) and not relax.at_rest and replace(relax, beta=0).at_rest
-        if alone and all(section.context.initial for section in made):
+        if alone and all({*section.scales[name]} == {1.0} for section in made for name in relax.target):
             fact = f"target {' and '.join(relax.target)} does nothing where no past of the shot is rendered yet"
             yield f"scene {scene}", f"{fact}; {cure}"
 

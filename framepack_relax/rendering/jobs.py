@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import RenderError
+from ..families.adapters import acting
 from ..families.backend import Backend, Given, Start
 from ..families.engine import engine_of
 from ..families.heap import give_back
@@ -83,7 +84,6 @@ class Conditions:
     texts: dict[str, Any] = field(default_factory=dict)
     starts: dict[int, Start] = field(default_factory=dict)
     ready: bool = False
-    told: set[str] = field(default_factory=set)  # of adapters, once a film
 
     def add(self, sections: Sequence[SectionPlan], shots: Iterable[int] = ()) -> None:
         """Of `sections` and their shots, and of more shots; then all is placed. Raises RenderError."""
@@ -116,8 +116,9 @@ def turn(backend: Backend, session: Session, section: SectionPlan) -> Iterator[s
     """
     where, plan = f"scene {section.scene}, section {section.index}", session.plan
     with backend.lock, enough_memory(where, _demand(backend, plan, section)):
+        backend.adapters = acting(session.adapters, section.lora)
+        backend.wear()
         backend.preset = choose_placement(_demand(backend, plan, plan.largest))
-        backend.adapters = session.adapters
         backend.place()
         yield where
 
@@ -183,12 +184,6 @@ class _Sampling:
             self.folder.save_start(shot, start.latent.float().cpu().numpy(), key, self.session.made)
         return start
 
-    def _tell(self, texts: Iterable[str]) -> None:
-        for text in texts:
-            if text not in self.conditions.told:
-                self.conditions.told.add(text)
-                self.on_event(Event(kind="note", text=text))
-
     def _sample(
         self, section: SectionPlan, start: Start | None, past: Mapping[int, Tensor]
     ) -> tuple[SectionResult, int]:
@@ -213,7 +208,6 @@ class _Sampling:
                 options=plan.options,
             )
             with turn(backend, self.session, section) as where:
-                self._tell(backend.told)
                 try:
                     inputs = backend.begin(given)
                     return sample(backend, inputs, section.steps, noise, sampler=plan.sampler, on_step=stepped), seed

@@ -18,7 +18,7 @@ from PIL import Image
 from pydantic_core import to_jsonable_python
 
 from .._version import __version__
-from ..families.adapters import Adapter
+from ..families.adapters import Adapter, acting
 from ..families.base import Step
 from ..planning.renderplan import RenderPlan, SectionPlan, ShotPlan
 from ..storyboard import Storyboard
@@ -26,7 +26,7 @@ from ..storyboard.messages import printable
 
 SAMPLER_VERSION = 2  # part of every section's key; raised when the same plan would give other latents
 # of a plan's row, what does not reach the latents, and what its steps say
-NAMES = ("index", "shot", "frames", "scene", "intensity", "steps", "sigmas", "scales")
+NAMES = ("index", "shot", "frames", "scene", "intensity", "steps", "sigmas", "scales", "lora")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,15 +45,16 @@ def section_keys(
     plan: RenderPlan, pictures: Mapping[str, str], weights: str, dtype: str, adapters: Iterable[Adapter] = ()
 ) -> dict[int, SectionKey]:
     """The key of each section by its index, in rendering order; `pictures` are digests of start images by path."""
-    lora = [adapter.inputs for adapter in adapters] or None
-    common = {"sampler": [plan.sampler, SAMPLER_VERSION], "family": plan.kind, "lora": lora, **plan.options}
+    adapters = tuple(adapters)
+    common = {"sampler": [plan.sampler, SAMPLER_VERSION], "family": plan.kind, **plan.options}
     keys, rows = {}, {id(s.steps): s.steps for s in plan.sections}  # scenes share what is equal
     tables = {name: _table(steps) for name, steps in rows.items()}
     for shot in plan.shots:
         parent, start = "", start_inputs(shot, plan, pictures, weights, dtype)
         for index in shot.sections:
             section = plan.sections[index]
-            row = {**_row(section), **tables[id(section.steps)], **common, **start}
+            lora = [adapter.inputs for adapter in acting(adapters, section.lora) if adapter.scale] or None
+            row = {**_row(section), **tables[id(section.steps)], **common, **start, "lora": lora}
             key = SectionKey(parent=parent, inputs=_plain(row))
             keys[index], parent = key, key.key
     return keys

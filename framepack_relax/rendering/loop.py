@@ -184,6 +184,9 @@ def _unread(session: Session, backend: Backend, on_event: Hear) -> dict[str, lis
     unread = backend.unread(section.prompt for section in session.plan.sections)
     for text in (*backend.notes, *unread_notes(unread)):
         on_event(Event(kind="warning", text=text))
+    for text in {adapter.fit.in_words: None for adapter in session.adapters}:
+        if text not in session.plan.warnings:
+            on_event(Event(kind="note", text=text))
     return unread
 
 

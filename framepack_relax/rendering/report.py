@@ -39,7 +39,7 @@ def section_report(
 ) -> dict[str, Any]:
     """A row of report.json; `seed` is the one that was used, which a retry may have changed; `seconds` of sampling."""
     settings = section.to_json()
-    names = ("index", "shot", "scene", "frames", "beta", "p", "blur", "scope", "target", "at_rest")
+    names = ("index", "shot", "scene", "frames", "beta", "p", "blur", "scope", "target", "at_rest", "lora")
     return {
         **{name: settings[name] for name in names},
         "seed": seed,

@@ -155,23 +155,27 @@ class Session:
         story, plan, names = settle_profile(self.story, self.family), self.plan, self.picture_names
         speeds: dict[str | None, str] = {"fast": self.family.fast}  # as it is now
         own: list[dict[str, Any]] = [
-            {"image": names.get(s.image or ""), "speed": speeds.get(s.speed, s.speed), "intensity": intensity_of(s)}
+            {
+                "image": names.get(s.image or ""),
+                "speed": speeds.get(s.speed, s.speed),
+                "intensity": intensity_of(s),
+                "lora": self._carried(s.lora),
+            }
             for s in story.scenes
         ]
         scenes = tuple(scene.model_copy(update=said) for scene, said in zip(story.scenes, own, strict=True))
         settled = {"model": plan.model, "size": plan.size, "fps": plan.fps, "sampler": plan.sampler}
         settled["speed"] = speeds.get(story.speed, story.speed)
-        settled |= story.block(plan.kind, plan.options) | {"lora": self._carried_lora}
+        settled |= story.block(plan.kind, plan.options) | {"lora": self._carried(story.lora)}
         whole = story.changed(**settled, image=names.get(story.image or ""), scenes=scenes)
         text = dump_storyboard(whole).encode("utf8")
         if len(text) > LARGEST_BYTES:
             return {}
         return {**{names[path]: png(image) for path, image in self.images.items()}, STORY: text}
 
-    @property
-    def _carried_lora(self) -> tuple[Lora, ...] | None:
-        """The board's, whose files are found from anywhere."""
-        beside = [(lora, self.story.resolve(lora.file).absolute()) for lora in self.story.lora or ()]
+    def _carried(self, loras: tuple[Lora, ...] | None) -> tuple[Lora, ...] | None:
+        """Those whose files are found from anywhere."""
+        beside = [(lora, self.story.resolve(lora.file).absolute()) for lora in loras or ()]
         return tuple(lora.model_copy(update={"file": str(at)}) if at.is_file() else lora for lora, at in beside) or None
 
     @property

@@ -229,6 +229,14 @@ class ProfileFields(Part):
     figures: Mapping[str, Any] = Field({})  # what a calibration measured; decides nothing
 
 
+class Lora(Part):
+    """An adapter of the model's transformer, for the film or a scene."""
+
+    file: Words = Field(description="a .safetensors file beside the board, or owner/name[@revision]/file of the hub")
+    scale: float = Field(1.0, ge=-10, le=10, description="how strongly it acts; 0 is off")
+    expert: Expert | None = Field(None, description="of a model of two transformers, by the noise that it takes")
+
+
 class Scene(Part):
     """A stretch of film under one prompt."""
 
@@ -244,6 +252,7 @@ class Scene(Part):
     speed: Speed | None = Field(None, description="default: the board's where the scene is at rest, else full")
     guidance: Guidance = Field(Guidance(), description="base scales at rest; default: the board's, then the model's")
     relax: Relax = Field(Relax(), description="explicit relaxation; what is absent comes from the profile")
+    lora: tuple[Lora, ...] | None = Field(None, min_length=1, max_length=16, description="besides the board's")
 
 
 class FramePackBlock(Part):
@@ -272,16 +281,7 @@ class HeliosBlock(Part):
     no_past: NoPast | None = Field(None, description="what stands for the past where target context loosens it")
 
 
-class Lora(Part):
-    """An adapter of the model's transformer, for the whole film."""
-
-    file: Words = Field(description="a .safetensors file, relative to the storyboard, or owner/name/file of the hub")
-    scale: float = Field(1.0, ge=-10, le=10, description="how strongly it acts; 0 is off")
-    expert: Expert | None = Field(None, description="of a model of two transformers, by the noise that it takes")
-
-
-# by the family whose settings they hold
-BLOCKS: dict[str, type[Part]] = {"framepack": FramePackBlock, "wan": WanBlock, "helios": HeliosBlock}
+BLOCKS: dict[str, type[Part]] = {"framepack": FramePackBlock, "wan": WanBlock, "helios": HeliosBlock}  # by family
 
 
 class Written(Part):

@@ -6,11 +6,11 @@ B batch (1), C latent channels, T latent frames, h and w latent height and width
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
-from diffusers import HeliosPipeline, HeliosScheduler
+from diffusers import HeliosScheduler
 from diffusers.models.transformers.transformer_helios import (
     HeliosAttention,
     HeliosAttnProcessor,
@@ -50,8 +50,6 @@ PACKED = {  # the transformer's names for FramePack's packed history
 @dataclass(kw_only=True)
 class HeliosBackend(UMT5Model):
     """Words, or an image besides, and the past to the next section, as HeliosPipeline (diffusers 0.42.1)."""
-
-    loader: ClassVar[Any] = HeliosPipeline
 
     def encode_starts(self, images: Mapping[int, tuple[Image.Image, int]]) -> Mapping[int, Start]:
         """Latents [1, C, 2, h, w]: the image, which stays in sight, and the still past; noised as the pipeline does."""

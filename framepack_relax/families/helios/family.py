@@ -11,10 +11,11 @@ from pydantic import Field
 from ...relax.effects import EFFECTS
 from ...storyboard import Storyboard
 from ...storyboard.schema import HeliosBlock, NoPast
-from ..base import CONTEXT, TEXT, Family, GuidanceTerm, Size, TimeGrid
+from ..base import CONTEXT, TEXT, Context, Family, GuidanceTerm, Size, TimeGrid
 from ..configs import Config, Layers, PartKinds, Positive, Small, UMT5Fields, WanVae, Width
 from ..flow import Levels, UniPC
 from ..framepack.history import SECTION_LATENTS, HistorySlots, slots
+from ..wan.family import ORIGINAL
 
 
 class HeliosTransformer(Config):
@@ -80,6 +81,7 @@ class Helios(Family):
     samplers = ("unipc", "euler")
     image = "optional"
     renderer = "helios.backend:HeliosBackend"
+    original = ORIGINAL  # its body is Wan's
     scheduler = HeliosSchedule
     parts: ClassVar[PartKinds] = {
         "transformer": HeliosTransformer,
@@ -117,3 +119,7 @@ class Helios(Family):
 
     def context(self, place: int, sections: int) -> HistorySlots:
         return slots("forward", place, sections)
+
+    def has_past(self, context: Context, *, image: bool) -> bool:
+        """With an image the first section has one, too: the end of a still clip."""
+        return image or super().has_past(context, image=image)

@@ -32,6 +32,24 @@ GRIPS: Mapping[Past, tuple[GuidanceTerm, ...]] = {
     "svi": (ANCHOR, MOTION),
     "svi-pro": (ANCHOR, MOTION),
 }
+ORIGINAL = {  # the first program's names of layers
+    ("blocks.#.", "blocks.#."): {
+        **{f"self_attn.{x}": f"attn1.to_{x}" for x in "qkv"},
+        **{f"cross_attn.{x}": f"attn2.to_{x}" for x in "qkv"},
+        "self_attn.o": "attn1.to_out.0",
+        "cross_attn.o": "attn2.to_out.0",
+        "ffn.0": "ffn.net.0.proj",
+        "ffn.2": "ffn.net.2",
+    },
+    ("", "condition_embedder."): {
+        "text_embedding.0": "text_embedder.linear_1",
+        "text_embedding.2": "text_embedder.linear_2",
+        "time_embedding.0": "time_embedder.linear_1",
+        "time_embedding.2": "time_embedder.linear_2",
+        "time_projection.1": "time_proj",
+    },
+    ("head.", ""): {"head": "proj_out"},
+}
 
 
 class WanSchedule(UniPC):
@@ -60,6 +78,7 @@ class Wan(Family):
     samplers = ("unipc", "euler")
     image: ClassVar[Image] = "refused"
     renderer = "wan.backend:WanBackend"
+    original = ORIGINAL
     scheduler = WanSchedule
     assumed: ClassVar[float] = 3.0  # its flow_shift, as long as its scheduler's config is not here
     takes: ClassVar[frozenset[str]] = frozenset()  # lines of a board's `wan:`

@@ -1,0 +1,159 @@
+"""A scene's own LoRA: besides the board's, another scale of the same file wins; what it costs; where it comes from."""
+
+import shutil
+from functools import partial
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from test_lora import lora_file
+from test_lora_files import latents
+from test_wan import SIZE
+from wan_folders import wan_folder
+
+import framepack_relax as fr
+from framepack_relax.families import loaded
+from framepack_relax.families.catalog import LORA as USUAL
+from framepack_relax.families.loader import load
+from framepack_relax.rendering import jobs
+from framepack_relax.storyboard import read_storyboard
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory):
+    """A folder, the model of it, two LoRA."""
+    place = tmp_path_factory.mktemp("lora")
+    folder = wan_folder(place / "wan", expand=False)
+    model = load(str(folder), device="cpu")
+    return folder, model, *(lora_file(model.transformer, place / f"{x}.safetensors", n) for n, x in enumerate("ab"))
+
+
+def render(model, out, loras, **board):
+    """A film with a scene for each of `loras`, by its id."""
+    scenes = [
+        fr.Scene(id=name, prompt="x", seconds=0.3, transition="cut", **({"lora": own} if own else {}))
+        for name, own in loras.items()
+    ]
+    return fr.render(scenes, model=model, out=out, size=SIZE, steps=2, guidance={"text": 1}, **board)
+
+
+def at(file, scale):
+    return {"file": str(file), "scale": scale}
+
+
+def test_a_scenes_lora_come_to_the_boards_and_another_scale_wins(case, tmp_path):
+    _, model, a, b = case
+    film = render(model, tmp_path / "film", {"s": None, "t": [at(b, 0.3), at(a, 1.0)]}, lora=[at(a, 0.5)])
+    alone = [
+        render(model, tmp_path / "s", {"s": None}, lora=[at(a, 0.5)]),
+        render(model, tmp_path / "t", {"t": None}, lora=[at(a, 1.0), at(b, 0.3)]),
+    ]
+    assert all(torch.equal(x, *latents(one)) for x, one in zip(latents(film), alone, strict=True))
+    rows = [row["lora"] for row in film.plan.to_json()["sections"]]
+    assert [[(one["file"], one["scale"]) for one in row] for row in rows] == [
+        [(str(a), 0.5)],
+        [(str(a), 1.0), (str(b), 0.3)],
+    ]
+    assert [one.file for one in film.plan.lora] == [str(a), str(b)] and len(film.report["lora"]) == 2
+
+
+def test_a_scale_of_0_is_no_lora_to_the_bit_and_in_the_key(case, tmp_path):
+    _, model, a, _ = case
+    film = render(model, tmp_path / "film", {"s": [at(a, 0.0)], "t": None}, lora=[at(a, 0.5)])
+    plain = render(model, tmp_path / "plain", {"s": None})
+    assert torch.equal(latents(film)[0], latents(plain)[0]) and not film.plan.sections[0].lora
+    again = render(model, tmp_path / "plain", {"s": [at(a, 0.0)]})
+    assert again.report["sections"][0]["reused"]
+
+
+def test_a_change_of_a_scenes_lora_renders_that_scene_alone_anew(case, tmp_path):
+    _, model, a, b = case
+    for scale, reused in ((0.5, [False, False, False]), (0.6, [True, False, True]), (0.6, [True, True, True])):
+        film = render(model, tmp_path / "film", {"s": None, "t": [at(a, scale)], "u": [at(b, 1.0)]})
+        assert [row["reused"] for row in film.report["sections"]] == reused
+
+
+@pytest.mark.parametrize("memory", ["full", "offload"])
+def test_sections_switch_and_nothing_is_loaded_twice(case, tmp_path, monkeypatch, memory):
+    folder, model, a, b = case
+    counts = {"put_on": 0, "stream": 0}
+    kept = {name: getattr(loaded, name) for name in counts}
+
+    def spied(name, *given):
+        counts[name] += 1
+        return kept[name](*given)
+
+    for name in counts:
+        monkeypatch.setattr(loaded, name, partial(spied, name))
+    other = load(str(folder), device="cpu", memory=memory)
+    scenes = {"s": [at(a, 0.5)], "t": None, "u": [at(b, 1.0)], "v": [at(a, 1.0), at(b, 0.5)], "w": None}
+    film = render(other, tmp_path / "film", scenes)
+    assert counts["put_on"] == 1
+    streamed = dict(counts)
+    monkeypatch.undo()
+    wanted = render(model, tmp_path / "wanted", scenes)
+    assert all(torch.equal(x, y) for x, y in zip(latents(film), latents(wanted), strict=True))
+    assert streamed["stream"] == (3 if memory == "offload" else 0)  # the encoder, the transformer, then it with LoRA
+    assert other.identity == other.weights == model.identity
+
+
+def test_where_weights_lie_is_chosen_with_them_counted(case, tmp_path, monkeypatch):
+    _, model, a, b = case
+    plain, sizes = model.identity and model.weight_bytes("full"), []
+
+    def chosen(demand, do=jobs.choose_placement):
+        sizes.append(demand.model.weight_bytes("full") - plain)
+        return do(demand)
+
+    monkeypatch.setattr(jobs, "choose_placement", chosen)
+    render(model, tmp_path / "film", {"s": [at(a, 1.0)], "t": [at(b, 1.0)]})
+    tensors = [x for file in (a, b) for x in load_file(file).values()]
+    assert sizes[0] == 0 and set(sizes[1:]) == {sum(x.numel() * x.element_size() for x in tensors)}
+
+
+def test_a_film_renders_again_from_what_it_carries(case, tmp_path):
+    _, model, a, b = case
+    beside = tmp_path / "beside"
+    beside.mkdir()
+    for file in (a, b):
+        shutil.copy(file, beside)
+    (beside / "story.yaml").write_text(
+        f"model: {model.source.name}\nsize: [64, 32]\nsteps: 2\nlora: [{{file: {a.name}}}]\nscenes:\n"
+        f"  - {{id: s, prompt: x, seconds: 0.3, transition: cut, lora: [{{file: {b.name}, scale: 0.5}}]}}\n"
+    )
+    film = fr.render(beside / "story.yaml", model=model, out=tmp_path / "out")
+    carried = read_storyboard(tmp_path / "out" / "story.yaml")
+    assert [one.file for one in (*carried.lora, *carried.scenes[0].lora)] == [str(beside / x.name) for x in (a, b)]
+    again = fr.render(carried, model=model, out=tmp_path / "again")
+    assert all(torch.equal(x, y) for x, y in zip(latents(film), latents(again), strict=True))
+
+
+@pytest.fixture
+def hub(case, tmp_path, monkeypatch):
+    """The hub's cache on disk, as its client lays it out: two revisions of a repository."""
+    repository = tmp_path / "hub" / "models--owner--name"
+    for name, commit, file in (("main", "1" * 40, case[2]), ("v2", "2" * 40, case[3])):
+        (repository / "refs").mkdir(parents=True, exist_ok=True)
+        (repository / "refs" / name).write_text(commit)
+        (repository / "snapshots" / commit).mkdir(parents=True)
+        shutil.copy(file, repository / "snapshots" / commit / USUAL)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    return repository
+
+
+def test_a_revision_of_the_hub_is_found_and_its_bytes_are_in_the_key(case, hub, tmp_path):
+    _, model, *_ = case
+    out, films = tmp_path / "film", {}
+    for name in ("owner/name", f"owner/name/{USUAL}", "owner/name@v2", f"owner/name@{'2' * 40}/{USUAL}"):
+        film = render(model, out, {"s": [{"file": name}]})
+        films[name] = film.report["sections"][0]["reused"], film.report["lora"][0]["digest"]
+    assert [reused for reused, _ in films.values()] == [False, True, False, True]
+    assert len({digest for _, digest in films.values()}) == 2
+
+
+def test_a_revision_that_is_nowhere_is_told_with_the_way_to_get_it(case, hub, tmp_path):
+    _, model, *_ = case
+    with pytest.raises(fr.RelaxError, match=r"hf download owner/name pytorch_lora_weights.safetensors --revision v3"):
+        render(model, tmp_path / "film", {"s": [{"file": "owner/name@v3"}]})
