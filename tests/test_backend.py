@@ -327,3 +327,14 @@ def test_rows_say_all_that_happens(case, tmp_path):
         effects = tuple(type(effect)(**said) for effect, said in zip(step.effects, row["effects"], strict=True))
         again = Step(**{**{field.name: row[field.name] for field in fields(Step)}, "effects": effects})
         assert again == step and asdict(again) == asdict(step) and step.effects
+
+
+def test_what_ensure_sees_of_a_section_is_what_the_film_shows(case, tmp_path):
+    model, own = case
+    relax = {"target": [model.family.terms[0].name], "beta": 0.7, "blur": 0.6}
+    story = board(tmp_path, model, scene={"intensity": 0.9, "relax": relax}, ensure={"motion": 1, "tries": 2}, **own)
+    film = fr.render(story, model=model, out=tmp_path / "out")
+    for row in film.report["sections"]:
+        assert row["tries"][0]["rung"] == 0 and len(row["tries"]) <= 2
+        kept = next(each for each in row["tries"] if each["kept"])
+        assert row["motion"] == pytest.approx(kept["motion"], rel=0.2)

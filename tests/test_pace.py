@@ -65,7 +65,7 @@ def test_calm_scenes_alone_are_fast_unless_a_scene_says_so():
     made = plan_of(scene("calm"), scene("wild", intensity=0.9), odd, scene("own", speed="full"), speed="fast")
     found = {section.scene: asked(section) for section in made.sections}
     assert found == {"calm": FAST, "wild": "1" * 25, "odd": FAST, "own": "1" * 25}
-    assert made.passes == sum(len(step.passes) for section in made.sections for step in section.steps)
+    assert made.passes == (count := sum(len(step.passes) for section in made.sections for step in section.steps), count)
 
 
 def test_all_is_computed_where_effects_begin_or_end_and_a_branch_where_it_comes_in():

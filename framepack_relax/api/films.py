@@ -1,11 +1,12 @@
 """One film: read, plan, suggest, load, render, stream, preview, restore, status."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from inspect import Parameter, signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
-from ..errors import ModelError, Problem, RenderError, StoryboardError
+from ..errors import EvaluationError, ModelError, Problem, RenderError, StoryboardError
 from ..families.quiet import quietly
 from .paths import Place, folder_for, meant, output_folder
 
@@ -13,9 +14,11 @@ if TYPE_CHECKING:
     import torch
 
     from ..families.backend import Backend
+    from ..families.base import Family
     from ..families.sketch import Choice
     from ..planning.lexicon import Suggestion
     from ..planning.renderplan import RenderPlan, SectionPlan
+    from ..rendering.ensure import Judge
     from ..rendering.events import Event
     from ..rendering.folder import Verdict
     from ..rendering.loop import FinishedSection, RenderedFilm
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
 Story: TypeAlias = "Place | Storyboard | Sequence[Scene]"
 Model: TypeAlias = "Place | Backend | None"
 OnNan = Literal["stop", "retry"]
+EXTRA = "is not installed: pip install 'framepack-relax[eval]'"
 
 
 def read(story: Story, **board: Any) -> "Storyboard":
@@ -230,12 +234,27 @@ def _callbacks(
     return hear
 
 
-def make_options(on_nan: OnNan, fresh: bool, strict: bool = False) -> "Options":
+def action_judge(family: "Family") -> "Judge":
+    """What sees actions of a family's films; needs the extra `eval`. Raises EvaluationError or ModelError."""
+    try:
+        return _opened(family.judges)
+    except ImportError as error:
+        raise EvaluationError(f"{error.name} {EXTRA}") from error
+
+
+@cache
+def _opened(judges: str | None) -> "Judge":
+    from ..evaluate.evaluation import judges_for, open_action
+
+    return open_action(judges_for({judges})[0])
+
+
+def make_options(on_nan: OnNan, fresh: bool = False, strict: bool = False) -> "Options":
     from ..rendering.session import Options
 
     if on_nan not in get_args(OnNan):
         raise RenderError(f"on_nan is {on_nan!r}; write {' or '.join(map(repr, get_args(OnNan)))}")
-    return Options(fresh=fresh, strict=strict, on_nan=on_nan)
+    return Options(fresh=fresh, strict=strict, on_nan=on_nan, judge=action_judge)
 
 
 @quietly

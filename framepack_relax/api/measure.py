@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import EvaluationError
 from ..families.quiet import quietly
-from .films import Model, Story, load, read
+from .films import EXTRA, Model, Story, load, read
 from .paths import Place, meant, output_folder
 
 if TYPE_CHECKING:
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from ..evaluate.perceptual import Distance
     from ..evaluate.sweep import Outcome
     from ..rendering.mark import Note
-
-EXTRA = "is not installed: pip install 'framepack-relax[eval]'"
 
 
 def evaluate(

@@ -52,10 +52,13 @@ class Bar:
                 self._verdicts(event)
             case "step" if event.step is not None:
                 steps = self.begins[section.index] + event.step + 1
+                steps = max(steps, int(self.bar.tasks[self.task].completed))  # a second try begins anew
                 self.bar.update(self.task, completed=steps, scene=section.scene)
                 if self.openjd:
                     share = steps / (self.bar.tasks[self.task].total or 1)
                     self.console.aside(f"openjd_progress: {100 * share:.1f}", soft_wrap=True)
+            case "try" if not self.openjd:
+                self.console.aside(event.text, soft_wrap=True)
             case "section":
                 self._section(event)
 

@@ -14,6 +14,7 @@ import typer
 from rich.live import Live
 
 from .. import api
+from ..api.films import make_options
 from ..errors import RelaxError, RenderError
 from ..families.quiet import quietly
 from . import tables
@@ -141,7 +142,9 @@ def serve(
     folder, listening = api.output_folder(out), service.listen(host, port, token)
     try:
         with quietly:
-            queue = Queue(folder, api.workers(**vars(crew)), models=tuple(model), note=warn)
+            queue = Queue(
+                folder, api.workers(**vars(crew)), models=tuple(model), options=make_options("stop"), note=warn
+            )
             told = lambda url: console.aside(f"films of {folder}: {url}", soft_wrap=True)  # noqa: E731
             service.serve(queue, listening, token, told)
     except (KeyboardInterrupt, SystemExit) as stop:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .. import api
+from ..api.films import make_options
 from ..errors import RelaxError
 from ..families.quiet import quietly
 from . import tables
@@ -107,12 +108,11 @@ def _render(
         from ..families.loader import Loading
         from ..rendering.carry import what_differs
         from ..rendering.loop import render, render_one_shot
-        from ..rendering.session import Options
     model = Loading(name=board.model, **vars(loaded), ranks=processes())
     if again and (line := what_differs(again, model)):
         warn(f"the film was made otherwise and will not come out the same to the bit: {line}")
     work = partial(render, board) if shot is None else partial(render_one_shot, board, shot)
-    make = partial(work, out=folder, model=model, options=Options(**options))
+    make = partial(work, out=folder, model=model, options=make_options(**options))
     film = _with_bar(plan, folder, lambda hear: make(on_event=hear), openjd)
     if film is None:
         return console.print(f"{folder}: shot {shot} is there; who renders the last one makes the film", soft_wrap=True)

@@ -37,7 +37,9 @@ def plan_table(plan: RenderPlan) -> Grid:
     rows = []
     for scene in plan.scenes:
         last = plan.sections[scene.sections[-1]]
-        settings = {"intensity": f"{last.intensity:g}", "relaxed": last.relaxation.in_words(), "scales": _scales(last)}
+        passes = [sum(counts) for counts in zip(*(plan.sections[i].passes for i in scene.sections), strict=True)]
+        words = f"{last.in_words()}: {_span(passes, 'd')} passes" if last.ensure else last.in_words()
+        settings = {"intensity": f"{last.intensity:g}", "relaxed": words, "scales": _scales(last)}
         place = {"sections": str(len(scene.sections)), "frames": f"{scene.frames[0]}..{scene.frames[1] - 1}"}
         lora = {"lora": ", ".join(f"{one.file} {one.scale:g}" for one in last.lora)} if plan.lora else {}
         rows.append({"shot": str(scene.shot + 1), **_asked(scene), **place, **settings, **lora})
@@ -47,7 +49,8 @@ def plan_table(plan: RenderPlan) -> Grid:
         wraps="asked -> real, relaxed, scales, lora",
         title=f"{plan.title or 'untitled'}: {plan.model}, {plan.size[0]}x{plan.size[1]}{order}",
         caption=f"asked {asked:g} s -> {plan.seconds:.2f} s, {len(plan.sections)} sections, {plan.frames} frames at "
-        f"{plan.fps:g} fps, {plan.steps} steps of {plan.sampler}, {plan.passes} passes, profile {plan.profile}",
+        f"{plan.fps:g} fps, {plan.steps} steps of {plan.sampler}, {_span(plan.passes, 'd')} passes, "
+        f"profile {plan.profile}",
     )
 
 
@@ -124,7 +127,7 @@ def report_table(plan: RenderPlan, report: Mapping[str, Any]) -> Grid:
             "seam": f"{max(row['seam'] for row in made):.1f}",
             "seconds": f"{sum(sum(row['seconds'].values()) for row in made):.1f}",
         }
-        rows.append({**_asked(scene), "relaxed": plan.sections[scene.sections[-1]].relaxation.in_words(), **figures})
+        rows.append({**_asked(scene), "relaxed": _relaxed(plan.sections[scene.sections[-1]], made[-1]), **figures})
     return Grid(rows, wraps="asked -> real, relaxed", title=plan.title)
 
 
@@ -214,8 +217,8 @@ def costs_table(costs: Sequence[Cost], films: Sequence[Film]) -> RenderableType:
     rows = []
     for cost in costs:
         gigabytes = " .. ".join(f"{size / 2**30:.1f}" for size in reversed(cost.memory)) if cost.memory else "-"
-        counts = {"sections": str(cost.sections), "passes": str(cost.passes), "GPU GiB": gigabytes}
-        minutes = "-" if cost.seconds is None else f"{cost.seconds / 60:.1f}"
+        counts = {"sections": str(cost.sections), "passes": _span(cost.passes, "d"), "GPU GiB": gigabytes}
+        minutes = "-" if cost.seconds is None else _span([seconds / 60 for seconds in cost.seconds], ".1f")
         rows.append({"film": cost.film, "shot": str(cost.shot), **counts, "H200 minutes": minutes})
     sections, there = sum(cost.sections for cost in costs), sum(film.whole for film in films)
     caption = f"{len(rows)} shots, {sections} sections of {len(films) - there} films; {there} are there; GiB (full .. "
@@ -312,6 +315,18 @@ def sweep_table(cells: Sequence[Cell]) -> Grid:
         rows.append({**row, "fails": ", ".join(fails) or "-"})
     caption = "means; of the first two a 95 % bootstrap interval and the share of pairs won against the first arm"
     return Grid(rows, keys="arm", wraps=", ".join(["arm", *names[:2], "fails"]), caption=caption)
+
+
+def _span(bounds: Sequence[float], form: str) -> str:
+    """At least and at most, once where they are the same."""
+    return " .. ".join(dict.fromkeys(f"{bound:{form}}" for bound in bounds))
+
+
+def _relaxed(section: SectionPlan, row: Mapping[str, Any]) -> str:
+    """How a section was sampled; of an ensured one, after how many tries and what it shows."""
+    tries = row.get("tries", ())
+    said = [f"{tried['relaxed']}: {tried['found']}" for tried in tries if tried["kept"]]
+    return f"{said[0]}, {len(tries)} tries" if said else section.relaxation.in_words()
 
 
 def _yes(there: bool) -> str:

@@ -68,11 +68,17 @@ def gather(*, action: str, text: str, device: str | None = None, distance: Dista
 
     action, text = ACTION.get(action, action), TEXT.get(text, text)
     return Instruments(
-        action=take(action, lambda: ActionJudge(find_checkpoint(action), name=action, device=where)),
+        action=take(action, lambda: open_action(action, where)),
         text=take(text, lambda: TextJudge(find_checkpoint(text), name=text, device=where)),
         distance=distance or take("lpips", lpips_distance),
         notes=tuple(notes),
     )
+
+
+def open_action(name: str, device: str = "cpu") -> ActionJudge:
+    """An action judge by name, folder or hub id. Raises EvaluationError or ModelError."""
+    place = ACTION.get(name, name)
+    return ActionJudge(find_checkpoint(place), name=place, device=device)
 
 
 def judges_for(named: Set[str | None]) -> tuple[str, str]:

@@ -20,7 +20,7 @@ from ..storyboard import Guidance, Relax, Scene, Storyboard, storyboard_from_sce
 from ..storyboard.messages import locate, printable, validated
 from ..storyboard.paths import expand
 from ..storyboard.reader import Reading, read_text
-from ..storyboard.schema import ONE, Beta, Intensity, Part, Power, Seed, Steps, Words, Written
+from ..storyboard.schema import ONE, Beta, Ensure, Intensity, Part, Power, Seed, Steps, Words, Written
 from .evaluation import Instruments
 from .mistakes import told_at, try_all
 
@@ -78,12 +78,13 @@ class Grid(Part):
 
 
 class Arm(Part):
-    """Settings under a name; `relax` and `guidance` as a scene of a storyboard has them."""
+    """Settings under a name; `relax`, `guidance` and `ensure` as a scene of a storyboard has them."""
 
     id: Words
     intensity: float = Field(1.0, ge=0, le=1)
     relax: Relax = Relax()
     guidance: Guidance = Guidance()
+    ensure: Ensure | None = None
     grid: Grid = Grid()
 
     def cells(self) -> Iterator["Arm"]:
@@ -189,7 +190,7 @@ def _job(sweep: Sweep, number: int, scene: int, cell: tuple[int, Arm]) -> Job:
 def _story(sweep: Sweep, start: Start, event: Event, arm: Arm, seed: int) -> Storyboard:
     calm = start.said(sweep.calm)
     scenes = [Scene(id="calm", prompt=calm, seconds=sweep.calm_seconds)] if sweep.calm_seconds else []
-    act: dict[str, Any] = {"intensity": arm.intensity, "relax": arm.relax, "guidance": arm.guidance}
+    act: dict[str, Any] = {name: getattr(arm, name) for name in ("intensity", "relax", "guidance", "ensure")}
     scenes.append(Scene(id="act", prompt=start.said(event.prompt), seconds=sweep.seconds, **act))
     story = storyboard_from_scenes(
         scenes, title=f"{arm.id}: {event.id}", model=sweep.model, profile=sweep.profile, seed=seed, steps=sweep.steps,

@@ -30,6 +30,7 @@ from ..rendering.loop import RenderedFilm, render
 from ..rendering.mark import Mark, Note
 from ..rendering.session import Options
 from ..video.motion import MotionMeter
+from .action import ActionJudge
 from .calibration import calibrated_profile, candidates
 from .evaluation import Instruments, ends, evaluate, gather, judges_for
 from .film import read_film
@@ -133,12 +134,18 @@ def run(
     told, store = read_rows(folder.path / FILMS), folder.path / "store"
     with writing(store):
         make_folder(store)
-    rows, known, options = [], {row["key"]: row for row in told}, Options(store=store)
+    rows, known = [], {row["key"]: row for row in told}
 
     def told_of(event: Event) -> None:
         if event.kind == "note":
             folder.note(event.text)
 
+    def seeing(family: Family) -> ActionJudge:
+        if instruments.action is None:
+            raise EvaluationError("ensure.action: the action judge is not there")
+        return instruments.action
+
+    options = Options(store=store, judge=seeing)
     for job, plan in zip(jobs, plans, strict=True):
         key = film_key(job, plan, model, instruments)
         columns = {"arm": job.arm.id, "scene": job.event.id, "seed": job.seed}
@@ -182,8 +189,10 @@ def measure(job: Job, film: RenderedFilm, instruments: Instruments) -> Row:
             row["identity"] = float(np.mean(fits.argmax(1) == 0))
     if instruments.distance:
         row["lpips"] = said["lpips"]["adjacent"]
-    row["forwards"] = sum(len(step.passes) for section in sections for step in section.steps)
     reports = [film.report["sections"][section.index] for section in sections]
+    tries = [each["forwards"] for report in reports for each in report.get("tries", ())]
+    counts = (sum(each.values()) for each in tries) if tries else (section.passes[1] for section in sections)
+    row["forwards"] = sum(counts)
     if not any(report["reused"] for report in reports):
         row["seconds"] = sum(report["seconds"]["sampling"] for report in reports)
     row["wall"] = film.report["totals"]["seconds"]

@@ -200,6 +200,8 @@ class Family(ABC):
         yield from self.relax_problems("", Relax(target=profile.target, scope=profile.scope))
         for nth, (_, relax) in enumerate(profile.levels):
             yield from self.relax_problems(f"levels[{nth}][1].", relax)
+        for nth, rung in enumerate(profile.ladder or ()):
+            yield from self.relax_problems(f"ladder[{nth}].relax.", rung.relax)
 
     def problems(self, story: Storyboard) -> Iterator[Problem]:
         """Settings of this family that do not go together; asked after `configured`."""

@@ -1,4 +1,7 @@
-"""The arithmetic of `fake`: a velocity towards a number of the prompt, the past and the effects that act."""
+"""The arithmetic of `fake`: a velocity towards a number of the prompt, the past and the effects that act.
+
+What no past holds swings, so that a film moves the more the more its context is loosened.
+"""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,6 +20,8 @@ from .backend import Backend, Frames, Given, Need, Placement, Solve, Start
 from .base import Context, Size, Step
 from .fake import Fake
 from .fingerprint import fingerprint
+
+SWING = 8.0  # from frame to frame, of what no past holds
 
 
 def number(text: str) -> float:
@@ -75,7 +80,8 @@ class FakeBackend(Backend):
     def predict(self, x: Tensor, step: Step, branch: Branch, inputs: dict[str, float]) -> Tensor:
         seen = inputs.get(branch.context, inputs["full"])  # it has nothing to low-pass
         push = inputs[branch.prompt] + seen + sum(number(repr(effect)) for effect in self.acts)
-        return x - push * step.timestep / 1000
+        swing = torch.tensor([SWING, -SWING] * x.shape[2])[: x.shape[2]].view(-1, 1, 1)
+        return x - (push + swing * (branch.context == "context")) * step.timestep / 1000
 
     @contextmanager
     def acting(self, effects: tuple[Effect, ...], inputs: dict[str, float]) -> Iterator[None]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from ..errors import ModelError
 from ..families.backend import PRESETS, Backend
@@ -14,15 +15,16 @@ RATE = 5e14  # operations that an H200 does in a second in bfloat16, as PyTorch 
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """Of a shot's sections that are left. `memory` is bytes of the GPU, the least and the most of the presets;
-    `seconds` are an H200's. Both are None where the model cannot be asked."""
+    """Of a shot's sections that are left: `passes` and an H200's `seconds`, the least and the most that ensured scenes
+    may take; `memory` is bytes of the GPU, the least and the most of the presets. The last two are None where the
+    model cannot be asked."""
 
     film: str
     shot: int
     sections: int
-    passes: int
+    passes: tuple[int, int]
     memory: tuple[int, int] | None
-    seconds: float | None
+    seconds: tuple[float, float] | None
 
 
 def costs(films: Iterable[Film]) -> Iterator[Cost]:
@@ -46,13 +48,15 @@ def costs(films: Iterable[Film]) -> Iterator[Cost]:
 
 
 def _cost(film: Film, shot: int, plan: RenderPlan, todo: list[SectionPlan], backend: Backend | None) -> Cost:
-    passes = [sum(len(step.passes) for step in section.steps) for section in todo]
+    passes = [sum(counts) for counts in zip(*(section.passes for section in todo), strict=True)]
     asked = [(section.context, section.latents, plan.size) for section in todo]
     memory, seconds = None, None
     if backend:
         bytes_of = [[backend.need(*one, preset).total for one in asked] for preset in PRESETS]
         memory = min(map(max, bytes_of)), max(map(max, bytes_of))
-        flops = sum(count * backend.pass_flops(*one) for count, one in zip(passes, asked, strict=True))
-        seconds = flops / RATE or None
-    counts = {"sections": len(todo), "passes": sum(passes)}
+        flops = [backend.pass_flops(*one) for one in asked]
+        pairs = [(section.passes, one) for section, one in zip(todo, flops, strict=True)]
+        least, most = (sum(counts[bound] * one for counts, one in pairs) / RATE for bound in (0, 1))
+        seconds = (least, most) if most else None
+    counts: Any = {"sections": len(todo), "passes": (passes[0], passes[1])}
     return Cost(film=film.name, shot=shot, memory=memory, seconds=seconds, **counts)

@@ -22,7 +22,7 @@ from ..planning.planner import make_plan
 from ..planning.renderplan import RenderPlan
 from ..rendering.folder import writing
 from ..rendering.mark import CANCELLED, STORY, Note, call_off
-from ..rendering.session import USUAL
+from ..rendering.session import USUAL, Options
 from ..rendering.status import read_status
 from ..storyboard import read_storyboard
 from .batch import Batch, Progress, run, told_json
@@ -99,9 +99,10 @@ class Queue:
         *,
         models: tuple[str, ...] = (),
         limits: Limits = Limits(),
+        options: Options = USUAL,
         note: Note = lambda note: None,
     ) -> None:
-        self.out, self.limits, self.note = out, limits, note
+        self.out, self.limits, self.options, self.note = out, limits, options, note
         self.executor = workers.executor(out / LOGS)
         self.loading = workers.loading(self.executor.device)
         self.models = models or tuple(CATALOG)
@@ -245,7 +246,7 @@ class Queue:
             story = story.changed(seed=order["seed"])
         loading = Loading(name=story.model, download=False, **self.loading)
         out = self.out / name
-        return Film(name=name, story=story, out=out, loading=loading, options=USUAL, priority=order["priority"])
+        return Film(name=name, story=story, out=out, loading=loading, options=self.options, priority=order["priority"])
 
     def _free(self, title: str) -> str:
         stem = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")[:50].strip("-") or "film"

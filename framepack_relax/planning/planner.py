@@ -1,6 +1,6 @@
 """Storyboard -> RenderPlan. Every mistake that shows only beside the model is collected and raised at once."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from functools import lru_cache, partial
 from itertools import chain, count, groupby, pairwise, starmap
@@ -16,6 +16,7 @@ from ..storyboard.images import ImageError, read_image
 from ..storyboard.paths import path_cure
 from ..storyboard.schema import exact_rate
 from .grid import MOST_SECTIONS, fitting_seconds, snap, split
+from .ladder import Asked, asked_of, plan_ensured, stronger
 from .lexicon import intensity_of
 from .pace import paced
 from .renderplan import RenderPlan, SceneTiming, SectionPlan, ShotPlan, stable_seed
@@ -38,6 +39,7 @@ def make_plan(story: Storyboard, model: Family) -> RenderPlan:
     asked = [[story.scenes[index].seconds for index in shot] for shot in shots]
     units = [split(length, grid.most_units) for lengths in snap(asked, rate, grid) for length in lengths]
     relaxations = tuple(relax_scene(scene, profile) for scene in story.scenes)
+    ladders = [asked_of(story, *pair, profile) for pair in zip(story.scenes, relaxations, strict=True)]
     image_sizes, image_problems = _image_sizes(story, shots, family)
     fits, lora_problems = look(story, family)
     problems = [
@@ -56,7 +58,7 @@ def make_plan(story: Storyboard, model: Family) -> RenderPlan:
     sampler = story.sampler or family.samplers[0]
     # scenes share what is equal: 3,000 of 1,000 steps are 12 million figures otherwise
     rows = lru_cache(maxsize=64)(partial(_plan_steps, family, size, sampler))
-    sections = tuple(_plan_sections(story, family, shots, units, relaxations, rows))
+    sections = tuple(_plan_sections(story, family, shots, units, relaxations, ladders, rows))
     made = [list(group) for _, group in groupby(sections, key=lambda section: section.shot)]
     lengths = [(sum(seconds), len(group)) for seconds, group in zip(asked, made, strict=True)]
     return RenderPlan(
@@ -94,6 +96,7 @@ def _plan_sections(
     shots: Sequence[range],
     units: Sequence[tuple[int, ...]],
     relaxations: Sequence[Relaxation],
+    ladders: Sequence[Asked | None],
     rows: Callable[..., Rows],
 ) -> Iterator[SectionPlan]:
     """In the order of the film; `units` are those of each scene's sections. A shot's first has the lead frames, too."""
@@ -107,9 +110,9 @@ def _plan_sections(
             seed, draw = stable_seed("section", _seed(story, scene), nth, scene.id), 0
             if story.noise == "framepack":
                 seed, draw = _seed(story, story.scenes[scenes[0]]), rendered.index(place)
-            base, context = tuple(base_scales(story, scene, family).items()), family.context(place, len(places))
-            image = bool(story.scenes[scenes[0]].image or story.image)
-            past, speed = family.has_past(context, image=image), _speed(story, scene, relaxation)
+            context = family.context(place, len(places))
+            past = family.has_past(context, image=bool(story.scenes[scenes[0]].image or story.image))
+            steps = partial(_rows_of, rows, story, scene, past, base_scales(story, scene, family), family)
             yield SectionPlan(
                 index=next(numbers),
                 shot=shot,
@@ -124,9 +127,25 @@ def _plan_sections(
                 relaxation=relaxation,
                 lora=lora_of(story, scene, family),
                 latents=grid.latents(length, first=place == 0),
-                steps=rows(scene.steps or story.steps, relaxation, base, past, speed),
+                steps=steps(relaxation),
                 context=context,
+                ensure=plan_ensured(ladders[index], steps),
             )
+
+
+def _rows_of(
+    rows: Callable[..., Rows],
+    story: Storyboard,
+    scene: Scene,
+    past: bool,
+    base: Mapping[str, float],
+    family: Family,
+    relaxation: Relaxation,
+    factor: float = 1.0,
+) -> Rows:
+    """A scene's steps with these settings, its base scales so many times as strong."""
+    scales = tuple(stronger(base, factor, family).items())
+    return rows(scene.steps or story.steps, relaxation, scales, past, _speed(story, scene, relaxation))
 
 
 def _speed(story: Storyboard, scene: Scene, relaxation: Relaxation) -> str:

@@ -1,7 +1,7 @@
 """The plan that every later room works from: frozen, comparable, and written out as plan.json."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from hashlib import blake2b
 from typing import Any
@@ -27,6 +27,44 @@ def stable_seed(of: str, *depends_on: int | str) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Rung:
+    """Settings that a section may be sampled with; `guidance` is what its base scales are times the scene's."""
+
+    relaxation: Relaxation
+    guidance: float
+    steps: tuple[Step, ...]
+
+    def in_words(self) -> str:
+        more = f", guidance x {self.guidance:g}" if self.guidance != 1 else ""
+        return self.relaxation.in_words() + more
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ensured:
+    """That a section must move: by `motion` at least (video/motion.py), in so many `tries` at most.
+
+    `action` are labels of which a judge must see one, or whether those that the prompt names.
+    `rungs` go from least to most letting go; the last are the scene's own settings.
+    """
+
+    motion: float
+    action: tuple[str, ...] | bool
+    tries: int
+    rungs: tuple[Rung, ...]
+
+    def in_words(self) -> str:
+        tried = self.rungs if self.tries > 1 else self.rungs[-1:]
+        count = f" in {self.tries} tries" if 1 < self.tries < len(tried) else ""
+        seen = " or ".join(self.action) if isinstance(self.action, tuple) else "the action" * self.action
+        seen = seen and f" and {seen}"
+        return f"{', then '.join(rung.in_words() for rung in tried)}, until motion {self.motion:g}{seen}{count}"
+
+    def to_json(self) -> dict[str, Any]:
+        rungs = [{"guidance": rung.guidance, **vars(rung.relaxation)} for rung in self.rungs]
+        return {"motion": self.motion, "action": self.action, "tries": self.tries, "rungs": rungs}
+
+
+@dataclass(frozen=True, kw_only=True)
 class SectionPlan:
     """One section: what a model samples at once."""
 
@@ -45,6 +83,29 @@ class SectionPlan:
     latents: int  # frames that it samples
     steps: tuple[Step, ...]
     context: Context
+    ensure: Ensured | None = None
+
+    def at(self, rung: Rung) -> "SectionPlan":
+        """With the settings of a rung."""
+        return replace(self, relaxation=rung.relaxation, steps=rung.steps)
+
+    def in_words(self) -> str:
+        """How it is relaxed."""
+        return self.ensure.in_words() if self.ensure else self.relaxation.in_words()
+
+    @property
+    def tables(self) -> tuple[tuple[Step, ...], ...]:
+        """The steps of all settings that it may be sampled with."""
+        return tuple(rung.steps for rung in self.ensure.rungs) if self.ensure else (self.steps,)
+
+    @property
+    def passes(self) -> tuple[int, int]:
+        """At least and at most."""
+        counts = [sum(len(step.passes) for step in steps) for steps in self.tables]
+        if not self.ensure or self.ensure.tries == 1:
+            return counts[-1], counts[-1]
+        dearest = sorted(counts[1:], reverse=True)[: self.ensure.tries - 1]
+        return counts[0], counts[0] + sum(dearest)
 
     @property
     def sigmas(self) -> tuple[float, ...]:
@@ -62,6 +123,8 @@ class SectionPlan:
         for name, value in vars(self).items():
             if name == "relaxation":
                 row |= {**vars(value), "at_rest": value.at_rest}
+            elif name == "ensure":
+                row |= {name: value.to_json()} if value else {}
             elif name not in ("place", "context", *without):
                 row[name] = value
         tables = {"sigmas": self.sigmas, "scales": self.scales} if "sigmas" not in without else {}
@@ -126,13 +189,15 @@ class RenderPlan:
         return sum(len(section.steps) for section in self.sections)
 
     @property
-    def passes(self) -> int:
-        return sum(len(step.passes) for section in self.sections for step in section.steps)
+    def passes(self) -> tuple[int, int]:
+        """At least and at most."""
+        least, most = zip(*(section.passes for section in self.sections), strict=True)
+        return sum(least), sum(most)
 
     @property
     def effects(self) -> set[str]:
         """The kinds of all that acts anywhere."""
-        tables = {id(section.steps): section.steps for section in self.sections}.values()
+        tables = {id(steps): steps for section in self.sections for steps in section.tables}.values()
         return {effect.kind for steps in tables for step in steps for effect in step.effects}
 
     @property

@@ -14,6 +14,7 @@ from ..storyboard.meanings import suggest
 from ..storyboard.messages import printable
 from ..storyboard.reader import parse_as, read_text
 from ..storyboard.schema import BLOCKS, exact_rate
+from .ladder import asked_of, ladder_problems, written_out
 from .lexicon import intensity_of
 from .renderplan import SectionPlan
 
@@ -58,8 +59,11 @@ def settle_profile(story: Storyboard, family: Family) -> Storyboard:
     if story.profile == "paper":
         return story
     profile = choose_profile(story, family)
-    settled = [Relax(**written(relax_scene(scene, profile))) for scene in story.scenes]
-    scenes = [s.model_copy(update={"relax": relax}) for s, relax in zip(story.scenes, settled, strict=True)]
+    scenes = []
+    for scene in story.scenes:
+        relaxation = relax_scene(scene, profile)
+        ensure = written_out(asked_of(story, scene, relaxation, profile))
+        scenes.append(scene.model_copy(update={"relax": Relax(**written(relaxation)), "ensure": ensure}))
     return story.changed(profile="paper", scenes=tuple(scenes))
 
 
@@ -88,8 +92,13 @@ def setting_problems(story: Storyboard, relaxations: Sequence[Relaxation], famil
         if kind != family.kind and getattr(story, kind) is not None:
             yield Problem(path=kind, message=f"{family.name} is of another family, {family.kind}; remove these lines")
     yield from _guidance_problems("guidance", story.guidance.scales, family)
+    yield from ladder_problems("ensure", story.ensure, family)
     for index, (scene, relax) in enumerate(zip(story.scenes, relaxations, strict=True)):
         place = f"scenes[{index}]"
+        yield from ladder_problems(f"{place}.ensure", scene.ensure, family)
+        if scene.ensure and relax.at_rest:
+            fact = f"the scene is at rest at intensity {intensity_of(scene):g}, so that nothing lets go more"
+            yield Problem(path=f"{place}.ensure", message=f"{fact}; give it a higher intensity or remove the lines")
         yield from _guidance_problems(f"{place}.guidance", scene.guidance.scales, family)
         yield from family.relax_problems(f"{place}.relax.", scene.relax)
         if index and not family.grid.past and scene.transition == "continue":

@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from ..storyboard.schema import BlurOf, Coord, Experimental, GainOn, OverSteps, ProfileFields, Schedule, Space
+from ..storyboard.profile import ProfileFields
+from ..storyboard.schema import BlurOf, Coord, Experimental, GainOn, OverSteps, Relax, Schedule, Space
 from .effects import Effect, KeyGain, KVBlur, LowPass, MotionAmplitude
 
 
@@ -84,13 +85,24 @@ class Profile(ProfileFields):
         intensities, betas = zip(*self.points, strict=True)
         return 0.0 if intensity <= self.threshold else float(np.interp(intensity, intensities, betas))
 
+    def resting(self, relax: Relax) -> Relaxation:
+        """At rest but for what `relax` says."""
+        return replace(Relaxation(target=self.target, beta=0.0, p=self.p, scope=self.scope), **relax.said)
+
     def relaxation(self, intensity: float) -> Relaxation:
         """The settings of a scene of this intensity (0..1) before its explicit values."""
         if intensity <= self.threshold:
-            return Relaxation(target=self.target, beta=0.0, p=self.p, scope=self.scope)
+            return self.resting(Relax())
         made = Relaxation(target=self.target, beta=self.beta(intensity), p=self.p, blur=self.blur, scope=self.scope)
         reached = [relax for first, relax in self.levels if intensity >= first]
         return replace(made, **reached[-1].said) if reached else made
+
+    def below(self, intensity: float) -> list[Relaxation]:
+        """What lets go less than a scene of this intensity: at rest, then each point and level on the way to it."""
+        marks = {first for first, _ in (*self.points, *self.levels) if self.threshold < first < intensity}
+        if any(first <= self.threshold < intensity for first, _ in self.levels):
+            marks.add(float(np.nextafter(self.threshold, 1)))  # a level that holds as soon as anything is relaxed
+        return [self.resting(Relax()), *map(self.relaxation, sorted(marks))]
 
 
 def paper_profile(*, embedded: bool) -> Profile:

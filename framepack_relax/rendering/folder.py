@@ -12,7 +12,7 @@ section that stands before it. Otherwise the folder says what changed.
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -181,10 +181,18 @@ class RunFolder:
         return stored
 
     def save_section(
-        self, section: SectionPlan, latents: Latents, key: SectionKey, *, seed: int, after: str, made: Mapping[str, Any]
+        self,
+        section: SectionPlan,
+        latents: Latents,
+        key: SectionKey,
+        *,
+        seed: int,
+        after: str,
+        made: Mapping[str, Any],
+        tries: Sequence[Mapping[str, Any]] = (),
     ) -> str:
         """Gives the digest of the latents."""
-        data, digest = pack(latents, key=key.key, seed=seed, after=after, inputs=key.inputs, made=made)
+        data, digest = pack(latents, key=key.key, seed=seed, after=after, inputs=key.inputs, made=made, tries=tries)
         self._write_sealed(SECTION_FILE.format(section.shot, section.place), data)
         self.share(section, key)
         return digest

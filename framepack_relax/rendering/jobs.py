@@ -1,6 +1,7 @@
 """A render in jobs: each samples one shot into shots/NN/ of the run folder, in any process, anywhere, in any order."""
 
 import time
+from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -13,18 +14,20 @@ from torch import Tensor
 
 from ..errors import RenderError
 from ..families.adapters import acting
-from ..families.backend import Backend, Given, Start
+from ..families.backend import Backend, Given, NonFinitePixels, Start
 from ..families.engine import engine_of
 from ..families.heap import give_back
 from ..families.loader import Loading
 from ..families.memory import Demand, choose_placement, enough_memory
 from ..planning.renderplan import RenderPlan, SectionPlan, stable_seed
 from ..sampling.section import NonFiniteLatents, SectionResult, sample
+from .ensure import Try, best, judged, next_rung, tried, wanted
 from .events import Event, Hear, nobody, noting, telling
 from .folder import Verdict
 from .report import section_report
 from .session import AnyModel, Session, opened, provenance
 
+ANOTHER_VAE = "Try dtype=float32, or another copy of the VAE"
 RETRIES = 3
 PATIENCE = 10.0  # seconds that a job waits for another that marks the folder
 Row = dict[str, Any]  # of report.json: a section that is on disk
@@ -123,6 +126,16 @@ def turn(backend: Backend, session: Session, section: SectionPlan) -> Iterator[s
         yield where
 
 
+@contextmanager
+def finite_pixels(where: str, saved: str = "what is finished is kept") -> Iterator[None]:
+    """Turns pixels that are none into one message, that says what is saved."""
+    try:
+        yield
+    except NonFinitePixels as error:
+        fact = "the frames that the VAE makes hold NaN or infinity"
+        raise RenderError(f"{where}: {fact}; {saved}. {ANOTHER_VAE}") from error
+
+
 def _demand(backend: Backend, plan: RenderPlan, section: SectionPlan) -> Demand:
     return Demand(model=backend, context=section.context, latents=section.latents, size=plan.size)
 
@@ -151,21 +164,23 @@ class _Sampling:
             past: dict[int, Tensor] = {}  # latents by place in the shot, of sections that others still need
             last = {place: turn for turn, v in enumerate(verdicts) for place in v.section.context.needs}
             for number, (section, why, _) in enumerate(verdicts):
-                clock, key, forwards = time.perf_counter(), session.keys[section.index], dict[str, int]()
+                clock, key, forwards = time.perf_counter(), session.keys[section.index], Counter[str]()
                 if why is None:
                     stored = folder.load_section(section, key)
                     latents, seed, after = to_device(self.backend, stored.latents), stored.seed, stored.digest
+                    tries = stored.tries
                 else:
-                    result, seed = self._sample(section, start, past)
-                    latents, forwards = result.latents, dict(result.forwards)
+                    latents, seed, tries = self._ensured(section, start, past, forwards)
                     whole = latents.float().cpu().numpy()
-                    after = folder.save_section(section, whole, key, seed=seed, after=after, made=session.made)
+                    said: Any = {"seed": seed, "after": after, "made": session.made, "tries": tries}
+                    after = folder.save_section(section, whole, key, **said)
                 past[section.place] = latents
                 past = {place: latents for place, latents in past.items() if last.get(place, -1) > number}
                 seconds = time.perf_counter() - clock
                 self.on_event(Event(kind="section", shot=shot.index, section=section.index, seed=seed))
                 give_back()
-                yield section_report(section, seed=seed, forwards=forwards, reused=why is None, seconds=seconds)
+                told: Any = {"seed": seed, "forwards": forwards, "reused": why is None, "tries": tries}
+                yield section_report(section, seconds=seconds, **told)
         self.on_event(Event(kind="shot", shot=shot.index))
 
     def _start(self, verdicts: list[Verdict]) -> Start | None:
@@ -183,6 +198,53 @@ class _Sampling:
         if start:
             self.folder.save_start(shot, start.latent.float().cpu().numpy(), key, self.session.made)
         return start
+
+    def _ensured(
+        self, section: SectionPlan, start: Start | None, past: Mapping[int, Tensor], forwards: Counter[str]
+    ) -> tuple[Tensor, int, list[Row]]:
+        """Latents, the seed of their noise, and of an ensured section its tries; `forwards` counts them all."""
+        ensure, tries, made = section.ensure, list[Try](), None
+        if ensure is None:
+            result, seed = self._sample(section, start, past)
+            forwards.update(result.forwards)
+            return result.latents, seed, []
+        while (number := next_rung(ensure, tries)) is not None:
+            rung = ensure.rungs[number]
+            result, seed = self._sample(section.at(rung), start, past)
+            forwards.update(result.forwards)
+            frames = self._look(section, start, past.get(section.place - 1), result.latents)
+            seen = self._seen(section, frames)
+            tries.append(judged(number, rung, frames, ensure.motion, result.forwards, seen))
+            text = f"scene {section.scene}, section {section.index}, try {len(tries)} of {ensure.tries}: "
+            told = Event(kind="try", shot=section.shot, section=section.index, text=text + tries[-1].in_words())
+            self.on_event(told)
+            if best(tries) == len(tries) - 1:
+                made = result.latents, seed
+        assert made is not None
+        return *made, tried(tries)
+
+    def _seen(self, section: SectionPlan, frames: NDArray[np.uint8]) -> float | None:
+        """How likely the wanted action is where it is likeliest; None where none is asked for."""
+        judge = self.session.options.judge
+        if judge is None or not (section.ensure and section.ensure.action):
+            return None
+        seeing = judge(self.session.family)
+        scores = seeing.score(frames, float(self.session.plan.rate))
+        return max(float(scores[label].max()) for label in wanted(section, seeing))
+
+    def _look(
+        self, section: SectionPlan, start: Start | None, before: Tensor | None, latents: Tensor
+    ) -> NDArray[np.uint8]:
+        """Its frames [N, H, W, 3] after the one that it follows on, by a decoder that begins with the section before.
+
+        The film's own goes on from the shot's beginning: what it makes differs by less than what is looked for.
+        """
+        plan, shown = self.session.plan, [latents] if before is None else [before, latents]
+        with turn(self.backend, self.session, section) as where, finite_pixels(where):
+            first = None if start is None else start.latent
+            decoder = self.backend.decoder(plan.decode, first, len(shown), plan.options)
+            frames = np.concatenate([decoder.push(each) for each in shown])
+        return frames[-(section.frames[1] - section.frames[0] + 1) :]
 
     def _sample(
         self, section: SectionPlan, start: Start | None, past: Mapping[int, Tensor]

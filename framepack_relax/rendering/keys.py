@@ -19,7 +19,6 @@ from pydantic_core import to_jsonable_python
 
 from .._version import __version__
 from ..families.adapters import Adapter, acting
-from ..families.base import Step
 from ..planning.renderplan import RenderPlan, SectionPlan, ShotPlan
 from ..storyboard import Storyboard
 from ..storyboard.messages import printable
@@ -42,19 +41,25 @@ class SectionKey:
 
 
 def section_keys(
-    plan: RenderPlan, pictures: Mapping[str, str], weights: str, dtype: str, adapters: Iterable[Adapter] = ()
+    plan: RenderPlan,
+    pictures: Mapping[str, str],
+    weights: str,
+    dtype: str,
+    adapters: Iterable[Adapter] = (),
+    judge: str | None = None,
 ) -> dict[int, SectionKey]:
-    """The key of each section by its index, in rendering order; `pictures` are digests of start images by path."""
+    """The key of each section by its index, in rendering order; `pictures` are digests of start images by path, `judge`
+    is what sees actions."""
     adapters = tuple(adapters)
     common = {"sampler": [plan.sampler, SAMPLER_VERSION], "family": plan.kind, **plan.options}
-    keys, rows = {}, {id(s.steps): s.steps for s in plan.sections}  # scenes share what is equal
-    tables = {name: _table(steps) for name, steps in rows.items()}
+    keys, rows = {}, {id(steps): steps for s in plan.sections for steps in s.tables}  # scenes share what is equal
+    hashes = {name: hash_of(_plain(to_jsonable_python(steps))) for name, steps in rows.items()}
     for shot in plan.shots:
         parent, start = "", start_inputs(shot, plan, pictures, weights, dtype)
         for index in shot.sections:
             section = plan.sections[index]
             lora = [adapter.inputs for adapter in acting(adapters, section.lora) if adapter.scale] or None
-            row = {**_row(section), **tables[id(section.steps)], **common, **start, "lora": lora}
+            row = {**_row(section, hashes, judge), **common, **start, "lora": lora}
             key = SectionKey(parent=parent, inputs=_plain(row))
             keys[index], parent = key, key.key
     return keys
@@ -115,15 +120,17 @@ def _short(value: Any) -> bool:
     return isinstance(value, (str, int, float, bool)) and len(str(value)) < 60
 
 
-def _row(section: SectionPlan) -> dict[str, Any]:
-    context = asdict(section.context)  # type: ignore[call-overload]
-    return {**section.to_json(without=NAMES), "place": section.place, "context": context}
-
-
-def _table(steps: tuple[Step, ...]) -> dict[str, Any]:
-    """What a section's steps are, and no negative prompt where no pass reads one."""
-    read = any(branch.prompt == "negative" for step in steps for branch in step.branches)
-    return {"steps": hash_of(_plain(to_jsonable_python(steps))), **({} if read else {"negative_prompt": None})}
+def _row(section: SectionPlan, hashes: Mapping[int, str], judge: str | None) -> dict[str, Any]:
+    """Of a section's steps their hash, and no negative prompt where no pass reads one."""
+    row = {**section.to_json(without=NAMES), "place": section.place, "steps": hashes[id(section.tables[-1])]}
+    row["context"] = asdict(section.context)  # type: ignore[call-overload]
+    if not any(branch.prompt == "negative" for steps in section.tables for step in steps for branch in step.branches):
+        row["negative_prompt"] = None
+    if section.ensure:
+        rungs = [hashes[id(steps)] for steps in section.tables]
+        action = {"action": section.ensure.action, "judge": judge} if section.ensure.action else {}
+        row["ensure"] = {"motion": section.ensure.motion, "tries": section.ensure.tries, "rungs": rungs, **action}
+    return row
 
 
 def _plain(value: Any) -> Any:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import CancelledError, RenderError
-from ..families.backend import Backend, Decoder, NonFinitePixels, unread_notes
+from ..families.backend import Backend, Decoder, unread_notes
 from ..families.heap import give_back
 from ..families.loader import Loading
 from ..planning.renderplan import RenderPlan, SectionPlan
@@ -31,9 +31,21 @@ from ..video.contact import ContactSheet
 from ..video.curves import draw_curves
 from ..video.motion import MotionMeter
 from .carry import story_tags
+from .ensure import kept
 from .events import Event, Hear, nobody, noting, telling
 from .folder import RunFolder, Verdict, writing
-from .jobs import Conditions, Row, ShotJob, make_jobs, render_shot, render_shots, to_device, turn
+from .jobs import (
+    ANOTHER_VAE,
+    Conditions,
+    Row,
+    ShotJob,
+    finite_pixels,
+    make_jobs,
+    render_shot,
+    render_shots,
+    to_device,
+    turn,
+)
 from .mark import CANCELLED, FILM, PICTURES, REPORT, call_off
 from .report import caption, film_report, film_tags, section_report
 from .session import USUAL, AnyModel, Options, Session, made_with, opened, settle
@@ -200,7 +212,7 @@ def _write(
     if backend.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(backend.device)
     unread = _unread(session, backend, on_event)
-    sheet = ContactSheet(rows=[(caption(plan, scene.sections[0]), *scene.frames) for scene in plan.scenes])
+    sheet = ContactSheet(rows=[("", *scene.frames) for scene in plan.scenes])
     meters, sections = [MotionMeter() for _ in plan.shots], list[Row]()
     made = {"model": plan.model, **made_with(backend, session.weights), "film": session.mark.film}
     made["judges"] = backend.family.judges
@@ -228,7 +240,9 @@ def _write(
         seeds = {report["index"]: report["seed"] for report in sections}  # a retry has changed some
         writer.metadata |= film_tags(plan, {**made, "packets": writer.packets.digest}, seeds)
         folder.check_there()
-    ends = [plan.sections[scene.sections[-1]] for scene in plan.scenes]
+    sampled = [kept(plan.sections[row["index"]], row.get("tries", ())) for row in sections]
+    sheet.call([caption(sampled[scene.sections[0]]) for scene in plan.scenes])
+    ends = [sampled[scene.sections[-1]] for scene in plan.scenes]
     curves = draw_curves([(end.scene, end.sigmas, end.scales) for end in ends])
     report = film_report(plan, made, backend, sections, meters, time.perf_counter() - begun) | {"unread": unread}
     report["lora"] = [adapter.row for adapter in session.adapters]
@@ -272,8 +286,9 @@ def _in_order(rows: Iterable[Row]) -> Iterator[Row]:
 def _kept(session: Session, folder: RunFolder) -> Generator[Row]:
     """The rows of sections that are on disk."""
     for section in session.plan.sections:
-        seed = folder.load_section(section, session.keys[section.index]).seed
-        yield section_report(section, seed=seed, forwards={}, reused=True, seconds=0)
+        stored = folder.load_section(section, session.keys[section.index])
+        said: Any = {"seed": stored.seed, "forwards": {}, "reused": True, "seconds": 0}
+        yield section_report(section, tries=stored.tries, **said)
 
 
 def _decode(
@@ -288,14 +303,11 @@ def _decode(
     """The section as it lies on disk and what becomes final with it; `row` is told how long that took."""
     clock = time.perf_counter()
     latents = to_device(backend, folder.load_section(section, session.keys[section.index]).latents)
-    cure = "the latents are kept. Try dtype=float32, or another copy of the VAE"
-    with turn(backend, session, section) as where:
-        try:
-            frames = decoder.push(latents)
-        except NonFinitePixels as error:
-            fact = "the frames that the VAE makes hold NaN or infinity"
-            raise RenderError(f"{where}: {fact}; {cure}") from error
+    saved = "the latents are kept"
+    with turn(backend, session, section) as where, finite_pixels(where, saved):
+        frames = decoder.push(latents)
     if frames.size and frames.min() == frames.max() and latents.min() != latents.max():
-        raise RenderError(f"{where}: all frames that the VAE makes are of one value, and the latents are not; {cure}")
+        fact = "all frames that the VAE makes are of one value, and the latents are not"
+        raise RenderError(f"{where}: {fact}; {saved}. {ANOTHER_VAE}")
     row["seconds"]["decoding"] = round(time.perf_counter() - clock, 3)
     return FinishedSection(plan=section, latents=latents.cpu(), frames=frames, first_frame=first_frame, report=row)

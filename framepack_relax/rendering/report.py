@@ -2,7 +2,7 @@
 
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -14,12 +14,12 @@ from ..families.memory import in_words
 from ..planning.renderplan import RenderPlan, SectionPlan
 from ..relax.guidance import KINDS
 from ..video.motion import MotionMeter
+from .ensure import kept
 from .mark import FACTS_TAG
 
 
-def caption(plan: RenderPlan, index: int) -> str:
+def caption(section: SectionPlan) -> str:
     """A scene's line on the contact sheet."""
-    section = plan.sections[index]
     return f"{section.scene}: {section.prompt} [{section.relaxation.in_words()}]"
 
 
@@ -35,9 +35,20 @@ def film_tags(plan: RenderPlan, made: Mapping[str, Any], seeds: Mapping[int, int
 
 
 def section_report(
-    section: SectionPlan, *, seed: int, forwards: Mapping[str, int], reused: bool, seconds: float
+    section: SectionPlan,
+    *,
+    seed: int,
+    forwards: Mapping[str, int],
+    reused: bool,
+    seconds: float,
+    tries: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
-    """A row of report.json; `seed` is the one that was used, which a retry may have changed; `seconds` of sampling."""
+    """A row of report.json; `seed` is the one that was used, which a retry may have changed; `seconds` of sampling.
+
+    Of `tries` those are told that an ensured section took; the settings are those of the one that is kept, `forwards`
+    are of all.
+    """
+    section = kept(section, tries)
     settings = section.to_json()
     names = ("index", "shot", "scene", "frames", "beta", "p", "blur", "scope", "target", "at_rest", "lora")
     return {
@@ -48,6 +59,7 @@ def section_report(
         "forwards": dict(forwards),
         "skipped": 0 if reused else sum(len(step.reused or ()) for step in section.steps),
         "seconds": {"sampling": round(seconds, 3)},
+        **({"tries": list(tries)} if tries else {}),
     }
 
 

@@ -1,7 +1,7 @@
 """What is known of a render before it needs torch: its plan, its folder, which sections are kept and why others not."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,6 +24,7 @@ from ..storyboard.images import ImageError, fit_image, read_image
 from ..storyboard.reader import LARGEST_BYTES
 from ..storyboard.schema import Lora
 from ..video.contact import png
+from .ensure import Judge, wanted
 from .films import is_anothers, is_whole
 from .folder import BROKEN, FOLLOWS, FRESH, RunFolder, Verdict
 from .keys import SectionKey, difference, film_key, hash_of, picture_digest, section_keys, start_inputs, versions
@@ -61,13 +62,14 @@ class Options:
 
     `fresh` renders all sections, `strict` also those that another version or device has made; `on_nan` says what to do
     when latents are not finite: stop, or retry with another seed, at most three times. `store` is a folder in which
-    renders share their sections.
+    renders share their sections; `judge` gives what sees actions of a family's films, for scenes that ensure one.
     """
 
     fresh: bool = False
     strict: bool = False
     store: Path | None = None
     on_nan: Literal["stop", "retry"] = "stop"
+    judge: Callable[[Family], Judge] | None = None
 
 
 USUAL = Options()
@@ -204,7 +206,7 @@ def settle(story: Storyboard, out: Path, model: AnyModel, options: Options) -> S
     weights = model.identity
     pictures = {path: picture_digest(image) for path, image in images.items()}
     adapters = find_adapters(story, family, download=getattr(model, "download", True))
-    keys = section_keys(plan, pictures, weights, dtype, adapters)
+    keys = section_keys(plan, pictures, weights, dtype, adapters, _judge(plan, family, options))
     asks = {"sections": {str(i): key.key for i, key in keys.items()}, "film": film_key(plan, story, keys)}
     return Session(
         story=story,
@@ -221,6 +223,19 @@ def settle(story: Storyboard, out: Path, model: AnyModel, options: Options) -> S
         starts={s.index: hash_of(start_inputs(s, plan, pictures, weights, dtype)) for s in plan.shots if s.image},
         made=made,
     )
+
+
+def _judge(plan: RenderPlan, family: Family, options: Options) -> str | None:
+    """What sees actions, by its weights; None where none is asked for. Raises RenderError or EvaluationError."""
+    asking = [section for section in plan.sections if section.ensure and section.ensure.action]
+    if not asking:
+        return None
+    if options.judge is None:
+        raise RenderError(f"scene {asking[0].scene}: ensure.action: nothing here sees actions; remove it")
+    judge = options.judge(family)
+    for section in asking:
+        wanted(section, judge)
+    return judge.weights
 
 
 @contextmanager

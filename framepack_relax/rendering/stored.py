@@ -1,7 +1,7 @@
 """The files in which latents lie: safetensors, under the key of what they were made from, sealed to the last bit."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -25,7 +25,8 @@ DAMAGE = (SafetensorError, ValueError, KeyError, TypeError, AttributeError, Inde
 class Stored:
     """Latents from disk, the key and the inputs that they were made from, by whom (`made`), and with which seed.
 
-    `digest` is that of the latents; `after` is that of the section rendered before, the past of these.
+    `digest` is that of the latents; `after` is that of the section rendered before, the past of these; `tries` are what
+    an ensured section was sampled with, and what that showed.
     """
 
     latents: Latents
@@ -35,14 +36,23 @@ class Stored:
     made: Mapping[str, Any]
     seed: int
     digest: str
+    tries: Sequence[Mapping[str, Any]] = ()
 
 
 def pack(
-    latents: Latents, *, key: str, seed: int = 0, after: str = "", inputs: Mapping[str, Any] = {}, made: Mapping = {}
+    latents: Latents,
+    *,
+    key: str,
+    seed: int = 0,
+    after: str = "",
+    inputs: Mapping[str, Any] = {},
+    made: Mapping = {},
+    tries: Sequence[Mapping[str, Any]] = (),
 ) -> tuple[bytes, str]:
     """The bytes of such a file, and the digest of its latents."""
     latents = np.ascontiguousarray(latents)
     said = {"inputs": json.dumps(inputs), "made": json.dumps(made), "digest": _digest(latents)}
+    said |= {"tries": json.dumps(tries)} if tries else {}
     tags = {"key": key, "after": after, "seed": str(seed), **said}
     data = save({LATENTS: latents}, metadata={**tags, "seal": _seal(latents, tags)})
     return data, tags["digest"]
@@ -55,9 +65,10 @@ def unpack(data: bytes) -> Stored | None:
         if tags.pop("seal") != _seal(latents, tags) or tags["digest"] != _digest(latents):
             return None
         inputs, made = json.loads(tags.pop("inputs")), json.loads(tags.pop("made"))
-        if not (isinstance(inputs, dict) and isinstance(made, dict)):
+        tries = json.loads(tags.pop("tries", "[]"))
+        if not (isinstance(inputs, dict) and isinstance(made, dict) and isinstance(tries, list)):
             return None
-        return Stored(latents=latents, inputs=inputs, made=made, seed=int(tags.pop("seed")), **tags)
+        return Stored(latents=latents, inputs=inputs, made=made, seed=int(tags.pop("seed")), tries=tries, **tags)
     except DAMAGE:
         return None
 

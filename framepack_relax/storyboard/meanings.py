@@ -44,7 +44,13 @@ FORMS = {  # where a name alone says too little
     "transition": "transition: cut",
     "lora": "lora: [{file: .., scale: ..}]",
 }
-BARE = {"guidance": "{{text: {}}}", "relax": "{{beta: {}}}", "size": "[{}, {}]", "interval": "[{}, {}]"}  # of numbers
+BARE = {  # of numbers
+    "guidance": "{{text: {}}}",
+    "relax": "{{beta: {}}}",
+    "ensure": "{{motion: {}}}",
+    "size": "[{}, {}]",
+    "interval": "[{}, {}]",
+}
 NOT_YET = {
     "a shot begins with an image, and none can be given for its end": "end_image last_image last_frame end_frame "
     "final_image final_frame tail_image image_end target_image",

@@ -18,7 +18,8 @@ from .annotations import inside, kinds, numeric
 from .cures import PROSE, cure, lookalikes
 from .messages import MOST_PROBLEMS, Check, locate, path_of, printable, validated
 from .paths import expand, leaves, path_cure, refusal
-from .schema import PROFILES, ProfileFields, Storyboard, build_storyboard
+from .profile import ProfileFields
+from .schema import PROFILES, Storyboard, build_storyboard
 
 P = TypeVar("P", bound=BaseModel)
 Data = dict[str, Any]
@@ -223,6 +224,8 @@ class Reading:
             if wanted is not Any:
                 self._refuse("is empty; give a value or remove the line", node.start_mark, path)
             return None
+        if plain and text.casefold() in ("true", "false") and bool in kinds(wanted):
+            return text.casefold() == "true"
         if not numeric(wanted) or len(text) > LONGEST_NUMBER:
             return text
         if NUMBER.fullmatch(text) and plain:

@@ -24,6 +24,7 @@ from ..errors import Problem, StoryboardError
 from .meanings import suggest
 from .messages import explain, locate, validated
 from .paths import ESCAPE, expand
+from .rules import between_scenes
 
 if TYPE_CHECKING:
     from pydantic._internal._model_construction import ModelMetaclass
@@ -31,6 +32,7 @@ else:
     ModelMetaclass = type(BaseModel)
 
 PRESETS = {"sustained": 0.7, "linear": 1.0, "rapid": 2.1}
+MOTIONS = {"low": 0.005, "medium": 0.03, "high": 0.08}
 PROFILES = ("auto", "paper")
 BROADCAST = {round(n * 1000 / 1001, 3): Fraction(n * 1000, 1001) for n in (24, 30, 48, 60, 120)}  # fps: 23.976, ..
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
@@ -107,10 +109,15 @@ def _rate(fps: float) -> float:
     raise ValueError(f"is {fps:g}; {cure} (of others {', '.join(f'{rate:g}' for rate in BROADCAST)} are known)")
 
 
-def _power(value: Any) -> Any:
-    if isinstance(value, str) and value not in PRESETS:
-        raise ValueError(f"is {value[:60]!r}, neither a number nor a preset; {suggest(value, list(PRESETS))}")
-    return PRESETS[value] if isinstance(value, str) else value
+def _or_preset(presets: Mapping[str, float], written: Any) -> BeforeValidator:
+    """Takes the name of a preset for its number."""
+
+    def number(value: Any) -> Any:
+        if isinstance(value, str) and value not in presets:
+            raise ValueError(f"is {value[:60]!r}, neither a number nor a preset; {suggest(value, list(presets))}")
+        return presets[value] if isinstance(value, str) else value
+
+    return BeforeValidator(number, json_schema_input_type=written)
 
 
 Text = Annotated[str, AfterValidator(_plain_text)]
@@ -125,8 +132,9 @@ DISTINCT = only(lambda names: 0 < len(names) == len(set(names)), "must name one 
 ONE = BeforeValidator(lambda x: (x,) if isinstance(x, str) else x, json_schema_input_type=str | tuple[str, ...])
 Targets = Annotated[tuple[str, ...], ONE, DISTINCT]
 Exponent = Annotated[float, Field(gt=0, le=8)]
-Preset = Literal["sustained", "linear", "rapid"]
-Power = Annotated[Exponent, BeforeValidator(_power, json_schema_input_type=Exponent | Preset)]
+Power = Annotated[Exponent, _or_preset(PRESETS, Exponent | Literal["sustained", "linear", "rapid"])]
+Change = Annotated[float, Field(gt=0, le=1)]
+Motion = Annotated[Change, _or_preset(MOTIONS, Change | Literal["low", "medium", "high"])]
 Size = Annotated[tuple[int, int], AfterValidator(_multiple_of_16)]
 Scale = Annotated[float, Field(ge=1, le=100)]
 Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
@@ -138,10 +146,6 @@ SPEED = re.compile("full|fast|1[01]{1,999}")
 Speed = Annotated[str, only(SPEED.fullmatch, 'is {}; write full, fast, or "110..", where 0 reuses the step before')]
 Intensity = Annotated[float, Field(ge=0, le=1)]
 Beta = Annotated[float, Field(ge=-1, le=1)]
-BY_INTENSITY = only(
-    lambda points: [x for x, _ in points] == sorted({x for x, _ in points}),
-    "must come in the order of rising intensity, each once",
-)
 
 
 class _Told(ModelMetaclass):
@@ -212,21 +216,26 @@ class Relax(Part):
         return {name: value for name, value in fields if value is not None and name != "experimental"}
 
 
-class ProfileFields(Part):
-    """What an intensity profile may say: beta is piecewise linear through `points` (intensity, beta).
+class Rung(Part):
+    """Settings that `ensure` tries before a scene's own; what is absent is at rest."""
 
-    The fields of the last of `levels` (intensity, `relax` of a storyboard) that is reached hold instead of these.
-    """
+    guidance: float = Field(1.0, ge=1, le=10, description="times the base scales that act")
+    relax: Relax = Field(Relax(), description="as of a scene")
 
-    name: Words
-    threshold: Intensity = 0.25  # at or below it a scene is at rest
-    points: Annotated[tuple[tuple[Intensity, Beta], ...], Field(min_length=1), BY_INTENSITY] = ((0.0, 0.0),)
-    p: Power = 0.7
-    blur: float = Field(0.0, ge=0, le=8)
-    target: Targets = ("text",)
-    scope: str = "section"
-    levels: Annotated[tuple[tuple[Intensity, Relax], ...], BY_INTENSITY] = ()
-    figures: Mapping[str, Any] = Field({})  # what a calibration measured; decides nothing
+
+class Ensure(Part):
+    """Sections are looked at; one that stands still is sampled again with the next rung of the ladder."""
+
+    motion: Motion = Field(
+        MOTIONS["low"], description="least mean change from frame to frame of the busiest 5 % of the pixels, luma 0..1"
+    )
+    action: Annotated[tuple[Words, ...] | bool, ONE] = Field(
+        False, description="labels of the action judge, of which one must be seen; true: those that the prompt names"
+    )
+    tries: int = Field(4, ge=1, le=8, description="of a section, at most; 1: its own settings are looked at")
+    ladder: tuple[Rung, ...] | None = Field(
+        None, max_length=16, description="tried before the scene's own, least letting go first; default: the profile's"
+    )
 
 
 class Lora(Part):
@@ -253,6 +262,7 @@ class Scene(Part):
     guidance: Guidance = Field(Guidance(), description="base scales at rest; default: the board's, then the model's")
     relax: Relax = Field(Relax(), description="explicit relaxation; what is absent comes from the profile")
     lora: tuple[Lora, ...] | None = Field(None, min_length=1, max_length=16, description="besides the board's")
+    ensure: Ensure | None = Field(None, description="that something moves; default: the board's unless at rest")
 
 
 class FramePackBlock(Part):
@@ -321,6 +331,7 @@ class Storyboard(Written):
     image: Words | None = Field(None, description="start image, relative to the storyboard")
     lora: tuple[Lora, ...] | None = Field(None, min_length=1, max_length=16, description="adapters of the model")
     profile: ProfileName = Field("auto", description="intensity profile: auto (the model's own), paper, or a file")
+    ensure: Ensure | None = Field(None, description="of every scene that is not at rest: that something moves")
     crf: int = Field(16, ge=0, le=51, description="H.264 quality; lower is better and larger; 0 is made 1")
     scenes: tuple[Scene, ...] = Field(min_length=1, max_length=3000, description="in the order of the film")
 
@@ -369,25 +380,7 @@ class Storyboard(Written):
 
 def build_storyboard(data: Mapping[str, Any]) -> Storyboard:
     """The one door to a checked storyboard; raises StoryboardError with every mistake in `data`, unlocated."""
-    return validated(Storyboard, dict(data), _between_scenes(data.get("scenes")))
-
-
-def _between_scenes(scenes: Any) -> list[Problem]:
-    """Rules between fields, on scenes that need not be valid otherwise."""
-    problems: list[Problem] = []
-    seen: dict[str, int] = {}
-    for index, scene in enumerate(scenes if isinstance(scenes, (list, tuple)) else ()):
-        fields = scene if isinstance(scene, Mapping) else vars(scene) if isinstance(scene, Scene) else {}
-        name = fields.get("id")
-        if isinstance(name, str) and name in seen:
-            message = f"{name!r} is also the id of scenes[{seen[name]}]; ids must differ"
-            problems.append(Problem(path=f"scenes[{index}].id", message=message))
-        elif isinstance(name, str):
-            seen[name] = index
-        if fields.get("image") and index and fields.get("transition", "continue") == "continue":
-            message = "an image starts a new shot; add `transition: cut` or remove the image"
-            problems.append(Problem(path=f"scenes[{index}].image", message=message))
-    return problems
+    return validated(Storyboard, dict(data), between_scenes(data.get("scenes")))
 
 
 def storyboard_from_scenes(scenes: Sequence[Scene], **board: Any) -> Storyboard:

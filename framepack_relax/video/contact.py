@@ -31,6 +31,10 @@ class ContactSheet:
                 self.wanted.setdefault(int(frame), []).append((row, column))
         self.thumbnails: dict[tuple[int, int], Image.Image] = {}
 
+    def call(self, captions: Sequence[str]) -> None:
+        """Other captions for all rows that were given."""
+        self.captions = some(captions, MOST_ROWS)[0]
+
     def add(self, first: int, frames: NDArray[np.uint8]) -> None:
         """Looks at frames [N, H, W, 3] that begin at film-wide number `first`."""
         for number, pixels in enumerate(frames, first):

@@ -37,7 +37,8 @@ class MotionMeter:
     def __init__(self) -> None:
         self.first: NDArray[np.float32] | None = None
         self.luma: NDArray[np.float32] | None = None  # of the newest frame
-        self.changes: list[float] = []  # from frame i to i + 1
+        self.changes: list[float] = []  # of the busiest pixels, from frame i to i + 1
+        self.overall: list[float] = []  # of all pixels
         self.drifts: list[float] = []  # of frame i
         self.means: list[NDArray[np.float32]] = []  # RGB of frame i
 
@@ -48,7 +49,9 @@ class MotionMeter:
             self.first = pixels if self.first is None else self.first
             luma = np.asarray(pixels @ LUMA, dtype=np.float32)
             if self.luma is not None:
-                self.changes.append(busiest(np.abs(luma - self.luma), BUSIEST))
+                change = np.abs(luma - self.luma)
+                self.changes.append(busiest(change, BUSIEST))
+                self.overall.append(float(change.mean()))
             self.means.append(pixels.mean((0, 1)))
             self.drifts.append(float(np.abs(pixels - self.first).mean()))
             self.luma = luma

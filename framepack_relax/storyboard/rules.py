@@ -1,0 +1,26 @@
+"""What must hold between the scenes of a board."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel
+
+from ..errors import Problem
+
+
+def between_scenes(scenes: Any) -> list[Problem]:
+    """Rules between fields, on scenes that need not be valid otherwise."""
+    problems: list[Problem] = []
+    seen: dict[str, int] = {}
+    for index, scene in enumerate(scenes if isinstance(scenes, (list, tuple)) else ()):
+        fields = scene if isinstance(scene, Mapping) else vars(scene) if isinstance(scene, BaseModel) else {}
+        name = fields.get("id")
+        if isinstance(name, str) and name in seen:
+            message = f"{name!r} is also the id of scenes[{seen[name]}]; ids must differ"
+            problems.append(Problem(path=f"scenes[{index}].id", message=message))
+        elif isinstance(name, str):
+            seen[name] = index
+        if fields.get("image") and index and fields.get("transition", "continue") == "continue":
+            message = "an image starts a new shot; add `transition: cut` or remove the image"
+            problems.append(Problem(path=f"scenes[{index}].image", message=message))
+    return problems
