@@ -326,7 +326,7 @@ def _relaxed(section: SectionPlan, row: Mapping[str, Any]) -> str:
     """How a section was sampled; of an ensured one, after how many tries and what it shows."""
     tries = row.get("tries", ())
     said = [f"{tried['relaxed']}: {tried['found']}" for tried in tries if tried["kept"]]
-    return f"{said[0]}, {len(tries)} tries" if said else section.relaxation.in_words()
+    return f"{said[0]}, {len(tries)} {'try' if len(tries) == 1 else 'tries'}" if said else section.relaxation.in_words()
 
 
 def _yes(there: bool) -> str:
