@@ -49,9 +49,11 @@ def test_a_pattern_of_the_films_length_is_kept(pattern):
 @given(PATTERNS, st.integers(1, 1000))
 def test_another_length_keeps_its_share_and_begins_with_the_network(pattern, steps):
     places = computed(pattern, steps)
-    share = pattern.count("1") / len(pattern)
     assert 0 in places <= set(range(steps))
-    assert len(places) <= max(1, round(share * steps))
+    assert len(places) == -(-pattern.count("1") * steps // len(pattern))
+    half = sum(place < steps / 2 for place in places)
+    wanted = pattern[: len(pattern) // 2].count("1") + int(pattern[len(pattern) // 2]) * (len(pattern) % 2) / 2
+    assert abs(half - wanted * steps / len(pattern)) < 2
     assert computed("1" * len(pattern), steps) == set(range(steps))
 
 

@@ -312,11 +312,26 @@ def test_an_intensity_asks_for_what_the_papers_profile_says(words):
         ("Wan", {"bta": 1}, "bta: unknown field; did you mean 'beta'"),
         ("Wan", {"beta": 2, "p": -1}, "beta: .*1(.|\n)*p: "),
         ("Wan", {"intensity": 2}, "intensity: is 2; write a number from 0 to 1"),
+        ("Wan", {"intensity": "auto"}, "intensity: is auto; write a number from 0 to 1"),
+        ("Wan", {"experimental": {"motion_amplitude": 1.3}}, "motion_amplitude: needs passes"),
     ],
 )
 def test_what_a_pipeline_has_not_is_told_before_anything_runs(name, fields, said):
     with pytest.raises(StoryboardError, match=said), relaxed(CASES[name]().pipe, **fields):
         raise AssertionError("not reached")
+
+
+def test_a_subclass_may_pass_arguments_on():
+    class Passing(WanPipeline):
+        def __call__(self, prompt=None, **given):
+            return super().__call__(prompt, **given)
+
+    case = CASES["Wan"]()
+    with relaxed(case.pipe, beta=0.75):
+        made = case()
+    case.pipe.__class__ = Passing
+    with relaxed(case.pipe, beta=0.75):
+        assert torch.equal(case(), made)
 
 
 def test_a_guider_of_several_scales_is_refused():

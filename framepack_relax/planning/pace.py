@@ -2,18 +2,25 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-
-import numpy as np
+from itertools import accumulate
 
 from ..families.base import GuidanceTerm, Step
 
 
 def computed(pattern: str, steps: int) -> frozenset[int]:
-    """The steps of `steps` that a pattern computes: its own where it is as long, else spread as it spreads them."""
-    places = np.array([place for place, digit in enumerate(pattern) if digit == "1"])
-    count = max(1, round(steps * len(places) / len(pattern)))
-    spread = np.interp(np.linspace(0, len(places) - 1, count), range(len(places)), places)
-    return frozenset(np.rint(spread * (steps - 1) / max(1, len(pattern) - 1)).astype(int).tolist())
+    """The steps of `steps` that a pattern computes: its own where it is as long, else the same share of each stretch.
+
+    A step is computed where the share of the pattern up to its end has come to one more.
+    """
+    length, digits = len(pattern), [*map(int, pattern), 0]
+    before = [0, *accumulate(digits)]
+
+    def due(step: int) -> int:
+        """How many of the steps before this one are computed."""
+        whole, part = divmod(step * length, steps)
+        return -(-(before[whole] * steps + digits[whole] * part) // length)
+
+    return frozenset(step for step in range(steps) if due(step + 1) > due(step))
 
 
 def paced(rows: Sequence[Step], pattern: str, terms: Sequence[GuidanceTerm]) -> Iterator[Step]:

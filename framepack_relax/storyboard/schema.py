@@ -143,7 +143,7 @@ Rate = Annotated[float, Field(ge=1, le=240), AfterValidator(_rate), AS_IT_IS]
 Steps = Annotated[int, Field(ge=1, le=1000)]
 Pattern = Annotated[str, only(re.compile("1[01]{1,999}").fullmatch, "is {}; write a digit for each step, 1 first")]
 SPEED = re.compile("full|fast|1[01]{1,999}")
-Speed = Annotated[str, only(SPEED.fullmatch, 'is {}; write full, fast, or "110..", where 0 reuses the step before')]
+Speed = Annotated[str, only(SPEED.fullmatch, "is {}; write full, fast, or a digit a step: 1 first, 0 reuses the last")]
 Intensity = Annotated[float, Field(ge=0, le=1)]
 Beta = Annotated[float, Field(ge=-1, le=1)]
 

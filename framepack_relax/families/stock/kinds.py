@@ -91,9 +91,9 @@ PIPELINES = {
 }
 
 
-def kind_of(pipe: Any) -> Kind:
-    """Of a pipeline, or of one of whose class its own is a subclass. Raises ModelError."""
+def known_class(pipe: Any) -> type[Any]:
+    """A pipeline's, or the one of which its own is a subclass, in PIPELINES. Raises ModelError."""
     for kind in type(pipe).__mro__:
         if kind.__name__ in PIPELINES:
-            return PIPELINES[kind.__name__]
+            return kind
     raise ModelError(f"{type(pipe).__name__} cannot be relaxed; known are {', '.join(PIPELINES)}")

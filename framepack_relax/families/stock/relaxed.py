@@ -14,7 +14,7 @@ from ...storyboard import Relax
 from ...storyboard.meanings import suggest
 from ...storyboard.messages import printable
 from .call import Call, attentions_of, disguised
-from .kinds import Kind, kind_of
+from .kinds import PIPELINES, Kind, known_class
 
 SCOPES = ("section", "history", "reference", "all")
 LOOP = "needs passes that a diffusers pipeline does not make; render with `framepack-relax render`"
@@ -34,19 +34,24 @@ def relaxed(pipe: Any, *, intensity: float = 0.0, **relax: Any) -> Iterator[Any]
     at the end of what did not act. Raises ModelError for other pipelines than `kinds.PIPELINES`, StoryboardError with
     every mistake in the settings.
     """
-    kind = kind_of(pipe)
+    known = known_class(pipe)
+    kind = PIPELINES[known.__name__]
     relaxation = settings(pipe, kind, intensity, Relax(**relax))
     if relaxation.at_rest and not intensity and not {"beta", "blur", "history_gain"} & {*relax}:
         warnings.warn("relaxed: nothing is asked for; say beta=0.75, intensity=0.9 or blur=0.6", stacklevel=3)
     stock = getattr(type(pipe), "_stock", type(pipe))
     signature, acted = inspect.signature(stock.__call__), set[str]()
+    own = [
+        *inspect.signature(known.__call__).parameters.values(),
+        *signature.parameters.values(),
+    ]  # a subclass may pass on
+    usual = {parameter.name: parameter.default for parameter in own if parameter.default is not parameter.empty}
 
     @wraps(stock.__call__)
     def call(pipe: Any, *args: Any, **kwargs: Any) -> Any:
-        given = signature.bind(pipe, *args, **kwargs)
-        given.apply_defaults()
+        given = {**usual, **signature.bind(pipe, *args, **kwargs).arguments, **kwargs}
         acted.add("called")
-        with Call(pipe=pipe, kind=kind, relaxation=relaxation, arguments=given.arguments, acted=acted).acting():
+        with Call(pipe=pipe, kind=kind, relaxation=relaxation, arguments=given, acted=acted).acting():
             return stock.__call__(pipe, *args, **kwargs)
 
     with disguised(pipe, stock, _stock=stock, **({} if relaxation.at_rest else {"__call__": call})):
@@ -57,7 +62,7 @@ def relaxed(pipe: Any, *, intensity: float = 0.0, **relax: Any) -> Iterator[Any]
 
 def settings(pipe: Any, kind: Kind, intensity: float, relax: Relax) -> Relaxation:
     """The paper's profile at this intensity, overruled by what `relax` says. Raises StoryboardError."""
-    if not 0 <= intensity <= 1:
+    if not isinstance(intensity, (int, float)) or not 0 <= intensity <= 1:
         raise StoryboardError([Problem(path="intensity", message=f"is {intensity}; write a number from 0 to 1")])
     terms = kind.terms(pipe)
     profile = paper_profile(embedded="embedded" in terms)
@@ -76,8 +81,9 @@ def mistakes(pipe: Any, kind: Kind, relax: Relaxation, terms: tuple[str, ...]) -
         elif target not in terms:
             message = f"{name} has no restraint {printable(target)}; {suggest(target, terms)}"
             yield Problem(path=f"target[{nth}]", message=message)
-    if relax.lowpass != 1:
-        yield Problem(path="experimental.lowpass", message=LOOP)
+    for field, off in (("lowpass", (1,)), ("motion_amplitude", (None, 1))):
+        if getattr(relax, field) not in off:
+            yield Problem(path=f"experimental.{field}", message=LOOP)
     if relax.scope not in SCOPES:
         message = f"{name} has no {printable(relax.scope)} to blur; {suggest(relax.scope, SCOPES)}"
         yield Problem(path="scope", message=message)
