@@ -426,6 +426,33 @@ def test_every_limit_has_an_answer_and_leaves_nothing(tmp_path, png):
         assert full.status_code == 429 and "2 films wait" in full.json()["detail"]
 
 
+@pytest.mark.parametrize("place", ["/etc/passwd", "~/a.safetensors", "../a.safetensors", "x/../../a.safetensors"])
+def test_a_posted_board_names_no_lora_by_its_place_on_the_services_machine(tmp_path, monkeypatch, place):
+    """Whether such a file is there or not, the answer is the same, and every one is told."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "out/.boards").mkdir(parents=True)
+    (tmp_path / "out/.boards/a.safetensors").write_bytes(b"x")
+    scene = f"transition: cut, lora: [{{file: {place}}}]"
+    text = board(more=f"model: puppet\nlora: [{{file: {place}}}]").replace("transition: cut", scene)
+    with running(tmp_path / "out") as it:
+        answer = it.post(text)
+    fact = f"{place} leaves the storyboard's folder; name one of the hub, owner/name[@revision][/file.safetensors]"
+    wanted = ["lora[0].file", "scenes[0].lora[0].file", "scenes[1].lora[0].file"]
+    assert answer.status_code == 422
+    assert [(said["path"], said["message"]) for said in answer.json()["detail"]] == [(path, fact) for path in wanted]
+    assert all(said["line"] for said in answer.json()["detail"])
+
+
+def test_a_posted_boards_lora_is_not_looked_for_where_the_service_runs(tmp_path, monkeypatch, png):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "owner/name").mkdir(parents=True)
+    (tmp_path / "owner/name/a.safetensors").write_bytes(b"x")
+    more = "model: puppet\nimage: a.png\nlora: [{file: owner/name/a.safetensors}]"
+    with running(tmp_path / "out") as it:
+        answer = it.post(board(more=more), {"a.png": png})
+    assert answer.status_code == 422 and "lora[0].file: owner/name/a.safetensors: not on this machine" in answer.text
+
+
 def test_a_body_without_a_length_is_read_no_further_than_the_limit(tmp_path):
     queue = Queue(tmp_path, Held(), limits=Limits(body=1000))
     given = 0

@@ -5,6 +5,8 @@ variable FRAMEPACK_RELAX_WEIGHTS, then on the hub; `owner/name` stands for diffu
 and after `owner/name@` may stand a revision of the hub's. A model of the catalogue may come with some of its own.
 """
 
+import os
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
@@ -14,10 +16,10 @@ from typing import Any
 from ..errors import ModelError, Problem
 from ..storyboard import Scene, Storyboard
 from ..storyboard.messages import printable
-from ..storyboard.paths import path_cure, refusal
+from ..storyboard.paths import leaves, path_cure, refusal
 from ..storyboard.schema import Lora
 from .base import Family
-from .catalog import find, on_hub, weights_places
+from .catalog import WEIGHTS_VARIABLE, find, on_hub
 from .fingerprint import hash_of, told
 from .layers import NUMBER, Layers, layers_in, match
 from .weights import header
@@ -108,6 +110,14 @@ def look(story: Storyboard, family: Family) -> tuple[tuple[Fit, ...], tuple[Prob
     return tuple(fits.values()), tuple(problems.values())
 
 
+def outside(story: Storyboard) -> Iterator[Problem]:
+    """Those that the board names by a place outside its folder, which a board of somebody else's must not do."""
+    for path, lora in _said(story):
+        if leaves(lora.file) or ".." in re.split(r"[/\\]", lora.file):
+            fact = "leaves the storyboard's folder; name one of the hub, owner/name[@revision][/file.safetensors]"
+            yield Problem(path=_file(path), message=f"{printable(lora.file)} {fact}")
+
+
 def find_adapters(story: Storyboard, family: Family, *, download: bool) -> tuple[Adapter, ...]:
     """All that act in some scene of the board, at scale 0, fetched where need be. Raises ModelError."""
     family = family.configured(story)
@@ -136,6 +146,10 @@ def find_adapters(story: Storyboard, family: Family, *, download: bool) -> tuple
 def _written(story: Storyboard, family: Family) -> Iterator[tuple[str, Lora]]:
     """The model's own, the board's and its scenes', with their places."""
     yield from (("model", lora) for lora in family.lora)
+    yield from _said(story)
+
+
+def _said(story: Storyboard) -> Iterator[tuple[str, Lora]]:
     yield from ((f"lora[{n}]", lora) for n, lora in enumerate(story.lora or ()))
     for index, scene in enumerate(story.scenes):
         yield from ((f"scenes[{index}].lora[{n}]", lora) for n, lora in enumerate(scene.lora or ()))
@@ -210,8 +224,8 @@ def _wrong(story: Storyboard, name: str) -> str:
 
 def _local(story: Storyboard, name: str) -> list[Path]:
     """Where it may lie on this machine, besides the hub's cache."""
-    hub = on_hub(name)
-    return [story.resolve(name), *(weights_places(f"{name.removesuffix('/' + hub[2])}/{hub[2]}") if hub else ())]
+    hub, root = on_hub(name), os.environ.get(WEIGHTS_VARIABLE)
+    return [story.resolve(name), *([Path(root, name.removesuffix(f"/{hub[2]}"), hub[2])] if hub and root else ())]
 
 
 def _there(story: Storyboard, name: str) -> Path | None:

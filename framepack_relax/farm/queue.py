@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 from threading import Event, RLock, Thread
 
 from ..errors import Problem, RelaxError, StoryboardError
+from ..families.adapters import outside
 from ..families.catalog import CATALOG
 from ..families.loader import Loading
 from ..files import make_folder, read_file, sync
@@ -233,6 +234,8 @@ class Queue:
     def _film(self, folder: Path, name: str) -> Film:
         """The film of a board that lies in a folder. Raises RelaxError."""
         story = read_storyboard(folder / STORY)
+        if found := [story.located(problem) for problem in outside(story)]:
+            raise StoryboardError(found)
         try:
             order = json.loads(read_file(folder / ORDER))
         except (OSError, ValueError):
