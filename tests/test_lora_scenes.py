@@ -1,10 +1,13 @@
 """A scene's own LoRA: besides the board's, another scale of the same file wins; what it costs; where it comes from."""
 
+import random
 import shutil
 from functools import partial
 
 import pytest
 import torch
+from faults import here
+from huggingface_hub.utils import HFValidationError, validate_repo_id
 from safetensors.torch import load_file
 from test_lora import lora_file
 from test_lora_files import latents
@@ -14,6 +17,7 @@ from wan_folders import wan_folder
 import framepack_relax as fr
 from framepack_relax.families import loaded
 from framepack_relax.families.catalog import LORA as USUAL
+from framepack_relax.families.catalog import on_hub
 from framepack_relax.families.loader import load
 from framepack_relax.rendering import jobs
 from framepack_relax.storyboard import read_storyboard
@@ -157,3 +161,60 @@ def test_a_revision_that_is_nowhere_is_told_with_the_way_to_get_it(case, hub, tm
     _, model, *_ = case
     with pytest.raises(fr.RelaxError, match=r"hf download owner/name pytorch_lora_weights.safetensors --revision v3"):
         render(model, tmp_path / "film", {"s": [{"file": "owner/name@v3"}]})
+
+
+def board(folder, model, file, head=""):
+    text = (
+        f"model: {model.source.name}\n{head}lora:\n  - {{file: {file}}}\nscenes: [{{id: s, prompt: x, seconds: 0.3}}]\n"
+    )
+    (folder / "story.yaml").write_text(text)
+    return folder / "story.yaml"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["loras/my style/x.safetensors", "owner/name@v1/../x.safetensors", "a/b/c/../d.safetensors", "owner--x/..",
+     "owner/name.git/..", "owner/name@", "owner/name/x.gguf", "owner/name@v1/x.pt", "owner/na--me", "owner/name.git",
+     "owner/name//x.safetensors", "loras/../gone.safetensors", "a" * 5000],
+)  # fmt: skip
+def test_a_name_that_is_neither_a_file_nor_the_hubs_is_one_located_mistake(case, tmp_path, name):
+    with pytest.raises(fr.RelaxError) as caught:
+        fr.plan(board(tmp_path, case[1], f'"{name}"'))
+    (said,) = str(caught.value).splitlines()
+    assert "story.yaml:3:12: lora[0].file: " in said
+    assert "no such file beside the storyboard, and no" in said and "owner/name[@revision][/file.safetensors]" in said
+
+
+def test_a_name_that_is_neither_ends_a_plan_with_code_2(case, tmp_path):
+    done = here("plan", board(tmp_path, case[1], "loras/my style/x.safetensors"))
+    assert done.returncode == 2 and "lora[0].file" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_path_over_another_folder_is_a_path(case, tmp_path):
+    (tmp_path / "loras").mkdir()
+    shutil.copy(case[2], tmp_path / "x.safetensors")
+    assert fr.plan(board(tmp_path, case[1], "loras/../x.safetensors")).lora[0].changed == 8
+
+
+def test_a_file_that_may_be_the_hubs_is_said_not_to_lie_beside_the_board(case, hub, tmp_path):
+    file = board(tmp_path, case[1], "loras/sub/style.safetensors", "size: [64, 32]\n")
+    assert "style.safetensors: is no file beside the storyboard" in fr.plan(file).lora[0].in_words
+    with pytest.raises(
+        fr.RelaxError, match=r"style.safetensors: is no file beside the storyboard.*hf download loras/sub"
+    ):
+        fr.render(file, model=load(str(case[0]), device="cpu"), out=tmp_path / "out")
+
+
+def test_what_is_taken_for_the_hubs_its_client_takes():
+    drawn, taken = random.Random(5), 0
+    for _ in range(20_000):
+        name = "".join(
+            drawn.choice(["a", "B", "7", ".", "-", "_", "/", "@", ".git", "é"]) for _ in range(drawn.randint(3, 9))
+        )
+        if found := on_hub(name):
+            validate_repo_id(found[0])
+            taken += 1
+        elif name.count("/") == 1 and "@" not in name and name.isascii():
+            with pytest.raises(HFValidationError):
+                validate_repo_id(name)
+    assert taken > 100

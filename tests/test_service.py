@@ -450,7 +450,10 @@ def test_a_posted_boards_lora_is_not_looked_for_where_the_service_runs(tmp_path,
     more = "model: puppet\nimage: a.png\nlora: [{file: owner/name/a.safetensors}]"
     with running(tmp_path / "out") as it:
         answer = it.post(board(more=more), {"a.png": png})
-    assert answer.status_code == 422 and "lora[0].file: owner/name/a.safetensors: not on this machine" in answer.text
+    assert (
+        answer.status_code == 422
+        and "lora[0].file: owner/name/a.safetensors: is no file beside the storyboard" in answer.text
+    )
 
 
 def test_a_body_without_a_length_is_read_no_further_than_the_limit(tmp_path):

@@ -24,6 +24,7 @@ from .fingerprint import hash_of, told
 from .layers import NUMBER, Layers, layers_in, match
 from .weights import header
 
+OF_HUB = "of the hub, owner/name[@revision][/file.safetensors]"
 MOST = 4  # kinds of layers that are named
 EXPERTS = {"high": "transformer", "low": "transformer_2"}
 
@@ -34,6 +35,7 @@ class Fit:
 
     file: str  # as the storyboard calls it
     network: str
+    missing: str = ""  # where it is not, if it is not on this machine
     changed: int | None = None  # layers of the network
     kinds: tuple[str, ...] = ()  # their names, with * for the block
     left: int = 0  # layers of the file that do not act
@@ -42,7 +44,10 @@ class Fit:
     @property
     def in_words(self) -> str:
         if self.changed is None:
-            return f"{self.file}: which layers it changes is not known before file and model are on this machine"
+            absent = f"is {self.missing}; " if self.missing else ""
+            return (
+                f"{self.file}: {absent}which layers it changes is not known before file and model are on this machine"
+            )
         more = f" and {len(self.kinds) - MOST} more" if len(self.kinds) > MOST else ""
         which = f"{', '.join(self.kinds[:MOST])}{more}"
         left = f"; {self.left} of its own do not act, the first is {self.first_left}" if self.left else ""
@@ -114,7 +119,7 @@ def outside(story: Storyboard) -> Iterator[Problem]:
     """Those that the board names by a place outside its folder, which a board of somebody else's must not do."""
     for path, lora in _said(story):
         if leaves(lora.file) or ".." in re.split(r"[/\\]", lora.file):
-            fact = "leaves the storyboard's folder; name one of the hub, owner/name[@revision][/file.safetensors]"
+            fact = f"leaves the storyboard's folder; name one {OF_HUB}"
             yield Problem(path=_file(path), message=f"{printable(lora.file)} {fact}")
 
 
@@ -130,7 +135,7 @@ def find_adapters(story: Storyboard, family: Family, *, download: bool) -> tuple
                 fact = "LoRA need PEFT, which is not installed; pip install 'framepack-relax[lora]'"
                 raise ModelError(str(story.located(Problem(path=_file(path), message=fact))))
             place = str(story.located(Problem(path=_file(path), message=printable(lora.file))))
-            file = _there(story, lora.file) or _fetched(lora.file, place, download)
+            file = _there(story, lora.file) or _fetched(story, lora.file, place, download)
             with told():
                 wanted[key] = place, file, hash_of(file)
     fits, problems = look(story, family) if wanted else ((), ())
@@ -190,7 +195,7 @@ def _fit(story: Storyboard, name: str, family: Family, network: str, layers: Lay
         return unknown, wrong
     file = _there(story, name)
     if file is None:
-        return unknown, ""
+        return replace(unknown, missing=f"no file{_beside(story)}, and none of the hub's on this machine"), ""
     try:
         tensors = {key: shape for key, (_, shape) in header(file)[0].items()}
     except Exception as error:  # safetensors has one of its own
@@ -218,8 +223,11 @@ def _wrong(story: Storyboard, name: str) -> str:
         return f": {wrong or pickle}" if wrong or pickle else ""
     if on_hub(name) is not None:
         return ""
-    there = story.resolve(name).absolute()
-    return f": no such file; it was looked for as {there}{path_cure(name, there)}"
+    return f": no such file{_beside(story)}, and no {OF_HUB}{path_cure(name, story.resolve(name))}"
+
+
+def _beside(story: Storyboard) -> str:
+    return " beside the storyboard" if story.file else ""
 
 
 def _local(story: Storyboard, name: str) -> list[Path]:
@@ -240,7 +248,7 @@ def _there(story: Storyboard, name: str) -> Path | None:
     return Path(cached) if isinstance(cached, str) else None
 
 
-def _fetched(name: str, place: str, download: bool) -> Path:
+def _fetched(story: Storyboard, name: str, place: str, download: bool) -> Path:
     from huggingface_hub import hf_hub_download
 
     found = on_hub(name)
@@ -251,4 +259,5 @@ def _fetched(name: str, place: str, download: bool) -> Path:
     except (OSError, ValueError) as error:
         reason = (str(error).strip().splitlines() or [repr(error)])[0]
         cure = f"hf download {repository} {file}{f' --revision {revision}' if revision else ''}"
-        raise ModelError(f"{place}: not on this machine, and not to be had ({reason}); {cure}") from error
+        fact = f"is no file{_beside(story)}, and none of the hub's on this machine, nor to be had ({reason})"
+        raise ModelError(f"{place}: {fact}; {cure}") from error

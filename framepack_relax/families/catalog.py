@@ -5,6 +5,7 @@ variable FRAMEPACK_RELAX_WEIGHTS, if set, is looked into first: it holds reposit
 """
 
 import os
+import re
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -43,6 +44,10 @@ NETWORKS: Mapping[str, type[Family]] = {  # that need no sidecar: nothing is lef
 }
 HUNYUAN, REDUX = "hunyuanvideo-community/HunyuanVideo", "lllyasviel/flux_redux_bfl"
 LORA = "pytorch_lora_weights.safetensors"  # where a repository of LoRA names no file
+HUB = re.compile(  # id, revision, file
+    r"(\w(?:[\w.-]*\w)?/\w(?:[\w.-]*\w)?)(?:@(\w[\w.-]*))?(?:/([^\\\x00-\x1f]+\.safetensors))?", re.ASCII
+)
+NO_ID = re.compile(r"--|\.\.|\.git$|\.safetensors$|^.{97}")  # the most are of the hub's client
 LARGEST = 256 << 20  # bytes, of vocabularies and configs
 Wanted = Mapping[str, set[str]]  # patterns of files, by repository
 TENCENT = "Tencent Hunyuan Community licence: not for use in the European Union, the United Kingdom and South Korea"
@@ -295,13 +300,11 @@ def weights_places(repository: str) -> list[Path]:
 
 
 def on_hub(lora: str) -> tuple[str, str | None, str] | None:
-    """Repository, revision and file of a LoRA, if the name may be of the hub's."""
-    owner, _, rest = lora.partition("/")
-    said, _, file = rest.partition("/")
-    repository, _, revision = said.partition("@")
-    if not owner or owner[0] in "~." or not repository or (not file and repository.endswith(".safetensors")):
+    """Repository, revision and file of a LoRA, if the hub may have it by this name."""
+    found = HUB.fullmatch(lora)
+    if not found or NO_ID.search(found[1]) or {"", ".", ".."} & {*(found[3] or LORA).split("/")}:
         return None
-    return f"{owner}/{repository}", revision or None, file or LORA
+    return found[1], found[2], found[3] or LORA
 
 
 def _check_part(part: str, folder: Path) -> None:
