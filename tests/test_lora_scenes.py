@@ -218,3 +218,62 @@ def test_what_is_taken_for_the_hubs_its_client_takes():
             with pytest.raises(HFValidationError):
                 validate_repo_id(name)
     assert taken > 100
+
+
+def spelled(folder, case, ways, scene, scale=1.0):
+    """A board and its two scenes, whose second has `scene`; `ways` are the board's files."""
+    for file in case[2:]:
+        shutil.copy(file, folder)
+    (folder / "link.safetensors").symlink_to("a.safetensors")
+    (folder / "story.yaml").write_text(
+        f"model: {case[1].source.name}\nsize: [64, 32]\nsteps: 2\nguidance: {{text: 1}}\n"
+        f"lora: [{', '.join(f'{{file: {way}}}' for way in ways)}]\nscenes:\n"
+        "  - {id: s, prompt: x, seconds: 0.3, transition: cut}\n"
+        f"  - {{id: t, prompt: x, seconds: 0.3, transition: cut, lora: [{{file: {scene}, scale: {scale}}}]}}\n"
+    )
+    return folder / "story.yaml"
+
+
+@pytest.mark.parametrize("way", ["./a.safetensors", "link.safetensors", "{folder}/a.safetensors"])
+def test_a_file_by_another_name_is_the_same_file(case, tmp_path, way):
+    """In the plan, the keys, the film, and the film of the board that this one carries."""
+    file = spelled(tmp_path, case, ["a.safetensors"], way.format(folder=tmp_path), 0.25)
+    film = fr.render(file, model=case[1], out=tmp_path / "out")
+    assert [[(x.file, x.scale) for x in s.lora] for s in film.plan.sections] == [
+        [("a.safetensors", 1.0)],
+        [("a.safetensors", 0.25)],
+    ]
+    assert [fit.file for fit in film.plan.lora] == ["a.safetensors"]
+    alone = render(case[1], tmp_path / "alone", {"t": [at(case[2], 0.25)]})
+    assert torch.equal(latents(film)[1], *latents(alone))
+    again = fr.render(tmp_path / "out/story.yaml", model=case[1], out=tmp_path / "again")
+    assert all(torch.equal(x, y) for x, y in zip(latents(film), latents(again), strict=True))
+
+
+def test_a_scale_of_0_switches_a_file_off_by_any_name(case, tmp_path):
+    plan = fr.plan(spelled(tmp_path, case, ["a.safetensors", "b.safetensors"], "./a.safetensors", 0))
+    assert [[x.file for x in s.lora] for s in plan.sections] == [["a.safetensors", "b.safetensors"], ["b.safetensors"]]
+
+
+def test_a_file_twice_in_one_list_is_a_located_mistake(case, tmp_path):
+    file = spelled(tmp_path, case, ["a.safetensors", "b.safetensors", "./a.safetensors"], "b.safetensors")
+    with pytest.raises(
+        fr.RelaxError, match=r"^\S*story.yaml:5:\d+: lora\[2\]: is the file of lora\[0\] again; keep one$"
+    ):
+        fr.plan(file)
+
+
+def test_a_copy_of_a_file_is_refused_before_anything_is_rendered(case, tmp_path):
+    shutil.copy(case[2], tmp_path / "copy.safetensors")
+    file = spelled(tmp_path, case, ["a.safetensors"], "copy.safetensors", 0.5)
+    with pytest.raises(
+        fr.RelaxError, match=r"scenes\[1\].*copy.safetensors: holds the very bytes of a.safetensors; name one"
+    ):
+        fr.render(file, model=case[1], out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_hubs_usual_file_and_revision_are_the_same_written_out(case, hub, tmp_path):
+    _, model, *_ = case
+    with pytest.raises(fr.RelaxError, match=r"lora\[1\]: is the file of lora\[0\] again"):
+        render(model, tmp_path / "film", {"s": None}, lora=[at("owner/name", 1), at(f"owner/name@main/{USUAL}", 1)])

@@ -7,14 +7,14 @@ and after `owner/name@` may stand a revision of the hub's. A model of the catalo
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from ..errors import ModelError, Problem
-from ..storyboard import Scene, Storyboard
+from ..storyboard import Storyboard
 from ..storyboard.messages import printable
 from ..storyboard.paths import leaves, path_cure, refusal
 from ..storyboard.schema import Lora
@@ -26,6 +26,7 @@ from .weights import header
 
 OF_HUB = "of the hub, owner/name[@revision][/file.safetensors]"
 MOST = 4  # kinds of layers that are named
+Lists = Sequence[tuple[str, tuple[Lora, ...]]]  # by their places
 EXPERTS = {"high": "transformer", "low": "transformer_2"}
 
 
@@ -80,11 +81,11 @@ class Adapter:
         return {**asdict(self.fit), "digest": self.digest}
 
 
-def lora_of(story: Storyboard, scene: Scene, family: Family) -> tuple[Lora, ...]:
-    """What acts in a scene: the model's own, the board's, the scene's; of one file, for one network, the last."""
-    every = (*family.lora, *(story.lora or ()), *(scene.lora or ()))
-    said = {(lora.file, _network(lora)): lora for lora in every}
-    return tuple(lora for lora in said.values() if lora.scale)
+def loras_of(story: Storyboard, family: Family) -> list[tuple[Lora, ...]]:
+    """What acts in each scene: the model's own, the board's, the scene's; of one file, for one network, the last."""
+    own, board, *scenes = (loras for _, loras in _lists(story, family))
+    every = [{(lora.file, _network(lora)): lora for lora in (*own, *board, *scene)} for scene in scenes]
+    return [tuple(lora for lora in said.values() if lora.scale) for said in every]
 
 
 def acting(adapters: Iterable[Adapter], lora: Iterable[Lora]) -> tuple[Adapter, ...]:
@@ -100,7 +101,7 @@ def look(story: Storyboard, family: Family) -> tuple[tuple[Fit, ...], tuple[Prob
     """How the board's LoRA fit the model, and those that it cannot take, or that are nowhere."""
     fits, problems = dict[tuple[str, str], Fit](), dict[tuple[str, str], Problem]()
     layers: dict[str, Layers | None] = {}
-    for path, lora in _written(story, family):
+    for path, lora in _written(_lists(story, family)):
         network = _network(lora)
         misplaced = _misplaced(path, lora, family)
         if misplaced:
@@ -112,12 +113,21 @@ def look(story: Storyboard, family: Family) -> tuple[tuple[Fit, ...], tuple[Prob
             fits[lora.file, network] = fit
             if why:
                 problems[path, "file"] = Problem(path=_file(path), message=f"{printable(lora.file)}{why}")
-    return tuple(fits.values()), tuple(problems.values())
+    return tuple(fits.values()), (*problems.values(), *_doubled(_lists(story, family)))
+
+
+def _doubled(lists: Lists) -> Iterator[Problem]:
+    """Those whose file stands before them in the same list."""
+    for where, loras in lists:
+        first = dict[tuple[str, str], int]()
+        for n, lora in enumerate(loras):
+            if (before := first.setdefault((lora.file, _network(lora)), n)) < n:
+                yield Problem(path=f"{where}[{n}]", message=f"is the file of {where}[{before}] again; keep one")
 
 
 def outside(story: Storyboard) -> Iterator[Problem]:
     """Those that the board names by a place outside its folder, which a board of somebody else's must not do."""
-    for path, lora in _said(story):
+    for path, lora in _written(_said(story)):
         if leaves(lora.file) or ".." in re.split(r"[/\\]", lora.file):
             fact = f"leaves the storyboard's folder; name one {OF_HUB}"
             yield Problem(path=_file(path), message=f"{printable(lora.file)} {fact}")
@@ -126,9 +136,9 @@ def outside(story: Storyboard) -> Iterator[Problem]:
 def find_adapters(story: Storyboard, family: Family, *, download: bool) -> tuple[Adapter, ...]:
     """All that act in some scene of the board, at scale 0, fetched where need be. Raises ModelError."""
     family = family.configured(story)
-    acts = {(lora.file, _network(lora)) for scene in story.scenes for lora in lora_of(story, scene, family)}
+    acts = {(lora.file, _network(lora)) for loras in loras_of(story, family) for lora in loras}
     wanted: dict[tuple[str, str], tuple[str, Path, str]] = {}
-    for path, lora in _written(story, family):
+    for path, lora in _written(_lists(story, family)):
         key = lora.file, _network(lora)
         if key in acts and key not in wanted:
             if find_spec("peft") is None:
@@ -137,7 +147,10 @@ def find_adapters(story: Storyboard, family: Family, *, download: bool) -> tuple
             place = str(story.located(Problem(path=_file(path), message=printable(lora.file))))
             file = _there(story, lora.file) or _fetched(story, lora.file, place, download)
             with told():
-                wanted[key] = place, file, hash_of(file)
+                digest = hash_of(file)
+            if same := next((name for (name, on), (*_, x) in wanted.items() if (on, x) == (key[1], digest)), None):
+                raise ModelError(f"{place}: holds the very bytes of {printable(same)}; name one of the two everywhere")
+            wanted[key] = place, file, digest
     fits, problems = look(story, family) if wanted else ((), ())
     if problems:
         raise ModelError("\n".join(str(story.located(problem)) for problem in problems))
@@ -148,16 +161,35 @@ def find_adapters(story: Storyboard, family: Family, *, download: bool) -> tuple
     )
 
 
-def _written(story: Storyboard, family: Family) -> Iterator[tuple[str, Lora]]:
-    """The model's own, the board's and its scenes', with their places."""
-    yield from (("model", lora) for lora in family.lora)
-    yield from _said(story)
+def _said(story: Storyboard) -> Lists:
+    """The board's, its scenes'."""
+    return [
+        ("lora", story.lora or ()),
+        *((f"scenes[{n}].lora", scene.lora or ()) for n, scene in enumerate(story.scenes)),
+    ]
 
 
-def _said(story: Storyboard) -> Iterator[tuple[str, Lora]]:
-    yield from ((f"lora[{n}]", lora) for n, lora in enumerate(story.lora or ()))
-    for index, scene in enumerate(story.scenes):
-        yield from ((f"scenes[{index}].lora[{n}]", lora) for n, lora in enumerate(scene.lora or ()))
+def _lists(story: Storyboard, family: Family) -> Lists:
+    """The model's own, the board's, its scenes'; each file by the name that it has first."""
+    lists: Lists = [("model", family.lora), *_said(story)]
+    names, first = {lora.file: "" for _, loras in lists for lora in loras}, dict[str, str]()
+    for name in names:
+        names[name] = first.setdefault(_identity(story, name), name)
+    return [(at, tuple(x.model_copy(update={"file": names[x.file]}) for x in loras)) for at, loras in lists]
+
+
+def _identity(story: Storyboard, name: str) -> str:
+    """The same for every name of a file."""
+    if file := next(filter(os.path.isfile, _local(story, name)), None):
+        return str(file.resolve())
+    hub = on_hub(name)
+    return f"{hub[0]}@{hub[1] or 'main'}/{hub[2]}" if hub else name
+
+
+def _written(lists: Lists) -> Iterator[tuple[str, Lora]]:
+    """With their places."""
+    for where, loras in lists:
+        yield from ((where if where == "model" else f"{where}[{n}]", lora) for n, lora in enumerate(loras))
 
 
 def _file(path: str) -> str:

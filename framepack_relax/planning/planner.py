@@ -6,7 +6,7 @@ from functools import lru_cache, partial
 from itertools import chain, count, groupby, pairwise, starmap
 
 from ..errors import Problem, StoryboardError
-from ..families.adapters import look, lora_of
+from ..families.adapters import look, loras_of
 from ..families.base import Family, GuidanceTerm, Size, Step, TimeGrid
 from ..families.flow import times
 from ..relax.guidance import relaxed_scale, step_weights
@@ -100,7 +100,7 @@ def _plan_sections(
     rows: Callable[..., Rows],
 ) -> Iterator[SectionPlan]:
     """In the order of the film; `units` are those of each scene's sections. A shot's first has the lead frames, too."""
-    grid, numbers, end = family.grid, count(), 0
+    grid, numbers, end, loras = family.grid, count(), 0, loras_of(story, family)
     for shot, scenes in enumerate(shots):
         places = [(index, nth) for index in scenes for nth in range(len(units[index]))]
         rendered = list(family.render_order(len(places)))
@@ -125,7 +125,7 @@ def _plan_sections(
                 frames=(first, end),
                 intensity=intensity_of(scene),
                 relaxation=relaxation,
-                lora=lora_of(story, scene, family),
+                lora=loras[index],
                 latents=grid.latents(length, first=place == 0),
                 steps=steps(relaxation),
                 context=context,
