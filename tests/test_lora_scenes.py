@@ -2,6 +2,7 @@
 
 import random
 import shutil
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -18,8 +19,9 @@ import framepack_relax as fr
 from framepack_relax.families import loaded
 from framepack_relax.families.catalog import LORA as USUAL
 from framepack_relax.families.catalog import on_hub
-from framepack_relax.families.loader import load
+from framepack_relax.families.loader import Loading, load
 from framepack_relax.rendering import jobs
+from framepack_relax.rendering.carry import what_differs
 from framepack_relax.storyboard import read_storyboard
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -277,3 +279,26 @@ def test_the_hubs_usual_file_and_revision_are_the_same_written_out(case, hub, tm
     _, model, *_ = case
     with pytest.raises(fr.RelaxError, match=r"lora\[1\]: is the file of lora\[0\] again"):
         render(model, tmp_path / "film", {"s": None}, lora=[at("owner/name", 1), at(f"owner/name@main/{USUAL}", 1)])
+
+
+def test_rerun_tells_that_another_lora_lies_under_the_name(case, tmp_path):
+    file = board(tmp_path, case[1], "a.safetensors", "size: [64, 32]\nsteps: 2\n")
+    shutil.copy(case[2], tmp_path / "a.safetensors")
+    film = fr.render(file, model=case[1], out=tmp_path / "out").path
+    same = here("rerun", film, "--out", tmp_path / "same", "--device", "cpu")
+    assert same.returncode == 0 and "made otherwise" not in same.stderr
+    shutil.copy(case[3], tmp_path / "a.safetensors")
+    other = here("rerun", film, "--out", tmp_path / "other", "--device", "cpu")
+    assert other.returncode == 0 and "will not come out the same to the bit: lora changed" in other.stderr
+
+
+def test_rerun_tells_of_other_kernels(case, tmp_path):
+    model, file = case[1], board(tmp_path, case[1], case[2], "size: [64, 32]\nsteps: 2\n")
+    film, story = fr.render(file, model=model, out=tmp_path / "out").path, read_storyboard(file)
+    usual = Loading(name=model.source.name, device="cpu")
+    assert what_differs(film, story, usual) == ""
+    assert "attention" in what_differs(film, story, replace(usual, attention="_native_math"))
+    assert "compile" in what_differs(film, story, replace(usual, compile=True))
+    math = fr.render(file, model=load(str(case[0]), device="cpu", attention="_native_math"), out=tmp_path / "math").path
+    assert what_differs(math, story, replace(usual, attention="_native_math")) == ""
+    assert "attention" in what_differs(math, story, usual)

@@ -109,7 +109,7 @@ def _render(
         from ..rendering.carry import what_differs
         from ..rendering.loop import render, render_one_shot
     model = Loading(name=board.model, **vars(loaded), ranks=processes())
-    if again and (line := what_differs(again, model)):
+    if again and (line := what_differs(again, board, model)):
         warn(f"the film was made otherwise and will not come out the same to the bit: {line}")
     work = partial(render, board) if shot is None else partial(render_one_shot, board, shot)
     make = partial(work, out=folder, model=model, options=make_options(**options))

@@ -7,13 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import FilmError, RenderError
-from ..storyboard import parse_storyboard
+from ..families.adapters import find_adapters
+from ..storyboard import Storyboard, parse_storyboard
 from .folder import RunFolder
 from .keys import difference
 from .mark import FACTS_TAG, STORY, Note, mark_of
 from .session import AnyModel, Session, made_with
 
 STORYBOARD_TAG, IMAGES_TAG = "framepack_relax_storyboard", "framepack_relax_images"
+KERNELS = ("attention", "compile")  # which a film names where they are not the usual ones
+MADE_BY = ("weights", "lora", "dtype", "device", "versions", *KERNELS)
 IMAGE_NAME = re.compile(r"images/[0-9a-f]+\.png")
 MOST_PICTURES = 1 << 25  # bytes of PNG that a film carries
 
@@ -58,10 +61,10 @@ def restore(film: Path, out: Path, note: Note = lambda note: None) -> Path:
 
 
 def provenance(film: Path) -> dict[str, Any]:
-    """What a film says made it: weights, dtype, device, versions; what it does not say is absent."""
+    """What a film says made it: weights, LoRA, dtype, device, versions, kernels; what it does not say is absent."""
     try:
         facts = json.loads(_tags(film).get(FACTS_TAG, "{}"))
-        return {name: facts[name] for name in ("weights", "dtype", "device", "versions") if name in facts}
+        return {name: facts[name] for name in MADE_BY if name in facts}
     except (FilmError, ValueError, TypeError, RecursionError):
         return {}
 
@@ -72,7 +75,11 @@ def _tags(film: Path) -> dict[str, str]:
     return read_metadata(film)
 
 
-def what_differs(film: Path, model: AnyModel) -> str:
-    """How the model that is to render a film again is another than the film's, in words; empty if it is not."""
-    said = provenance(film)
-    return difference(said, {name: value for name, value in made_with(model, model.identity).items() if name in said})
+def what_differs(film: Path, story: Storyboard, model: AnyModel) -> str:
+    """How the model that is to render a film's `story` again is another than the film's, in words; empty if it is not.
+
+    Raises ModelError where it, or a LoRA, cannot be had.
+    """
+    adapters = find_adapters(story, model.family, download=getattr(model, "download", True))
+    said, now = provenance(film), made_with(model, model.identity, adapters)
+    return difference(said, {name: value for name, value in now.items() if name in said or (said and name in KERNELS)})

@@ -214,7 +214,7 @@ def _write(
     unread = _unread(session, backend, on_event)
     sheet = ContactSheet(rows=[("", *scene.frames) for scene in plan.scenes])
     meters, sections = [MotionMeter() for _ in plan.shots], list[Row]()
-    made = {"model": plan.model, **made_with(backend, session.weights), "film": session.mark.film}
+    made = {"model": plan.model, **made_with(backend, session.weights, session.adapters), "film": session.mark.film}
     made["judges"] = backend.family.judges
     tags = {**film_tags(plan, made, {s.index: s.seed for s in plan.sections}), **story_tags(session, folder.note)}
     encoding: dict[str, Any] = {"fps": plan.rate, "size": plan.size, "crf": session.story.crf, "metadata": tags}

@@ -1,7 +1,7 @@
 """What is known of a render before it needs torch: its plan, its folder, which sections are kept and why others not."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -272,9 +272,10 @@ def provenance(model: AnyModel) -> dict[str, Any]:
     return {"device": model.hardware, "versions": versions(), **engine_of(model)}
 
 
-def made_with(model: AnyModel, weights: str) -> dict[str, Any]:
+def made_with(model: AnyModel, weights: str, adapters: Iterable[Adapter]) -> dict[str, Any]:
     """What made a film."""
-    return {"weights": weights, "dtype": model.precision, **provenance(model)}
+    lora = sorted({adapter.digest for adapter in adapters})
+    return {"weights": weights, "lora": lora, "dtype": model.precision, **provenance(model)}
 
 
 def start_images(story: Storyboard, plan: RenderPlan) -> dict[str, Image.Image]:
