@@ -196,9 +196,9 @@ def _unread(session: Session, backend: Backend, on_event: Hear) -> dict[str, lis
     unread = backend.unread(section.prompt for section in session.plan.sections)
     for text in (*backend.notes, *unread_notes(unread)):
         on_event(Event(kind="warning", text=text))
-    for text in {adapter.fit.in_words: None for adapter in session.adapters}:
-        if text not in session.plan.warnings:
-            on_event(Event(kind="note", text=text))
+    for text in {adapter.fit.in_words: None for adapter in session.adapters if adapter.fit.left}:
+        if text not in session.plan.warnings:  # the file was not here when the film was planned
+            on_event(Event(kind="warning", text=text))
     return unread
 
 
