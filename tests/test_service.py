@@ -436,7 +436,7 @@ def test_a_posted_board_names_no_lora_by_its_place_on_the_services_machine(tmp_p
     text = board(more=f"model: puppet\nlora: [{{file: {place}}}]").replace("transition: cut", scene)
     with running(tmp_path / "out") as it:
         answer = it.post(text)
-    fact = f"{place} leaves the storyboard's folder; name one of the hub, owner/name[@revision][/file.safetensors]"
+    fact = f"{place} leaves the storyboard's folder; name one of the hub: owner/name[@revision][/file.safetensors]"
     wanted = ["lora[0].file", "scenes[0].lora[0].file", "scenes[1].lora[0].file"]
     assert answer.status_code == 422
     assert [(said["path"], said["message"]) for said in answer.json()["detail"]] == [(path, fact) for path in wanted]

@@ -24,7 +24,7 @@ from .fingerprint import hash_of, told
 from .layers import NUMBER, Layers, layers_in, match
 from .weights import header
 
-OF_HUB = "of the hub, owner/name[@revision][/file.safetensors]"
+OF_HUB = "of the hub: owner/name[@revision][/file.safetensors]"
 MOST = 4  # kinds of layers that are named
 Lists = Sequence[tuple[str, tuple[Lora, ...]]]  # by their places
 EXPERTS = {"high": "transformer", "low": "transformer_2"}
@@ -255,7 +255,7 @@ def _wrong(story: Storyboard, name: str) -> str:
         return f": {wrong or pickle}" if wrong or pickle else ""
     if on_hub(name) is not None:
         return ""
-    return f": no such file{_beside(story)}, and no {OF_HUB}{path_cure(name, story.resolve(name))}"
+    return f": no such file{_beside(story)}, and no name {OF_HUB}{path_cure(name, story.resolve(name))}"
 
 
 def _beside(story: Storyboard) -> str:
