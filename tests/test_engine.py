@@ -15,7 +15,7 @@ import framepack_relax as fr
 from framepack_relax.errors import ModelError
 from framepack_relax.families import components
 from framepack_relax.families.catalog import CATALOG
-from framepack_relax.families.engine import ATTENTION, EXCLUSIONS, excluded
+from framepack_relax.families.engine import ATTENTION, EXCLUSIONS, Kernels, excluded
 from framepack_relax.families.loader import Loading
 from framepack_relax.rendering.session import USUAL, settle
 
@@ -88,6 +88,7 @@ def test_xformers_is_reached_with_the_shapes_that_it_takes(tiny, film, monkeypat
         rows = (x.transpose(1, 2) for x in (query, key, value))
         return torch.nn.functional.scaled_dot_product_attention(*rows, attn_mask=attn_bias).transpose(1, 2)
 
+    monkeypatch.setitem(ATTENTION, "xformers", Kernels(cpu=("float32",)))
     monkeypatch.setattr(attention_dispatch, "_CAN_USE_XFORMERS_ATTN", True)
     monkeypatch.setattr(
         attention_dispatch, "xops", types.SimpleNamespace(memory_efficient_attention=attend), raising=False
@@ -106,6 +107,50 @@ def test_a_missing_package_is_named_with_the_cure(tiny, name):
         fr.load(tiny, device="cpu", attention=name)
 
 
+@pytest.mark.skipif("sageattention" in sys.modules, reason="it is installed")
+@pytest.mark.parametrize("how", [(), ("--dry-run",)])
+def test_a_batch_of_any_size_names_a_missing_package_once_and_begins_nothing(board, tmp_path, how):
+    file, out = board("- {id: a, prompt: a, seconds: 1.2}"), tmp_path / "out"
+    file.with_name("other.yaml").write_text(file.read_text())
+    ran = here("batch", file, file.with_name("other.yaml"), "--out", out, "--attention", "sage", "--workers", "1", *how)
+    assert ran.returncode == 2 and ran.stderr.count("attention=sage") == 1 and not out.exists()
+
+
+@pytest.mark.parametrize("name", ["_native_cudnn", "_native_efficient", "_native_flash", "_native_math", "native"])
+def test_kernels_are_refused_just_where_they_would_not_run(tiny, board, tmp_path, name):
+    query = torch.ones(1, 4, 2, 16)
+    try:
+        with attention_dispatch.attention_backend(name):
+            attention_dispatch.dispatch_attention_fn(query, query, query)
+        runs = True
+    except (RuntimeError, ValueError):
+        runs = False
+    file, out = board("- {id: a, prompt: a, seconds: 1.2}"), tmp_path / "out"
+    loading = Loading(name=str(tiny), device="cpu", attention=name)
+    assert bool(list(excluded(loading, ()))) is not runs
+    if runs:
+        return
+    with pytest.raises(ModelError, match=rf"attention={name}.*cpu in float32.*cuda"):
+        fr.load(tiny, device="cpu", attention=name)
+    for command in (["render"], ["batch", "--workers", "1"]):
+        ran = here(*command, file, "--device", "cpu", "--attention", name, "--out", out)
+        assert ran.returncode == 2 and f"attention={name} does not go with cpu in float32" in ran.stderr
+        assert not list(out.rglob("*.safetensors"))
+
+
+def test_kernels_of_half_precision_are_refused_in_float32():
+    for name, kernels in ATTENTION.items():
+        for dtype in ("float32", "bfloat16", "fp8"):
+            loading = Loading(name="framepack", device="cuda", dtype=dtype, attention=name, away=True)
+            assert bool(list(excluded(loading, ()))) is (dtype not in kernels.cuda)
+
+
+@pytest.mark.parametrize("asked", [3, ["native"], "", b"native"])
+def test_what_is_no_name_of_kernels_is_told(tiny, asked):
+    with pytest.raises(ModelError, match=r"attention=.*: unknown; "):
+        fr.load(tiny, attention=asked)
+
+
 def test_unknown_kernels_are_told_wherever_they_are_asked_for(tiny, board):
     with pytest.raises(ModelError, match="xformers"):
         fr.load(tiny, attention="xformer")
@@ -119,8 +164,9 @@ def test_what_does_not_go_together_is_told_before_weights_are_read(tiny, tmp_pat
     with pytest.raises(ModelError, match="history_gain"):
         film("out", Loading(name=str(tiny), device="cpu", attention="_native_flash"), history_gain=0.5)
     assert not (tmp_path / "out").exists()
-    assert list(excluded(Loading(name="hunyuanvideo", device="cpu", attention="sage"), ()))
-    assert not list(excluded(Loading(name="hunyuanvideo", device="cpu", attention="xformers"), ()))
+    away = {"name": "hunyuanvideo", "device": "cuda", "away": True}
+    assert "mask" in str(list(excluded(Loading(**away, attention="sage"), ())))
+    assert not list(excluded(Loading(**away, attention="xformers"), ()))
     assert list(excluded(Loading(name="puppet", device="cpu", compile=True, ranks=2), ()))
     for name, entry in CATALOG.items():
         loading = Loading(name=name, device="cpu")

@@ -125,6 +125,11 @@ class Backend(ABC):
         return self.stored or str(self.dtype)
 
     @property
+    def kind(self) -> str:
+        """Of its device: cpu or cuda."""
+        return self.device.type
+
+    @property
     def where(self) -> dict[str, Any]:
         """Of what a pass computes."""
         return {"device": self.device, "dtype": self.dtype}

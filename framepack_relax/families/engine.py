@@ -5,24 +5,45 @@ Both change a film's last bits, or more, as another device does: they are proven
 
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any, Protocol
 
 from ..errors import ModelError
 from ..storyboard.meanings import suggest
 
-# diffusers' names; whether a kernel takes a mask, or weights of keys. Kernels of the hub are code: they are not fetched
+ANY = ("float32", "bfloat16", "fp8")
+HALF = ("bfloat16", "fp8")  # what lies in fp8 works in bfloat16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kernels:
+    """Whether they take a mask, or weights of keys; the dtypes that they take on each device; their package."""
+
+    masks: bool = True
+    cpu: tuple[str, ...] = ()
+    cuda: tuple[str, ...] = ANY
+    package: str = "torch"
+
+    @property
+    def taken(self) -> str:
+        """In words."""
+        kinds = {"cpu": self.cpu, "cuda": self.cuda}
+        return ", or ".join(f"{kind} in {' or '.join(dtypes)}" for kind, dtypes in kinds.items() if dtypes)
+
+
+# by diffusers' names; kernels of the hub are code: they are not fetched
 ATTENTION = {
-    "native": True,  # PyTorch's own choice
-    "_native_cudnn": True,
-    "_native_efficient": True,
-    "_native_math": True,
-    "_native_flash": False,
-    "flash": False,
-    "_flash_3": False,
-    "sage": False,
-    "xformers": True,
+    "native": Kernels(cpu=ANY),  # PyTorch's own choice
+    "_native_cudnn": Kernels(cuda=HALF),
+    "_native_efficient": Kernels(),
+    "_native_math": Kernels(cpu=ANY),
+    "_native_flash": Kernels(masks=False, cpu=ANY, cuda=HALF),
+    "flash": Kernels(masks=False, cuda=HALF, package="flash_attn"),
+    "_flash_3": Kernels(masks=False, cuda=HALF, package="flash_attn_interface"),
+    "sage": Kernels(masks=False, cuda=HALF, package="sageattention"),
+    "xformers": Kernels(package="xformers"),
 }
-TAKING = " or ".join(name for name, takes in ATTENTION.items() if takes and name[0] != "_")
+TAKING = " or ".join(name for name, kernels in ATTENTION.items() if kernels.masks and name[0] != "_")
 
 
 class Engine(Protocol):
@@ -33,12 +54,16 @@ class Engine(Protocol):
     @property
     def compile(self) -> bool: ...
     @property
+    def kind(self) -> str: ...
+    @property
+    def precision(self) -> str: ...
+    @property
     def family(self) -> Any: ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class Exclusion:
-    """Two things that do not go together: why, and what to do."""
+    """Two things that do not go together, the second of a {model}: why, by the {kernels}, and what to do."""
 
     these: tuple[str, str]
     why: str
@@ -49,12 +74,20 @@ EXCLUSIONS = (
     Exclusion(
         these=("attention", "history_gain"),
         why=f"its kernels take no weights of keys; use attention={TAKING}, or remove history_gain",
-        found=lambda model, kinds: "key_gain" in kinds and not ATTENTION[model.attention or "native"],
+        found=lambda model, kinds: "key_gain" in kinds and not kernels_of(model).masks,
     ),
     Exclusion(
         these=("attention", "this model"),
         why=f"its kernels take no mask, and the model masks its text; use attention={TAKING}",
-        found=lambda model, kinds: model.family.masks and not ATTENTION[model.attention or "native"],
+        found=lambda model, kinds: model.family.masks and not kernels_of(model).masks,
+    ),
+    Exclusion(
+        these=("attention", "{model.kind} in {model.precision}"),
+        why="its kernels take {kernels.taken}; use that, or attention=native",
+        found=lambda model, kinds: (
+            model.attention not in (None, "native")
+            and model.precision.removeprefix("torch.") not in getattr(kernels_of(model), model.kind)
+        ),
     ),
     Exclusion(
         these=("compile", "several ranks"),
@@ -69,13 +102,22 @@ def excluded(model: Engine, kinds: Collection[str]) -> Iterator[str]:
     for rule in EXCLUSIONS:
         if rule.found(model, kinds):
             said = f"attention={model.attention}" if rule.these[0] == "attention" else rule.these[0]
-            yield f"{said} does not go with {rule.these[1]}: {rule.why}"
+            told = f"{said} does not go with {rule.these[1]}: {rule.why}"
+            yield told.format(model=model, kernels=kernels_of(model)).replace("torch.", "")
 
 
-def check_attention(name: str | None) -> None:
-    """Raises ModelError for kernels that are not known."""
-    if name is not None and name not in ATTENTION:
-        raise ModelError(f"attention={name}: unknown; {suggest(name, list(ATTENTION))}")
+def kernels_of(model: Engine) -> Kernels:
+    return ATTENTION[model.attention or "native"]
+
+
+def check_attention(name: str | None, *, away: bool) -> None:
+    """Raises ModelError for kernels that are not known, or not installed here unless they work `away`."""
+    if name is None:
+        return
+    if not isinstance(name, str) or name not in ATTENTION:
+        raise ModelError(f"attention={name}: unknown; {suggest(str(name), list(ATTENTION))}")
+    if not (away or find_spec(package := ATTENTION[name].package)):
+        raise ModelError(f"attention={name}: {package} is not installed; install it, or use attention=native")
 
 
 def engine_of(model: Engine) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pydantic import ByteSize, TypeAdapter, ValidationError
 from ..errors import ModelError
 from .base import Family
 from .catalog import find, find_family
-from .engine import check_attention
+from .engine import check_attention, excluded
 
 if TYPE_CHECKING:
     import torch
@@ -37,7 +37,7 @@ class Loading:
 
     def __post_init__(self) -> None:
         memory_bytes(self.memory)
-        check_attention(self.attention)
+        check_attention(self.attention, away=self.away)
 
     @property
     def asked(self) -> dict[str, Any]:
@@ -62,6 +62,11 @@ class Loading:
         if known is None and (self.away or self.device == "cpu"):
             known = "float32" if self.device == "cpu" else "bfloat16"
         return f"torch.{known}" if known in DTYPES else str(pick_dtype(self.dtype, pick_device(self.device)))
+
+    @property
+    def kind(self) -> str:
+        """Of its device: cpu or cuda."""
+        return str(self.device or ("cuda" if self.away else pick_device(None))).partition(":")[0]
 
     @property
     def hardware(self) -> str:
@@ -96,14 +101,14 @@ def load(
     fits (memory.py); `attention` and `compile` are told by engine.py. Its weights wait in their files until the
     encoders are gone. Raises ModelError.
     """
-    memory_bytes(memory)
-    check_attention(attention)
+    engine: dict[str, Any] = {"memory": memory, "attention": attention, "compile": compile}
+    asked = Loading(name=name, device=device, dtype=dtype, **engine)
     where = pick_device(device)
-    kind = pick_dtype(dtype, where)
-    family = find_family(name)
+    kind, family = pick_dtype(dtype, where), asked.family
+    if wrong := list(excluded(asked, ())):
+        raise ModelError("; ".join(wrong))
     stored = next((name for name in STORED if name == dtype), "")
-    engine = {"attention": attention, "compile": compile}
-    return family.backend().open(family, name=name, device=where, dtype=kind, stored=stored, memory=memory, **engine)
+    return family.backend().open(family, name=name, device=where, dtype=kind, stored=stored, **engine)
 
 
 def memory_bytes(memory: str) -> int | None:

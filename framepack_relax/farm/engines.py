@@ -43,7 +43,7 @@ class Workers:
     def check(self) -> None:
         """Raises RelaxError for workers that cannot be, as far as it can be known without looking for them."""
         memory_bytes(self.memory)
-        check_attention(self.attention)
+        check_attention(self.attention, away=self.engine != "local")
         if self.max_retries < 0:
             raise RenderError(f"max_retries: is {self.max_retries}; give 0 or more")
         for name in ("gpus", "workers", "threads"):

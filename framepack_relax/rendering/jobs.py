@@ -15,7 +15,6 @@ from torch import Tensor
 from ..errors import RenderError
 from ..families.adapters import acting
 from ..families.backend import Backend, Given, NonFinitePixels, Start
-from ..families.engine import engine_of
 from ..families.heap import give_back
 from ..families.loader import Loading
 from ..families.memory import Demand, choose_placement, enough_memory
@@ -47,7 +46,8 @@ def make_jobs(session: Session, model: AnyModel, verdicts: Iterable[Verdict]) ->
     """A job per shot, for a model that is loaded as this one is."""
     dtype = session.dtype.removeprefix("torch.")
     device = None if model.device is None else str(model.device)
-    loading = Loading(name=session.plan.model, device=device, dtype=dtype, memory=model.memory, **engine_of(model))
+    engine: Any = {"memory": model.memory, "attention": model.attention, "compile": model.compile}
+    loading = Loading(name=session.plan.model, device=device, dtype=dtype, away=True, **engine)  # whoever loads it
     anew = [section for section, why, _ in verdicts if why is not None]
     return [
         ShotJob(session=session, shot=n, loading=loading, wanted=tuple(s.index for s in anew if s.shot == n))
