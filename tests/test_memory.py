@@ -99,6 +99,14 @@ def test_a_model_that_nobody_knows_says_what_is_missing(tmp_path, monkeypatch):
         fr.memory([fr.Scene(id="a", prompt="x", seconds=2)], model="nobody/wan")
 
 
+def test_of_damaged_weights_the_command_names_the_folder(board, tiny, tmp_path):
+    folder = shutil.copytree(tiny, tmp_path / "damaged")
+    for file in (folder / "transformer").glob("*.safetensors"):
+        file.write_bytes(file.read_bytes()[:100])
+    said = here("plan", board("  - {id: a, prompt: x, seconds: 1.2}"), "--model", folder, "--memory")
+    assert said.returncode == 2 and f"{folder / 'transformer'}: the transformer cannot be read" in said.stderr
+
+
 def test_the_command_tells_it_without_weights(tmp_path):
     Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
     story = tmp_path / "a.yaml"

@@ -169,6 +169,14 @@ def test_a_sketch_weighs_what_is_loaded(q8):
     assert [drawn.weight_bytes(preset) for preset in PRESETS] == [made.weight_bytes(preset) for preset in PRESETS]
 
 
+def test_a_sketch_of_a_file_that_is_cut_off_says_so(q8, tmp_path):
+    other = shutil.copytree(q8, tmp_path / "other")
+    file = other / "transformer" / "model.gguf"
+    file.write_bytes(file.read_bytes()[:2000])
+    with pytest.raises(ModelError, match="transformer: the transformer cannot be read"):
+        sketch(str(other), "float32")
+
+
 def test_its_bytes_are_the_models_identity(plain, q8, tmp_path):
     other = shutil.copytree(q8, tmp_path / "other")
     assert find(str(other)).fingerprint() == find(str(q8)).fingerprint() != find(str(plain[0])).fingerprint()

@@ -17,7 +17,7 @@ from ..errors import ModelError
 from .backend import PRESETS, Backend, Need, Placement
 from .base import Context, Family, Size
 from .catalog import Source, find, find_family
-from .components import CLASSES, as_it_lies
+from .components import CLASSES, as_it_lies, told_as
 from .configs import Config, read_config
 from .known import KNOWN
 from .layers import types_in
@@ -93,13 +93,12 @@ def sketch(name: str, dtype: str) -> Sketch:
     stored, beside = dtype if dtype in STORED else "", made.beside(working, GPU)
     configs, folders = _configs(name, family)
     wanted = [part for part in configs if part.startswith("transformer")]
-    networks = {part: _drawn(configs[part], working) for part in wanted}
+    networks, waiting = {part: _drawn(configs[part], working) for part in wanted}, 0
     for part in wanted:
-        if part in folders and (file := single_file(folders[part])) and file.suffix == ".gguf":
-            pack(networks[part], types_in(folders[part], family.original))
+        if part in folders:
+            waiting += _read(networks[part], part, folders[part], family, working)
         as_it_lies(networks[part], working, stored)
     encoders = tuple(_drawn(configs[part], beside) for part in made.text_parts if part in configs)
-    waiting = sum(converted_bytes(folders[part], working) for part in wanted if part in folders)
     model = made(
         family=family,
         source=Source(name=name, parts={}, kinds=family.parts, stamp=()),
@@ -125,6 +124,14 @@ def _configs(name: str, family: Family) -> tuple[dict[str, Config], dict[str, Pa
         if name not in KNOWN:
             raise
         return {part: kind.model_validate(KNOWN[name].get(part, {})) for part, kind in kinds.items()}, {}
+
+
+def _read(network: nn.Module, part: str, folder: Path, family: Family, working: torch.dtype) -> int:
+    """Draws what lies in GGUF so; gives the bytes that are converted to `working`. Raises ModelError for damage."""
+    with told_as(f"{folder}: the {part} cannot be read", "download it again"):
+        if (file := single_file(folder)) and file.suffix == ".gguf":
+            pack(network, types_in(folder, family.original))
+        return converted_bytes(folder, working)
 
 
 def _drawn(config: Config, dtype: torch.dtype) -> Any:
