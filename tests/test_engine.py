@@ -151,6 +151,17 @@ def test_what_is_no_name_of_kernels_is_told(tiny, asked):
         fr.load(tiny, attention=asked)
 
 
+def test_a_dry_run_says_what_the_same_render_does(board, tmp_path):
+    file, out = board("- {id: a, prompt: a, seconds: 1.2}"), tmp_path / "out"
+    command = ("render", file, "--out", out, "--device", "cpu")
+    assert here(*command).returncode == 0
+    assert "1 of 1 sections are kept" in here(*command, "--strict", "--dry-run").stdout
+    said = here(*command, "--strict", "--dry-run", "--attention", "_native_math").stdout
+    assert "0 of 1" in said and "attention" in said
+    for slip in (("--attention", "xformer"), ("--memory", "20 parsecs"), ("--attention", "_native_cudnn")):
+        assert here(*command, "--dry-run", *slip).returncode == 2
+
+
 def test_unknown_kernels_are_told_wherever_they_are_asked_for(tiny, board):
     with pytest.raises(ModelError, match="xformers"):
         fr.load(tiny, attention="xformer")

@@ -182,6 +182,9 @@ def preview(
     model: Model = None,
     device: "str | torch.device | None" = None,
     dtype: "str | torch.dtype | None" = None,
+    memory: str = "auto",
+    attention: str | None = None,
+    compile: bool = False,
     fresh: bool = False,
     strict: bool = False,
     on_note: "Note" = lambda note: None,
@@ -189,14 +192,17 @@ def preview(
 ) -> "list[Verdict]":
     """Which sections in `out` a render would keep, and why the others not; loads no weights and writes nothing.
 
-    Torch is asked only for what is not said, `device` and `dtype`. `on_note` hears which files of others would be put
+    Where no loaded model is given, it is asked for as `load` is. Torch is asked only for what is not said, `device` and
+    `dtype`. `on_note` hears which files of others would be put
     aside. Raises RenderError where a render would refuse the folder.
     """
     from ..families.loader import Loading
     from ..rendering.session import preview
 
     checked, folder, loaded = _prepare(story, out, model, board)
-    choice = loaded or Loading(name=checked.model, device=_named(device), dtype=_named(dtype), download=False)
+    given: dict[str, Any] = {"device": _named(device), "dtype": _named(dtype), "memory": memory}
+    given |= {"attention": attention, "compile": compile, "download": False}
+    choice = loaded or Loading(name=checked.model, **given)
     return preview(checked, folder, choice, make_options("stop", fresh, strict), on_note)
 
 

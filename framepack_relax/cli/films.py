@@ -54,7 +54,7 @@ def render(
     """Render a storyboard; what is on disk already, made by the same settings, is kept and not rendered again."""
     board = _board(story, model, steps, seed, draft)
     if dry_run:
-        return _preview(board, out, device=loaded.device, dtype=loaded.dtype, **KEEPING[anew])
+        return _preview(board, out, **vars(loaded), **KEEPING[anew])
     _render(board, api.folder_for(board, out), loaded, {"on_nan": on_nan, **KEEPING[anew]}, shot=shot, openjd=openjd)
 
 
