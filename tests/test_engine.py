@@ -1,5 +1,6 @@
 """Attention kernels and compilation: what is asked for is what runs, and what does not go together is told before."""
 
+import json
 import sys
 import types
 
@@ -18,6 +19,7 @@ from framepack_relax.families.catalog import CATALOG
 from framepack_relax.families.engine import ATTENTION, EXCLUSIONS, Kernels, excluded
 from framepack_relax.families.loader import Loading
 from framepack_relax.rendering.session import USUAL, settle
+from framepack_relax.rendering.stored import read_tags
 
 DYNAMIC = {"target": ["context"], "beta": 0.5, "blur": 0.6}
 
@@ -208,6 +210,12 @@ def test_nothing_is_compiled_while_weights_come_for_their_turn_or_lie_in_less(ti
     counters.clear()
     made, _ = film("out", fr.load(tiny, device="cpu", compile=True, **how))
     assert not made.report["compiled"] and not counters["stats"]
+    for file in (made.folder / "shots").rglob("*.safetensors"):
+        assert "compile" not in json.loads(read_tags(file)["made"])
+    asked = {"device": "cpu", "model": str(tiny), "out": made.folder, "strict": True, "attention": "native"}
+    for compile in (True, False):
+        said = fr.preview(made.folder / "story.yaml", compile=compile, **asked, **how)
+        assert all(verdict.why is None and not verdict.note for verdict in said)
 
 
 @pytest.mark.slow

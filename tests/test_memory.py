@@ -24,6 +24,7 @@ from framepack_relax.families.loader import load
 from framepack_relax.families.memory import USABLE
 from framepack_relax.families.sketch import CARDS, sketch
 from framepack_relax.planning.planner import make_plan
+from framepack_relax.rendering.stored import read_tags
 
 REAL = [name for name in CATALOG if name not in ("puppet", "fake")]
 SPEED = ("full", "tiled", "blocks", "offload", None)
@@ -128,9 +129,13 @@ def test_a_render_keeps_to_the_amount_that_it_is_given(tmp_path):
     made = {}
     for blocks in (0, 1):
         need = plain.need(plan.largest.context, plan.largest.latents, plan.size, blocks).total
-        model = load(folder, device="cpu", memory=f"{need}B")
-        made[blocks] = fr.render(story, out=tmp_path / str(blocks), model=model)
-        assert made[blocks].report["memory"] == f"{blocks} of 4 blocks"
+        asked = {"device": "cpu", "memory": f"{need}B", "compile": True}
+        made[blocks] = fr.render(story, out=tmp_path / str(blocks), model=load(folder, **asked))
+        assert made[blocks].report["memory"] == f"{blocks} of 4 blocks" and not made[blocks].report["compiled"]
+        tags = [json.loads(read_tags(file)["made"]) for file in made[blocks].folder.rglob("shots/*/*.safetensors")]
+        assert tags and not any("compile" in tag for tag in tags)
+        again = fr.preview(story, out=made[blocks].folder, model=folder, strict=True, **asked)
+        assert all(verdict.why is None for verdict in again)
     whole = fr.render(story, out=tmp_path / "whole", model=plain)
     assert files_of(whole.folder) == files_of(made[0].folder) == files_of(made[1].folder)
 

@@ -135,8 +135,8 @@ class Backend(ABC):
         return {"device": self.device, "dtype": self.dtype}
 
     @property
-    def compiled(self) -> bool:
-        """Whether its blocks are, now."""
+    def compiled(self) -> bool | None:
+        """Whether its blocks are, or will be; None where that is not known before they are placed."""
         return self.compile
 
     @property

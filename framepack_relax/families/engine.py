@@ -58,6 +58,10 @@ class Engine(Protocol):
     @property
     def precision(self) -> str: ...
     @property
+    def memory(self) -> str: ...
+    @property
+    def compiled(self) -> bool | None: ...
+    @property
     def family(self) -> Any: ...
 
 
@@ -121,6 +125,14 @@ def check_attention(name: str | None, *, away: bool) -> None:
 
 
 def engine_of(model: Engine) -> dict[str, Any]:
-    """What is told of it beside a film, where it is not the usual one."""
-    said = {"attention": model.attention, "compile": model.compile or None}
-    return {name: value for name, value in said.items() if value is not None}
+    """What is told of it beside a film, where it is not the usual one; None for what is not known yet."""
+    said = {"attention": model.attention or "native", "compile": model.compiled}
+    return {name: value for name, value in said.items() if value not in ("native", False)}
+
+
+def will_compile(model: Engine) -> bool | None:
+    """Whether blocks of a model that is not placed will be compiled; None where it depends on how much of it fits."""
+    if not model.compile or model.precision == "fp8" or model.memory == "offload":  # hooks are no part of a graph
+        return False
+    stays = model.memory in ("full", "tiled") or (model.memory == "auto" and model.kind == "cpu")
+    return True if stays else None

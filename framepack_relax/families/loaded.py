@@ -27,6 +27,7 @@ from .components import (
     stream_blocks,
     told_as,
 )
+from .engine import will_compile
 from .fingerprint import in_background
 from .lora import put_on, switch, take_off
 from .memory import budget
@@ -195,7 +196,7 @@ class LoadedModel(Backend):
                     network.to(self.device)
             self.placed = self.preset
         for network in self.networks.values():
-            compile_blocks(network, self.compiled)
+            compile_blocks(network, bool(self.compiled))
         self.vae.to(self.device)
         self.vae.use_tiling = self.preset != "full"
 
@@ -205,8 +206,9 @@ class LoadedModel(Backend):
         return self.placed not in (None, "full", "tiled")
 
     @property
-    def compiled(self) -> bool:
-        return self.compile and not self.streams and not self.stored  # hooks on weights are no part of a graph
+    def compiled(self) -> bool | None:
+        known = will_compile(self)
+        return not self.streams if known is None and self.placed is not None else known
 
     def _gather(self) -> None:
         """Takes them out of their turns."""

@@ -9,7 +9,7 @@ from pydantic import ByteSize, TypeAdapter, ValidationError
 from ..errors import ModelError
 from .base import Family
 from .catalog import find, find_family
-from .engine import check_attention, excluded
+from .engine import check_attention, excluded, will_compile
 
 if TYPE_CHECKING:
     import torch
@@ -67,6 +67,11 @@ class Loading:
     def kind(self) -> str:
         """Of its device: cpu or cuda."""
         return str(self.device or ("cuda" if self.away else pick_device(None))).partition(":")[0]
+
+    @property
+    def compiled(self) -> bool | None:
+        """Whether its blocks will be; None where that is not known before it is loaded."""
+        return will_compile(self)
 
     @property
     def hardware(self) -> str:

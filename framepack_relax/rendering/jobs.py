@@ -172,7 +172,7 @@ class _Sampling:
                 else:
                     latents, seed, tries = self._ensured(section, start, past, forwards)
                     whole = latents.float().cpu().numpy()
-                    said: Any = {"seed": seed, "after": after, "made": session.made, "tries": tries}
+                    said: Any = {"seed": seed, "after": after, "made": provenance(self.backend), "tries": tries}
                     after = folder.save_section(section, whole, key, **said)
                 past[section.place] = latents
                 past = {place: latents for place, latents in past.items() if last.get(place, -1) > number}
@@ -196,7 +196,7 @@ class _Sampling:
         if start and latent is not None:
             return replace(start, latent=to_device(self.backend, latent))
         if start:
-            self.folder.save_start(shot, start.latent.float().cpu().numpy(), key, self.session.made)
+            self.folder.save_start(shot, start.latent.float().cpu().numpy(), key, provenance(self.backend))
         return start
 
     def _ensured(

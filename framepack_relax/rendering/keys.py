@@ -97,14 +97,17 @@ def hash_of(value: Any) -> str:
 
 
 def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    """What of the inputs or the provenance changed, in words that may be shown; empty if nothing did."""
+    """What of the inputs or the provenance changed, in words that may be shown; empty if nothing did.
+
+    What is None in `new` is not known, and no change.
+    """
     return ", ".join(_differences(old, new))
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterable[str]:
     for name in sorted(set(old) | set(new)):
         before, after = old.get(name), new.get(name)
-        if before == after:
+        if before == after or (name in new and after is None):
             continue
         if name == "image":
             yield "the start image changed"

@@ -85,7 +85,7 @@ def film_report(
         "model": {"name": plan.model, "weights": made["weights"], "dtype": made["dtype"]},
         "device": str(model.device),
         "attention": model.attention or "native",
-        "compiled": model.compiled,
+        "compiled": bool(model.compiled),
         "memory": in_words(model.preset, model.blocks),
         "sections": [{**section, **figures} for section, figures in zip(ordered, motion, strict=True)],
         "scenes": [asdict(scene) for scene in plan.scenes],
