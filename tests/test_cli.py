@@ -240,3 +240,14 @@ def test_a_model_from_a_folder_wins_over_the_boards(board, tiny, tmp_path):
     moved = shutil.copytree(tiny, tmp_path / "moved")
     data = json.loads(here("plan", board(SCENES), "--json", "--model", moved, "--seed", 5).stdout)
     assert data["model"] == str(moved)
+
+
+def test_a_plan_does_all_that_it_is_asked_for_or_says_that_it_does_not(board, tmp_path):
+    story, out = board("  - {id: a, prompt: x, seconds: 1.2}", "size: [64, 512]"), tmp_path / "out"
+    warned = here("plan", story).stderr
+    assert "size 64x512" in warned
+    done = here("plan", story, "--memory", "--out", out)
+    assert done.stderr == warned and f"{out}: nothing is there yet" in done.stdout and "in GB" in done.stdout
+    for slip in (("--dtype", "fp9"), ("--json", "--out", out)):
+        done = here("plan", story, *slip)
+        assert (done.returncode, done.stdout) == (2, "") and str(slip[0]).strip("-") in done.stderr

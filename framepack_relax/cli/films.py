@@ -13,7 +13,8 @@ import typer
 
 from .. import api
 from ..api.films import make_options
-from ..errors import RelaxError
+from ..errors import RelaxError, RenderError
+from ..families.loader import check_dtype
 from ..families.quiet import quietly
 from . import tables
 from .app import STOPPED, Device, Loaded, Model, OnNan, Out, app, console, errors, print_json, processes, spread, warn
@@ -160,20 +161,29 @@ def plan(
     memory: Annotated[bool, typer.Option("--memory", help="say what it takes of a GPU and of main memory")] = False,
 ) -> None:
     """Show what a render would do: scenes on the grid, every rounding, settings; needs no weights and no torch."""
+    check_dtype(dtype)
+    if as_json and out:
+        raise RenderError("plan: --out is told in words, beside --json it would not be; leave one of both out")
     board = _board(story, model, steps, seed, draft)
     made, choices = api.plan(board), api.memory(board, dtype=dtype) if memory else []
     if as_json:
         rows = {"memory": [choice.to_json() for choice in choices]} if memory else {}
         return print_json(made.to_json() | rows)
     if choices:
-        return console.print(tables.memory_table(made, choices))
+        console.print(tables.memory_table(made, choices))
+    else:
+        _show(board, made)
+    warn(*made.warnings)
+    if out:
+        _preview(board, out, device=device, dtype=dtype)
+
+
+def _show(board: Storyboard, made: RenderPlan) -> None:
+    """The plan in tables."""
     console.print(tables.plan_table(made), tables.prompts_table(made))
     if by_words := [one for one in api.suggest(board) if one.said == "auto"]:
         console.print(tables.suggestions_table(by_words))
     console.print("\n".join(filter(None, (tables.crops_text(made), tables.lora_text(made)))), soft_wrap=True)
-    warn(*made.warnings)
-    if out:
-        _preview(board, out, device=device, dtype=dtype)
 
 
 @app.command()

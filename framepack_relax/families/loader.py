@@ -143,17 +143,22 @@ def pick_device(name: str | None) -> "torch.device":
     return torch.device(kind, int(number)) if number else torch.device(kind)
 
 
+def check_dtype(name: str | None) -> None:
+    """Raises ModelError for what a pass cannot work in."""
+    if name == "float16":
+        raise ModelError(f"dtype={name}: no transformer here is made for its range (NaN); use bfloat16")
+    if name is not None and name not in (*DTYPES, *STORED):
+        raise ModelError(f"dtype={name}: unknown; use {', '.join(DTYPES)} or {' or '.join(STORED)}")
+
+
 def pick_dtype(name: str | None, device: "torch.device") -> "torch.dtype":
     """The dtype of that name, in which a pass works; bfloat16 on CUDA, float32 elsewhere if None. Raises ModelError."""
     import torch
 
+    check_dtype(name)
     if name in STORED:
         return torch.bfloat16
     if name is None:
         return torch.bfloat16 if device.type == "cuda" else torch.float32
-    if name == "float16":
-        raise ModelError(f"dtype={name}: no transformer here is made for its range (NaN); use bfloat16")
-    if name not in DTYPES:
-        raise ModelError(f"dtype={name}: unknown; use {', '.join(DTYPES)} or {' or '.join(STORED)}")
     made: torch.dtype = getattr(torch, name)
     return made
