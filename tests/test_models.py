@@ -361,6 +361,12 @@ def test_amounts_of_memory_that_are_none_are_refused(tiny, memory):
         load(str(tiny), device="cpu", memory=memory)
 
 
+@pytest.mark.parametrize(("memory", "cure"), [("20", "20GiB"), (20, "20GiB"), ("21474836480", "21474836480B")])
+def test_an_amount_of_memory_without_a_unit_is_answered_with_one(tiny, memory, cure):
+    with pytest.raises(ModelError, match=f"memory={memory}: has no unit; write {cure}$"):
+        load(str(tiny), device="cpu", memory=memory)
+
+
 def test_advice_on_a_full_gpu_names_what_fits(big):
     assert "memory=tiled takes about 26.7 GiB" in advice(work(big))
     told = advice(work(replace(big, memory="24GB", preset="tiled")))

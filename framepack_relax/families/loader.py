@@ -120,6 +120,8 @@ def memory_bytes(memory: str) -> int | None:
     """Those of the device that it allows a render; None for a word, which names none. Raises ModelError."""
     if memory in MEMORY:
         return None
+    if str(memory).isdecimal():
+        raise ModelError(f"memory={memory}: has no unit; write {memory}{'GiB' if int(memory) < 1024 else 'B'}")
     try:
         return TypeAdapter(ByteSize).validate_python(memory)
     except ValidationError:
