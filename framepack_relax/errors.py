@@ -6,7 +6,7 @@
     ├── RenderError         a render that cannot start or go on (output folder, image, numbers)
     │   ├── BusyError           another is at work there: wait for it
     │   ├── CancelledError      somebody has called the film off
-    │   └── MemoryFullError     it takes more memory than there is
+    │   └── MemoryFullError     it takes more memory than there is, or than it may
     ├── EvaluationError     a film that cannot be measured, or an instrument that is not there
     └── FilmError           both of these: a file that cannot be read as a film
 
@@ -62,7 +62,7 @@ class CancelledError(RenderError):
 
 
 class MemoryFullError(RenderError):
-    """More memory is needed than there is."""
+    """More memory is needed than there is, or than may be taken."""
 
 
 class EvaluationError(RelaxError):

@@ -242,3 +242,10 @@ def test_a_decode_in_tiles_holds_what_is_told(tiny, tmp_path, one_thread):
     count = len(decoder.tiles)
     held = live.most - sum(kept) * (count - 1) / count
     assert count == 6 and held == pytest.approx(wide.decode_bytes((128, 96), tiled=True), rel=0.15)
+
+
+@pytest.mark.parametrize("command", [("render",), ("batch", "--workers", "1")])
+def test_an_amount_that_is_too_small_has_the_exit_code_of_a_full_memory(board, tmp_path, command):
+    story = board("  - {id: a, prompt: x, seconds: 1.2}")
+    done = here(*command, story, "--out", tmp_path / "out", "--device", "cpu", "--memory", "1KiB")
+    assert done.returncode == 3 and "memory=1KiB: memory=offload takes about" in done.stdout + done.stderr

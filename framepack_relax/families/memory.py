@@ -14,7 +14,7 @@ import psutil
 import torch
 from torch import nn
 
-from ..errors import MemoryFullError, ModelError, RenderError
+from ..errors import MemoryFullError, ModelError
 from .backend import PRESETS, Backend, Need, Placement
 from .base import Context, Size
 from .loader import memory_bytes
@@ -76,14 +76,14 @@ def budget(model: Backend) -> int | None:
 
 
 def choose_placement(demand: Demand) -> Placement:
-    """As was asked for: a preset, or the fastest that fits. Raises RenderError for bytes that are too few."""
+    """As was asked for: a preset, or the fastest that fits. Raises MemoryFullError for bytes that are too few."""
     model, limit = demand.model, budget(demand.model)
     for preset in PRESETS:
         if model.memory == preset:
             return preset
     found = PRESETS[0] if limit is None else placement_that_fits(demand, limit)
     if found is None and memory_bytes(model.memory) is not None:
-        raise RenderError(f"memory={model.memory}: {_least(demand, limit)}")
+        raise MemoryFullError(f"memory={model.memory}: {_least(demand, limit)}")
     return PRESETS[-1] if found is None else found
 
 
