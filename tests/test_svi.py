@@ -241,6 +241,7 @@ def test_what_a_board_may_not_say_is_told_at_its_place(model, hero):
         assert len(caught.value.problems) == 1 and caught.value.problems[0].path == path and told in str(caught.value)
     alone = make_plan(board(hero, {"target": ["motion"], "beta": 0.5}, wan=PRO), model[1].family)
     assert any("target motion does nothing where no past of the shot is rendered" in told for told in alone.warnings)
+    assert not any("embedded" in told for told in alone.warnings), "it has no such restraint"
     loose = make_plan(board(hero, {"target": ["anchor"], "beta": 0.5}, wan=PRO), model[1].family)
     assert not any("target anchor" in told for told in loose.warnings)
 

@@ -188,7 +188,8 @@ def _past_warnings(sections: Sequence[SectionPlan], family: Family) -> Iterator[
     """Scenes that loosen nothing but the grip of a past, and have none."""
     where = "before" if family.render_order(2)[0] == 0 else "after"
     pasts = {term.name for term in family.terms if term.of_past}
-    cure = f"put a calm scene {where} it, or relax embedded or text as well"
+    others = [term.name for term in family.terms if term.name not in pasts and term.trained]
+    cure = f"put a calm scene {where} it, or relax {' or '.join(others)} as well"
     for scene, group in groupby(sections, key=lambda section: section.scene):
         made = list(group)
         relax = made[0].relaxation
