@@ -14,7 +14,6 @@ import typer
 from .. import api
 from ..api.films import make_options
 from ..errors import RelaxError, RenderError
-from ..families.loader import check_dtype
 from ..families.quiet import quietly
 from . import tables
 from .app import STOPPED, Device, Loaded, Model, OnNan, Out, app, console, errors, print_json, processes, spread, warn
@@ -161,6 +160,8 @@ def plan(
     memory: Annotated[bool, typer.Option("--memory", help="say what it takes of a GPU and of main memory")] = False,
 ) -> None:
     """Show what a render would do: scenes on the grid, every rounding, settings; needs no weights and no torch."""
+    from ..families.loader import check_dtype
+
     check_dtype(dtype)
     if as_json and out:
         raise RenderError("plan: --out is told in words, beside --json it would not be; leave one of both out")
