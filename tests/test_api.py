@@ -97,7 +97,7 @@ def test_what_a_render_cannot_do_is_told_before_anything_is_loaded(image, tmp_pa
 )
 def test_arguments_that_a_render_does_not_take_are_told_in_words_of_python(image, given, kind, told):
     for render in (fr.render, fr.stream, fr.preview):
-        if not {"device", "on_note", "on_steps"} & set(given) or render is not fr.preview:
+        if not {"device", "memory", "on_note", "on_steps"} & set(given) or render is not fr.preview:
             with pytest.raises(kind, match=told):
                 render([scene()], **{"image": image, **given})
 

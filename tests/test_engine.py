@@ -218,7 +218,7 @@ def test_nothing_is_compiled_while_weights_come_for_their_turn_or_lie_in_less(ti
         assert all(verdict.why is None and not verdict.note for verdict in said)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_inductor_makes_nearly_the_same_film(tiny, model, film):
     torch._dynamo.reset()
     _, latents = film("compiled", fr.load(tiny, device="cpu", compile=True))

@@ -49,6 +49,7 @@ def test_a_run_folder_holds_everything(film, tmp_path):
         "model",
         "judges",
         "weights",
+        "lora",
         "dtype",
         "device",
         "versions",
