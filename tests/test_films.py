@@ -252,7 +252,7 @@ for path in sys.argv[1:]:
 """
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_film_of_20000_frames_takes_no_more_memory_than_one_of_2000(tmp_path):
     """A thousand frames a second, so that few are looked at of the many that are decoded."""
     for count in (2_000, 20_000):

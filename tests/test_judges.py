@@ -51,7 +51,7 @@ def test_a_film_is_named_by_its_most_certain_window():
     assert named(dict(zip(labels, windows[[0, 2]].T, strict=True))) == "static"
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_training_learns_resumes_and_its_folders_open_like_the_hubs(pytestconfig, tmp_path):
     command = [sys.executable, "-m", "training.judges", "--smoke", "--out", tmp_path]
     for _ in range(2):

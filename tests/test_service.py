@@ -349,7 +349,7 @@ def test_a_restart_goes_on_with_what_is_not_finished_and_with_that_alone(tmp_pat
     assert len(steps) == 2 * (6 - kept) and json.loads((out / "half/plan.json").read_text())["sections"][0]["seed"]
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_the_command_ends_with_4_by_sigterm_and_the_same_one_goes_on(tmp_path):
     out = tmp_path / "out"
     words = [sys.executable, "-m", "framepack_relax", "serve", "--out", str(out), "--port", "0", "--workers", "1"]
