@@ -92,6 +92,29 @@ def helios(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def folder_of(tiny: Path, hunyuan: Path, helios: Path, tmp_path_factory: pytest.TempPathFactory):
+    """A tiny model of each kind of network, by name; its folder."""
+    from wan_folders import experts_folder, wan_folder
+
+    made = {"framepack": tiny, "hunyuanvideo": hunyuan, "helios": helios, "fake": "fake"}
+
+    def find(name: str) -> str:
+        place = tmp_path_factory.mktemp("models") / "wan"
+        if name not in made:
+            made[name] = experts_folder(place, image=True) if name == "wan experts" else wan_folder(place, expand=True)
+        return str(made[name])
+
+    return find
+
+
+@pytest.fixture
+def hero(tmp_path: Path) -> Image.Image:
+    """A start image of 64x32 px, opened from its file."""
+    Image.radial_gradient("L").resize((64, 32)).convert("RGB").save(tmp_path / "hero.png")
+    return Image.open(tmp_path / "hero.png")
+
+
+@pytest.fixture(scope="session")
 def model(tiny: Path):
     from framepack_relax.families.loader import load
 

@@ -9,7 +9,6 @@ from faults import sections as files_of
 from test_backend import Shots, same
 from test_backend import board as board_of
 from test_lora import adapter, lora_file
-from wan_folders import experts_folder, wan_folder
 
 from framepack_relax.families.loader import Loading, load
 from framepack_relax.planning.planner import make_plan
@@ -20,14 +19,8 @@ FLOAT8 = torch.float8_e4m3fn
 
 
 @pytest.fixture(scope="module", params=["framepack", "hunyuanvideo", "wan", "wan experts", "helios"])
-def folder(request, tiny, hunyuan, helios, tmp_path_factory):
-    made = {"framepack": tiny, "hunyuanvideo": hunyuan, "helios": helios}
-    place = tmp_path_factory.mktemp("models") / "wan"
-    if request.param == "wan":
-        made["wan"] = wan_folder(place, expand=True)
-    elif request.param == "wan experts":
-        made["wan experts"] = experts_folder(place, image=True)
-    return str(made[request.param])
+def folder(request, folder_of):
+    return folder_of(request.param)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from test_backend import Shots
 from test_backend import board as board_of
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from wan_folders import experts_folder, wan_folder
+from wan_folders import experts_folder
 
 import framepack_relax as fr
 from framepack_relax.errors import ModelError
@@ -31,14 +31,8 @@ SPEED = ("full", "tiled", "blocks", "offload", None)
 
 
 @pytest.fixture(scope="module", params=["framepack", "hunyuanvideo", "wan", "wan experts", "helios", "fake"])
-def folder(request, tiny, hunyuan, helios, tmp_path_factory):
-    made = {"framepack": tiny, "hunyuanvideo": hunyuan, "helios": helios, "fake": "fake"}
-    place = tmp_path_factory.mktemp("models") / "wan"
-    if request.param == "wan":
-        made["wan"] = wan_folder(place, expand=True)
-    elif request.param == "wan experts":
-        made["wan experts"] = experts_folder(place, image=True)
-    return str(made[request.param])
+def folder(request, folder_of):
+    return folder_of(request.param)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "fp8"])

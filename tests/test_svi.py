@@ -37,12 +37,6 @@ def model(tmp_path_factory):
     return folder, load(str(folder), device="cpu")
 
 
-@pytest.fixture
-def hero(tmp_path):
-    Image.radial_gradient("L").resize(SIZE).convert("RGB").save(tmp_path / "hero.png")
-    return Image.open(tmp_path / "hero.png")
-
-
 def board(hero, *relaxed, scales=SCALES, **fields):
     """A scene of a section for each `relax`."""
     words = {"prompt": PROMPTS[0], "negative_prompt": PROMPTS[1], "seconds": 0.75, "guidance": scales}

@@ -53,12 +53,6 @@ def five(tmp_path_factory):
     return folder, load(str(folder), device="cpu")
 
 
-@pytest.fixture
-def hero(tmp_path):
-    Image.radial_gradient("L").resize(SIZE).convert("RGB").save(tmp_path / "hero.png")
-    return Image.open(tmp_path / "hero.png")
-
-
 def planned(model, seconds, *, scale=5.0, scene=None, **fields):
     made = Scene(id="a", prompt=PROMPTS[0], negative_prompt=PROMPTS[1], seconds=seconds, **(scene or {}))
     story = storyboard_from_scenes([made], **{"size": SIZE, "steps": STEPS, "guidance": {"text": scale}, **fields})

@@ -40,12 +40,6 @@ def image(tmp_path_factory):
     return folder, load(str(folder), device="cpu")
 
 
-@pytest.fixture
-def hero(tmp_path):
-    Image.radial_gradient("L").resize(SIZE).convert("RGB").save(tmp_path / "hero.png")
-    return Image.open(tmp_path / "hero.png")
-
-
 def two(model, image, scene=None, **fields):
     """Of two scenes, a section each."""
     words = {"prompt": PROMPTS[0], "negative_prompt": PROMPTS[1], "seconds": 0.8, **(scene or {})}

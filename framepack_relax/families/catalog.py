@@ -87,7 +87,7 @@ def _svi(past: Past, version: str, about: str) -> Entry:
     file = "vita-video-gen/svi-model/version-2.0/SVI_Wan2.2-I2V-A14B_{}_noise_lora_{}.safetensors"
     pair = tuple(Lora(file=file.format(expert, version), expert=expert) for expert in get_args(Expert))
     return Entry(
-        name=f"wan2.2-{past}", about=about, gigabytes=70.0, licence="Apache-2.0; of the LoRA see their model card",
+        name=f"wan2.2-{past}", about=about, licence="Apache-2.0; of the LoRA see their model card",
         repository="Wan-AI/Wan2.2-I2V-A14B-Diffusers",
         family=WanI2V(name=f"wan2.2-{past}", past=past, carry=CARRIED[past], lora=pair),
     )  # fmt: skip
@@ -117,7 +117,7 @@ ENTRIES = (
         family=WanTI2V(name="wan2.2-5b"),
     ),
     Entry(
-        name="wan2.2-a14b", gigabytes=70.0, licence="Apache-2.0", repository="Wan-AI/Wan2.2-I2V-A14B-Diffusers",
+        name="wan2.2-a14b", licence="Apache-2.0", repository="Wan-AI/Wan2.2-I2V-A14B-Diffusers",
         about="Wan 2.2 I2V, two experts of 14B: an image to film, from clip to clip by the last frame; 16 fps",
         family=WanI2V(name="wan2.2-a14b"),
     ),
