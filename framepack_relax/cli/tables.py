@@ -259,8 +259,8 @@ def models_table(entries: Sequence[tuple[Entry, bool]]) -> Table:
     table = Table("name", "what", **LOOK)
     for entry, there in entries:
         place = "on disk" if there else "not on disk"
-        size = f"{entry.gigabytes:g} GB, {place}" if entry.gigabytes else place
-        origins = dict.fromkeys(f"from {repository}" for repository, _ in entry.places.values())
+        size = f"about {entry.gigabytes:g} GB, {place}" if entry.gigabytes else place
+        origins = [f"from {repository}" for repository in entry.repositories]
         table.add_row(entry.name, "\n".join([entry.about, size, *origins, entry.licence]))
         table.add_section()
     return table

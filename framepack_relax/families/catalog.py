@@ -48,6 +48,7 @@ HUB = re.compile(  # id, revision, file
     r"(\w(?:[\w.-]*\w)?/\w(?:[\w.-]*\w)?)(?:@(\w[\w.-]*))?(?:/([^\\\x00-\x1f]+\.safetensors))?", re.ASCII
 )
 NO_ID = re.compile(r"--|\.\.|\.git$|\.safetensors$|^.{97}")  # the most are of the hub's client
+BFLOAT16 = 69.0  # gigabytes of A14B if it lies in that, by count: its files were not seen
 LARGEST = 256 << 20  # bytes, of vocabularies and configs
 Wanted = Mapping[str, set[str]]  # patterns of files, by repository
 TENCENT = "Tencent Hunyuan Community licence: not for use in the European Union, the United Kingdom and South Korea"
@@ -73,6 +74,14 @@ class Entry:
         """Of every part; empty where only the folder says which there are."""
         return {part: self.place(part) for part in (self.family.parts if self.family else ())}
 
+    @property
+    def repositories(self) -> tuple[str, ...]:
+        """Of its parts, and of the LoRA that it comes with."""
+        loras = (on_hub(lora.file) for lora in (self.family.lora if self.family else ()))
+        return tuple(
+            dict.fromkeys([place for place, _ in self.places.values()] + [found[0] for found in loras if found])
+        )
+
 
 def _framepack(name: str, repository: str, order: Order, about: str) -> Entry:
     parts = {"transformer": (repository, ""), **{p: (REDUX, p) for p in ("image_encoder", "feature_extractor")}}
@@ -87,7 +96,7 @@ def _svi(past: Past, version: str, about: str) -> Entry:
     file = "vita-video-gen/svi-model/version-2.0/SVI_Wan2.2-I2V-A14B_{}_noise_lora_{}.safetensors"
     pair = tuple(Lora(file=file.format(expert, version), expert=expert) for expert in get_args(Expert))
     return Entry(
-        name=f"wan2.2-{past}", about=about, licence="Apache-2.0; of the LoRA see their model card",
+        name=f"wan2.2-{past}", about=about, gigabytes=BFLOAT16, licence="Apache-2.0; of the LoRA see their model card",
         repository="Wan-AI/Wan2.2-I2V-A14B-Diffusers",
         family=WanI2V(name=f"wan2.2-{past}", past=past, carry=CARRIED[past], lora=pair),
     )  # fmt: skip
@@ -117,7 +126,7 @@ ENTRIES = (
         family=WanTI2V(name="wan2.2-5b"),
     ),
     Entry(
-        name="wan2.2-a14b", licence="Apache-2.0", repository="Wan-AI/Wan2.2-I2V-A14B-Diffusers",
+        name="wan2.2-a14b", gigabytes=BFLOAT16, licence="Apache-2.0", repository="Wan-AI/Wan2.2-I2V-A14B-Diffusers",
         about="Wan 2.2 I2V, two experts of 14B: an image to film, from clip to clip by the last frame; 16 fps",
         family=WanI2V(name="wan2.2-a14b"),
     ),
