@@ -12,8 +12,9 @@ from pydantic import Field
 from ..errors import EvaluationError, StoryboardError
 from ..files import read_file
 from ..rendering.mark import unreadable
+from ..storyboard.fields import Seed, Words
 from ..storyboard.messages import printable, validated
-from ..storyboard.schema import Part, Seed, Words
+from ..storyboard.schema import Part
 from .mistakes import try_all
 from .statistics import Row
 

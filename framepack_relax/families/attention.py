@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..relax.effects import Effect, KeyGain, KVBlur
 from ..relax.unlearning import Blur, KeyBias, Segment
-from ..storyboard.schema import BlurOf, Space
+from ..storyboard.fields import BlurOf, Space
 
 ALIGNED = 8  # elements: xformers takes a bias only if its strides are multiples of this
 

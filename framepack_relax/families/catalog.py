@@ -16,10 +16,11 @@ from pydantic import RootModel
 
 from ..errors import ModelError
 from ..relax.profile import Profile
+from ..storyboard.fields import Expert, Order, Past
 from ..storyboard.meanings import suggest
 from ..storyboard.messages import printable
 from ..storyboard.paths import KINDS, expand, not_a_file, path_cure
-from ..storyboard.schema import Expert, Lora, Order, Past
+from ..storyboard.schema import Lora
 from .base import Family
 from .configs import SIDECAR, NetworkConfig, PartKinds, Sidecar, check_configs, read_json
 from .fake import Fake

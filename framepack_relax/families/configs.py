@@ -14,9 +14,10 @@ from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_va
 
 from ..errors import ModelError, Problem, StoryboardError
 from ..relax.profile import Profile
+from ..storyboard.fields import Order, Pattern, Rate, Scale, Size
 from ..storyboard.messages import explain, printable
 from ..storyboard.reader import read_text
-from ..storyboard.schema import Order, Part, Pattern, Rate, Scale, Size
+from ..storyboard.schema import Part
 
 SIDECAR = "framepack_relax.json"  # what a plan must know of a model
 M = TypeVar("M", bound=BaseModel)

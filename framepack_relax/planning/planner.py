@@ -12,9 +12,9 @@ from ..families.flow import times
 from ..relax.guidance import relaxed_scale, step_weights
 from ..relax.profile import Relaxation
 from ..storyboard import Scene, Storyboard
+from ..storyboard.fields import exact_rate
 from ..storyboard.images import ImageError, read_image
 from ..storyboard.paths import path_cure
-from ..storyboard.schema import exact_rate
 from .grid import MOST_SECTIONS, fitting_seconds, snap, split
 from .ladder import Asked, asked_of, plan_ensured, stronger
 from .lexicon import intensity_of

@@ -11,7 +11,8 @@ from pydantic_core import to_jsonable_python
 from ..families.adapters import Fit
 from ..families.base import Context, Step
 from ..relax.profile import Relaxation
-from ..storyboard.schema import Lora, exact_rate
+from ..storyboard.fields import exact_rate
+from ..storyboard.schema import Lora
 
 LONG = ("prompt", "negative_prompt", "sigmas", "scales", "steps")  # of a section, which may be very long
 MOST, STEP = 1 << 25, 250  # bytes that these may take in plan.json, about; bytes of a step's numbers

@@ -10,10 +10,11 @@ from ..families.adapters import Fit
 from ..families.base import Family, Size
 from ..relax.profile import Profile, Relaxation, paper_profile, written
 from ..storyboard import Relax, Scene, Storyboard
+from ..storyboard.fields import exact_rate
 from ..storyboard.meanings import suggest
 from ..storyboard.messages import printable
 from ..storyboard.reader import parse_as, read_text
-from ..storyboard.schema import BLOCKS, exact_rate
+from ..storyboard.schema import BLOCKS
 from .ladder import asked_of, ladder_problems, written_out
 from .lexicon import intensity_of
 from .renderplan import SectionPlan

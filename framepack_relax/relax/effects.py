@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from ..storyboard.schema import BlurOf, GainOn, Space
+from ..storyboard.fields import BlurOf, GainOn, Space
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar, get_args
 
-from ..storyboard.schema import Schedule
+from ..storyboard.fields import Schedule
 
 TEXTS = ("text", "text_low")  # of models of two experts each has its own; where one acts the other is 1
 TEXT_MARGIN = 1e-3  # closer to scale 1 than this, the second pass has no weight and is skipped

@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from ..storyboard.fields import BlurOf, Coord, GainOn, OverSteps, Schedule, Space
 from ..storyboard.profile import ProfileFields
-from ..storyboard.schema import BlurOf, Coord, Experimental, GainOn, OverSteps, Relax, Schedule, Space
+from ..storyboard.schema import Experimental, Relax
 from .effects import Effect, KeyGain, KVBlur, LowPass, MotionAmplitude
 
 

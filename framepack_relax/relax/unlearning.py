@@ -18,7 +18,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from ..storyboard.schema import GainOn
+from ..storyboard.fields import GainOn
 
 FramePart = Literal["history", "reference", "section"]
 SMALLEST_WEIGHT = 1e-6

@@ -5,7 +5,8 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from .schema import Beta, Intensity, Part, Power, Relax, Rung, Targets, Words, only
+from .fields import Beta, Intensity, Power, Targets, Words, only
+from .schema import Part, Relax, Rung
 
 BY_INTENSITY = only(
     lambda points: [x for x, _ in points] == sorted({x for x, _ in points}),

@@ -16,10 +16,11 @@ from pydantic import BaseModel
 from ..errors import Problem, StoryboardError
 from .annotations import inside, kinds, numeric
 from .cures import PROSE, cure, lookalikes
+from .fields import PROFILES
 from .messages import MOST_PROBLEMS, Check, locate, path_of, printable, validated
 from .paths import expand, leaves, path_cure, refusal
 from .profile import ProfileFields
-from .schema import PROFILES, Storyboard, build_storyboard
+from .schema import Storyboard, build_storyboard
 
 P = TypeVar("P", bound=BaseModel)
 Data = dict[str, Any]

@@ -15,7 +15,7 @@ from torch import Tensor
 from ...relax.effects import LowPass
 from ...relax.latents import low_pass, match_statistics
 from ...relax.unlearning import FramePart, Segment
-from ...storyboard.schema import Order
+from ...storyboard.fields import Order
 from ..backend import Decoder, Given, Solve, Start
 from ..base import Context, Size, Step
 from ..hunyuan_video.backend import HunyuanVideoBackend, SectionInputs, euler, on_table

@@ -13,7 +13,7 @@ from diffusers import AutoencoderKLHunyuanVideo
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...storyboard.schema import Order
+from ...storyboard.fields import Order
 from ..hunyuan_video.stream import decode, to_uint8
 from .family import LATENT_FRAMES
 from .history import SECTION_LATENTS

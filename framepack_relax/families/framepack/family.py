@@ -7,7 +7,8 @@ from typing import Any, ClassVar, Self
 from ...errors import Problem
 from ...relax.effects import EFFECTS
 from ...storyboard import Storyboard
-from ...storyboard.schema import Decoding, FramePackBlock, Order
+from ...storyboard.fields import Decoding, Order
+from ...storyboard.schema import FramePackBlock
 from ..base import CONTEXT, GuidanceTerm, Size, TimeGrid
 from ..configs import FramePackTransformer, PartKinds, ProcessorConfig, Sidecar, SiglipFields
 from ..flow import FlowShift, Levels, sigma_table

@@ -8,7 +8,7 @@ Latent frames of a shot count from 0, the start image; section k holds 9k + 1 ..
 from dataclasses import dataclass
 from typing import Any
 
-from ...storyboard.schema import Order
+from ...storyboard.fields import Order
 
 SECTION_LATENTS = 9  # latent frames of a section
 NEAR, MID, FAR = 1, 2, 16  # latent frames in the 1x, 2x and 4x slots

@@ -10,7 +10,8 @@ from pydantic import Field
 
 from ...relax.effects import EFFECTS
 from ...storyboard import Storyboard
-from ...storyboard.schema import HeliosBlock, NoPast
+from ...storyboard.fields import NoPast
+from ...storyboard.schema import HeliosBlock
 from ..base import CONTEXT, TEXT, Context, Family, GuidanceTerm, Size, TimeGrid
 from ..configs import Config, Layers, PartKinds, Positive, Small, UMT5Fields, WanVae, Width
 from ..flow import Levels, UniPC

@@ -16,7 +16,8 @@ from pydantic import Field
 from ...errors import ModelError, Problem
 from ...relax.effects import EFFECTS
 from ...storyboard import Storyboard
-from ...storyboard.schema import Past, WanBlock
+from ...storyboard.fields import Past
+from ...storyboard.schema import WanBlock
 from ..base import CONTEXT, TEXT, Context, Family, GuidanceTerm, Image, SimpleContext, Size, TimeGrid
 from ..configs import Config, PartKinds, Sidecar, UMT5Fields, WanVae, read_config
 from ..flow import FlowShift, Levels, UniPC, unipc_table
