@@ -3,7 +3,9 @@
 A new family adds a line to MODELS, and its stock pipeline to `stock_latents` if it has one.
 """
 
+import gc
 import json
+import weakref
 from dataclasses import asdict, fields, replace
 
 import numpy as np
@@ -237,6 +239,23 @@ def test_decoded_sections_add_up_to_the_planned_frames(case, shots):
         frames = [decoder.push(latents[index]) for index in sorted(shot.sections)]
         assert sum(map(len, frames)) == shot.frames[1] - shot.frames[0]
         assert all(f.dtype == np.uint8 and f.shape[1:] == (SIZE[1], SIZE[0], 3) for f in frames)
+
+
+@pytest.mark.parametrize("preset", ["full", "offload"])
+def test_encoders_leave_with_their_turn(case, preset, monkeypatch):
+    """And in `full` without a collection of garbage, which takes as long as a step of a small model."""
+    model = case[0]
+    if not model.family.parts:
+        pytest.skip("it encodes nothing")
+    monkeypatch.setattr(model, "preset", preset)
+    gc.collect()
+    gc.disable()
+    try:
+        with model.encoders(*model.text_parts) as pipe:
+            seen = [weakref.ref(getattr(pipe, part)) for part in model.text_parts]
+        assert [ref() for ref in seen] == [None] * len(seen)
+    finally:
+        gc.enable()
 
 
 def test_the_noise_is_its_seeds_alone(case):

@@ -260,7 +260,8 @@ class LoadedModel(Backend):
         for name in parts:
             setattr(pipe, name, None)
         del loaded, networks, part
-        gc.collect()  # hooks and modules refer to each other
+        if streamed:
+            gc.collect()  # hooks and modules refer to each other
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
             getattr(torch._C, "_host_emptyCache", lambda: None)()  # pinned memory of streamed encoders
