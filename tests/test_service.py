@@ -120,14 +120,16 @@ def png(tmp_path_factory) -> bytes:
 
 
 @contextmanager
-def running(out: Path, *, token: str = "", shut: bool = False, executor=None, **more) -> Iterator[Running]:
+def running(
+    out: Path, *, token: str = "", shut: bool = False, executor=None, extend=lambda app: None, **more
+) -> Iterator[Running]:
     executor = executor or Held()
     (executor.gate.clear if shut else executor.gate.set)()
     queue, urls, raised = Queue(out, executor, **more), SimpleQueue(), []
 
     def run():
         try:
-            serve(queue, listen("127.0.0.1", 0, token), token, urls.put)
+            serve(queue, listen("127.0.0.1", 0, token), token, urls.put, extend)
         except BaseException as error:
             raised.append(error)
 

@@ -1,4 +1,4 @@
-"""Commands for many films: batch, serve."""
+"""Commands for many films: batch, serve, studio."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -119,34 +120,64 @@ def batch(
     _conclude(films, as_json)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """Where a service is asked."""
+
+    host: Annotated[str, typer.Option(help="where it listens; where others can ask, a token is needed")] = "127.0.0.1"
+    port: Annotated[int, typer.Option(help="0: any that is free")] = 8000
+    token: Annotated[str, typer.Option(envvar="FRAMEPACK_RELAX_TOKEN", help="that who asks must say")] = ""
+
+
 @app.command()
 @spread
 def serve(
     crew: Crew,
+    asked: Asked,
     out: Annotated[Path, typer.Option(help="folder for all films, each in one of its name")] = Path("out"),
-    host: Annotated[str, typer.Option(help="where it listens; where others can ask, a token is needed")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="0: any that is free")] = 8000,
-    token: Annotated[str, typer.Option(envvar="FRAMEPACK_RELAX_TOKEN", help="that who asks must say")] = "",
     model: Annotated[list[str], typer.Option(help="that boards may name; default: the catalogue's")] = [],  # noqa: B006
 ) -> None:
     """Take storyboards over HTTP and render them; started again, it goes on. Its openapi.json says what one can ask.
 
     Exit codes: 1 crashed; 2 bad input; 4 stopped by SIGTERM, what is finished is kept.
     """
+    _serve(api.output_folder(out), crew, asked, tuple(model))
+
+
+@app.command()
+@spread
+def studio(
+    crew: Crew,
+    asked: Asked,
+    folder: Annotated[Path, typer.Argument(help="of storyboards; films go to its folder out")] = Path("."),
+) -> None:
+    """Edit the storyboards in a folder in the browser, render them and look at the films.
+
+    Exit codes: 1 crashed; 2 bad input; 4 stopped by SIGTERM, what is finished is kept.
+    """
+    if not folder.is_dir():
+        raise RenderError(f"{folder}: is no folder; make it, or give another")
+    _serve(api.output_folder(folder / "out"), crew, asked, boards=folder)
+
+
+def _serve(out: Path, crew: Crew, asked: Asked, models: tuple[str, ...] = (), boards: Path | None = None) -> None:
+    """A service, with the page for a folder of storyboards."""
     try:
         from ..farm import service
     except ImportError as error:
         raise RenderError(f"{error.name} is not installed: pip install 'framepack-relax[serve]'") from error
+    from ..farm.boards import Boards
     from ..farm.queue import Queue
+    from ..farm.studio import add_studio
 
-    folder, listening = api.output_folder(out), service.listen(host, port, token)
+    listening = service.listen(asked.host, asked.port, asked.token)
+    entry = f"/?token={asked.token}" if boards and asked.token else ""
+    told = lambda url: console.aside(f"{boards or f'films of {out}'}: {url}{entry}", soft_wrap=True)  # noqa: E731
+    extend = partial(add_studio, boards=Boards(boards)) if boards else lambda app: None
     try:
         with quietly:
-            queue = Queue(
-                folder, api.workers(**vars(crew)), models=tuple(model), options=make_options("stop"), note=warn
-            )
-            told = lambda url: console.aside(f"films of {folder}: {url}", soft_wrap=True)  # noqa: E731
-            service.serve(queue, listening, token, told)
+            queue = Queue(out, api.workers(**vars(crew)), models=models, options=make_options("stop"), note=warn)
+            service.serve(queue, listening, asked.token, told, extend)
     except (KeyboardInterrupt, SystemExit) as stop:
         errors.aside("stopped: what is finished is kept; the same command goes on from there", soft_wrap=True)
         raise typer.Exit(STOPPED if isinstance(stop, SystemExit) else 130) from None

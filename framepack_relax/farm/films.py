@@ -181,7 +181,7 @@ def _files(places: Sequence[Path | str], out: Path, problems: list[Problem], not
         elif os.path.isdir(place):
             root = Path(place)
             found = [file for file in sorted(root.rglob("*")) if file.suffix in SUFFIXES and _is_shown(file, root)]
-            others = {file: why for file in found if (why := _no_board(file))}
+            others = {file: why for file in found if (why := no_board(file))}
             found = [file for file in found if file not in others]
             if others:
                 shown = ", ".join(f"{file} ({why})" for file, why in list(others.items())[:3])
@@ -207,7 +207,7 @@ def _is_shown(file: Path, root: Path) -> bool:
     return not hidden and not (file.parent / MARK).exists()
 
 
-def _no_board(file: Path) -> str:
+def no_board(file: Path) -> str:
     """What it is instead, at a glance; nothing where it may be one. What cannot be read is told when it is."""
     if not file.is_file():
         return "no file"
@@ -256,7 +256,7 @@ class Watch:
 
     def _read(self, file: Path) -> list[Film]:
         try:
-            films = [] if _no_board(file) else self.find([file])
+            films = [] if no_board(file) else self.find([file])
             for film in films:
                 other = self.files.setdefault(film.name, file)
                 if other is None or other.resolve() != file.resolve():

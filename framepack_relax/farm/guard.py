@@ -3,7 +3,7 @@
 A browser carries requests of any web page to a server on this machine, by forms and scripts (CSRF), or as
 the server itself under a name that the page's owner has pointed here (DNS rebinding). So a server without a token
 answers only to names of this machine (Host), and to pages that it has served (Origin). A token needs neither: no
-browser adds it by itself.
+browser adds it by itself. A page gets it as a cookie, by the address `/?token=TOKEN`; with that, Origin counts again.
 """
 
 import hmac
@@ -13,7 +13,11 @@ from ipaddress import ip_address
 from fastapi import HTTPException
 from fastapi.responses import JSONResponse
 from starlette.datastructures import Headers
+from starlette.requests import HTTPConnection
+from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+COOKIE = "framepack_relax_token"
 
 
 class Guard:
@@ -25,8 +29,12 @@ class Guard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        headers, read = Headers(scope=scope), 0
-        if refused := self._refuses(scope["path"], headers):
+        asked, read = HTTPConnection(scope), 0
+        if self.token and scope["path"] == "/" and self._is_token(asked.query_params.get("token", "")):
+            entered = RedirectResponse("/", 303)
+            entered.set_cookie(COOKIE, self.token.decode(), httponly=True, samesite="strict")
+            return await entered(scope, receive, send)
+        if refused := self._refuses(scope["path"], asked.headers, asked.cookies.get(COOKIE, "")):
             status, fact, more = refused
             return await JSONResponse({"detail": fact}, status, headers=more)(scope, receive, send)
 
@@ -40,18 +48,23 @@ class Guard:
 
         await self.app(scope, counted, send)
 
-    def _refuses(self, path: str, headers: Headers) -> tuple[int, str, dict[str, str]] | None:
+    def _refuses(self, path: str, headers: Headers, cookie: str) -> tuple[int, str, dict[str, str]] | None:
         host, origin = headers.get("host", ""), headers.get("origin")
+        foreign = origin is not None and origin not in (f"http://{host}", f"https://{host}")
         if self.token:
-            said = headers.get("authorization", "").encode("latin1")
-            if path != "/health" and not hmac.compare_digest(said, b"Bearer " + self.token):
-                return 401, "a token is needed: send `Authorization: Bearer TOKEN`", {"WWW-Authenticate": "Bearer"}
+            said = headers.get("authorization", "").removeprefix("Bearer ")
+            if path != "/health" and not self._is_token(said) and (foreign or not self._is_token(cookie)):
+                cure = "send `Authorization: Bearer TOKEN`, or open /?token=TOKEN"
+                return 401, f"a token is needed: {cure}", {"WWW-Authenticate": "Bearer"}
         elif not is_loopback(re.sub(r":[0-9]+$", "", host).strip("[]")):
             return 403, f"Host {host[:60]!r} is no name of this machine: without a token only 127.0.0.1 is answered", {}
-        elif origin is not None and origin not in (f"http://{host}", f"https://{host}"):
-            return 403, f"Origin {origin[:60]!r}: without a token pages of other servers may not ask", {}
+        elif foreign:
+            return 403, f"Origin {(origin or '')[:60]!r}: without a token pages of other servers may not ask", {}
         length = headers.get("content-length", "")
         return (413, self._too_large(), {}) if length.isdecimal() and int(length) > self.most else None
+
+    def _is_token(self, said: str) -> bool:
+        return hmac.compare_digest(said.encode("utf8", "surrogateescape"), self.token)
 
     def _too_large(self) -> str:
         return f"the request has more than {self.most} bytes; send smaller images"

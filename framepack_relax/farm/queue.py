@@ -28,7 +28,7 @@ from ..rendering.status import read_status
 from ..storyboard import read_storyboard
 from .batch import Batch, Progress, run, told_json
 from .engines import Workers
-from .films import Film
+from .films import Film, find_films
 from .ledger import Entry, read_entry, read_ledger
 from .records import LOGS, Logs
 
@@ -188,12 +188,28 @@ class Queue:
                     raise Refusal(429, f"{self.limits.waiting} films wait already; come back later, or cancel one")
                 name = name or self._free(_title(folder))
                 self._check_free(name)
-                film = self._replace(folder, name)
-                call_off(film.out, False)
-                self.settled.discard(name)
-                self.resting.pop(name, None)
-                self.batch.add([film])
-                return name
+                return self._begin(self._replace(folder, name))
+
+    def planned(self, file: Path) -> Film:
+        """The film of a board that lies elsewhere, and what is left of it to do. Raises StoryboardError."""
+        loading = {**self.loading, "download": False}
+        return find_films([file], self.out, loading=loading, options=self.options)[0]
+
+    def render(self, film: Film) -> str:
+        """Takes in a film whose board stays where it is, and goes on from what is there of it; gives its name.
+
+        Raises Refusal where it waits or is at work already.
+        """
+        with self._lock:
+            self._check_over(film.name)
+            return self._begin(film)
+
+    def _begin(self, film: Film) -> str:
+        call_off(film.out, False)
+        self.settled.discard(film.name)
+        self.resting.pop(film.name, None)
+        self.batch.add([film])
+        return film.name
 
     @contextmanager
     def _staged(self, board: Posted, name: str | None) -> Iterator[Path]:
@@ -261,11 +277,14 @@ class Queue:
 
     def _check_free(self, name: str) -> None:
         """For a board that is put under a name. Raises Refusal."""
+        self._check_over(name)
+        if name == LOGS or (self._taken(name) and not (self.boards / name).is_dir()):
+            raise Refusal(409, f"{name}: is the name of something that was not posted here; take another name")
+
+    def _check_over(self, name: str) -> None:
         there = self.batch.progress.get(name)
         if there and (not there.over or there.running):
             raise Refusal(409, f"{name}: is {there.state}; wait until it is over, or cancel it")
-        if name == LOGS or (self._taken(name) and not (self.boards / name).is_dir()):
-            raise Refusal(409, f"{name}: is the name of something that was not posted here; take another name")
 
     def _replace(self, folder: Path, name: str) -> Film:
         """Moves a staged board to its place; one that is refused after all is not there, and the older one is."""

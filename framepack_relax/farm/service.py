@@ -134,7 +134,7 @@ async def _after(queue: Here, name: Name, last_event_id: Annotated[str, Header()
 After = Annotated[int | None, Depends(_after)]
 
 
-def _told(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def told_as(*statuses: int) -> dict[int | str, dict[str, Any]]:
     kinds = {400: "cannot be read", 404: "no such film, or not that of it", 409: "what is there already is in the way"}
     kinds |= {413: "too large", 416: "no such range", 429: "too many films wait"}
     said: dict[int | str, dict[str, Any]] = {
@@ -151,11 +151,11 @@ def _json(told: dict[int | str, dict[str, Any]]) -> dict[int | str, dict[str, An
     return told
 
 
-def _kinds(kinds: str, *statuses: int) -> dict[int | str, dict[str, Any]]:
+def kinds_of(kinds: str, *statuses: int) -> dict[int | str, dict[str, Any]]:
     binary = {"type": "string", "format": "binary"}
     content = {kind: {"schema": {} if kind.startswith("application") else binary} for kind in kinds.split()}
     said: dict[int | str, dict[str, Any]] = {status: {"content": content} for status in {200, *statuses} & {200, 206}}
-    return _told(*{409, *statuses} - {206}) | said
+    return told_as(*{409, *statuses} - {206}) | said
 
 
 PARTS_OF_EVENT = {name: {"type": "string"} for name in ("id", "event", "data")}
@@ -170,45 +170,45 @@ def health(queue: Here, response: Response) -> Health:
     return Health(state="crashed" if queue.crash else "ok", version=__version__)
 
 
-@router.post("/plan", responses=_told(400, 413))
+@router.post("/plan", responses=told_as(400, 413))
 def plan(queue: Here, board: Board, film: Annotated[str | None, Form(pattern=NAME)] = None) -> dict[str, Any]:
     """What a render would do, as plan.json; nothing is kept. Images that `film` has need not be sent again."""
     return queue.plan(board, film).to_json()
 
 
-@router.post("/films", status_code=201, responses=_told(400, 409, 413, 429))
+@router.post("/films", status_code=201, responses=told_as(400, 409, 413, 429))
 def post_film(queue: Here, board: Board, response: Response) -> Shown:
     """Renders a storyboard, under a name made of its title."""
-    return _shown(queue, queue.put(board), response)
+    return shown(queue, queue.put(board), response)
 
 
-@router.put("/films/{name}", status_code=201, responses=_told(400, 409, 413, 429))
+@router.put("/films/{name}", status_code=201, responses=told_as(400, 409, 413, 429))
 def put_film(queue: Here, name: Name, board: Board, response: Response) -> Shown:
     """Renders a storyboard under a name; a film of that name must be over. Sections that are still as the storyboard
     asks for are kept, and images that the film has need not be sent again."""
-    return _shown(queue, queue.put(board, name), response)
+    return shown(queue, queue.put(board, name), response)
 
 
-@router.get("/films", responses=_told())
+@router.get("/films", responses=told_as())
 def list_films(queue: Here) -> list[Listed]:
     """All films in the folder."""
     return [Listed(**_listed(entry)) for entry in queue.films()]
 
 
-@router.get("/films/{name}", responses=_told(404))
+@router.get("/films/{name}", responses=told_as(404))
 def get_film(queue: Here, name: Name) -> Shown:
     """How far a film is."""
-    return _shown(queue, name)
+    return shown(queue, name)
 
 
-@router.delete("/films/{name}", responses=_told(404, 409))
+@router.delete("/films/{name}", responses=told_as(404, 409))
 def cancel_film(queue: Here, name: Name) -> Shown:
     """Calls a film off; what is finished of it stays in its folder, and is kept when it is put again."""
     queue.cancel(name)
-    return _shown(queue, name)
+    return shown(queue, name)
 
 
-@router.get("/films/{name}/events", response_class=Events, responses={**_json(_told(404, 409)), 200: EVENT, 204: {}})
+@router.get("/films/{name}/events", response_class=Events, responses={**_json(told_as(404, 409)), 200: EVENT, 204: {}})
 async def hear_film(queue: Here, name: Name, after: After) -> Events:
     """What happens to a film: lines of `batch --json`, after an event `state` with what GET of the film gives, or from
     Last-Event-ID on. The last is `end`, with the same as `state`; who comes back after it is sent away with 204."""
@@ -238,17 +238,17 @@ async def _events(queue: Queue, name: str, after: int | None) -> AsyncIterator[s
 
 
 async def _state(queue: Queue, name: str, event: str, number: int | str) -> str:
-    shown = await run_in_threadpool(_shown, queue, name)
-    return f"event: {event}\nid: {queue.run}-{number}\ndata: {shown.model_dump_json()}\n\n"
+    film = await run_in_threadpool(shown, queue, name)
+    return f"event: {event}\nid: {queue.run}-{number}\ndata: {film.model_dump_json()}\n\n"
 
 
-@router.get("/films/{name}/video", response_class=FileResponse, responses=_kinds("video/mp4", 206, 400, 404, 416))
+@router.get("/films/{name}/video", response_class=FileResponse, responses=kinds_of("video/mp4", 206, 400, 404, 416))
 def get_video(queue: Here, name: Name) -> FileResponse:
     """The film; while it grows as much as there is, which can be played, and grows at its end only. Takes ranges."""
     return _file(queue, name, (PARTS[0], FILM), "video/mp4")
 
 
-@router.get("/films/{name}/{file}", response_class=FileResponse, responses=_kinds(" ".join(FILES.values()), 404))
+@router.get("/films/{name}/{file}", response_class=FileResponse, responses=kinds_of(" ".join(FILES.values()), 404))
 def get_file(queue: Here, name: Name, file: Made) -> FileResponse:
     """The contact sheet, the report, the plan, the storyboard with all its settings."""
     return _file(queue, name, (file,), FILES[file])
@@ -266,7 +266,7 @@ def _listed(entry: Entry) -> dict[str, Any]:
     return {**vars(entry), "url": f"/films/{entry.name}" if re.fullmatch(NAME, entry.name) else None}
 
 
-def _shown(queue: Queue, name: str, made: Response | None = None) -> Shown:
+def shown(queue: Queue, name: str, made: Response | None = None) -> Shown:
     """A film; what was made tells its place in a header, too."""
     listed = _listed(queue.film(name))
     if made:
@@ -345,11 +345,20 @@ def listen(host: str, port: int, token: str) -> socket.socket:
         raise RenderError(f"{host}, port {port}: cannot be listened to ({error}); take another one") from error
 
 
-def serve(queue: Queue, listening: socket.socket, token: str, told: Callable[[str], None]) -> None:
-    """Answers until it is stopped; `told` hears the URL. Raises what the queue has crashed with."""
+def serve(
+    queue: Queue,
+    listening: socket.socket,
+    token: str,
+    told: Callable[[str], None],
+    extend: Callable[[FastAPI], None] = lambda app: None,
+) -> None:
+    """Answers until it is stopped; `told` hears the URL, `extend` may add routes. Raises what the queue has crashed
+    with."""
     host, port = listening.getsockname()[:2]
     with listening:
-        server = Server(queue, make_app(queue, token))
+        app = make_app(queue, token)
+        extend(app)
+        server = Server(queue, app)
         queue.start(server.end)
         try:
             told(f"http://{f'[{host}]' if ':' in host else host}:{port}")

@@ -39,9 +39,14 @@ def write_intensities(file: Path, story: Storyboard, numbers: Mapping[int, float
     if not _reads_as(edited, story.changed(scenes=tuple(scenes)), folder):
         unable = [index for index, edit in edits.items() if not edit] or [*edits]
         raise StoryboardError([_by_hand(story, index, numbers[index]) for index in unable])
+    rewrite(file, edited)
+
+
+def rewrite(file: Path, text: str) -> None:
+    """Gives a storyboard's file another text; mode, BOM and what a link leads to stay. Raises OSError."""
     with file.open("r+b"):  # a file that may not be written is not replaced either
         mode = file.stat().st_mode
-    write_file(file.resolve(), BOM * read_file(file).startswith(BOM) + edited.encode("utf8"))
+    write_file(file.resolve(), BOM * read_file(file).startswith(BOM) + text.encode("utf8"))
     file.chmod(mode)
 
 

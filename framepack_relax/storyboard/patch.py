@@ -93,7 +93,7 @@ def _plain(node: yaml.Node) -> Any:
 
 def _as_texts(value: Any) -> Any:
     """A value as `_plain` gives it back."""
-    return _plain(yaml.compose(f"a: {_written(value)}", Loader=LOADER).value[0][1])
+    return tree_of(f"a: {_written(value)}")["a"]
 
 
 def _child(node: yaml.Node, part: str | int) -> yaml.Node | None:

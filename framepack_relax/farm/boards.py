@@ -1,0 +1,120 @@
+"""A folder of storyboards that people edit, here and in other programs at once: nobody's change is lost."""
+
+import os
+import re
+from collections.abc import Callable
+from itertools import chain, count
+from pathlib import Path
+from threading import Lock
+
+from ..errors import ModelError, Problem, RelaxError, StoryboardError
+from ..families.catalog import find_family
+from ..files import digest_of, read_file, write_file
+from ..planning.planner import make_plan
+from ..planning.renderplan import RenderPlan
+from ..rendering.mark import free_name
+from ..storyboard.edit import rewrite
+from ..storyboard.reader import LARGEST_BYTES, parse_storyboard, read_text
+from .films import SUFFIXES, no_board
+from .queue import IMAGE, NAME, Refusal
+
+STARTER = Path(__file__).parents[1] / "studio" / "starter"
+
+
+class Boards:
+    """The storyboards in a folder, by the stems of their files."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder.resolve()
+        self._lock = Lock()
+        self._known: dict[Path, tuple[tuple[int, int, int], str]] = {}
+
+    def versions(self) -> dict[str, str]:
+        """A hash of the contents of each board, by its name."""
+        found = {}
+        for file in sorted(self.folder.iterdir()):
+            if file.suffix in SUFFIXES and re.fullmatch(NAME, file.stem):
+                try:
+                    stat = file.stat()
+                    looks, known = (stat.st_mtime_ns, stat.st_size, stat.st_ino), self._known.get(file)
+                    if known is None or known[0] != looks:
+                        known = looks, "" if no_board(file) else digest_of(read_file(file))
+                        self._known[file] = known
+                except OSError:
+                    continue
+                if known[1]:
+                    found[file.stem] = known[1]
+        return found
+
+    def file(self, name: str) -> Path:
+        """Raises Refusal where there is none."""
+        for suffix in SUFFIXES:
+            if (file := self.folder / f"{name}{suffix}").is_file():
+                return file
+        raise Refusal(404, f"{name}: there is no such storyboard in {self.folder}")
+
+    def read(self, name: str) -> tuple[str, str]:
+        """A board's text and its version. Raises StoryboardError where it is no text."""
+        file = self.file(name)
+        return read_text(file), digest_of(read_file(file))
+
+    def write(self, name: str, version: str, change: Callable[[str], str]) -> None:
+        """Writes what `change` makes of a board that is still of this version. Raises Refusal where it is not."""
+        with self._lock:
+            file = self.file(name)
+            text, now = self.read(name)
+            if now != version:
+                raise Refusal(409, f"{name}: has changed meanwhile, nothing was written; look at it and do it again")
+            changed = change(text)
+            if len(changed.encode("utf8")) > LARGEST_BYTES:
+                raise Refusal(413, f"{name}: a storyboard has at most {LARGEST_BYTES >> 10} KiB; make it smaller")
+            if changed != text:
+                rewrite(file, changed)
+
+    def begin(self) -> str:
+        """A first board, which the packaged model renders; gives its name."""
+        image, board = STARTER / "beach.png", STARTER / "film.yaml"
+        name = self.add_image(image.name, read_file(image))
+        with self._lock:
+            place = self.folder / board.name
+            place = free_name(place) if place.exists() else place
+            write_file(place, read_file(board).replace(image.name.encode(), name.encode()))
+        return place.stem
+
+    def add_image(self, name: str, data: bytes) -> str:
+        """Stores an image beside the boards, under a name that is free; gives that. Raises Refusal."""
+        if not IMAGE.fullmatch(name) or not name.isprintable() or len(name.encode()) > 200:
+            raise Refusal(422, f"{name[:60]!r}: is no name of an image; write one such as hero.png")
+        with self._lock:
+            stem, dot, suffix = name.rpartition(".")
+            names = chain([name], (f"{stem}-{number}{dot}{suffix}" for number in count(2)))
+            place = next(place for other in names if not _is_another(place := self.folder / other, data))
+            if not place.exists():
+                write_file(place, data)
+        return place.name
+
+    def image(self, path: str) -> Path:
+        """An image under the folder. Raises Refusal."""
+        file = (self.folder / path).resolve() if path.isprintable() else self.folder
+        if not file.is_relative_to(self.folder) or not IMAGE.fullmatch(file.name) or not file.is_file():
+            raise Refusal(404, f"{path[:60]}: there is no such image")
+        return file
+
+    def plan(self, name: str, text: str) -> tuple[RenderPlan | None, tuple[Problem, ...]]:
+        """What a render of this text would do, or every mistake in it."""
+        file = self.file(name)
+        try:
+            story = parse_storyboard(text, file=file.name, folder=self.folder)
+            try:
+                return make_plan(story, find_family(story.model)), ()
+            except ModelError as error:
+                return None, (story.located(Problem(path="model", message=str(error))),)
+        except StoryboardError as error:
+            return None, error.problems
+        except RelaxError as error:
+            return None, (Problem(message=str(error)),)
+
+
+def _is_another(place: Path, data: bytes) -> bool:
+    """Whether something else than this lies there."""
+    return os.path.lexists(place) and not (place.is_file() and read_file(place) == data)
