@@ -6,7 +6,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 # a file of tests at a time on each of two cores, where two threads each would stand in each other's way, the files by name:
 # those with the fewest tests take the longest
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -rs --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test test-all test-versions evidence check drill bench clean
 

@@ -121,7 +121,7 @@ def png(tmp_path_factory) -> bytes:
 
 @contextmanager
 def running(
-    out: Path, *, token: str = "", shut: bool = False, executor=None, extend=lambda app: None, **more
+    out: Path, *, token: str = "", shut: bool = False, executor=None, port: int = 0, extend=lambda app: None, **more
 ) -> Iterator[Running]:
     executor = executor or Held()
     (executor.gate.clear if shut else executor.gate.set)()
@@ -129,7 +129,7 @@ def running(
 
     def run():
         try:
-            serve(queue, listen("127.0.0.1", 0, token), token, urls.put, extend)
+            serve(queue, listen("127.0.0.1", port, token), token, urls.put, extend)
         except BaseException as error:
             raised.append(error)
 

@@ -49,7 +49,7 @@ def test_what_is_declared_is_what_is_imported():
     declared = {
         modules.get(name, name)
         for text in [*project["dependencies"], *(text for name in extras if name != "dev" for text in extras[name])]
-        for name in [Requirement(text).name]
+        for name in {Requirement(text).name} - {project["name"]}
     }
     imported = {
         name.split(".")[0]

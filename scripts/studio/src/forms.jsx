@@ -74,7 +74,7 @@ function Image({ path, label }) {
         <input id={id} type="file" accept="image/*" onChange={(event) => event.currentTarget.files[0] && studio.dropImage(path, event.currentTarget.files[0])} />
         <span class="quiet">{value || "drop an image here, or choose one"}</span>
         {value && (
-          <button type="button" class="plain" onClick={() => studio.change({ path, value: null })}>
+          <button type="button" class="plain" id={`no-${path}`} onClick={() => studio.change({ path, value: null })}>
             Remove <span class="sr">{label}</span>
           </button>
         )}

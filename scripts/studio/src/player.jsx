@@ -111,7 +111,7 @@ function Working() {
         <p class="quiet" id="progress">
           {progress && progress.section >= 0
             ? `section ${progress.section + 1}, step ${progress.step}; ${done} of ${total} sections are done`
-            : `${done} of ${total} sections are done; the model is loaded`}
+            : `${done} of ${total} sections are done`}
           {rest !== null && `; about ${lasting(rest)} left`}
         </p>
       </div>

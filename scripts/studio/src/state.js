@@ -72,28 +72,33 @@ let past = [];
 let future = [];
 
 export async function open(name) {
-  if (state.name !== name) {
-    past = [];
-    future = [];
-    set({ name, board: null, typed: {}, rejected: [], selected: 0, report: null, left: null, progress: null });
-    if (location.hash.slice(1) !== name) location.hash = name;
-  }
-  await load();
-}
-
-export async function load() {
-  const name = state.name;
+  if (state.name === name) return load();
   try {
     const board = await server.getBoard(name);
-    if (name === state.name) show(board);
+    past = [];
+    future = [];
+    heard?.source.close();
+    heard = null;
+    const fresh = { typed: {}, rejected: [], selected: 0, report: null, left: null, progress: null };
+    set({ name, board, ...fresh });
+    if (location.hash.slice(1) !== name) location.hash = name;
+    show(board, null);
   } catch (error) {
-    if (error.status === 404) set({ board: null, name: "" });
     told(error);
   }
 }
 
-function show(board) {
-  const before = state.board;
+export async function load() {
+  const { name } = state;
+  try {
+    const board = await server.getBoard(name);
+    if (name === state.name) show(board);
+  } catch (error) {
+    told(error);
+  }
+}
+
+function show(board, before = state.board) {
   const made = merged(before, board);
   document.title = `${made.fields?.title || made.name} · studio`;
   const last = Math.max(0, scenesOf(made).length - 1);
@@ -101,7 +106,7 @@ function show(board) {
   if (made.busy) follow(made.name);
   const over = before?.busy && !made.busy;
   if (!before || over || before.film?.state !== made.film?.state) loadReport();
-  if (!made.busy && (over || before?.version !== made.version || before?.film !== made.film)) lookLeft();
+  if (!made.busy && (!before || over || before.version !== made.version || before.film !== made.film)) lookLeft();
 }
 
 export const scenesOf = (board) => (Array.isArray(board?.fields?.scenes) ? board.fields.scenes : []);

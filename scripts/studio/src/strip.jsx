@@ -26,6 +26,7 @@ export function Strip() {
     const sortable = Sortable.create(list.current, {
       handle: ".grip",
       draggable: ".card",
+      forceFallback: true, // the same with a mouse, a pen and fingers
       animation: 120,
       onEnd({ item, oldDraggableIndex: from, newDraggableIndex: to }) {
         if (from === to) return;
@@ -147,7 +148,7 @@ const Card = memo(function Card({ scene, index, planned, begins, step, selected,
           ))}
         </span>
       </div>
-      <Stretch name={scene.id} path={path} seconds={seconds} step={step} tab={tab} element={element} />
+      <Stretch name={scene.id} path={path} asked={shown?.asked_seconds ?? seconds} seconds={seconds} step={step} tab={tab} element={element} />
     </li>
   );
 });
@@ -230,33 +231,31 @@ async function look(path, value, index, tryOut) {
   asking = false;
 }
 
-// The card's right edge: whole steps of the grid.
-function Stretch({ name, path, seconds, step, tab, element }) {
+// The card's right edge. Its end moves by whole steps of the grid: the seconds asked for change by as many.
+function Stretch({ name, path, asked, seconds, step, tab, element }) {
   const drag = useRef(null);
-  const field = `${path}.seconds`;
-  const snap = (value) => Math.max(step, Math.round(value / step) * step);
-  const write = (value) => studio.change({ path: field, value: Math.round(value * 100) / 100 });
+  const least = 1 - Math.max(1, Math.round(seconds / step));
+  const write = (steps) => steps && studio.change({ path: `${path}.seconds`, value: Math.round((asked + steps * step) * 1000) / 1000 });
   const down = (event) => {
-    drag.current = { x: event.clientX, to: seconds };
+    drag.current = { x: event.clientX, steps: 0 };
     event.currentTarget.setPointerCapture(event.pointerId);
   };
   const move = (event) => {
     const held = drag.current;
     if (!held) return;
-    held.to = snap(seconds + (event.clientX - held.x) / SECOND);
-    element.current.style.width = `${Math.max(LEAST, held.to * SECOND)}px`;
+    held.steps = Math.max(least, Math.round((event.clientX - held.x) / SECOND / step));
+    element.current.style.width = `${Math.max(LEAST, (seconds + held.steps * step) * SECOND)}px`;
   };
   const up = () => {
-    const held = drag.current;
+    write(drag.current?.steps);
     drag.current = null;
-    if (held && Math.abs(held.to - seconds) > step / 2) write(held.to);
   };
   const key = (event) => {
     const by = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1 }[event.key];
     if (!by) return;
     event.preventDefault();
     event.stopPropagation();
-    write(snap(seconds + by * step));
+    write(Math.max(least, by));
   };
   return (
     <div class="stretch" role="slider" tabIndex={tab} aria-orientation="horizontal" aria-label={`Length of ${name} in seconds`}
