@@ -27,6 +27,7 @@ from framepack_relax.families.loaded import bytes_of
 from framepack_relax.families.loader import load
 from framepack_relax.families.memory import USABLE
 from framepack_relax.families.sketch import CARDS, sketch
+from framepack_relax.families.wan_vae import going_on
 from framepack_relax.planning.planner import make_plan
 from framepack_relax.rendering.stored import read_tags
 
@@ -270,6 +271,40 @@ def test_a_decode_in_tiles_holds_what_is_told(tiny, tmp_path, one_thread):
     count = len(decoder.tiles)
     held = live.most - sum(kept) * (count - 1) / count
     assert count == 6 and held == pytest.approx(wide.decode_bytes((128, 96), tiled=True), rel=0.15)
+
+
+def wan_peak(vae, latents):
+    """Bytes at the most of two sections' decode, without what tiles keep that are not at work; and how many tiles."""
+    tiles = []
+    with torch.no_grad(), Live() as live:
+        for _ in range(2):
+            with going_on(vae, tiles, vae.device) as turn:
+                turn(latents)
+    kept = [sum(x.nbytes for x in tile if torch.is_tensor(x)) for tile in tiles]
+    return live.most - (sum(kept) - max(kept)) * vae.use_tiling, sum(map(bool, kept))
+
+
+def test_wans_decode_in_tiles_holds_what_is_told(folder_of, tmp_path, one_thread):
+    wide = widened(folder_of("helios"), tmp_path / "wide", "vae")
+    side, vae = wide.family.spatial, wide.vae
+    vae.use_tiling = True
+    vae.tile_sample_min_height = vae.tile_sample_min_width = 8 * side
+    vae.tile_sample_stride_height = vae.tile_sample_stride_width = 6 * side
+    held, count = wan_peak(vae, torch.randn(1, wide.latent_channels, 3, 8, 12, dtype=vae.dtype))
+    assert count == 4 and held == pytest.approx(wide.decode_bytes((12 * side, 8 * side), tiled=True), rel=0.15)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tiled", [False, True])
+@pytest.mark.parametrize("name", ["wan2.1-1.3b", "wan2.2-5b"])
+def test_the_real_vaes_of_wan_hold_what_is_told(name, tiled):
+    """Of their published configs, on the meta device; a video of 640x384."""
+    model = sketch(name, "bfloat16").model
+    vae, side, size = model.vae, model.family.spatial, (640, 384)
+    vae.use_tiling = tiled
+    latents = torch.empty(1, model.latent_channels, 3, size[1] // side, size[0] // side, dtype=vae.dtype, device="meta")
+    held, _ = wan_peak(vae, latents)
+    assert held == pytest.approx(model.decode_bytes(size, tiled=tiled), rel=0.15)
 
 
 @pytest.mark.parametrize("command", [("render",), ("batch", "--workers", "1")])
