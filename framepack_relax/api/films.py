@@ -87,15 +87,18 @@ def suggest(story: Story, *, write: bool = False) -> "list[Suggestion]":
 def memory(story: Story, *, dtype: "str | torch.dtype | None" = None, **board: Any) -> "list[Choice]":
     """What a render will take of a GPU and of main memory, by estimate: with each preset, then on cards of each size.
 
-    No weights are loaded, and none need be here. `dtype` is by default bfloat16, then fp8. Raises ModelError where
-    neither this machine nor the catalogue knows the model's configs.
+    The model's weights are not loaded, and need not be here; LoRA that are here are counted. `dtype` is by default
+    bfloat16, then fp8. Raises ModelError where neither this machine nor the catalogue knows the model's configs.
     """
+    from ..families.adapters import find_adapters
+    from ..families.catalog import find_family
     from ..families.sketch import sketch
 
-    made = plan(story, **board)
+    made = plan(checked := read(story, **board))
+    adapters = find_adapters(checked, find_family(made.model), download=False, absent=True)
     section, types = made.largest, [_named(dtype) or "bfloat16"] if dtype else ["bfloat16", "fp8"]
     asked = section.context, section.latents, made.size
-    return [choice for kind in types for choice in sketch(made.model, kind).choices(*asked)]
+    return [choice for kind in types for choice in sketch(made.model, kind, adapters).choices(*asked)]
 
 
 @quietly

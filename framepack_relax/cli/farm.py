@@ -107,7 +107,8 @@ def batch(
             raise RenderError(
                 "batch: --fresh, --strict, --watch and --emit with --json are for a render; leave them out"
             )
-        return _planned(api.batch_plan(stories or [], **given), boards.out, instead.emit, as_json)
+        planned = api.batch_plan(stories or [], away=bool(instead.emit), **given)
+        return _planned(planned, boards.out, instead.emit, as_json)
     given |= {"on_nan": on_nan, "fail_fast": fail_fast, "watch": watch, **KEEPING[anew]}
     seen = _Json() if as_json else _Watched() if console.is_interactive and console.file.isatty() else _Lines()
     try:

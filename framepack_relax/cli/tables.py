@@ -99,6 +99,7 @@ def memory_table(plan: RenderPlan, choices: Sequence[Choice]) -> Grid:
             sizes["encoders"] = "layers"
         place = {"dtype": choice.dtype, "GPU": str(choice.card or "any"), "memory": choice.memory or "nothing fits"}
         rows.append({**place, **sizes})
+    absent = ", ".join(fit.file for fit in plan.lora if fit.missing)
     return Grid(
         rows,
         keys="dtype, GPU",
@@ -106,7 +107,7 @@ def memory_table(plan: RenderPlan, choices: Sequence[Choice]) -> Grid:
         title=f"{plan.title or 'untitled'}: {plan.model}, {plan.size[0]}x{plan.size[1]}, by estimate, in GB",
         caption="in all: weights, and the larger of a forward pass and a decode; blocks: those that stay on the GPU, "
         "the others come for their turn; encoders come first, whole or layer by layer; main: of main memory, pinned or "
-        "converted",
+        "converted" + (f"; LoRA that are not on this machine are not counted: {absent}" if absent else ""),
     )
 
 

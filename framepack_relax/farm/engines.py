@@ -40,10 +40,13 @@ class Workers:
     address: str | None = None
     slurm: Sequence[str] = ()
 
-    def check(self) -> None:
-        """Raises RelaxError for workers that cannot be, as far as it can be known without looking for them."""
+    def check(self, away: bool = False) -> None:
+        """Raises RelaxError for workers that cannot be, as far as it can be known without looking for them.
+
+        `away`: they are none of this machine's, whatever the engine.
+        """
         memory_bytes(self.memory)
-        check_attention(self.attention, away=self.engine != "local")
+        check_attention(self.attention, away=away or self.engine != "local")
         if self.max_retries < 0:
             raise RenderError(f"max_retries: is {self.max_retries}; give 0 or more")
         for name in ("gpus", "workers", "threads"):

@@ -84,6 +84,7 @@ class SectionPlan:
     latents: int  # frames that it samples
     steps: tuple[Step, ...]
     context: Context
+    options: Mapping[str, Any]  # of the family: the plan's, as far as they reach its latents; in plan.json the plan's
     ensure: Ensured | None = None
 
     def at(self, rung: Rung) -> "SectionPlan":
@@ -126,7 +127,7 @@ class SectionPlan:
                 row |= {**vars(value), "at_rest": value.at_rest}
             elif name == "ensure":
                 row |= {name: value.to_json()} if value else {}
-            elif name not in ("place", "context", *without):
+            elif name not in ("place", "context", "options", *without):
                 row[name] = value
         tables = {"sigmas": self.sigmas, "scales": self.scales} if "sigmas" not in without else {}
         return to_jsonable_python({**row, **tables})
@@ -165,7 +166,7 @@ class RenderPlan:
     fps: float  # as written: 29.97 stands for 30000/1001
     size: tuple[int, int]  # width, height px
     kind: str  # the model's family
-    options: Mapping[str, Any]  # settings of that family, part of every key
+    options: Mapping[str, Any]  # settings of that family
     lora: tuple[Fit, ...]  # of all scenes
     decode: str
     sampler: str

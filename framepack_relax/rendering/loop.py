@@ -48,7 +48,7 @@ from .jobs import (
 )
 from .mark import CANCELLED, FILM, PICTURES, REPORT, call_off
 from .report import caption, film_report, film_tags, section_report
-from .session import USUAL, AnyModel, Options, Session, made_with, opened, settle
+from .session import USUAL, AnyModel, Options, Session, made_with, opened, provenance, settle
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,6 +237,7 @@ def _write(
             taken = beside.submit(take, done)
             sections.append(done.report)
         taken.result()
+        made |= provenance(backend)  # which is placed by now
         seeds = {report["index"]: report["seed"] for report in sections}  # a retry has changed some
         writer.metadata |= film_tags(plan, {**made, "packets": writer.packets.digest}, seeds)
         folder.check_there()

@@ -30,7 +30,8 @@ def film_tags(plan: RenderPlan, made: Mapping[str, Any], seeds: Mapping[int, int
         {"id": s.scene, "prompt": prompts[s.scene], "frames": s.frames, "follows": s.shot == before}
         for s, before in zip(plan.scenes, [None, *(scene.shot for scene in plan.scenes)], strict=False)
     ]
-    facts = {**made, "seeds": seeds, "scenes": scenes}
+    known = {name: value for name, value in made.items() if value is not None}
+    facts = {**known, "seeds": seeds, "scenes": scenes}
     return {"title": plan.title, "comment": f"framepack-relax {__version__}", FACTS_TAG: json.dumps(facts)}
 
 

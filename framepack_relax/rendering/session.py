@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Union
 from PIL import Image
 
 from ..errors import ModelError, RenderError
-from ..families.adapters import Adapter, find_adapters
+from ..families.adapters import Adapter, find_adapters, relocated
 from ..families.base import Family
 from ..families.engine import engine_of, excluded
 from ..families.loader import Loading
@@ -22,7 +22,6 @@ from ..planning.settings import settle_profile
 from ..storyboard import Storyboard, dump_storyboard
 from ..storyboard.images import ImageError, fit_image, read_image
 from ..storyboard.reader import LARGEST_BYTES
-from ..storyboard.schema import Lora
 from ..video.contact import png
 from .ensure import Judge, wanted
 from .films import is_anothers, is_whole
@@ -154,31 +153,26 @@ class Session:
 
         Empty where the storyboard's text is longer than what is read.
         """
-        story, plan, names = settle_profile(self.story, self.family), self.plan, self.picture_names
+        story = relocated(settle_profile(self.story, self.family), self.out)
+        plan, names = self.plan, self.picture_names
         speeds: dict[str | None, str] = {"fast": self.family.fast}  # as it is now
         own: list[dict[str, Any]] = [
             {
                 "image": names.get(s.image or ""),
                 "speed": speeds.get(s.speed, s.speed),
                 "intensity": intensity_of(s),
-                "lora": self._carried(s.lora),
             }
             for s in story.scenes
         ]
         scenes = tuple(scene.model_copy(update=said) for scene, said in zip(story.scenes, own, strict=True))
         settled = {"model": plan.model, "size": plan.size, "fps": plan.fps, "sampler": plan.sampler}
         settled["speed"] = speeds.get(story.speed, story.speed)
-        settled |= story.block(plan.kind, plan.options) | {"lora": self._carried(story.lora)}
+        settled |= story.block(plan.kind, plan.options)
         whole = story.changed(**settled, image=names.get(story.image or ""), scenes=scenes)
         text = dump_storyboard(whole).encode("utf8")
         if len(text) > LARGEST_BYTES:
             return {}
         return {**{names[path]: png(image) for path, image in self.images.items()}, STORY: text}
-
-    def _carried(self, loras: tuple[Lora, ...] | None) -> tuple[Lora, ...] | None:
-        """Those whose files are found from anywhere."""
-        beside = [(lora, self.story.resolve(lora.file).absolute()) for lora in loras or ()]
-        return tuple(lora.model_copy(update={"file": str(at)}) if at.is_file() else lora for lora, at in beside) or None
 
     @property
     def picture_names(self) -> dict[str, str]:
