@@ -47,3 +47,17 @@ def export_timeline(film: Place, out: Place) -> Path:
     place = meant(out)
     export_timeline(finished(meant(film)), place)
     return place
+
+
+def publish(film: Place, out: Place | None = None) -> Path:
+    """Writes the film in a run folder, its contact sheet, board and a manifest into the folder or .zip `out`.
+
+    By default that is NAME-published beside the run folder NAME. Raises RenderError.
+    """
+    from ..exchange.finished import finished
+    from ..exchange.publish import publish
+
+    folder = meant(film)
+    place = meant(out) if out else folder.resolve().with_name(f"{folder.resolve().name}-published")
+    publish(finished(folder), place)
+    return place

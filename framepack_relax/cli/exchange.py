@@ -38,3 +38,14 @@ def export(
 ) -> None:
     """Write a film's timeline for an editor: a clip a scene, a marker a section border, coloured by its jump."""
     console.print(str(api.export_timeline(film, otio)), soft_wrap=True)
+
+
+@app.command()
+def publish(
+    film: Run,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="folder, or .zip; default: NAME-published", show_default=False)
+    ] = None,
+) -> None:
+    """Put film, contact sheet, board and a manifest with hashes, seeds and licence into one folder or zip."""
+    console.print(str(api.publish(film, out)), soft_wrap=True)

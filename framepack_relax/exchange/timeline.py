@@ -142,7 +142,7 @@ def _timeline(otio: ModuleType, film: FinishedFilm, out: Path) -> Any:
         first, end = timing["frames"]
         sections = [row for row in report["sections"] if row["scene"] == scene.id]
         clip = otio.schema.Clip(name=scene.id, source_range=span(first, end))
-        clip.metadata[OURS] = _facts(film, scene, timing, sections)
+        clip.metadata[OURS] = _facts(scene, end - first, sections)
         takes = {name: reference(path, end - first) for name, path in takes_of(film.folder, scene.id).items()}
         key = otio.schema.Clip.DEFAULT_MEDIA_KEY
         clip.set_media_references({key: reference(film.film, report["totals"]["frames"]), **takes}, key)
@@ -166,13 +166,11 @@ def _timeline(otio: ModuleType, film: FinishedFilm, out: Path) -> Any:
     return line
 
 
-def _facts(
-    film: FinishedFilm, scene: BaseModel, timing: Mapping[str, Any], sections: list[dict[str, Any]]
-) -> dict[str, Any]:
-    """A clip's metadata: the scene as the board says it, how long it is, and what it was rendered with."""
-    rendered = [
-        {name: row[name] for name in ("index", "seed", "beta", "p", "blur", "target", "at_rest")} for row in sections
-    ]
-    said = scene.model_dump(mode="json", exclude_unset=True, exclude={"id"})
-    first, end = timing["frames"]
-    return {**said, "frames": end - first, "rendered": rendered}
+def _facts(scene: BaseModel, frames: int, sections: list[dict[str, Any]]) -> dict[str, Any]:
+    """A clip's metadata: the scene as the board says it, how long it is, what it was rendered with.
+
+    Seeds are texts, for half of them are larger than what timelines hold.
+    """
+    names = ("index", "beta", "p", "blur", "target", "at_rest")
+    rendered = [{**{name: row[name] for name in names}, "seed": str(row["seed"])} for row in sections]
+    return {**scene.model_dump(mode="json", exclude_unset=True), "frames": frames, "rendered": rendered}
