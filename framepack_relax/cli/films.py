@@ -48,11 +48,14 @@ def render(
     anew: Anew = None,
     dry_run: DryRun = False,
     on_nan: OnNan = "stop",
+    audio: Annotated[Path | None, typer.Option(help="sound of the film, instead of the storyboard's")] = None,
     shot: Annotated[int | None, typer.Option(help="only this one, from 0; the last one makes the film")] = None,
     openjd: Annotated[bool, typer.Option("--openjd", help="say progress as OpenJD reads it")] = False,
 ) -> None:
     """Render a storyboard; what is on disk already, made by the same settings, is kept and not rendered again."""
     board = _board(story, model, steps, seed, draft)
+    if audio:
+        board = board.changed(audio=str(api.meant(audio).absolute()))
     if dry_run:
         return _preview(board, out, **vars(loaded), **KEEPING[anew])
     _render(board, api.folder_for(board, out), loaded, {"on_nan": on_nan, **KEEPING[anew]}, shot=shot, openjd=openjd)

@@ -17,7 +17,7 @@ from .session import AnyModel, Session, made_with
 STORYBOARD_TAG, IMAGES_TAG = "framepack_relax_storyboard", "framepack_relax_images"
 KERNELS = ("attention", "compile")  # which a film names where they are not the usual ones
 MADE_BY = ("weights", "lora", "dtype", "device", "versions", *KERNELS)
-IMAGE_NAME = re.compile(r"images/[0-9a-f]+\.png")
+NAME = re.compile(r"images/[0-9a-f]+\.png|sound/[0-9a-f]+(\.\w{1,5})?", re.ASCII)  # of what a film carries
 MOST_PICTURES = 1 << 25  # bytes of PNG that a film carries
 
 
@@ -50,10 +50,10 @@ def restore(film: Path, out: Path, note: Note = lambda note: None) -> Path:
             f"{film}: holds no storyboard; only films that framepack-relax wrote, and no program has saved anew, do"
         ) from error
     story = parse_storyboard(text, file=f"{film}, its storyboard")
-    wanted = sorted({path for path in (story.image, *(scene.image for scene in story.scenes)) if path})
+    wanted = sorted({path for path in (story.image, story.audio, *(scene.image for scene in story.scenes)) if path})
     for path in wanted:
-        if path not in images or not IMAGE_NAME.fullmatch(path):
-            fact = f"its storyboard names the image {path!r}, which the film does not carry"
+        if path not in images or not NAME.fullmatch(path):
+            fact = f"its storyboard names {path!r}, which the film does not carry"
             raise RenderError(f"{film}: {fact}; render from the folder that it was made in, which has them all")
     with RunFolder(out, mark_of(out, story, made_from=film), note=note).held() as folder:
         folder.begin((), {**{path: images[path] for path in wanted}, STORY: text.encode("utf8")})

@@ -217,7 +217,14 @@ def _write(
     made = {"model": plan.model, **made_with(backend, session.weights, session.adapters), "film": session.mark.film}
     made["judges"] = backend.family.judges
     tags = {**film_tags(plan, made, {s.index: s.seed for s in plan.sections}), **story_tags(session, folder.note)}
-    encoding: dict[str, Any] = {"fps": plan.rate, "size": plan.size, "crf": session.story.crf, "metadata": tags}
+    sound = _sound(session, on_event)
+    encoding: dict[str, Any] = {
+        "sound": sound,
+        "fps": plan.rate,
+        "size": plan.size,
+        "crf": session.story.crf,
+        "metadata": tags,
+    }
 
     def take(done: FinishedSection) -> None:
         if len(done.frames):
@@ -238,7 +245,7 @@ def _write(
             sections.append(done.report)
         taken.result()
         seeds = {report["index"]: report["seed"] for report in sections}  # a retry has changed some
-        writer.metadata |= film_tags(plan, {**made, "packets": writer.packets.digest}, seeds)
+        writer.metadata |= film_tags(plan, {**made, "packets": writer.digest}, seeds)
         folder.check_there()
     sampled = [kept(plan.sections[row["index"]], row.get("tries", ())) for row in sections]
     sheet.call([caption(sampled[scene.sections[0]]) for scene in plan.scenes])
@@ -246,9 +253,25 @@ def _write(
     curves = draw_curves([(end.scene, end.sigmas, end.scales) for end in ends])
     report = film_report(plan, made, backend, sections, meters, time.perf_counter() - begun) | {"unread": unread}
     report["lora"] = [adapter.row for adapter in session.adapters]
+    if session.sound:
+        report["audio"] = {"seconds": session.sound.seconds, "digest": session.sound.digest}
     told = json.dumps(report, indent=1).encode("utf8")
     folder.write({**dict(zip(PICTURES, (sheet.png(), curves), strict=True)), REPORT: told})
     return _film(session, report, on_event)
+
+
+def _sound(session: Session, on_event: Hear) -> bytes:
+    """The film's, encoded; tells where the track is shorter or longer."""
+    if session.sound is None:
+        return b""
+    from ..video.sound import encode_sound
+
+    length, track = session.plan.frames / session.plan.rate, session.sound
+    if abs(track.seconds - length) > 1 / session.plan.rate:
+        fact = "the rest is silent" if track.seconds < length else "its end is cut"
+        said = f"{track.path}: lasts {track.seconds:.2f} s, the film {float(length):.2f} s; {fact}"
+        on_event(Event(kind="warning", text=said))
+    return encode_sound(track, length)
 
 
 def _decoded(session: Session, folder: RunFolder, backend: Backend, rows: Generator[Row]) -> Generator[FinishedSection]:

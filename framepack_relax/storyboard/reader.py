@@ -274,6 +274,7 @@ def _path_problems(data: dict[str, Any], folder: Path | None) -> Iterator[Proble
         if isinstance(scene, dict):
             yield from _inside(folder, scene.get("image"), f"scenes[{index}].image")
     yield from _inside(folder, data.get("image"), "image")
+    yield from _inside(folder, data.get("audio"), "audio")
     name = data.get("profile", "auto")
     problems = [] if name in PROFILES else list(_inside(folder, name, "profile"))
     yield from problems

@@ -240,6 +240,7 @@ class Storyboard(Written):
     style: Text = Field("", description="joined to every scene's prompt", max_length=20_000)
     negative_prompt: Text = Field("", max_length=20_000, description="for true CFG")
     image: Words | None = Field(None, description="start image, relative to the storyboard")
+    audio: Words | None = Field(None, description="sound of the film, relative to the storyboard; cut or padded")
     lora: tuple[Lora, ...] | None = Field(None, min_length=1, max_length=16, description="adapters of the model")
     profile: ProfileName = Field("auto", description="intensity profile: auto (the model's own), paper, or a file")
     ensure: Ensure | None = Field(None, description="of every scene that is not at rest: that something moves")
