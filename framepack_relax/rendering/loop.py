@@ -33,6 +33,7 @@ from ..video.motion import MotionMeter
 from .carry import story_tags
 from .ensure import kept
 from .events import Event, Hear, nobody, noting, telling
+from .finish import finish
 from .folder import RunFolder, Verdict, writing
 from .jobs import (
     ANOTHER_VAE,
@@ -73,6 +74,7 @@ class RenderedFilm:
     folder: Path
     plan: RenderPlan
     report: dict[str, Any]
+    finished: Path | None = None  # by the board's commands
 
 
 def render(
@@ -186,9 +188,9 @@ def _finished(session: Session, folder: RunFolder, verdicts: list[Verdict], on_e
 
 
 def _film(session: Session, report: dict[str, Any], on_event: Hear) -> RenderedFilm:
-    path = session.out / FILM
+    path, finished = session.out / FILM, finish(session, on_event)
     on_event(Event(kind="film", text=str(path)))
-    return RenderedFilm(path=path, folder=session.out, plan=session.plan, report=report)
+    return RenderedFilm(path=path, folder=session.out, plan=session.plan, report=report, finished=finished)
 
 
 def _unread(session: Session, backend: Backend, on_event: Hear) -> dict[str, list[str]]:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from ..planning.renderplan import RenderPlan, ShotPlan
 from ..planning.settings import settle_profile
 from ..storyboard import Storyboard, dump_storyboard
 from ..storyboard.images import ImageError, fit_image, read_image
+from ..storyboard.messages import printable
 from ..storyboard.reader import LARGEST_BYTES
 from ..storyboard.schema import Lora
 from ..video.contact import png
@@ -66,11 +68,13 @@ class Options:
     `fresh` renders all sections, `strict` also those that another version or device has made; `on_nan` says what to do
     when latents are not finite: stop, or retry with another seed, at most three times. `store` is a folder in which
     renders share their sections; `judge` gives what sees actions of a family's films, for scenes that ensure one.
+    `commands` lets a board's `finish` run.
     """
 
     fresh: bool = False
     strict: bool = False
     store: Path | None = None
+    commands: bool = False
     on_nan: Literal["stop", "retry"] = "stop"
     judge: Callable[[Family], Judge] | None = None
 
@@ -175,7 +179,7 @@ class Session:
         settled |= story.block(plan.kind, plan.options) | {"lora": self._carried(story.lora)}
         track = self.sound
         heard = {f"sound/{track.digest[:12]}{plain_suffix(track.path)}": track.path} if track else {}
-        settled["audio"] = next(iter(heard), None)
+        settled |= {"audio": next(iter(heard), None), "finish": None}  # whoever renders it again says what to run
         whole = story.changed(**settled, image=names.get(story.image or ""), scenes=scenes)
         text = dump_storyboard(whole).encode("utf8")
         if len(text) > LARGEST_BYTES:
@@ -204,6 +208,7 @@ def settle(story: Storyboard, out: Path, model: AnyModel, options: Options) -> S
     """Plans, reads the start images, makes the keys; nothing is written. Raises StoryboardError or ModelError."""
     family = model.family
     plan = make_plan(story, family)
+    check_commands(story, options.commands)
     if family.unread:
         cure = f"`framepack-relax models {family.name}` says how to get it"
         raise ModelError(f"{family.unread}, so that its noise levels are not known; {cure}")
@@ -288,6 +293,20 @@ def made_with(model: AnyModel, weights: str, adapters: Iterable[Adapter]) -> dic
     """What made a film."""
     lora = sorted({adapter.digest for adapter in adapters})
     return {"weights": weights, "lora": lora, "dtype": model.precision, **provenance(model)}
+
+
+def check_commands(story: Storyboard, allowed: bool) -> None:
+    """Raises StoryboardError where the board's commands may not be run, or are not here."""
+    found = []
+    for number, step in enumerate(story.finish or ()):
+        name, path = printable(step.run[0]), f"finish[{number}].run"
+        if not allowed:
+            cure = "say --allow-commands (commands=True) if you trust it"
+            found.append(Problem(path=path, message=f"wants to run {name}, which no board does by itself; {cure}"))
+        elif shutil.which(step.run[0]) is None:
+            found.append(Problem(path=path, message=f"{name}: no such command here; install it, or name its path"))
+    if found:
+        raise StoryboardError([story.located(problem) for problem in found])
 
 
 def plain_suffix(path: Path) -> str:

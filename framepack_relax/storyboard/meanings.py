@@ -66,7 +66,8 @@ NOT_YET = {
     "a film has no titles on its pictures": "subtitle subtitles overlay watermark",
     "films are H.264, `crf` sets the quality": "codec vcodec video_codec encoder format container pix_fmt preset",
     "shots are joined by cuts": "fade crossfade cross_fade dissolve wipe blend",
-    "pictures come as the model makes them": "upscale upscaler upscaling interpolation interpolate rife deflicker",
+    "pictures come as the model makes them; `finish` runs a command on each shot": "upscale upscaler upscaling "
+    "interpolation interpolate rife deflicker",
     "nothing but text and start images steers a film": "control controlnet mask pose depth input_video ip_adapter",
     "a film is one take; render it again with another `seed`": "batch batch_size takes variations count num_videos",
 }  # what cannot be said: words for it
