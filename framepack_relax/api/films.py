@@ -137,6 +137,7 @@ def render(
     model: Model = None,
     fresh: bool = False,
     strict: bool = False,
+    commands: bool = False,
     on_nan: OnNan = "stop",
     on_step: Callable[["SectionPlan", int], None] = lambda section, step: None,
     on_section: Callable[["SectionPlan", int], None] = lambda section, seed: None,
@@ -148,6 +149,7 @@ def render(
     `out` is by default out/<stem of the file>, or out/<title>. `model` is a name or what `load` gave; default: the
     storyboard's. What `out` holds already and is made from the same is kept, unless `fresh`, or `strict` and made by
     other versions or on another device. `on_nan="retry"` draws another seed for a section whose latents are not finite.
+    `commands` lets the board's `finish` run, which makes `film.finished`.
     `on_step` is called with a section and the number of the step, from 0, that it has behind it, `on_section` with a
     section that is on disk and its noise's seed; of a film that is finished nothing is loaded, and neither is called.
     `on_note` hears warnings, and files that no render wrote and that were in the way: they are kept under a free name.
@@ -158,7 +160,9 @@ def render(
 
     checked, folder, loaded = _prepare(story, out, model, board)
     hear = _callbacks(on_note, on_step, on_section)
-    return render(checked, out=folder, model=loaded, options=make_options(on_nan, fresh, strict), on_event=hear)
+    return render(
+        checked, out=folder, model=loaded, options=make_options(on_nan, fresh, strict, commands), on_event=hear
+    )
 
 
 def stream(
@@ -190,6 +194,7 @@ def preview(
     compile: bool = False,
     fresh: bool = False,
     strict: bool = False,
+    commands: bool = False,
     on_note: "Note" = lambda note: None,
     **board: Any,
 ) -> "list[Verdict]":
@@ -206,7 +211,7 @@ def preview(
     given: dict[str, Any] = {"device": _named(device), "dtype": _named(dtype), "memory": memory}
     given |= {"attention": attention, "compile": compile, "download": False}
     choice = loaded or Loading(name=checked.model, **given)
-    return preview(checked, folder, choice, make_options("stop", fresh, strict), on_note)
+    return preview(checked, folder, choice, make_options("stop", fresh, strict, commands), on_note)
 
 
 def _stream(
@@ -258,12 +263,12 @@ def _opened(judges: str | None) -> "Judge":
     return open_action(judges_for({judges})[0])
 
 
-def make_options(on_nan: OnNan, fresh: bool = False, strict: bool = False) -> "Options":
+def make_options(on_nan: OnNan, fresh: bool = False, strict: bool = False, commands: bool = False) -> "Options":
     from ..rendering.session import Options
 
     if on_nan not in get_args(OnNan):
         raise RenderError(f"on_nan is {on_nan!r}; write {' or '.join(map(repr, get_args(OnNan)))}")
-    return Options(fresh=fresh, strict=strict, on_nan=on_nan, judge=action_judge)
+    return Options(fresh=fresh, strict=strict, commands=commands, on_nan=on_nan, judge=action_judge)
 
 
 @quietly

@@ -45,8 +45,11 @@ class Boards:
         default_factory=list
     )
 
+    allow_commands: Annotated[bool, typer.Option("--allow-commands", help="run the storyboards' own `finish`")] = False
+
     def given(self) -> dict[str, Any]:
         changed = {name: value for name, value in (("model", self.model), ("steps", self.steps)) if value is not None}
+        changed |= {"commands": True} if self.allow_commands else {}
         return {"out": self.out, "seeds": self.seeds, "priorities": dict(map(_priority, self.priority)), **changed}
 
 
@@ -107,6 +110,8 @@ def batch(
             raise RenderError(
                 "batch: --fresh, --strict, --watch and --emit with --json are for a render; leave them out"
             )
+        if instead.emit and boards.allow_commands:
+            raise RenderError("batch: what is emitted runs no `finish`; render here, or leave --allow-commands out")
         planned = api.batch_plan(stories or [], away=bool(instead.emit), **given)
         return _planned(planned, boards.out, instead.emit, as_json)
     given |= {"on_nan": on_nan, "fail_fast": fail_fast, "watch": watch, **KEEPING[anew]}

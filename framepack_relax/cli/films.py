@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -35,11 +36,43 @@ DRAFT = 3  # a draft takes a third of the steps
 KEEPING: dict[bool | None, dict[str, bool]] = {None: {}, True: {"fresh": True}, False: {"strict": True}}
 
 
+@dataclass(frozen=True, kw_only=True)
+class Farmed:
+    """For a farm that renders a film in parts."""
+
+    shot: Annotated[int | None, typer.Option(help="only this one, from 0; the last one makes the film")] = None
+    openjd: Annotated[bool, typer.Option("--openjd", help="say progress as OpenJD reads it")] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ending:
+    """What is put to a film when its frames are there."""
+
+    audio: Annotated[Path | None, typer.Option(help="sound of the film, instead of the storyboard's")] = None
+    finish: Annotated[
+        list[str] | None,
+        typer.Option(help="command a shot, such as 'rife -i {input} -o {output}', instead of the storyboard's"),
+    ] = None
+    allow_commands: Annotated[bool, typer.Option("--allow-commands", help="run the storyboard's own `finish`")] = False
+
+    def put_to(self, board: Storyboard) -> tuple[Storyboard, bool]:
+        """The board with it, and whether its commands may be run. Raises RenderError or StoryboardError."""
+        given: dict[str, Any] = {"audio": str(api.meant(self.audio).absolute())} if self.audio else {}
+        try:
+            words = [shlex.split(command) for command in self.finish or ()]
+        except ValueError as error:
+            raise RenderError(f"--finish: {error}; close the quotes") from error
+        given |= {"finish": [{"run": command} for command in words]} if words else {}
+        return (board.changed(**given) if given else board), bool(words) or self.allow_commands
+
+
 @app.command()
 @spread
 def render(
     story: Board,
     loaded: Loaded,
+    ending: Ending,
+    farmed: Farmed,
     out: Out = None,
     model: Model = None,
     steps: Steps = None,
@@ -48,14 +81,14 @@ def render(
     anew: Anew = None,
     dry_run: DryRun = False,
     on_nan: OnNan = "stop",
-    shot: Annotated[int | None, typer.Option(help="only this one, from 0; the last one makes the film")] = None,
-    openjd: Annotated[bool, typer.Option("--openjd", help="say progress as OpenJD reads it")] = False,
 ) -> None:
     """Render a storyboard; what is on disk already, made by the same settings, is kept and not rendered again."""
     board = _board(story, model, steps, seed, draft)
+    board, commands = ending.put_to(board)
     if dry_run:
-        return _preview(board, out, **vars(loaded), **KEEPING[anew])
-    _render(board, api.folder_for(board, out), loaded, {"on_nan": on_nan, **KEEPING[anew]}, shot=shot, openjd=openjd)
+        return _preview(board, out, **vars(loaded), **KEEPING[anew], commands=commands)
+    options = {"on_nan": on_nan, "commands": commands, **KEEPING[anew]}
+    _render(board, api.folder_for(board, out), loaded, options, **vars(farmed))
 
 
 @app.command()
@@ -118,6 +151,8 @@ def _render(
         return console.print(f"{folder}: shot {shot} is there; who renders the last one makes the film", soft_wrap=True)
     console.print(tables.report_table(film.plan, film.report))
     console.print(f"{film.path}  {tables.totals_text(film.report['totals'])}", soft_wrap=True)
+    if film.finished:
+        console.print(f"{film.finished}: finished", soft_wrap=True)
 
 
 def _preview(board: Storyboard, out: Path | None, **given: Any) -> None:

@@ -17,7 +17,7 @@ from .session import AnyModel, Session, made_with
 STORYBOARD_TAG, IMAGES_TAG = "framepack_relax_storyboard", "framepack_relax_images"
 KERNELS = ("attention", "compile")  # which a film names where they are not the usual ones
 MADE_BY = ("weights", "lora", "dtype", "device", "versions", *KERNELS)
-IMAGE_NAME = re.compile(r"images/[0-9a-f]+\.png")
+NAME = re.compile(r"images/[0-9a-f]+\.png|sound/[0-9a-f]+(\.\w{1,5})?", re.ASCII)  # of what a film carries
 MOST_PICTURES = 1 << 25  # bytes of PNG that a film carries
 
 
@@ -51,10 +51,10 @@ def restore(film: Path, out: Path, note: Note = lambda note: None) -> Path:
         ) from error
     carried = parse_storyboard(text, file=f"{film}, its storyboard")
     story = relocated(carried, out, film.parent)
-    wanted = sorted({path for path in (story.image, *(scene.image for scene in story.scenes)) if path})
+    wanted = sorted({path for path in (story.image, story.audio, *(scene.image for scene in story.scenes)) if path})
     for path in wanted:
-        if path not in images or not IMAGE_NAME.fullmatch(path):
-            fact = f"its storyboard names the image {path!r}, which the film does not carry"
+        if path not in images or not NAME.fullmatch(path):
+            fact = f"its storyboard names {path!r}, which the film does not carry"
             raise RenderError(f"{film}: {fact}; render from the folder that it was made in, which has them all")
     with RunFolder(out, mark_of(out, story, made_from=film), note=note).held() as folder:
         said = text if story == carried else dump_storyboard(story)

@@ -76,11 +76,11 @@ def start_inputs(
     return {"image": picture, "start_seed": shot.seed, "size": plan.size, "weights": weights, "dtype": dtype}
 
 
-def film_key(plan: RenderPlan, story: Storyboard, keys: Mapping[int, SectionKey]) -> str:
-    """What an mp4 is made from."""
+def film_key(plan: RenderPlan, story: Storyboard, keys: Mapping[int, SectionKey], sound: str | None) -> str:
+    """What an mp4 is made from; `sound` is the digest of its track."""
     scenes = [(scene.scene, scene.frames) for scene in plan.scenes]
     sections = [key.key for _, key in sorted(keys.items())]
-    return hash_of([sections, scenes, plan.title, plan.fps, plan.decode, story.crf])
+    return hash_of([sections, scenes, plan.title, plan.fps, plan.decode, story.crf, *([sound] if sound else [])])
 
 
 def picture_digest(image: Image.Image) -> str:

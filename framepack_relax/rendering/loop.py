@@ -33,6 +33,7 @@ from ..video.motion import MotionMeter
 from .carry import story_tags
 from .ensure import kept
 from .events import Event, Hear, nobody, noting, telling
+from .finish import finish
 from .folder import RunFolder, Verdict, writing
 from .jobs import (
     ANOTHER_VAE,
@@ -73,6 +74,7 @@ class RenderedFilm:
     folder: Path
     plan: RenderPlan
     report: dict[str, Any]
+    finished: Path | None = None  # by the board's commands
 
 
 def render(
@@ -186,9 +188,9 @@ def _finished(session: Session, folder: RunFolder, verdicts: list[Verdict], on_e
 
 
 def _film(session: Session, report: dict[str, Any], on_event: Hear) -> RenderedFilm:
-    path = session.out / FILM
+    path, finished = session.out / FILM, finish(session, on_event)
     on_event(Event(kind="film", text=str(path)))
-    return RenderedFilm(path=path, folder=session.out, plan=session.plan, report=report)
+    return RenderedFilm(path=path, folder=session.out, plan=session.plan, report=report, finished=finished)
 
 
 def _unread(session: Session, backend: Backend, on_event: Hear) -> dict[str, list[str]]:
@@ -217,7 +219,14 @@ def _write(
     made = {"model": plan.model, **made_with(backend, session.weights, session.adapters), "film": session.mark.film}
     made["judges"] = backend.family.judges
     tags = {**film_tags(plan, made, {s.index: s.seed for s in plan.sections}), **story_tags(session, folder.note)}
-    encoding: dict[str, Any] = {"fps": plan.rate, "size": plan.size, "crf": session.story.crf, "metadata": tags}
+    sound = _sound(session, on_event)
+    encoding: dict[str, Any] = {
+        "sound": sound,
+        "fps": plan.rate,
+        "size": plan.size,
+        "crf": session.story.crf,
+        "metadata": tags,
+    }
 
     def take(done: FinishedSection) -> None:
         if len(done.frames):
@@ -239,7 +248,7 @@ def _write(
         taken.result()
         made |= provenance(backend)  # which is placed by now
         seeds = {report["index"]: report["seed"] for report in sections}  # a retry has changed some
-        writer.metadata |= film_tags(plan, {**made, "packets": writer.packets.digest}, seeds)
+        writer.metadata |= film_tags(plan, {**made, "packets": writer.digest}, seeds)
         folder.check_there()
     sampled = [kept(plan.sections[row["index"]], row.get("tries", ())) for row in sections]
     sheet.call([caption(sampled[scene.sections[0]]) for scene in plan.scenes])
@@ -247,9 +256,25 @@ def _write(
     curves = draw_curves([(end.scene, end.sigmas, end.scales) for end in ends])
     report = film_report(plan, made, backend, sections, meters, time.perf_counter() - begun) | {"unread": unread}
     report["lora"] = [adapter.row for adapter in session.adapters]
+    if session.sound:
+        report["audio"] = {"seconds": session.sound.seconds, "digest": session.sound.digest}
     told = json.dumps(report, indent=1).encode("utf8")
     folder.write({**dict(zip(PICTURES, (sheet.png(), curves), strict=True)), REPORT: told})
     return _film(session, report, on_event)
+
+
+def _sound(session: Session, on_event: Hear) -> bytes:
+    """The film's, encoded; tells where the track is shorter or longer."""
+    if session.sound is None:
+        return b""
+    from ..video.sound import encode_sound
+
+    length, track = session.plan.frames / session.plan.rate, session.sound
+    if abs(track.seconds - length) > 1 / session.plan.rate:
+        fact = "the rest is silent" if track.seconds < length else "its end is cut"
+        said = f"{track.path}: lasts {track.seconds:.2f} s, the film {float(length):.2f} s; {fact}"
+        on_event(Event(kind="warning", text=said))
+    return encode_sound(track, length)
 
 
 def _decoded(session: Session, folder: RunFolder, backend: Backend, rows: Generator[Row]) -> Generator[FinishedSection]:

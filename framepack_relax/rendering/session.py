@@ -1,6 +1,8 @@
 """What is known of a render before it needs torch: its plan, its folder, which sections are kept and why others not."""
 
 import json
+import re
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,17 +12,19 @@ from typing import TYPE_CHECKING, Any, Literal, Union
 
 from PIL import Image
 
-from ..errors import ModelError, RenderError
+from ..errors import FilmError, ModelError, Problem, RenderError, StoryboardError
 from ..families.adapters import Adapter, find_adapters, relocated
 from ..families.base import Family
 from ..families.engine import engine_of, excluded
 from ..families.loader import Loading
+from ..files import read_file
 from ..planning.lexicon import intensity_of
 from ..planning.planner import make_plan
 from ..planning.renderplan import RenderPlan, ShotPlan
 from ..planning.settings import settle_profile
 from ..storyboard import Storyboard, dump_storyboard
 from ..storyboard.images import ImageError, fit_image, read_image
+from ..storyboard.messages import printable
 from ..storyboard.reader import LARGEST_BYTES
 from ..video.contact import png
 from .ensure import Judge, wanted
@@ -47,6 +51,7 @@ from .stored import Stored
 
 if TYPE_CHECKING:
     from ..families.backend import Backend
+    from ..video.sound import Sound
 
 AnyModel = Union[Loading, "Backend"]
 TOO_LONG = (
@@ -62,11 +67,13 @@ class Options:
     `fresh` renders all sections, `strict` also those that another version or device has made; `on_nan` says what to do
     when latents are not finite: stop, or retry with another seed, at most three times. `store` is a folder in which
     renders share their sections; `judge` gives what sees actions of a family's films, for scenes that ensure one.
+    `commands` lets a board's `finish` run.
     """
 
     fresh: bool = False
     strict: bool = False
     store: Path | None = None
+    commands: bool = False
     on_nan: Literal["stop", "retry"] = "stop"
     judge: Callable[[Family], Judge] | None = None
 
@@ -88,6 +95,7 @@ class Session:
     out: Path
     mark: Mark
     images: Mapping[str, Image.Image]  # start images by their path in the storyboard, each of the film's size
+    sound: "Sound | None"
     weights: str
     dtype: str
     adapters: tuple[Adapter, ...]
@@ -168,11 +176,15 @@ class Session:
         settled = {"model": plan.model, "size": plan.size, "fps": plan.fps, "sampler": plan.sampler}
         settled["speed"] = speeds.get(story.speed, story.speed)
         settled |= story.block(plan.kind, plan.options)
+        track = self.sound
+        heard = {f"sound/{track.digest[:12]}{plain_suffix(track.path)}": track.path} if track else {}
+        settled |= {"audio": next(iter(heard), None), "finish": None}  # whoever renders it again says what to run
         whole = story.changed(**settled, image=names.get(story.image or ""), scenes=scenes)
         text = dump_storyboard(whole).encode("utf8")
         if len(text) > LARGEST_BYTES:
             return {}
-        return {**{names[path]: png(image) for path, image in self.images.items()}, STORY: text}
+        pictures = {names[path]: png(image) for path, image in self.images.items()}
+        return {**pictures, **{name: read_file(file) for name, file in heard.items()}, STORY: text}
 
     @property
     def picture_names(self) -> dict[str, str]:
@@ -190,18 +202,22 @@ def settle(story: Storyboard, out: Path, model: AnyModel, options: Options) -> S
     """Plans, reads the start images, makes the keys; nothing is written. Raises StoryboardError or ModelError."""
     family = model.family
     plan = make_plan(story, family)
+    check_commands(story, options.commands)
     if family.unread:
         cure = f"`framepack-relax models {family.name}` says how to get it"
         raise ModelError(f"{family.unread}, so that its noise levels are not known; {cure}")
     if wrong := list(excluded(model, plan.effects)):
         raise ModelError("; ".join(wrong))
-    images = start_images(story, plan)
+    images, sound = start_images(story, plan), film_sound(story)
     made, dtype = provenance(model), model.precision  # slips of device and dtype are told before weights are read
     weights = model.identity
     pictures = {path: picture_digest(image) for path, image in images.items()}
     adapters = find_adapters(story, family, download=getattr(model, "download", True))
     keys = section_keys(plan, pictures, weights, dtype, adapters, _judge(plan, family, options))
-    asks = {"sections": {str(i): key.key for i, key in keys.items()}, "film": film_key(plan, story, keys)}
+    asks = {
+        "sections": {str(i): key.key for i, key in keys.items()},
+        "film": film_key(plan, story, keys, sound.digest if sound else None),
+    }
     return Session(
         story=story,
         plan=plan,
@@ -210,6 +226,7 @@ def settle(story: Storyboard, out: Path, model: AnyModel, options: Options) -> S
         out=out,
         mark=mark_of(out, story).model_copy(update=asks),
         images=images,
+        sound=sound,
         weights=weights,
         dtype=dtype,
         adapters=adapters,
@@ -270,6 +287,37 @@ def made_with(model: AnyModel, weights: str, adapters: Iterable[Adapter]) -> dic
     """What made a film."""
     lora = sorted({adapter.digest for adapter in adapters})
     return {"weights": weights, "lora": lora, "dtype": model.precision, **provenance(model)}
+
+
+def check_commands(story: Storyboard, allowed: bool) -> None:
+    """Raises StoryboardError where the board's commands may not be run, or are not here."""
+    found = []
+    for number, step in enumerate(story.finish or ()):
+        name, path = printable(step.run[0]), f"finish[{number}].run"
+        if not allowed:
+            cure = "say --allow-commands (commands=True) if you trust it"
+            found.append(Problem(path=path, message=f"wants to run {name}, which no board does by itself; {cure}"))
+        elif shutil.which(step.run[0]) is None:
+            found.append(Problem(path=path, message=f"{name}: no such command here; install it, or name its path"))
+    if found:
+        raise StoryboardError([story.located(problem) for problem in found])
+
+
+def plain_suffix(path: Path) -> str:
+    """Where it is one that every disk takes."""
+    return path.suffix if re.fullmatch(r"\.\w{1,5}", path.suffix, re.ASCII) else ""
+
+
+def film_sound(story: Storyboard) -> "Sound | None":
+    """The track that the board names, read through. Raises StoryboardError."""
+    if story.audio is None:
+        return None
+    from ..video.sound import read_sound  # needs PyAV
+
+    try:
+        return read_sound(story.resolve(story.audio))
+    except FilmError as error:
+        raise StoryboardError([story.located(Problem(path="audio", message=str(error)))]) from error
 
 
 def start_images(story: Storyboard, plan: RenderPlan) -> dict[str, Image.Image]:

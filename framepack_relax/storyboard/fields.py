@@ -68,6 +68,11 @@ def plain(value: Any) -> Any:
     return tuple(map(plain, value)) if isinstance(value, (list, tuple)) else value
 
 
+def has_places(words: tuple[str, ...]) -> bool:
+    """Whether a command names what it is given and what it makes."""
+    return all(any(place in word for word in words[1:]) for place in ("{input}", "{output}"))
+
+
 def _multiple_of_16(size: tuple[int, int]) -> tuple[int, int]:
     sides = zip(("width", "height"), size, strict=True)
     if odd := [f"{name} {value}" for name, value in sides if value % 16 or not 16 <= value <= 4096]:

@@ -32,6 +32,7 @@ CALLED = {
     "scenes": "shots clips sections segments parts timeline scene",
     "transition": "cut continue hard_cut new_shot",
     "lora": "loras lora_weights lora_path adapter adapters",
+    "audio": "sound music voice narration speech soundtrack track audio_path audio_file",
     "style": "style_prompt suffix prompt_suffix common_prompt global_prompt",
     "framepack.order": "sampling_type render_order direction",
     "relax.p": "power exponent decay",
@@ -62,11 +63,11 @@ NOT_YET = {
     "a film plays at its `fps`; say in the prompt how fast things move": "motion_speed playback_speed "
     "slow_motion slowmo timelapse time_lapse",
     "say in the prompt how the camera moves": "camera camera_motion camera_movement camera_move pan zoom tilt dolly",
-    "a film has no sound": "audio sound music voice narration speech soundtrack",
     "a film has no titles on its pictures": "subtitle subtitles overlay watermark",
     "films are H.264, `crf` sets the quality": "codec vcodec video_codec encoder format container pix_fmt preset",
     "shots are joined by cuts": "fade crossfade cross_fade dissolve wipe blend",
-    "pictures come as the model makes them": "upscale upscaler upscaling interpolation interpolate rife deflicker",
+    "pictures come as the model makes them; `finish` runs a command on each shot": "upscale upscaler upscaling "
+    "interpolation interpolate rife deflicker",
     "nothing but text and start images steers a film": "control controlnet mask pose depth input_video ip_adapter",
     "a film is one take; render it again with another `seed`": "batch batch_size takes variations count num_videos",
 }  # what cannot be said: words for it

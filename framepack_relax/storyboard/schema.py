@@ -46,7 +46,9 @@ from .fields import (
     Targets,
     Text,
     Words,
+    has_places,
     on_one_line,
+    only,
     plain,
 )
 from .messages import explain, locate, validated
@@ -157,6 +159,17 @@ class Lora(Part):
     expert: Expert | None = Field(None, description="of a model of two transformers, by the noise that it takes")
 
 
+class Finish(Part):
+    """A command that makes another mp4 of each shot; run only where whoever renders allows it."""
+
+    run: Annotated[
+        tuple[Words, ...], only(has_places, "must hold {{input}} and {{output}}, the mp4 that is given and made")
+    ] = Field(
+        min_length=1, max_length=64, description="the command and its arguments, with {input} and {output} among them"
+    )
+    timeout: float = Field(3600, gt=0, le=86400, description="seconds that a shot may take")
+
+
 class Scene(Part):
     """A stretch of film under one prompt."""
 
@@ -240,9 +253,11 @@ class Storyboard(Written):
     style: Text = Field("", description="joined to every scene's prompt", max_length=20_000)
     negative_prompt: Text = Field("", max_length=20_000, description="for true CFG")
     image: Words | None = Field(None, description="start image, relative to the storyboard")
+    audio: Words | None = Field(None, description="sound of the film, relative to the storyboard; cut or padded")
     lora: tuple[Lora, ...] | None = Field(None, min_length=1, max_length=16, description="adapters of the model")
     profile: ProfileName = Field("auto", description="intensity profile: auto (the model's own), paper, or a file")
     ensure: Ensure | None = Field(None, description="of every scene that is not at rest: that something moves")
+    finish: tuple[Finish, ...] | None = Field(None, min_length=1, max_length=8, description="commands, in turn, a shot")
     crf: int = Field(16, ge=0, le=51, description="H.264 quality; lower is better and larger; 0 is made 1")
     scenes: tuple[Scene, ...] = Field(min_length=1, max_length=3000, description="in the order of the film")
 
