@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         batch_plan,
         cancel,
         evaluate,
+        fit_prompts,
         ledger,
         load,
         memory,
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 
 __all__ = ["__version__"]
 __all__ += ["batch", "batch_plan", "cancel", "evaluate", "ledger", "load", "memory", "plan", "preview", "read"]
-__all__ += ["Workers", "pace", "relaxed", "render", "restore", "status", "stream", "suggest", "sweep"]
+__all__ += ["Workers", "fit_prompts", "pace", "relaxed", "render", "restore", "status", "stream", "suggest", "sweep"]
 __all__ += ["EvaluationError", "FilmError", "ModelError", "RelaxError", "RenderError", "StoryboardError"]
 __all__ += ["Guidance", "Relax", "Scene", "Storyboard"]
 

@@ -184,6 +184,10 @@ class Backend(ABC):
         0 is the one and 1 the other, bit for bit, and equal ones stay as they are.
         """
 
+    @abstractmethod
+    def text_vector(self, text: Any) -> Tensor:
+        """An encoded prompt as one vector [D]: the mean over its tokens, without padding."""
+
     def word_tokens(self, prompt: str, words: Iterable[str]) -> Mapping[str, Sequence[int]]:
         """By words of a prompt, which of its tokens that are attended to are theirs; none where they are not read."""
         return {each: [0] for each in words}

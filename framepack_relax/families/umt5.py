@@ -44,5 +44,8 @@ class UMT5Model(LoadedModel):
         """Where one of them has no token there are zeros, which the model reads after the last token of any prompt."""
         return one.lerp(other, weight)
 
+    def text_vector(self, text: Tensor) -> Tensor:
+        return text[0, text[0].any(dim=1)].float().mean(dim=0)
+
     def decode_bytes(self, size: Size, *, tiled: bool) -> int:
         return decode_bytes(self.vae, size, tiled=tiled)

@@ -77,6 +77,9 @@ class HunyuanVideoBackend(LoadedModel):
         mixed["pooled_projections"] = one["pooled_projections"].lerp(other["pooled_projections"], weight)
         return mixed
 
+    def text_vector(self, text: Mapping[str, Tensor]) -> Tensor:
+        return text["encoder_hidden_states"][text["encoder_attention_mask"].bool()].float().mean(dim=0)
+
     def begin(self, given: Given) -> SectionInputs:
         frames, height, width = given.noise.shape[2], -(-given.noise.shape[3] // 2), -(-given.noise.shape[4] // 2)
         parts = tuple[FramePart, ...](["section"] * frames)
