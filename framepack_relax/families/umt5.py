@@ -41,7 +41,7 @@ class UMT5Model(LoadedModel):
         return prompt_clean(text)
 
     def blended(self, one: Tensor, other: Tensor, weight: float) -> Tensor:
-        """Where one of them has no token there are zeros, which the model reads after the last token of any prompt."""
+        """Where one of them has no token there are zeros, as after the last token of any prompt."""
         return one.lerp(other, weight)
 
     def text_vector(self, text: Tensor) -> Tensor:

@@ -57,25 +57,19 @@ class HunyuanVideoBackend(LoadedModel):
         return {"encoder_hidden_states": embeds, "encoder_attention_mask": mask, "pooled_projections": pooled}
 
     def blended(self, one: Mapping[str, Tensor], other: Mapping[str, Tensor], weight: float) -> Mapping[str, Tensor]:
-        """As long as the longer: where one of them has no token, its last stands, which has read the whole prompt.
-
-        What stands there instead, padding, is read by no pass, and zeros are nothing that the model was trained with.
-        """
+        """As long as the longer: where one of them has no token there are zeros, and its padding is never read."""
         if weight in (0, 1):
             return other if weight else one
-        lengths = [int(text["encoder_attention_mask"].sum()) for text in (one, other)]
-
-        def held(text: Mapping[str, Tensor], length: int) -> Tensor:
-            embeds = text["encoder_hidden_states"].clone()
-            embeds[:, length : max(lengths)] = embeds[:, length - 1 : length]
-            return embeds
-
-        texts = zip((one, other), lengths, strict=True)
-        embeds, others = (held(text, length) for text, length in texts)
-        mixed = {"encoder_hidden_states": embeds.lerp(others, weight)}
-        mixed["encoder_attention_mask"] = torch.maximum(*(text["encoder_attention_mask"] for text in (one, other)))
-        mixed["pooled_projections"] = one["pooled_projections"].lerp(other["pooled_projections"], weight)
-        return mixed
+        masks = [text["encoder_attention_mask"] for text in (one, other)]
+        longest = max(int(mask.sum()) for mask in masks)
+        embeds = [text["encoder_hidden_states"].clone() for text in (one, other)]
+        for states, mask in zip(embeds, masks, strict=True):
+            states[:, int(mask.sum()) : longest] = 0
+        return {
+            "encoder_hidden_states": embeds[0].lerp(embeds[1], weight),
+            "encoder_attention_mask": torch.maximum(*masks),
+            "pooled_projections": one["pooled_projections"].lerp(other["pooled_projections"], weight),
+        }
 
     def text_vector(self, text: Mapping[str, Tensor]) -> Tensor:
         return text["encoder_hidden_states"][text["encoder_attention_mask"].bool()].float().mean(dim=0)
