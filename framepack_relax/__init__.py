@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         cancel,
         evaluate,
         export_timeline,
+        fit_prompts,
         import_board,
         ledger,
         load,
@@ -43,8 +44,8 @@ if TYPE_CHECKING:
 
 __all__ = ["__version__"]
 __all__ += ["batch", "batch_plan", "cancel", "evaluate", "ledger", "load", "memory", "plan", "preview", "read"]
-__all__ += ["Workers", "export_timeline", "import_board", "pace", "publish", "relaxed", "render", "restore", "status"]
-__all__ += ["stream", "suggest", "sweep"]
+__all__ += ["Workers", "export_timeline", "fit_prompts", "import_board", "pace", "publish", "relaxed", "render"]
+__all__ += ["restore", "status", "stream", "suggest", "sweep"]
 __all__ += ["EvaluationError", "FilmError", "ModelError", "RelaxError", "RenderError", "StoryboardError"]
 __all__ += ["Guidance", "Relax", "Scene", "Storyboard"]
 

@@ -24,7 +24,7 @@ from framepack_relax.families.base import Step
 from framepack_relax.families.components import blocks_of
 from framepack_relax.families.loader import load
 from framepack_relax.planning.planner import make_plan
-from framepack_relax.relax.effects import KeyGain, KVBlur, LowPass, MotionAmplitude
+from framepack_relax.relax.effects import KeyGain, KVBlur, LowPass, MotionAmplitude, WordGain
 from framepack_relax.relax.guidance import Branch, without
 from framepack_relax.rendering.keys import section_keys
 from framepack_relax.sampling.section import sample
@@ -49,6 +49,7 @@ SIZE = (64, 32)
 EFFECTS = {
     "kv_blur": KVBlur(sigma=0.6),
     "key_gain": KeyGain(gain=0.5),
+    "word_gain": WordGain(words="waves", gain=4.0),
     "low_pass": LowPass(factor=0.5),
     "motion_amplitude": MotionAmplitude(factor=1.5),
 }
@@ -99,6 +100,7 @@ class Shots:
             noise=noise, context=section.context, steps=steps or section.steps, past=past,
             start=self.starts.get(section.shot), prompt=self.prompts[section.prompt],
             negative=self.prompts[section.negative_prompt], options=self.plan.options,
+            words=self.model.word_tokens(section.prompt, [EFFECTS["word_gain"].words]),
         )  # fmt: skip
         return self.model.begin(given)
 

@@ -7,7 +7,7 @@ import yaml
 from test_storyboard import SCENE, told
 
 from framepack_relax.storyboard import Relax, Scene, Storyboard, meanings, parse_storyboard, reader
-from framepack_relax.storyboard.schema import Experimental, FramePackBlock
+from framepack_relax.storyboard.schema import Blend, Experimental, FramePackBlock
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ def test_a_no_break_space_at_the_end_of_a_value_is_a_space(place):
 
 
 def test_every_word_of_other_programs_leads_to_a_field_that_there_is():
-    parts = (Storyboard, Scene, Relax, Experimental, FramePackBlock)
+    parts = (Storyboard, Scene, Relax, Experimental, FramePackBlock, Blend)
     fields = {name for part in parts for name in part.model_fields} | {"text", "embedded"}
     words = [word for group in (*meanings.CALLED.values(), *meanings.NOT_YET.values()) for word in group.split()]
     assert len(words) == len(set(words)), "no word means two things"

@@ -63,8 +63,20 @@ def plan(story: Story, **board: Any) -> "RenderPlan":
     return make_plan(checked, family)
 
 
-def suggest(story: Story, *, write: bool = False) -> "list[Suggestion]":
+def suggest(
+    story: Story,
+    *,
+    write: bool = False,
+    logs: Sequence[Place] = (),
+    ridge: Place | None = None,
+    model: Model = None,
+    on_note: "Note" = lambda note: None,
+) -> "list[Suggestion]":
     """The intensity of every scene by the words of its prompt, with the words; needs no weights and no torch.
+
+    With `logs`, films.jsonl of sweeps or run folders, or a `ridge` that `fit_prompts` has written, it is what served
+    the model's own films whose prompts are nearest, and the words' alone where that is not sure; the model's text
+    encoder is loaded for it, or `model` is what `load` gave. Raises EvaluationError for logs that cannot be read.
 
     `write` puts the numbers into the storyboard's file where a scene says `auto` or no intensity; all else in it stays.
     Raises StoryboardError where they cannot be written, RenderError without a file, and OSError.
@@ -75,6 +87,10 @@ def suggest(story: Story, *, write: bool = False) -> "list[Suggestion]":
 
     board = read(story)
     made = suggestions(board)
+    if logs or ridge:
+        from .measure import suggest_by_films
+
+        made = suggest_by_films(board, made, logs, ridge, model, on_note)
     open_ones = {at: one.motion.intensity for at, one in enumerate(made) if one.said in ("auto", None)}
     if write and not isinstance(story, Place):
         raise RenderError("suggest writes into a storyboard's file; give its path")

@@ -228,9 +228,13 @@ def suggest(
     write: Annotated[
         bool, typer.Option("--write", help="write them into the file, where a scene has no number")
     ] = False,
+    log: Annotated[
+        list[Path], typer.Option(help="ask the model's own films: films.jsonl, or a film's folder; may be repeated")
+    ] = [],  # noqa: B006
+    ridge: Annotated[Path | None, typer.Option(help="what `calibrate --prompts` wrote", show_default=False)] = None,
 ) -> None:
-    """Show the intensity that the words of each scene's prompt ask for, and the words."""
-    made = api.suggest(story, write=write)
+    """Show the intensity that the words of each scene's prompt ask for, or what served films like it, and why."""
+    made = api.suggest(story, write=write, logs=log, ridge=ridge, on_note=warn)
     console.print(tables.suggestions_table(made))
     if write:
         count = sum(one.said in ("auto", None) for one in made)

@@ -61,6 +61,9 @@ def prompts_table(plan: RenderPlan) -> Grid:
         section = plan.sections[scene.sections[0]]
         negative = section.negative_prompt if set(section.scales.get("text", ())) - {1.0} else ""
         read = section.prompt + (f"\nnot: {negative}" if negative else "")
+        for index in scene.sections:
+            if blend := plan.sections[index].blend:
+                read += f"\nsection {index}: {1 - blend.weight:.0%} of this, {blend.weight:.0%} of: {blend.prompt}"
         rows.append({"scene": scene.scene, "what the model reads": read})
     return Grid(rows, wraps="what the model reads")
 

@@ -55,6 +55,7 @@ class Given:
     prompt: Any  # as the backend encodes it
     negative: Any
     options: Mapping[str, Any]
+    words: Mapping[str, Sequence[int]] = field(default_factory=dict)  # the prompt's tokens of words that have a gain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,6 +176,21 @@ class Backend(ABC):
     @abstractmethod
     def encode_prompts(self, prompts: Iterable[str]) -> Mapping[str, Any]:
         """Each distinct prompt, encoded as the stock pipeline does."""
+
+    @abstractmethod
+    def blended(self, one: Any, other: Any, weight: float) -> Any:
+        """Two encoded prompts mixed with a `weight` (0..1) of the other's.
+
+        0 is the one and 1 the other, bit for bit, and equal ones stay as they are.
+        """
+
+    @abstractmethod
+    def text_vector(self, text: Any) -> Tensor:
+        """An encoded prompt as one vector [D]: the mean over its tokens, without padding."""
+
+    def word_tokens(self, prompt: str, words: Iterable[str]) -> Mapping[str, Sequence[int]]:
+        """By words of a prompt, which of its tokens that are attended to are theirs; none where they are not read."""
+        return {each: [0] for each in words}
 
     def unread(self, prompts: Iterable[str]) -> dict[str, list[str]]:
         """What of each prompt is not read, where anything is not; without encoding it."""

@@ -62,6 +62,12 @@ class FakeBackend(Backend):
     def encode_prompts(self, prompts: Iterable[str]) -> Mapping[str, float]:
         return {prompt: number(prompt) for prompt in prompts}
 
+    def blended(self, one: float, other: float, weight: float) -> float:
+        return one if one == other else (1 - weight) * one + weight * other
+
+    def text_vector(self, text: float) -> Tensor:
+        return torch.tensor([text, 1 - text])
+
     def encode_starts(self, images: Mapping[int, tuple[Image.Image, int]]) -> Mapping[int, Start]:
         means = {
             shot: float(np.asarray(image).mean()) / 255 + number(str(seed)) for shot, (image, seed) in images.items()

@@ -9,6 +9,7 @@ from ..errors import Problem, StoryboardError
 from ..families.adapters import look, loras_of
 from ..families.base import Family, GuidanceTerm, Size, Step, TimeGrid
 from ..families.flow import times
+from ..relax.effects import WordGain
 from ..relax.guidance import relaxed_scale, step_weights
 from ..relax.profile import Relaxation
 from ..storyboard import Scene, Storyboard
@@ -21,6 +22,7 @@ from .lexicon import intensity_of
 from .pace import paced
 from .renderplan import RenderPlan, SceneTiming, SectionPlan, ShotPlan, stable_seed
 from .settings import base_scales, choose_profile, image_problem, plan_warnings, relax_scene, setting_problems
+from .wording import plan_blends, word_gains, wording_problems
 
 Rows = tuple[Step, ...]
 MOST_SHOWN = 40  # scenes that are too short, told at once
@@ -48,6 +50,7 @@ def make_plan(story: Storyboard, model: Family) -> RenderPlan:
         *family.problems(story),
         *setting_problems(story, relaxations, family),
         *lora_problems,
+        *wording_problems(story, list(map(len, units))),
         *_noise_problems(story, shots),
     ]
     if problems:
@@ -101,6 +104,7 @@ def _plan_sections(
 ) -> Iterator[SectionPlan]:
     """In the order of the film; `units` are those of each scene's sections. A shot's first has the lead frames, too."""
     grid, numbers, end, loras = family.grid, count(), 0, loras_of(story, family)
+    blends = plan_blends(story, list(map(len, units)))
     for shot, scenes in enumerate(shots):
         places = [(index, nth) for index in scenes for nth in range(len(units[index]))]
         rendered = list(family.render_order(len(places)))
@@ -131,6 +135,7 @@ def _plan_sections(
                 context=context,
                 options=family.acting_options(context, _loosened(family, past, relaxation, ladders[index])),
                 ensure=plan_ensured(ladders[index], steps),
+                blend=blends.get((index, nth)),
             )
 
 
@@ -153,7 +158,8 @@ def _rows_of(
 ) -> Rows:
     """A scene's steps with these settings, its base scales so many times as strong."""
     scales = tuple(stronger(base, factor, family).items())
-    return rows(scene.steps or story.steps, relaxation, scales, past, _speed(story, scene, relaxation))
+    speed = _speed(story, scene, relaxation)
+    return rows(scene.steps or story.steps, relaxation, scales, past, speed, word_gains(scene))
 
 
 def _speed(story: Storyboard, scene: Scene, relaxation: Relaxation) -> str:
@@ -170,10 +176,11 @@ def _plan_steps(
     scales: tuple[tuple[str, float], ...],
     past: bool,
     speed: str,
+    words: tuple[WordGain, ...],
 ) -> Rows:
     """A row per noise level: eq. 2 for the targets, for the rest the scale at rest of these `scales`.
 
-    Without a `past` there is no grip that could loosen; `speed` is a storyboard's.
+    Without a `past` there is no grip that could loosen; `speed` is a storyboard's; `words` act in every step.
     """
     levels, base = family.levels(steps, size, sampler), dict(scales)
     noise = [sigma for sigma, _ in levels]
@@ -195,7 +202,7 @@ def _plan_steps(
             sigma=sigma,
             timestep=timestep,
             scales={term.name: scale(term, timestep, weight) for term in family.terms},
-            effects=relaxation.effects(sigma),
+            effects=(*relaxation.effects(sigma), *words),
         )
         for index, ((sigma, timestep), weight) in enumerate(zip(levels, weights, strict=True))
     )

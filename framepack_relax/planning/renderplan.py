@@ -10,11 +10,12 @@ from pydantic_core import to_jsonable_python
 
 from ..families.adapters import Fit
 from ..families.base import Context, Step
+from ..relax.effects import WordGain
 from ..relax.profile import Relaxation
 from ..storyboard.fields import exact_rate
 from ..storyboard.schema import Lora
 
-LONG = ("prompt", "negative_prompt", "sigmas", "scales", "steps")  # of a section, which may be very long
+LONG = ("prompt", "negative_prompt", "blend", "sigmas", "scales", "steps")  # of a section, which may be very long
 MOST, STEP = 1 << 25, 250  # bytes that these may take in plan.json, about; bytes of a step's numbers
 
 
@@ -66,6 +67,15 @@ class Ensured:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Blended:
+    """The prompts of the scene across a border, mixed into a section's own with a `weight` of 0..1/2."""
+
+    prompt: str
+    negative_prompt: str
+    weight: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class SectionPlan:
     """One section: what a model samples at once."""
 
@@ -86,14 +96,27 @@ class SectionPlan:
     context: Context
     options: Mapping[str, Any]  # of the family: the plan's, as far as they reach its latents; in plan.json the plan's
     ensure: Ensured | None = None
+    blend: Blended | None = None
 
     def at(self, rung: Rung) -> "SectionPlan":
         """With the settings of a rung."""
         return replace(self, relaxation=rung.relaxation, steps=rung.steps)
 
     def in_words(self) -> str:
-        """How it is relaxed."""
-        return self.ensure.in_words() if self.ensure else self.relaxation.in_words()
+        """How it is relaxed, and which words are attended to more."""
+        relaxed = self.ensure.in_words() if self.ensure else self.relaxation.in_words()
+        return ", ".join([relaxed, *(f"{words!r} x {gain:g}" for words, gain in self.emphasis.items())])
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Prompt and negative prompt, and those that are mixed into them."""
+        others = (self.blend.prompt, self.blend.negative_prompt) if self.blend else ()
+        return self.prompt, self.negative_prompt, *others
+
+    @property
+    def emphasis(self) -> dict[str, float]:
+        """Gains of words of the prompt."""
+        return {effect.words: effect.gain for effect in self.steps[0].effects if isinstance(effect, WordGain)}
 
     @property
     def tables(self) -> tuple[tuple[Step, ...], ...]:
@@ -127,8 +150,11 @@ class SectionPlan:
                 row |= {**vars(value), "at_rest": value.at_rest}
             elif name == "ensure":
                 row |= {name: value.to_json()} if value else {}
+            elif name == "blend" and name not in without:
+                row |= {name: vars(value)} if value else {}
             elif name not in ("place", "context", "options", *without):
                 row[name] = value
+        row |= {"emphasis": self.emphasis} if self.emphasis else {}
         tables = {"sigmas": self.sigmas, "scales": self.scales} if "sigmas" not in without else {}
         return to_jsonable_python({**row, **tables})
 
@@ -209,7 +235,7 @@ class RenderPlan:
 
     def to_json(self) -> dict[str, Any]:
         """The contents of plan.json; of a very long plan, without what is long in its sections (`left_out`)."""
-        texts = sum(len(section.prompt) + len(section.negative_prompt) for section in self.sections)
+        texts = sum(len(text) for section in self.sections for text in section.texts)
         left_out = LONG if texts + STEP * self.steps > MOST else ()
         rows = [section.to_json(without=left_out) for section in self.sections]
         said = {name: value for name, value in vars(self).items() if name != "options"} | dict(self.options)

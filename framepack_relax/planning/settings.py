@@ -102,7 +102,7 @@ def setting_problems(story: Storyboard, relaxations: Sequence[Relaxation], famil
             yield Problem(path=f"{place}.ensure", message=f"{fact}; give it a higher intensity or remove the lines")
         yield from _guidance_problems(f"{place}.guidance", scene.guidance.scales, family)
         yield from family.relax_problems(f"{place}.relax.", scene.relax)
-        if index and not family.grid.past and scene.transition == "continue":
+        if index and not family.grid.past and scene.transition != "cut":
             fact = f"{family.name} makes each scene on its own and cannot go on from another"
             yield Problem(path=f"{place}.transition", message=f"{fact}; write `transition: cut`")
         yield from _floor_problems(f"{place}.relax.min", relax, base_scales(story, scene, family), family)

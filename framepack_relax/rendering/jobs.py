@@ -91,8 +91,8 @@ class Conditions:
     def add(self, sections: Sequence[SectionPlan], shots: Iterable[int] = ()) -> None:
         """Of `sections` and their shots, and of more shots; then all is placed. Raises RenderError."""
         session, backend, plan = self.session, self.backend, self.session.plan
-        prompts = [s.prompt for s in sections] + [s.negative_prompt for s in sections]
-        prompts = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self.texts]
+        wanted = dict.fromkeys(text for section in sections for text in section.texts)
+        prompts = [prompt for prompt in wanted if prompt not in self.texts]
         needed = sorted({*shots, *(section.shot for section in sections)} - self.starts.keys())
         images = {n: (session.images[image], plan.shots[n].seed) for n in needed if (image := plan.shots[n].image)}
         if self.ready and not prompts and not images:
@@ -109,6 +109,15 @@ class Conditions:
                     f"{plan.model}: its weights or dtype are not those that the render began with; load it again"
                 )
         self.ready = True
+
+    def read_by(self, section: SectionPlan) -> dict[str, Any]:
+        """What a section reads: its prompts, mixed if they are to be, and where the words stand that have a gain."""
+        own, blend = {"prompt": section.prompt, "negative": section.negative_prompt}, section.blend
+        read = {name: self.texts[text] for name, text in own.items()}
+        if blend:
+            others = {"prompt": blend.prompt, "negative": blend.negative_prompt}
+            read = {n: self.backend.blended(text, self.texts[others[n]], blend.weight) for n, text in read.items()}
+        return {**read, "words": self.backend.word_tokens(section.prompt, section.emphasis)}
 
 
 @contextmanager
@@ -250,7 +259,8 @@ class _Sampling:
         self, section: SectionPlan, start: Start | None, past: Mapping[int, Tensor]
     ) -> tuple[SectionResult, int]:
         """The section, and the seed that its noise was drawn with."""
-        plan, backend, texts = self.session.plan, self.backend, self.conditions.texts
+        plan, backend = self.session.plan, self.backend
+        read = self.conditions.read_by(section)
 
         def stepped(step: int) -> None:
             self.folder.check_there()
@@ -265,8 +275,7 @@ class _Sampling:
                 steps=section.steps,
                 past={place: past[place] for place in section.context.needs},
                 start=start,
-                prompt=texts[section.prompt],
-                negative=texts[section.negative_prompt],
+                **read,
                 options=plan.options,
             )
             with turn(backend, self.session, section) as where:

@@ -133,6 +133,8 @@ def _row(section: SectionPlan, hashes: Mapping[int, str], judge: str | None) -> 
     row["context"] = asdict(section.context)  # type: ignore[call-overload]
     if not any(branch.prompt == "negative" for steps in section.tables for step in steps for branch in step.branches):
         row["negative_prompt"] = None
+        if section.blend:
+            row["blend"] = {**row["blend"], "negative_prompt": None}
     if section.ensure:
         rungs = [hashes[id(steps)] for steps in section.tables]
         action = {"action": section.ensure.action, "judge": judge} if section.ensure.action else {}

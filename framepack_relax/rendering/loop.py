@@ -27,6 +27,7 @@ from ..families.heap import give_back
 from ..families.loader import Loading
 from ..planning.renderplan import RenderPlan, SectionPlan
 from ..storyboard import Storyboard
+from ..storyboard.messages import printable
 from ..video.contact import ContactSheet
 from ..video.curves import draw_curves
 from ..video.motion import MotionMeter
@@ -198,6 +199,11 @@ def _unread(session: Session, backend: Backend, on_event: Hear) -> dict[str, lis
     unread = backend.unread(section.prompt for section in session.plan.sections)
     for text in (*backend.notes, *unread_notes(unread)):
         on_event(Event(kind="warning", text=text))
+    said = {(s.prompt, words): s.scene for s in session.plan.sections for words in s.emphasis}
+    for (prompt, words), scene in said.items():
+        if not backend.word_tokens(prompt, [words])[words]:
+            fact = f"{printable(words)!r} stands where the model no longer reads"
+            on_event(Event(kind="warning", text=f"scene {scene}: emphasis: {fact}; put it further to the front"))
     for text in {adapter.fit.in_words: None for adapter in session.adapters if adapter.fit.left}:
         if text not in session.plan.warnings:  # the file was not here when the film was planned
             on_event(Event(kind="warning", text=text))

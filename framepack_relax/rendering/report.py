@@ -58,6 +58,7 @@ def section_report(
         "retried": seed != section.seed,
         "reused": reused,
         "forwards": dict(forwards),
+        **{name: settings[name] for name in ("blend", "emphasis") if name in settings},
         "skipped": 0 if reused else sum(len(step.reused or ()) for step in section.steps),
         "seconds": {"sampling": round(seconds, 3)},
         **({"tries": list(tries)} if tries else {}),

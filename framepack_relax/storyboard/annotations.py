@@ -48,6 +48,12 @@ def choices(annotation: Any) -> list[Any]:
     return [value for kind in kinds(annotation) if get_origin(kind) is Literal for value in get_args(kind)]
 
 
+def branch(annotation: Any, part: str) -> bool:
+    """Whether that is pydantic's name of a word, or of a mapping, either of which may stand there."""
+    found = mapping(annotation)
+    return bool(found and choices(annotation)) and (part.startswith("literal[") or part == found.__name__)  # type: ignore
+
+
 def bounds(annotation: Any) -> str:
     """Those of a number, in words; empty where it has not two."""
     noted = [fact for kind in kinds(annotation) for fact in getattr(kind, "metadata", ())]

@@ -95,6 +95,12 @@ def _rate(fps: float) -> float:
     raise ValueError(f"is {fps:g}; {cure} (of others {', '.join(f'{rate:g}' for rate in BROADCAST)} are known)")
 
 
+def _even(count: int) -> int:
+    if count % 2:
+        raise ValueError(f"is {count}; half of them are on each side of the border: write {count - 1} or {count + 1}")
+    return count
+
+
 def _or_preset(presets: Mapping[str, float], written: Any) -> BeforeValidator:
     """Takes the name of a preset for its number."""
 
@@ -122,6 +128,7 @@ Power = Annotated[Exponent, _or_preset(PRESETS, Exponent | Literal["sustained", 
 Change = Annotated[float, Field(gt=0, le=1)]
 Motion = Annotated[Change, _or_preset(MOTIONS, Change | Literal["low", "medium", "high"])]
 Size = Annotated[tuple[int, int], AfterValidator(_multiple_of_16)]
+EvenCount = Annotated[int, Field(ge=2, le=100), AfterValidator(_even)]
 Scale = Annotated[float, Field(ge=1, le=100)]
 Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
 AS_IT_IS = PlainSerializer(lambda rate: rate)  # 30 stays 30 and does not become 30.0

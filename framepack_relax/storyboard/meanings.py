@@ -31,6 +31,8 @@ CALLED = {
     "title": "film_name project project_name",
     "scenes": "shots clips sections segments parts timeline scene",
     "transition": "cut continue hard_cut new_shot",
+    "transition.blend": "blend prompt_blend blend_sections",
+    "emphasis": "prompt_weight prompt_weights word_weights attention_weights emphasize",
     "lora": "loras lora_weights lora_path adapter adapters",
     "audio": "sound music voice narration speech soundtrack track audio_path audio_file",
     "style": "style_prompt suffix prompt_suffix common_prompt global_prompt",
@@ -43,6 +45,7 @@ CALLED = {
 FORMS = {  # where a name alone says too little
     "size": "size: [width, height]",
     "transition": "transition: cut",
+    "emphasis": "emphasis: [{words: .., gain: ..}]",
     "lora": "lora: [{file: .., scale: ..}]",
 }
 BARE = {  # of numbers
@@ -65,7 +68,7 @@ NOT_YET = {
     "say in the prompt how the camera moves": "camera camera_motion camera_movement camera_move pan zoom tilt dolly",
     "a film has no titles on its pictures": "subtitle subtitles overlay watermark",
     "films are H.264, `crf` sets the quality": "codec vcodec video_codec encoder format container pix_fmt preset",
-    "shots are joined by cuts": "fade crossfade cross_fade dissolve wipe blend",
+    "shots are joined by cuts": "fade crossfade cross_fade dissolve wipe",
     "pictures come as the model makes them; `finish` runs a command on each shot": "upscale upscaler upscaling "
     "interpolation interpolate rife deflicker",
     "nothing but text and start images steers a film": "control controlnet mask pose depth input_video ip_adapter",

@@ -20,7 +20,12 @@ def between_scenes(scenes: Any) -> list[Problem]:
             problems.append(Problem(path=f"scenes[{index}].id", message=message))
         elif isinstance(name, str):
             seen[name] = index
-        if fields.get("image") and index and fields.get("transition", "continue") == "continue":
+        transition = fields.get("transition", "continue")
+        blends = isinstance(transition, (Mapping, BaseModel))
+        if not index and blends:
+            message = "the first scene has none before it to blend with; remove the line"
+            problems.append(Problem(path="scenes[0].transition", message=message))
+        if fields.get("image") and index and (transition == "continue" or blends):
             message = "an image starts a new shot; add `transition: cut` or remove the image"
             problems.append(Problem(path=f"scenes[{index}].image", message=message))
     return problems

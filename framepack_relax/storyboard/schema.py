@@ -22,6 +22,7 @@ from .fields import (
     Coord,
     Decoding,
     Drift,
+    EvenCount,
     Expert,
     GainOn,
     Id,
@@ -170,6 +171,19 @@ class Finish(Part):
     timeout: float = Field(3600, gt=0, le=86400, description="seconds that a shot may take")
 
 
+class Blend(Part):
+    """A border at which the prompts of two scenes are mixed; the past is kept."""
+
+    blend: EvenCount = Field(description="sections that read both, half of them on each side of the border: 2, 4, ..")
+
+
+class Emphasis(Part):
+    """Words of a prompt that are attended to more, or less."""
+
+    words: Words = Field(description="as they stand in the prompt", max_length=1000)
+    gain: float = Field(gt=0, le=4, description="times their attention before it is normalised; 1 is off")
+
+
 class Scene(Part):
     """A stretch of film under one prompt."""
 
@@ -179,7 +193,12 @@ class Scene(Part):
     intensity: Intensity | Literal["auto"] = Field(0.0, description="0 calm .. 1 most dynamic, or auto: by the prompt")
     negative_prompt: Text | None = Field(None, description="instead of the board's", max_length=20_000)
     image: Words | None = Field(None, description="start image of a shot, relative to the storyboard")
-    transition: Literal["continue", "cut"] = Field("continue", description="keep the history, or begin a new shot")
+    transition: Literal["continue", "cut"] | Blend = Field(
+        "continue", description="keep the history, or begin a new shot; {blend: 2}: keep it and mix the prompts"
+    )
+    emphasis: tuple[Emphasis, ...] | None = Field(
+        None, min_length=1, max_length=16, description="of the prompt's words"
+    )
     seed: Seed | None = Field(None, description="instead of the board's")
     steps: Steps | None = Field(None, description="denoising steps, instead of the board's")
     speed: Speed | None = Field(None, description="default: the board's where the scene is at rest, else full")

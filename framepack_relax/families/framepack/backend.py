@@ -117,6 +117,7 @@ class FramePackBackend(HunyuanVideoBackend):
             },
             contexts={name: self._arguments(history) for name, history in contexts.items()},
             segments=packed_segments(given.context, given.noise.shape[3], given.noise.shape[4]),
+            words=given.words,
             opening=given.past.get(given.context.opening),
             drift=given.options["adain"],
         )

@@ -23,7 +23,7 @@ from torch import Tensor
 from ...relax.effects import Effect, LowPass
 from ...relax.guidance import Branch
 from ...relax.latents import low_pass
-from ..attention import Editing, edited
+from ..attention import Editing, edited, weighted, word_bias
 from ..backend import Decoder, Given, Solve, Start
 from ..base import Context, Size, Step
 from ..framepack.backend import gather_history, initial_history, packed_segments
@@ -86,6 +86,7 @@ class HeliosBackend(UMT5Model):
             },
             contexts={name: self._arguments(history) for name, history in contexts.items()},
             segments=packed_segments(slots, given.noise.shape[3], given.noise.shape[4]),
+            words=given.words,
         )
 
     def _arguments(self, history: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -101,13 +102,14 @@ class HeliosBackend(UMT5Model):
     @torch.no_grad()
     def predict(self, x: Tensor, step: Step, branch: Branch, inputs: SectionInputs) -> Tensor:
         """The arguments are those of the pipeline's call."""
-        return self.transformer(
-            hidden_states=x.to(self.dtype),
-            timestep=torch.tensor([step.timestep], dtype=torch.float32, device=self.device),
-            **inputs.prompts[branch.prompt],
-            **inputs.contexts[branch.context],
-            return_dict=False,
-        )[0].float()
+        with weighted([block.attn2 for block in self.transformer.blocks], word_bias(step, branch, inputs.words)):
+            return self.transformer(
+                hidden_states=x.to(self.dtype),
+                timestep=torch.tensor([step.timestep], dtype=torch.float32, device=self.device),
+                **inputs.prompts[branch.prompt],
+                **inputs.contexts[branch.context],
+                return_dict=False,
+            )[0].float()
 
     def acting(self, effects: tuple[Effect, ...], inputs: SectionInputs) -> AbstractContextManager[None]:
         """With a past in sight and, should that be how it is without one, with the section alone."""

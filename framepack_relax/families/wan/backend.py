@@ -18,7 +18,7 @@ from ...relax.effects import Effect, LowPass
 from ...relax.guidance import Branch
 from ...relax.latents import low_pass
 from ...relax.unlearning import FramePart, Segment
-from ..attention import edited
+from ..attention import edited, weighted, word_bias
 from ..backend import Decoder, Given, Solve, Start
 from ..base import Context, Size, Step
 from ..hunyuan_video.backend import euler, on_table
@@ -44,6 +44,7 @@ class SectionInputs:
     covered: int = 0
     beside: Mapping[str, Tensor] = field(default_factory=dict)  # by context too, where channels say what is seen
     layouts: tuple[tuple[Segment, ...], ...]  # of tokens, by context
+    words: Mapping[str, Sequence[int]]  # tokens of the prompt
 
 
 @dataclass(kw_only=True)
@@ -77,6 +78,7 @@ class WanBackend(UMT5Model):
             clean=clean,
             covered=covered,
             layouts=tuple(layout([*before, *new], given.noise) for before in (parts, [])),
+            words=given.words,
         )
 
     def solver(self, sampler: str, steps: Sequence[Step]) -> Solve:
@@ -98,12 +100,14 @@ class WanBackend(UMT5Model):
             timestep = (noisy * timestep).flatten().unsqueeze(0)
         if inputs.beside:
             frames = torch.cat([frames, self.seen(inputs.beside[branch.context], step)], dim=1)
-        made: Tensor = self.expert(step)(
-            hidden_states=frames.to(self.dtype),
-            timestep=timestep,
-            encoder_hidden_states=inputs.prompts[branch.prompt],
-            return_dict=False,
-        )[0]
+        expert = self.expert(step)
+        with weighted([block.attn2 for block in expert.blocks], word_bias(step, branch, inputs.words)):
+            made: Tensor = expert(
+                hidden_states=frames.to(self.dtype),
+                timestep=timestep,
+                encoder_hidden_states=inputs.prompts[branch.prompt],
+                return_dict=False,
+            )[0]
         return made[:, :, clean.shape[2] - inputs.covered :].float()
 
     def seen(self, beside: Tensor, step: Step) -> Tensor:

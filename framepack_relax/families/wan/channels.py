@@ -39,6 +39,7 @@ class WanI2VBackend(WanBackend):
             clean=dict.fromkeys(seen, given.noise[:, :, :0].to(self.device)),
             beside=seen,
             layouts=(layout(["section"] * frames, given.noise),),
+            words=given.words,
         )
 
     def seen(self, beside: Tensor, step: Step) -> Tensor:

@@ -75,7 +75,7 @@ class Wan(Family):
 
     kind = "wan"
     grid: ClassVar[TimeGrid] = TimeGrid(unit_frames=UNIT, unit_latents=1, most_units=LONGEST, past=False)
-    effects: ClassVar[frozenset[str]] = frozenset(EFFECTS[:1])
+    effects: ClassVar[frozenset[str]] = frozenset(EFFECTS[:2])
     samplers = ("unipc", "euler")
     image: ClassVar[Image] = "refused"
     renderer = "wan.backend:WanBackend"
