@@ -9,7 +9,7 @@ from typing import Any
 from pydantic_core import to_jsonable_python
 
 from ..families.adapters import Fit
-from ..families.base import Context, Step
+from ..families.base import Anchor, Context, Step
 from ..relax.profile import Relaxation
 from ..storyboard.fields import exact_rate
 from ..storyboard.schema import Lora
@@ -85,6 +85,7 @@ class SectionPlan:
     steps: tuple[Step, ...]
     context: Context
     ensure: Ensured | None = None
+    anchors: tuple[Anchor, ...] = ()
 
     def at(self, rung: Rung) -> "SectionPlan":
         """With the settings of a rung."""
@@ -126,6 +127,8 @@ class SectionPlan:
                 row |= {**vars(value), "at_rest": value.at_rest}
             elif name == "ensure":
                 row |= {name: value.to_json()} if value else {}
+            elif name == "anchors" and not value:
+                pass  # rows say them where there are any
             elif name not in ("place", "context", *without):
                 row[name] = value
         tables = {"sigmas": self.sigmas, "scales": self.scales} if "sigmas" not in without else {}
@@ -137,7 +140,7 @@ class ShotPlan:
     """A run of scenes up to a hard cut; `seed` draws its start latent."""
 
     index: int
-    image: str | None  # that it begins with, relative to the storyboard's folder
+    image: str | None  # that it begins with, relative to the storyboard's folder; or a film
     image_size: tuple[int, int]  # width, height px, before it is cropped to the film's; (1, 1) without one
     seed: int
     sections: tuple[int, ...]  # film-wide indices in the order in which they are rendered

@@ -50,7 +50,8 @@ def restore(film: Path, out: Path, note: Note = lambda note: None) -> Path:
             f"{film}: holds no storyboard; only films that framepack-relax wrote, and no program has saved anew, do"
         ) from error
     story = parse_storyboard(text, file=f"{film}, its storyboard")
-    wanted = sorted({path for path in (story.image, *(scene.image for scene in story.scenes)) if path})
+    anchors = [path for s in story.scenes for path in (s.end_image, *(key.image for key in s.keyframes or ()))]
+    wanted = sorted({path for path in (story.image, *(scene.image for scene in story.scenes), *anchors) if path})
     for path in wanted:
         if path not in images or not IMAGE_NAME.fullmatch(path):
             fact = f"its storyboard names the image {path!r}, which the film does not carry"

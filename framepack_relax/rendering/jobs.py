@@ -80,12 +80,15 @@ def render_shot(job: ShotJob, backend: Backend, on_event: Hear = nobody) -> list
 
 @dataclass(kw_only=True)
 class Conditions:
-    """Prompts and start images, by shot, as a backend encodes them: each once, all that are known at a time."""
+    """Prompts, and images, as a backend encodes them: each once, all that are known at a time.
+
+    `starts` are by shot, those of anchors by their path and the shot's seed.
+    """
 
     session: Session
     backend: Backend
     texts: dict[str, Any] = field(default_factory=dict)
-    starts: dict[int, Start] = field(default_factory=dict)
+    starts: dict[int | tuple[str, int], Start] = field(default_factory=dict)
     ready: bool = False
 
     def add(self, sections: Sequence[SectionPlan], shots: Iterable[int] = ()) -> None:
@@ -94,8 +97,17 @@ class Conditions:
         prompts = [s.prompt for s in sections] + [s.negative_prompt for s in sections]
         prompts = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self.texts]
         needed = sorted({*shots, *(section.shot for section in sections)} - self.starts.keys())
-        images = {n: (session.images[image], plan.shots[n].seed) for n in needed if (image := plan.shots[n].image)}
-        if self.ready and not prompts and not images:
+        named: dict[int | tuple[str, int], str | None] = {n: plan.shots[n].image for n in needed}
+        film = session.before if 0 in named else None
+        if film:
+            named[0] = None
+        named |= {(a.image, plan.shots[s.shot].seed): a.image for s in sections for a in s.anchors}
+        images = {
+            name: (session.images[image], plan.shots[name].seed if isinstance(name, int) else name[1])
+            for name, image in named.items()
+            if image and name not in self.starts
+        }
+        if self.ready and not (prompts or images or film):
             return
         demand = _demand(backend, plan, plan.largest)
         with backend.lock:
@@ -103,6 +115,8 @@ class Conditions:
             with enough_memory("encoding prompts and images", demand):
                 self.texts.update(backend.encode_prompts(prompts))
                 self.starts.update(backend.encode_starts(images))
+                if film:
+                    self.starts[0] = backend.encode_film(film.frames, plan.shots[0].seed)
                 backend.place()
             if (backend.identity, backend.precision) != (session.weights, session.dtype):
                 raise RenderError(
@@ -250,7 +264,7 @@ class _Sampling:
         self, section: SectionPlan, start: Start | None, past: Mapping[int, Tensor]
     ) -> tuple[SectionResult, int]:
         """The section, and the seed that its noise was drawn with."""
-        plan, backend, texts = self.session.plan, self.backend, self.conditions.texts
+        plan, backend, texts, starts = self.session.plan, self.backend, self.conditions.texts, self.conditions.starts
 
         def stepped(step: int) -> None:
             self.folder.check_there()
@@ -268,6 +282,7 @@ class _Sampling:
                 prompt=texts[section.prompt],
                 negative=texts[section.negative_prompt],
                 options=plan.options,
+                anchors={anchor.latent: starts[anchor.image, self.shot.seed] for anchor in section.anchors},
             )
             with turn(backend, self.session, section) as where:
                 try:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Union
@@ -24,6 +24,7 @@ from ..storyboard.images import ImageError, fit_image, read_image
 from ..storyboard.reader import LARGEST_BYTES
 from ..storyboard.schema import Lora
 from ..video.contact import png
+from .before import Before, read_before
 from .ensure import Judge, wanted
 from .films import is_anothers, is_whole
 from .folder import BROKEN, FOLLOWS, FRESH, RunFolder, Verdict
@@ -88,7 +89,8 @@ class Session:
     options: Options
     out: Path
     mark: Mark
-    images: Mapping[str, Image.Image]  # start images by their path in the storyboard, each of the film's size
+    images: Mapping[str, Image.Image]  # by their path in the storyboard, each of the film's size
+    before: Before | None  # the film that it goes on from
     weights: str
     dtype: str
     adapters: tuple[Adapter, ...]
@@ -159,6 +161,8 @@ class Session:
         own: list[dict[str, Any]] = [
             {
                 "image": names.get(s.image or ""),
+                "end_image": names.get(s.end_image or ""),
+                "keyframes": tuple(k.model_copy(update={"image": names[k.image]}) for k in s.keyframes or ()) or None,
                 "speed": speeds.get(s.speed, s.speed),
                 "intensity": intensity_of(s),
                 "lora": self._carried(s.lora),
@@ -169,6 +173,7 @@ class Session:
         settled = {"model": plan.model, "size": plan.size, "fps": plan.fps, "sampler": plan.sampler}
         settled["speed"] = speeds.get(story.speed, story.speed)
         settled |= story.block(plan.kind, plan.options) | {"lora": self._carried(story.lora)}
+        settled["from"] = str(self.before.path.absolute()) if self.before else None
         whole = story.changed(**settled, image=names.get(story.image or ""), scenes=scenes)
         text = dump_storyboard(whole).encode("utf8")
         if len(text) > LARGEST_BYTES:
@@ -201,10 +206,13 @@ def settle(story: Storyboard, out: Path, model: AnyModel, options: Options) -> S
         raise ModelError(f"{family.unread}, so that its noise levels are not known; {cure}")
     if wrong := list(excluded(model, plan.effects)):
         raise ModelError("; ".join(wrong))
-    images = start_images(story, plan)
+    images, before = read_images(story, plan), read_before(story, plan, family)
+    plan = replace(plan, warnings=(*plan.warnings, *(before.told if before else ())))
     made, dtype = provenance(model), model.precision  # slips of device and dtype are told before weights are read
     weights = model.identity
     pictures = {path: picture_digest(image) for path, image in images.items()}
+    if before:
+        pictures[str(story.before)] = before.digest
     adapters = find_adapters(story, family, download=getattr(model, "download", True))
     keys = section_keys(plan, pictures, weights, dtype, adapters, _judge(plan, family, options))
     asks = {"sections": {str(i): key.key for i, key in keys.items()}, "film": film_key(plan, story, keys)}
@@ -216,6 +224,7 @@ def settle(story: Storyboard, out: Path, model: AnyModel, options: Options) -> S
         out=out,
         mark=mark_of(out, story).model_copy(update=asks),
         images=images,
+        before=before,
         weights=weights,
         dtype=dtype,
         adapters=adapters,
@@ -278,10 +287,12 @@ def made_with(model: AnyModel, weights: str, adapters: Iterable[Adapter]) -> dic
     return {"weights": weights, "lora": lora, "dtype": model.precision, **provenance(model)}
 
 
-def start_images(story: Storyboard, plan: RenderPlan) -> dict[str, Image.Image]:
-    """The start images of all shots by their path in the storyboard, each of the film's size."""
+def read_images(story: Storyboard, plan: RenderPlan) -> dict[str, Image.Image]:
+    """The start images of all shots, and the anchors, by their path in the storyboard, each of the film's size."""
+    starts = [shot.image for shot in plan.shots if shot.image and (shot.index or not story.before)]
+    anchors = [anchor.image for section in plan.sections for anchor in section.anchors]
     images = {}
-    for path in dict.fromkeys(shot.image for shot in plan.shots if shot.image):
+    for path in dict.fromkeys([*starts, *anchors]):
         try:
             images[path] = fit_image(read_image(story.resolve(path)), plan.size)
         except (OSError, ImageError) as error:
