@@ -7,7 +7,6 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
 from ..errors import FilmError, Problem, StoryboardError
@@ -49,7 +48,10 @@ def read_before(story: Storyboard, plan: RenderPlan, family: Family) -> Before |
     try:
         rate = _exact(read_header(path)[1])
         step = rate / plan.rate
-        shown = deque(read_frames(path), maxlen=int(max(lengths) * step) + 1)
+        shown, size = deque[Image.Image](maxlen=int(max(lengths) * step) + 1), plan.size
+        for frame in read_frames(path):
+            size = frame.shape[1], frame.shape[0]
+            shown.append(fit_image(Image.fromarray(frame), plan.size))
     except FilmError as error:
         raise _mistake(story, str(error)) from error
     count = min(max(lengths), int((len(shown) - 1) / step) + 1)
@@ -57,15 +59,13 @@ def read_before(story: Storyboard, plan: RenderPlan, family: Family) -> Before |
     if wanted is None:
         fact = f"{story.before}: is too short; {family.name} goes on from {min(lengths)} frames at least"
         raise _mistake(story, f"{fact}: {float(min(lengths) / plan.rate):.3g} s")
-    picked = [shown[len(shown) - 1 - round(nth * step)] for nth in reversed(range(wanted))]
-    size, told = picked[-1].shape[1::-1], []
+    frames, told = tuple(shown[len(shown) - 1 - round(nth * step)] for nth in reversed(range(wanted))), []
     if abs(float(rate) - float(plan.rate)) > SAME_RATE:
         told.append(f"it has {float(rate):.5g} frames a second, and is seen at {plan.fps:g}: some twice, or left out")
     if size != plan.size:
         told.append(f"its {size[0]}x{size[1]} px are scaled and cropped to {plan.size[0]}x{plan.size[1]}")
     if told:
         told.append("both films cannot be joined as they are")
-    frames = tuple(fit_image(Image.fromarray(np.ascontiguousarray(frame)), plan.size) for frame in picked)
     words = tuple(f"from {story.before}: {text}" for text in told)
     return Before(path=path, frames=frames, digest=picture_digest(*frames), told=words)
 

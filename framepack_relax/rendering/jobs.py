@@ -80,15 +80,12 @@ def render_shot(job: ShotJob, backend: Backend, on_event: Hear = nobody) -> list
 
 @dataclass(kw_only=True)
 class Conditions:
-    """Prompts, and images, as a backend encodes them: each once, all that are known at a time.
-
-    `starts` are by shot, those of anchors by their path and the shot's seed.
-    """
+    """Prompts, and images by path and seed, as a backend encodes them: each once, all that are known at a time."""
 
     session: Session
     backend: Backend
     texts: dict[str, Any] = field(default_factory=dict)
-    starts: dict[int | tuple[str, int], Start] = field(default_factory=dict)
+    starts: dict[tuple[str | None, int], Start] = field(default_factory=dict)
     ready: bool = False
 
     def add(self, sections: Sequence[SectionPlan], shots: Iterable[int] = ()) -> None:
@@ -96,18 +93,12 @@ class Conditions:
         session, backend, plan = self.session, self.backend, self.session.plan
         prompts = [s.prompt for s in sections] + [s.negative_prompt for s in sections]
         prompts = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self.texts]
-        needed = sorted({*shots, *(section.shot for section in sections)} - self.starts.keys())
-        named: dict[int | tuple[str, int], str | None] = {n: plan.shots[n].image for n in needed}
-        film = session.before if 0 in named else None
-        if film:
-            named[0] = None
-        named |= {(a.image, plan.shots[s.shot].seed): a.image for s in sections for a in s.anchors}
-        images = {
-            name: (session.images[image], plan.shots[name].seed if isinstance(name, int) else name[1])
-            for name, image in named.items()
-            if image and name not in self.starts
-        }
-        if self.ready and not (prompts or images or film):
+        opening = [plan.shots[n] for n in {*shots, *(s.shot for s in sections)}]
+        named = {(shot.image, shot.seed) for shot in opening if shot.image}
+        named |= {(a.image, plan.shots[s.shot].seed) for s in sections for a in s.anchors}
+        wanted = sorted(named - self.starts.keys())
+        images = {name: (session.images[name[0]], name[1]) for name in wanted if name[0] in session.images}
+        if self.ready and not prompts and not wanted:
             return
         demand = _demand(backend, plan, plan.largest)
         with backend.lock:
@@ -115,8 +106,9 @@ class Conditions:
             with enough_memory("encoding prompts and images", demand):
                 self.texts.update(backend.encode_prompts(prompts))
                 self.starts.update(backend.encode_starts(images))
-                if film:
-                    self.starts[0] = backend.encode_film(film.frames, plan.shots[0].seed)
+                for path, seed in set(wanted) - images.keys():
+                    assert session.before is not None, "what is no image is the film that this one goes on from"
+                    self.starts[path, seed] = backend.encode_film(session.before.frames, seed)
                 backend.place()
             if (backend.identity, backend.precision) != (session.weights, session.dtype):
                 raise RenderError(
@@ -206,7 +198,7 @@ class _Sampling:
         needed, key = [v.section for v in verdicts if v.why is not None], self.session.starts.get(shot, "")
         latent = self.folder.load_start(shot, key) if key and len(needed) < len(verdicts) else None
         conditions.add(needed, [shot] if latent is None else [])
-        start = conditions.starts.get(shot)
+        start = conditions.starts.get((self.shot.image, self.shot.seed))
         if start and latent is not None:
             return replace(start, latent=to_device(self.backend, latent))
         if start:
