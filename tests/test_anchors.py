@@ -19,6 +19,7 @@ from wan_folders import experts_folder, wan_folder
 
 import framepack_relax as fr
 from framepack_relax.errors import StoryboardError
+from framepack_relax.families.adapters import outside
 from framepack_relax.families.backend import Given, Start
 from framepack_relax.families.catalog import CATALOG, find_family
 from framepack_relax.families.hunyuan_video.stream import StreamDecoder
@@ -365,3 +366,24 @@ def test_what_models_of_the_catalogue_can(tmp_path):
         "framepack-f1": (77, 5), "wan2.2-5b": (33, 5), "wan2.2-a14b": (33, 5), "wan2.2-svi-pro": (33, 5),
         "wan2.2-svi": (33, 5), "helios": (99, 33), "fake": (1, 1),
     }  # fmt: skip
+
+
+def test_a_board_of_somebody_else_names_no_film_outside_its_folder():
+    scenes = [Scene(id="a", prompt="x", seconds=1)]
+    boards = [
+        storyboard_from_scenes(scenes, model="fake", **{FROM: name}) for name in ("/x/a.mp4", "../a.mp4", "a.mp4")
+    ]
+    assert [[problem.path for problem in outside(board)] for board in boards] == [["from"], ["from"], []]
+
+
+@pytest.mark.slow
+def test_the_board_that_ships_comes_nearer_to_its_end(pytestconfig, tmp_path):
+    """On the packaged model, which was not trained in inverted order."""
+    story = read_storyboard(pytestconfig.rootpath / "storyboards/keyframes.yaml")
+    end = np.asarray(Image.open(pytestconfig.rootpath / "storyboards/red-beach-jump.png").convert("RGB")).astype(float)
+    scene = story.scenes[0].model_copy(update={"seconds": 1.2})
+    told = story.changed(scenes=(scene,), loop=None)
+    free = told.changed(scenes=(scene.model_copy(update={"end_image": None}),))
+    last = [list(read_frames(fr.render(b, out=tmp_path / f"{n}").path))[-1] for n, b in enumerate((told, free))]
+    near, far = (((frame - end) ** 2).mean() for frame in last)
+    assert near < far / 2

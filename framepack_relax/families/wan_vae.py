@@ -68,21 +68,14 @@ class WanDecoder:
     """Decodes a shot in film order; between calls the VAE is as it was.
 
     What is kept between calls waits on the device `rest`. Sections that are clips of their own are decoded `apart`; all
-    but the first, and that too where they have `begun` before, begin with `again` latent frames that have been shown.
+    but the first begin with `again` latent frames that have been shown.
     """
 
     def __init__(
-        self,
-        vae: AutoencoderKLWan,
-        *,
-        rest: torch.device | None = None,
-        apart: bool = False,
-        again: int = 0,
-        begun: bool = False,
+        self, vae: AutoencoderKLWan, *, rest: torch.device | None = None, apart: bool = False, again: int = 0
     ) -> None:
         self.vae, self.rest, self.apart = vae, rest or vae.device, apart
-        self.again = max(0, 4 * again - 3)  # frames to be dropped from the next section on
-        self.shown = self.again if begun else 0  # and now
+        self.shown, self.again = 0, max(0, 4 * again - 3)  # frames to be dropped: now, and from the next section on
         self.tiles: list[list[Any]] = []
 
     @torch.no_grad()

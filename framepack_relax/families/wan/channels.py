@@ -67,8 +67,9 @@ class WanI2VBackend(WanBackend):
         return preprocessed(Image.fromarray(frames[-1]))
 
     def decoder(self, how: str, start: Tensor | None, sections: int, options: Mapping[str, Any]) -> Decoder:
-        kind: dict[str, Any] = {"rest": self.resting, "apart": True, "again": 1 + options.get("carry", 0)}
-        return WanDecoder(self.vae, begun=of_a_film(start), **kind)
+        made = WanDecoder(self.vae, rest=self.resting, apart=True, again=1 + options.get("carry", 0))
+        made.shown = made.again if of_a_film(start) else 0
+        return made
 
     def decode_bytes(self, size: Size, *, tiled: bool) -> int:
         """Never in tiles: what the next clip begins with must not depend on the memory."""
