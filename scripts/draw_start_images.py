@@ -9,8 +9,8 @@ from training.world import FIRST, Film, Mix, World, act
 
 
 def puppet(colour: str, place: str, seed: int, world: World = FIRST, doing: str = "stand") -> Image.Image:
-    """The first frame of a film in which nothing has happened yet, or what it does a third of a second later."""
-    count = 1 if doing == "stand" else 11
+    """The first frame of a film in which nothing has happened yet, or what it does a second later."""
+    count = 1 if doing == "stand" else 31
     rng, starts = np.random.default_rng(seed), None if count == 1 else [[0]]
     pose, segments = act(rng, [(doing, count)], Mix(), starts=starts, world=world)
     film = Film(world=world, colour=colour, place=place, pose=pose, segments=segments)
@@ -52,7 +52,7 @@ if __name__ == "__main__":
     root = Path(__file__).parents[1]
     for name, seed in STORYBOARDS.items():
         puppet(*name.split("-"), seed).save(root / "storyboards" / f"{name}.png")
-    puppet("red", "beach", STORYBOARDS["red-beach"], doing="jump").save(root / "storyboards" / "red-beach-jump.png")
+    puppet("red", "beach", STORYBOARDS["red-beach"], doing="walk").save(root / "storyboards" / "red-beach-walk.png")
     rooftop().save(root / "storyboards" / "rooftop.png")
     for number, name in enumerate(SWEEPS):
         puppet(*name.split("-"), 100 + number).save(root / "framepack_relax" / "evaluate" / "specs" / f"{name}.png")

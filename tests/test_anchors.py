@@ -380,7 +380,7 @@ def test_a_board_of_somebody_else_names_no_film_outside_its_folder():
 def test_the_board_that_ships_comes_nearer_to_its_end(pytestconfig, tmp_path):
     """On the packaged model, which was not trained in inverted order."""
     story = read_storyboard(pytestconfig.rootpath / "storyboards/keyframes.yaml")
-    end = np.asarray(Image.open(pytestconfig.rootpath / "storyboards/red-beach-jump.png").convert("RGB")).astype(float)
+    end = np.asarray(Image.open(pytestconfig.rootpath / "storyboards/red-beach-walk.png").convert("RGB")).astype(float)
     scene = story.scenes[0].model_copy(update={"seconds": 1.2})
     told = story.changed(scenes=(scene,), loop=None)
     free = told.changed(scenes=(scene.model_copy(update={"end_image": None}),))
