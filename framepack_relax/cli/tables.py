@@ -78,15 +78,16 @@ def suggestions_table(suggestions: Sequence[Suggestion]) -> Grid:
 
 
 def crops_text(plan: RenderPlan) -> str:
-    """A line per start image: what the centre crop to the film's size cuts away of it."""
+    """A line per start image: what the centre crop to the film's size cuts away of it; and per anchor."""
     from ..storyboard.images import cut_away
 
     said = []
-    for image, size in {shot.image: shot.image_size for shot in plan.shots if shot.image}.items():
+    for image, size in {s.image: s.image_size for s in plan.shots if s.image and s.image_size != (1, 1)}.items():
         share, sides = cut_away(size, plan.size)
         cut = f"{share:.0%} is cut away, {sides}" if share >= 0.005 else "nothing is cut away"
         said.append(f"{image}, {size[0]}x{size[1]} px: {cut}")
-    more = [f"and {len(said) - MOST_ROWS} more start images"] if len(said) > MOST_ROWS else []
+    said += [f"scene {s.scene} {anchor.in_words()}" for s in plan.sections for anchor in s.anchors]
+    more = [f"and {len(said) - MOST_ROWS} more images"] if len(said) > MOST_ROWS else []
     return "\n".join([*said[:MOST_ROWS], *more])
 
 

@@ -126,7 +126,9 @@ def _doubled(lists: Lists) -> Iterator[Problem]:
 
 
 def outside(story: Storyboard) -> Iterator[Problem]:
-    """Those that the board names by a place outside its folder, which a board of somebody else's must not do."""
+    """Files that the board names by a place outside its folder, which a board of somebody else's must not do."""
+    if story.before and (leaves(story.before) or ".." in re.split(r"[/\\]", story.before)):
+        yield Problem(path="from", message=f"{printable(story.before)} leaves the storyboard's folder; remove the line")
     for path, lora in _written(_said(story)):
         if leaves(lora.file) or ".." in re.split(r"[/\\]", lora.file):
             fact = f"leaves the storyboard's folder; name one {OF_HUB}"

@@ -37,7 +37,8 @@ class NonFinitePixels(ArithmeticError):
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
-    """The encoded image of a shot: a latent [1, C, T, h, w] float32, kept with the sections, and the backend's own."""
+    """What a shot begins with, or comes to: a latent [1, C, T, h, w] float32 of an image, kept with the sections, and
+    the backend's own. Of a film's last frames T is greater than of an image."""
 
     latent: Tensor
     embeds: Any
@@ -56,6 +57,7 @@ class Given:
     negative: Any
     options: Mapping[str, Any]
     words: Mapping[str, Sequence[int]] = field(default_factory=dict)  # the prompt's tokens of words that have a gain
+    anchors: Mapping[int, Start] = field(default_factory=dict)  # by the latent frame
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +82,20 @@ class Decoder(Protocol):
         Raises NonFinitePixels.
         """
         ...
+
+
+@dataclass(kw_only=True)
+class GoingOn:
+    """A decoder of what goes on from a film, whose latents [1, C, T, h, w] it decodes first and does not show."""
+
+    decoder: Decoder
+    film: Tensor | None
+
+    def push(self, latents: Tensor) -> Frames:
+        if self.film is not None:
+            self.decoder.push(self.film)
+            self.film = None
+        return self.decoder.push(latents)
 
 
 @dataclass(kw_only=True)
@@ -196,10 +212,14 @@ class Backend(ABC):
         """What of each prompt is not read, where anything is not; without encoding it."""
         return {}
 
-    def encode_starts(self, images: Mapping[int, tuple[Image.Image, int]]) -> Mapping[int, Start]:
-        """Images by shot, of the film's size, each with the seed that draws its latent."""
+    def encode_starts(self, images: Mapping[Any, tuple[Image.Image, int]]) -> Mapping[Any, Start]:
+        """Images by any name, of the film's size, each with the seed that draws its latent."""
         assert not images, "the planner refuses images for a family that takes none"
         return {}
+
+    def encode_film(self, frames: Sequence[Image.Image], seed: int) -> Start:
+        """The last frames of a film, one of the family's `past_frames`, as what a shot begins with."""
+        raise AssertionError("the planner refuses films for a family that cannot go on from one")
 
     def noise(self, latents: int, size: Size, seed: int, *, draw: int = 0) -> Tensor:
         """Noise [1, C, T, h, w] float32 for size (width, height) px, drawn on the CPU so that devices agree.

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic_core import to_jsonable_python
 
 from ..families.adapters import Fit
-from ..families.base import Context, Step
+from ..families.base import Anchor, Context, Step
 from ..relax.effects import WordGain
 from ..relax.profile import Relaxation
 from ..storyboard.fields import exact_rate
@@ -97,6 +97,7 @@ class SectionPlan:
     options: Mapping[str, Any]  # of the family: the plan's, as far as they reach its latents; in plan.json the plan's
     ensure: Ensured | None = None
     blend: Blended | None = None
+    anchors: tuple[Anchor, ...] = ()
 
     def at(self, rung: Rung) -> "SectionPlan":
         """With the settings of a rung."""
@@ -152,6 +153,8 @@ class SectionPlan:
                 row |= {name: value.to_json()} if value else {}
             elif name == "blend" and name not in without:
                 row |= {name: vars(value)} if value else {}
+            elif name == "anchors" and not value:
+                pass  # rows say them where there are any
             elif name not in ("place", "context", "options", *without):
                 row[name] = value
         row |= {"emphasis": self.emphasis} if self.emphasis else {}
@@ -164,7 +167,7 @@ class ShotPlan:
     """A run of scenes up to a hard cut; `seed` draws its start latent."""
 
     index: int
-    image: str | None  # that it begins with, relative to the storyboard's folder
+    image: str | None  # that it begins with, relative to the storyboard's folder; or a film
     image_size: tuple[int, int]  # width, height px, before it is cropped to the film's; (1, 1) without one
     seed: int
     sections: tuple[int, ...]  # film-wide indices in the order in which they are rendered

@@ -51,7 +51,9 @@ def restore(film: Path, out: Path, note: Note = lambda note: None) -> Path:
         ) from error
     carried = parse_storyboard(text, file=f"{film}, its storyboard")
     story = relocated(carried, out, film.parent)
-    wanted = sorted({path for path in (story.image, story.audio, *(scene.image for scene in story.scenes)) if path})
+    anchors = [path for s in story.scenes for path in (s.end_image, *(key.image for key in s.keyframes or ()))]
+    starts = [scene.image for scene in story.scenes]
+    wanted = sorted({path for path in (story.image, story.audio, *starts, *anchors) if path})
     for path in wanted:
         if path not in images or not NAME.fullmatch(path):
             fact = f"its storyboard names {path!r}, which the film does not carry"

@@ -80,22 +80,25 @@ def render_shot(job: ShotJob, backend: Backend, on_event: Hear = nobody) -> list
 
 @dataclass(kw_only=True)
 class Conditions:
-    """Prompts and start images, by shot, as a backend encodes them: each once, all that are known at a time."""
+    """Prompts, and images by path and seed, as a backend encodes them: each once, all that are known at a time."""
 
     session: Session
     backend: Backend
     texts: dict[str, Any] = field(default_factory=dict)
-    starts: dict[int, Start] = field(default_factory=dict)
+    starts: dict[tuple[str | None, int], Start] = field(default_factory=dict)
     ready: bool = False
 
     def add(self, sections: Sequence[SectionPlan], shots: Iterable[int] = ()) -> None:
         """Of `sections` and their shots, and of more shots; then all is placed. Raises RenderError."""
         session, backend, plan = self.session, self.backend, self.session.plan
-        wanted = dict.fromkeys(text for section in sections for text in section.texts)
-        prompts = [prompt for prompt in wanted if prompt not in self.texts]
-        needed = sorted({*shots, *(section.shot for section in sections)} - self.starts.keys())
-        images = {n: (session.images[image], plan.shots[n].seed) for n in needed if (image := plan.shots[n].image)}
-        if self.ready and not prompts and not images:
+        texts = dict.fromkeys(text for section in sections for text in section.texts)
+        prompts = [prompt for prompt in texts if prompt not in self.texts]
+        opening = [plan.shots[n] for n in {*shots, *(s.shot for s in sections)}]
+        named = {(shot.image, shot.seed) for shot in opening if shot.image}
+        named |= {(a.image, plan.shots[s.shot].seed) for s in sections for a in s.anchors}
+        wanted = sorted(named - self.starts.keys())
+        images = {name: (session.images[name[0]], name[1]) for name in wanted if name[0] in session.images}
+        if self.ready and not prompts and not wanted:
             return
         demand = _demand(backend, plan, plan.largest)
         with backend.lock:
@@ -103,6 +106,9 @@ class Conditions:
             with enough_memory("encoding prompts and images", demand):
                 self.texts.update(backend.encode_prompts(prompts))
                 self.starts.update(backend.encode_starts(images))
+                for path, seed in set(wanted) - images.keys():
+                    assert session.before is not None, "what is no image is the film that this one goes on from"
+                    self.starts[path, seed] = backend.encode_film(session.before.frames, seed)
                 backend.place()
             if (backend.identity, backend.precision) != (session.weights, session.dtype):
                 raise RenderError(
@@ -201,7 +207,7 @@ class _Sampling:
         needed, key = [v.section for v in verdicts if v.why is not None], self.session.starts.get(shot, "")
         latent = self.folder.load_start(shot, key) if key and len(needed) < len(verdicts) else None
         conditions.add(needed, [shot] if latent is None else [])
-        start = conditions.starts.get(shot)
+        start = conditions.starts.get((self.shot.image, self.shot.seed))
         if start and latent is not None:
             return replace(start, latent=to_device(self.backend, latent))
         if start:
@@ -259,7 +265,7 @@ class _Sampling:
         self, section: SectionPlan, start: Start | None, past: Mapping[int, Tensor]
     ) -> tuple[SectionResult, int]:
         """The section, and the seed that its noise was drawn with."""
-        plan, backend = self.session.plan, self.backend
+        plan, backend, starts = self.session.plan, self.backend, self.conditions.starts
         read = self.conditions.read_by(section)
 
         def stepped(step: int) -> None:
@@ -277,6 +283,7 @@ class _Sampling:
                 start=start,
                 **read,
                 options=plan.options,
+                anchors={anchor.latent: starts[anchor.image, self.shot.seed] for anchor in section.anchors},
             )
             with turn(backend, self.session, section) as where:
                 try:

@@ -28,7 +28,7 @@ from ..storyboard.messages import printable
 SAMPLER_VERSION = 2  # part of every section's key; raised when the same plan would give other latents
 USUAL = Relaxation(target=("context",), beta=0.0, p=0.7)  # what stands for settings of which nothing comes
 # of a plan's row, what does not reach the latents, and what its steps say
-NAMES = ("index", "shot", "frames", "scene", "intensity", "steps", "sigmas", "scales", "lora")
+NAMES = ("index", "shot", "frames", "scene", "intensity", "steps", "sigmas", "scales", "lora", "anchors")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +51,8 @@ def section_keys(
     adapters: Iterable[Adapter] = (),
     judge: str | None = None,
 ) -> dict[int, SectionKey]:
-    """The key of each section by its index, in rendering order; `pictures` are digests of start images by path, `judge`
-    is what sees actions."""
+    """The key of each section by its index, in rendering order; `pictures` are digests of images by path, `judge` is
+    what sees actions."""
     adapters = tuple(adapters)
     common = {"sampler": [plan.sampler, SAMPLER_VERSION], "family": plan.kind}
     keys, rows = {}, {id(steps): steps for s in plan.sections for steps in s.tables}  # scenes share what is equal
@@ -62,7 +62,9 @@ def section_keys(
         for index in shot.sections:
             section = plan.sections[index]
             lora = [adapter.inputs for adapter in acting(adapters, section.lora) if adapter.scale] or None
+            anchors = [(each.latent, each.role, pictures[each.image]) for each in section.anchors] or None
             row = {**_row(section, hashes, judge), **section.options, **common, **start, "lora": lora}
+            row["anchors"] = anchors
             key = SectionKey(parent=parent, inputs=_plain(row))
             keys[index], parent = key, key.key
     return keys
@@ -83,9 +85,9 @@ def film_key(plan: RenderPlan, story: Storyboard, keys: Mapping[int, SectionKey]
     return hash_of([sections, scenes, plan.title, plan.fps, plan.decode, story.crf, *([sound] if sound else [])])
 
 
-def picture_digest(image: Image.Image) -> str:
-    """A hash of the pixels of a start image, as it is given to the model."""
-    return blake2b(np.asarray(image).tobytes(), digest_size=16).hexdigest()
+def picture_digest(*images: Image.Image) -> str:
+    """A hash of the pixels of an image, or of a film's frames, as they are given to the model."""
+    return blake2b(b"".join(np.asarray(image).tobytes() for image in images), digest_size=16).hexdigest()
 
 
 @cache

@@ -257,13 +257,17 @@ def _write(
         writer.metadata |= film_tags(plan, {**made, "packets": writer.digest}, seeds)
         folder.check_there()
     sampled = [kept(plan.sections[row["index"]], row.get("tries", ())) for row in sections]
-    sheet.call([caption(sampled[scene.sections[0]]) for scene in plan.scenes])
+    comes = [[anchor for index in scene.sections for anchor in plan.sections[index].anchors] for scene in plan.scenes]
+    firsts = [sampled[scene.sections[0]] for scene in plan.scenes]
+    sheet.call(list(map(caption, firsts, comes)))
     ends = [sampled[scene.sections[-1]] for scene in plan.scenes]
     curves = draw_curves([(end.scene, end.sigmas, end.scales) for end in ends])
     report = film_report(plan, made, backend, sections, meters, time.perf_counter() - begun) | {"unread": unread}
     report["lora"] = [adapter.row for adapter in session.adapters]
     if session.sound:
         report["audio"] = {"seconds": session.sound.seconds, "digest": session.sound.digest}
+    report |= {"from": session.before.row} if session.before else {}
+    report |= {"loop": {"seam": meters[-1].seam_to(meters[0])}} if session.story.loop else {}
     told = json.dumps(report, indent=1).encode("utf8")
     folder.write({**dict(zip(PICTURES, (sheet.png(), curves), strict=True)), REPORT: told})
     return _film(session, report, on_event)

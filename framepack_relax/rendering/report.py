@@ -2,7 +2,7 @@
 
 import json
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 
 from .._version import __version__
 from ..families.backend import Backend
+from ..families.base import Anchor
 from ..families.memory import in_words
 from ..planning.renderplan import RenderPlan, SectionPlan
 from ..relax.guidance import KINDS
@@ -18,9 +19,10 @@ from .ensure import kept
 from .mark import FACTS_TAG
 
 
-def caption(section: SectionPlan) -> str:
-    """A scene's line on the contact sheet."""
-    return f"{section.scene}: {section.prompt} [{section.relaxation.in_words()}]"
+def caption(section: SectionPlan, anchors: Iterable[Anchor] = ()) -> str:
+    """A scene's line on the contact sheet; `anchors` are of all its sections."""
+    comes = "".join(f", {anchor.in_words()}" for anchor in anchors)
+    return f"{section.scene}: {section.prompt} [{section.relaxation.in_words()}]{comes}"
 
 
 def film_tags(plan: RenderPlan, made: Mapping[str, Any], seeds: Mapping[int, int]) -> dict[str, str]:

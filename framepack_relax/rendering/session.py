@@ -5,7 +5,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Union
@@ -27,6 +27,7 @@ from ..storyboard.images import ImageError, fit_image, read_image
 from ..storyboard.messages import printable
 from ..storyboard.reader import LARGEST_BYTES
 from ..video.contact import png
+from .before import Before, read_before
 from .ensure import Judge, wanted
 from .films import is_anothers, is_whole
 from .folder import BROKEN, FOLLOWS, FRESH, RunFolder, Verdict
@@ -94,7 +95,8 @@ class Session:
     options: Options
     out: Path
     mark: Mark
-    images: Mapping[str, Image.Image]  # start images by their path in the storyboard, each of the film's size
+    images: Mapping[str, Image.Image]  # by their path in the storyboard, each of the film's size
+    before: Before | None  # the film that it goes on from
     sound: "Sound | None"
     weights: str
     dtype: str
@@ -167,6 +169,8 @@ class Session:
         own: list[dict[str, Any]] = [
             {
                 "image": names.get(s.image or ""),
+                "end_image": names.get(s.end_image or ""),
+                "keyframes": tuple(k.model_copy(update={"image": names[k.image]}) for k in s.keyframes or ()) or None,
                 "speed": speeds.get(s.speed, s.speed),
                 "intensity": intensity_of(s),
             }
@@ -179,6 +183,7 @@ class Session:
         track = self.sound
         heard = {f"sound/{track.digest[:12]}{plain_suffix(track.path)}": track.path} if track else {}
         settled |= {"audio": next(iter(heard), None), "finish": None}  # whoever renders it again says what to run
+        settled["from"] = str(self.before.path.absolute()) if self.before else None
         whole = story.changed(**settled, image=names.get(story.image or ""), scenes=scenes)
         text = dump_storyboard(whole).encode("utf8")
         if len(text) > LARGEST_BYTES:
@@ -208,10 +213,13 @@ def settle(story: Storyboard, out: Path, model: AnyModel, options: Options) -> S
         raise ModelError(f"{family.unread}, so that its noise levels are not known; {cure}")
     if wrong := list(excluded(model, plan.effects)):
         raise ModelError("; ".join(wrong))
-    images, sound = start_images(story, plan), film_sound(story)
+    images, before, sound = read_images(story, plan), read_before(story, plan, family), film_sound(story)
+    plan = replace(plan, warnings=(*plan.warnings, *(before.told if before else ())))
     made, dtype = provenance(model), model.precision  # slips of device and dtype are told before weights are read
     weights = model.identity
     pictures = {path: picture_digest(image) for path, image in images.items()}
+    if before:
+        pictures[str(story.before)] = before.digest
     adapters = find_adapters(story, family, download=getattr(model, "download", True))
     keys = section_keys(plan, pictures, weights, dtype, adapters, _judge(plan, family, options))
     asks = {
@@ -227,6 +235,7 @@ def settle(story: Storyboard, out: Path, model: AnyModel, options: Options) -> S
         mark=mark_of(out, story).model_copy(update=asks),
         images=images,
         sound=sound,
+        before=before,
         weights=weights,
         dtype=dtype,
         adapters=adapters,
@@ -320,10 +329,12 @@ def film_sound(story: Storyboard) -> "Sound | None":
         raise StoryboardError([story.located(Problem(path="audio", message=str(error)))]) from error
 
 
-def start_images(story: Storyboard, plan: RenderPlan) -> dict[str, Image.Image]:
-    """The start images of all shots by their path in the storyboard, each of the film's size."""
+def read_images(story: Storyboard, plan: RenderPlan) -> dict[str, Image.Image]:
+    """The start images of all shots, and the anchors, by their path in the storyboard, each of the film's size."""
+    starts = [shot.image for shot in plan.shots if shot.image and (shot.index or not story.before)]
+    anchors = [anchor.image for section in plan.sections for anchor in section.anchors]
     images = {}
-    for path in dict.fromkeys(shot.image for shot in plan.shots if shot.image):
+    for path in dict.fromkeys([*starts, *anchors]):
         try:
             images[path] = fit_image(read_image(story.resolve(path)), plan.size)
         except (OSError, ImageError) as error:

@@ -18,6 +18,9 @@ CALLED = {
     "prompt": "text description caption action positive positive_prompt prompts",
     "image": "start_image first_image first_frame start_frame init_image input_image source_image reference_image img "
     "picture photo image_path start_image_path",
+    "end_image": "last_image last_frame end_frame final_image final_frame tail_image image_end target_image",
+    "keyframes": "keyframe key_frames guide_image guide_images",
+    "from": "input_video continue_from extend source_video video",
     "intensity": "motion motion_strength motion_scale motion_bucket motion_bucket_id motion_amount movement dynamics "
     "dynamic energy action_strength strength denoise denoising_strength",
     "crf": "quality mp4_crf bitrate compression",
@@ -46,6 +49,7 @@ FORMS = {  # where a name alone says too little
     "size": "size: [width, height]",
     "transition": "transition: cut",
     "emphasis": "emphasis: [{words: .., gain: ..}]",
+    "keyframes": "keyframes: [{at: .., image: ..}]",
     "lora": "lora: [{file: .., scale: ..}]",
 }
 BARE = {  # of numbers
@@ -56,12 +60,9 @@ BARE = {  # of numbers
     "interval": "[{}, {}]",
 }
 NOT_YET = {
-    "a shot begins with an image, and none can be given for its end": "end_image last_image last_frame end_frame "
-    "final_image final_frame tail_image image_end target_image",
     "a scene begins where the one before it ends and lasts `seconds`; its start image is `image`": "start end "
-    "start_time end_time start_seconds end_seconds begin from to offset",
+    "start_time end_time start_seconds end_seconds begin to offset",
     "a model has no modes; `model`, `image` and `steps` say what it does": "mode task task_type generation_mode",
-    "images in mid-shot are not read": "keyframe keyframes key_frames guide_image guide_images",
     "other weights than `lora` are not mixed in": "embedding textual_inversion hypernetwork",
     "a film plays at its `fps`; say in the prompt how fast things move": "motion_speed playback_speed "
     "slow_motion slowmo timelapse time_lapse",
@@ -71,7 +72,7 @@ NOT_YET = {
     "shots are joined by cuts": "fade crossfade cross_fade dissolve wipe",
     "pictures come as the model makes them; `finish` runs a command on each shot": "upscale upscaler upscaling "
     "interpolation interpolate rife deflicker",
-    "nothing but text and start images steers a film": "control controlnet mask pose depth input_video ip_adapter",
+    "nothing but text and start images steers a film": "control controlnet mask pose depth ip_adapter",
     "a film is one take; render it again with another `seed`": "batch batch_size takes variations count num_videos",
 }  # what cannot be said: words for it
 MEANT, LACKING = (

@@ -272,7 +272,12 @@ def _path_problems(data: dict[str, Any], folder: Path | None) -> Iterator[Proble
     scenes = data.get("scenes")
     for index, scene in enumerate(scenes if isinstance(scenes, tuple) else ()):
         if isinstance(scene, dict):
-            yield from _inside(folder, scene.get("image"), f"scenes[{index}].image")
+            for name in ("image", "end_image"):
+                yield from _inside(folder, scene.get(name), f"scenes[{index}].{name}")
+            frames = scene.get("keyframes")
+            for nth, frame in enumerate(frames if isinstance(frames, tuple) else ()):
+                if isinstance(frame, dict):
+                    yield from _inside(folder, frame.get("image"), f"scenes[{index}].keyframes[{nth}].image")
     yield from _inside(folder, data.get("image"), "image")
     yield from _inside(folder, data.get("audio"), "audio")
     name = data.get("profile", "auto")

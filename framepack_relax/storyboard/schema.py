@@ -11,6 +11,7 @@ from pydantic import (
     Field,
     PrivateAttr,
     ValidationError,
+    create_model,
     model_validator,
 )
 
@@ -184,6 +185,13 @@ class Emphasis(Part):
     gain: float = Field(gt=0, le=4, description="times their attention before it is normalised; 1 is off")
 
 
+class Keyframe(Part):
+    """An image that a scene comes to at a time."""
+
+    at: float = Field(gt=0, le=3600, description="seconds from the scene's beginning; snaps to the latent frames")
+    image: Words = Field(description="relative to the storyboard")
+
+
 class Scene(Part):
     """A stretch of film under one prompt."""
 
@@ -193,6 +201,8 @@ class Scene(Part):
     intensity: Intensity | Literal["auto"] = Field(0.0, description="0 calm .. 1 most dynamic, or auto: by the prompt")
     negative_prompt: Text | None = Field(None, description="instead of the board's", max_length=20_000)
     image: Words | None = Field(None, description="start image of a shot, relative to the storyboard")
+    end_image: Words | None = Field(None, description="that the shot ends on, relative to the storyboard")
+    keyframes: tuple[Keyframe, ...] | None = Field(None, min_length=1, max_length=64, description="images on the way")
     transition: Literal["continue", "cut"] | Blend = Field(
         "continue", description="keep the history, or begin a new shot; {blend: 2}: keep it and mix the prompts"
     )
@@ -250,7 +260,14 @@ class Written(Part):
         return self
 
 
-class Storyboard(Written):
+if TYPE_CHECKING:
+    Continued = Written
+else:  # `from` is a word of Python's
+    before = Field(None, description="a film that this one goes on from; relative to the storyboard")
+    Continued = create_model("Continued", __base__=Written, **{"from": (Words | None, before)})
+
+
+class Storyboard(Continued):
     """A film: settings of the board and its scenes in order."""
 
     version: Literal[1] = Field(1, description="of this format")
@@ -273,6 +290,7 @@ class Storyboard(Written):
     negative_prompt: Text = Field("", max_length=20_000, description="for true CFG")
     image: Words | None = Field(None, description="start image, relative to the storyboard")
     audio: Words | None = Field(None, description="sound of the film, relative to the storyboard; cut or padded")
+    loop: bool | None = Field(None, description="the film ends where it begins: on the image of its first shot")
     lora: tuple[Lora, ...] | None = Field(None, min_length=1, max_length=16, description="adapters of the model")
     profile: ProfileName = Field("auto", description="intensity profile: auto (the model's own), paper, or a file")
     ensure: Ensure | None = Field(None, description="of every scene that is not at rest: that something moves")
@@ -283,6 +301,11 @@ class Storyboard(Written):
     def __eq__(self, other: object) -> bool:
         """Equal boards say the same, wherever they were read."""
         return isinstance(other, Storyboard) and self.model_dump() == other.model_dump()
+
+    @property
+    def before(self) -> str | None:
+        """The film that it goes on from."""
+        return getattr(self, "from")
 
     def prompt_of(self, scene: Scene) -> str:
         """The scene's prompt with the board's style, on one line: what the model reads."""

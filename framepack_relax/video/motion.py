@@ -57,6 +57,13 @@ class MotionMeter:
             self.drifts.append(float(np.abs(pixels - self.first).mean()))
             self.luma = luma
 
+    def seam_to(self, other: "MotionMeter") -> float:
+        """As a section's seam, the change from its last frame to the first one of `other`."""
+        assert self.luma is not None and other.first is not None
+        change = busiest(np.abs(other.first @ LUMA - self.luma), BUSIEST)
+        usual = float(np.median([*self.changes, *other.changes]))
+        return max(change, QUIET) / max(usual, QUIET)
+
     def figures(self, spans: Sequence[tuple[int, int]]) -> list[MotionFigures]:
         """One per section, whose frames [first, end) of the shot follow one another; the shot's frame 0 is in none."""
         made, before, opening = [], 0, None

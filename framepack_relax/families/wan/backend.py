@@ -19,7 +19,7 @@ from ...relax.guidance import Branch
 from ...relax.latents import low_pass
 from ...relax.unlearning import FramePart, Segment
 from ..attention import edited, weighted, word_bias
-from ..backend import Decoder, Given, Solve, Start
+from ..backend import Decoder, Given, GoingOn, Solve, Start
 from ..base import Context, Size, Step
 from ..hunyuan_video.backend import euler, on_table
 from ..umt5 import UMT5Model
@@ -53,25 +53,31 @@ class WanBackend(UMT5Model):
 
     family: Wan
 
-    def encode_starts(self, images: Mapping[int, tuple[Image.Image, int]]) -> Mapping[int, Start]:
+    def encode_starts(self, images: Mapping[Any, tuple[Image.Image, int]]) -> Mapping[Any, Start]:
         """The mode of each image's latent, as the pipeline takes it: the seeds draw nothing."""
         if images:
             self.vae.to(self.device)
         pixels = {shot: VideoProcessor().preprocess(image).unsqueeze(2) for shot, (image, _) in images.items()}
         return {shot: Start(latent=encode(self.vae, x, None).float(), embeds=x) for shot, x in pixels.items()}
 
+    def encode_film(self, frames: Sequence[Image.Image], seed: int) -> Start:
+        """The modes of all latents, and the pixels of the last frame."""
+        self.vae.to(self.device)
+        pixels = VideoProcessor().preprocess_video(list(frames))
+        return Start(latent=encode(self.vae, pixels, None).float(), embeds=pixels[:, :, -1:])
+
     def begin(self, given: Given) -> SectionInputs:
-        kept, parts = given.noise[:, :, :0], list[FramePart]()
-        if given.past:
-            kept = given.past[given.context.needs[0]][:, :, -given.options["carry"] :]
+        kept, parts, past = given.noise[:, :, :0], list[FramePart](), before(given)
+        if past is not None:
+            kept = past[:, :, -given.options["carry"] :]
             parts = ["history"] * kept.shape[2]
         elif given.start is not None:
             kept, parts = given.start.latent, ["reference"]
         kept = kept.to(self.device)
-        clean = {"full": kept, "context": kept[:, :, :0] if given.past else kept}
+        clean = {"full": kept, "context": kept if past is None else kept[:, :, :0]}
         for effect in {effect for step in given.steps for effect in step.effects if isinstance(effect, LowPass)}:
             clean["low_pass"] = low_pass(kept, effect.factor)
-        covered = 0 if given.past else kept.shape[2]
+        covered = kept.shape[2] if past is None else 0
         new: list[FramePart] = ["section"] * (given.noise.shape[2] - covered)
         return SectionInputs(
             prompts={"positive": given.prompt, "negative": given.negative},
@@ -132,7 +138,7 @@ class WanBackend(UMT5Model):
         return torch.cat([inputs.clean["full"], latents[:, :, inputs.covered :]], dim=2) if inputs.covered else latents
 
     def decoder(self, how: str, start: Tensor | None, sections: int, options: Mapping[str, Any]) -> Decoder:
-        return WanDecoder(self.vae, rest=self.resting)
+        return GoingOn(decoder=WanDecoder(self.vae, rest=self.resting), film=start if of_a_film(start) else None)
 
     def forward_bytes(self, context: Context, latents: int, size: Size) -> int:
         config = self.transformer.config
@@ -149,8 +155,20 @@ class WanBackend(UMT5Model):
     def tokens(self, context: Context, latents: int, size: Size) -> int:
         """Video tokens of a pass."""
         side = 2 * self.family.spatial
-        carried = self.family.carry if isinstance(self.family, WanTI2V) and context.needs else 0
+        carried = self.family.carry if isinstance(self.family, WanTI2V) and not context.initial else 0
         return (latents + carried) * (size[1] // side) * (size[0] // side)
+
+
+def of_a_film(latent: Tensor | None) -> bool:
+    """Whether a shot's start is not an image's."""
+    return latent is not None and latent.shape[2] > 1
+
+
+def before(given: Given) -> Tensor | None:
+    """The latents that a section goes on from: of the section before it, or of a film."""
+    if given.past:
+        return given.past[given.context.needs[0]]
+    return given.start.latent if given.start and of_a_film(given.start.latent) else None
 
 
 def layout(parts: Sequence[FramePart], noise: Tensor) -> tuple[Segment, ...]:

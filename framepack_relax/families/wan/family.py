@@ -18,13 +18,14 @@ from ...relax.effects import EFFECTS
 from ...storyboard import Storyboard
 from ...storyboard.fields import Past
 from ...storyboard.schema import WanBlock
-from ..base import CONTEXT, TEXT, Context, Family, GuidanceTerm, Image, SimpleContext, Size, TimeGrid
+from ..base import CONTEXT, TEXT, Context, Family, GuidanceTerm, Image, Role, SimpleContext, Size, TimeGrid
 from ..configs import Config, PartKinds, Sidecar, UMT5Fields, WanVae, read_config
 from ..flow import FlowShift, Levels, UniPC, unipc_table
 from .configs import Inputs, PipelineIndex, WanI2VTransformer, WanTransformer
 
 UNIT = 4  # frames a latent frame gives, but the first
 LONGEST = 20  # of these a clip of 81 frames has
+MOST_SEEN = 33  # frames of a film that a clip goes on from are encoded, though its last few alone are seen
 CARRIED: Mapping[Past, int] = {"frame": 0, "svi": 0, "svi-pro": 1}  # latent frames that a clip is given of the last one
 ANCHOR = GuidanceTerm(name="anchor", base=1.0, floor=0.0, grip=True)
 MOTION = replace(ANCHOR, name="motion", of_past=True)
@@ -171,8 +172,12 @@ class WanTI2V(Wan):
     def configured(self, story: Storyboard) -> Self:
         return replace(self, carry=(story.wan or WanBlock()).carry or self.carry)
 
-    def context(self, place: int, sections: int) -> Context:
-        return SimpleContext(initial=place == 0, needs=(place - 1,) if place else ())
+    @property
+    def past_frames(self) -> Sequence[int]:
+        return range(MOST_SEEN, UNIT * self.carry, -UNIT)
+
+    def context(self, place: int, sections: int, *, film: bool = False) -> Context:
+        return SimpleContext(initial=place == 0 and not film, needs=(place - 1,) if place else ())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -263,6 +268,19 @@ class WanI2V(WanExperts):
         if self.past != "frame" and not self.lora and not story.lora:
             cure = f"name them under lora:, or write model: wan2.2-{self.past}"
             yield "", f"wan.past {self.past}: only SVI's LoRA have learned it, and none is on; {cure}"
+        for scene in story.scenes if self.past == "frame" else ():
+            if scene.keyframes:
+                yield f"scene {scene.id}", f"{self.name} was not trained with key frames, but for a clip's first image"
 
-    def context(self, place: int, sections: int) -> Context:
+    @property
+    def anchors(self) -> frozenset[Role]:
+        """SVI's LoRA have learned none."""
+        return frozenset({"end", "key"} if self.past == "frame" else ())
+
+    @property
+    def past_frames(self) -> Sequence[int]:
+        return range(MOST_SEEN, UNIT * max(1, self.carry), -UNIT)
+
+    def context(self, place: int, sections: int, *, film: bool = False) -> Context:
+        """A film's end is the start image of the first clip."""
         return SimpleContext(initial=place == 0, needs=(place - 1,) if place else ())
