@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         load,
         memory,
         pace,
+        pick,
         plan,
         preview,
         read,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
         stream,
         suggest,
         sweep,
+        take,
     )
     from .errors import EvaluationError, FilmError, ModelError, RelaxError, RenderError, StoryboardError
     from .families.stock.relaxed import relaxed
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
 
 __all__ = ["__version__"]
 __all__ += ["batch", "batch_plan", "cancel", "evaluate", "ledger", "load", "memory", "plan", "preview", "read"]
-__all__ += ["Workers", "pace", "relaxed", "render", "restore", "status", "stream", "suggest", "sweep"]
+__all__ += ["Workers", "pace", "pick", "relaxed", "render", "restore", "status", "stream", "suggest", "sweep", "take"]
 __all__ += ["EvaluationError", "FilmError", "ModelError", "RelaxError", "RenderError", "StoryboardError"]
 __all__ += ["Guidance", "Relax", "Scene", "Storyboard"]
 

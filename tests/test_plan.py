@@ -463,7 +463,7 @@ def test_frames_cannot_be_streamed_from_the_films_end(tmp_path):
 def test_every_shipped_storyboard_is_planned(pytestconfig):
     files = sorted((pytestconfig.rootpath / "storyboards").glob("*.yaml"))
     rooftops = ["rooftop-helios", "rooftop-svi", "rooftop-wan", "rooftop"]
-    assert [file.stem for file in files] == ["backflip-hunyuanvideo", "backflip", "day", "ensure", *rooftops]
+    assert [file.stem for file in files] == ["backflip-hunyuanvideo", "backflip", "day", "ensure", *rooftops, "takes"]
     from framepack_relax.families.catalog import find_family
 
     plans = {}

@@ -57,7 +57,9 @@ class Bar:
                 if self.openjd:
                     share = steps / (self.bar.tasks[self.task].total or 1)
                     self.console.aside(f"openjd_progress: {100 * share:.1f}", soft_wrap=True)
-            case "try" if not self.openjd:
+            case "plan" if event.plan:
+                self.plan = event.plan
+            case "try" | "take" if not self.openjd:
                 self.console.aside(event.text, soft_wrap=True)
             case "section":
                 self._section(event)

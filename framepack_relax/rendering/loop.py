@@ -49,6 +49,7 @@ from .jobs import (
 from .mark import CANCELLED, FILM, PICTURES, REPORT, call_off
 from .report import caption, film_report, film_tags, section_report
 from .session import USUAL, AnyModel, Options, Session, made_with, opened, settle
+from .takes import take_rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,6 +176,8 @@ def assemble(session: Session, backend: Backend, on_event: Hear = nobody) -> Ren
 
 def _tell(session: Session, verdicts: list[Verdict], on_event: Hear) -> None:
     on_event(Event(kind="plan", plan=session.plan))
+    for text in session.notes:
+        on_event(Event(kind="warning", text=text))
     on_event(Event(kind="verdicts", verdicts=tuple((section.index, why, note) for section, why, note in verdicts)))
 
 
@@ -246,6 +249,7 @@ def _write(
     curves = draw_curves([(end.scene, end.sigmas, end.scales) for end in ends])
     report = film_report(plan, made, backend, sections, meters, time.perf_counter() - begun) | {"unread": unread}
     report["lora"] = [adapter.row for adapter in session.adapters]
+    report |= {"takes": taken_rows} if (taken_rows := take_rows(plan, report["sections"])) else {}
     told = json.dumps(report, indent=1).encode("utf8")
     folder.write({**dict(zip(PICTURES, (sheet.png(), curves), strict=True)), REPORT: told})
     return _film(session, report, on_event)
