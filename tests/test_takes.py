@@ -42,6 +42,13 @@ def film(file, tmp_path):
     return fr.render(file, out=tmp_path / "out")
 
 
+@pytest.fixture
+def locked(film, file):
+    """A film whose second scene is locked as it was rendered."""
+    fr.pick(file, "flip", lock=True, out=film.folder)
+    return film
+
+
 def edit(file: Path, *pairs: tuple[str, str]) -> None:
     text = file.read_text(encoding="utf8")
     for old, new in pairs:
@@ -116,6 +123,14 @@ def test_takes_of_another_past_stay_and_are_looked_at_on_this_one(film, file):
     again = fr.take(file, "flip", n=1, out=film.folder)
     assert len(again.takes) == 4 and {take.name for take in made.takes} < {take.name for take in again.takes}
     assert all(part.read_bytes() == data for part, data in kept.items())
+
+
+def test_takes_of_a_scene_after_a_locked_one_have_its_take_as_their_past(locked, file):
+    edit(file, ("stands still", "sits down"))
+    made = fr.take(file, "after", n=1, out=locked.folder)
+    film = fr.render(file, out=locked.folder)
+    assert latents(locked.folder / "takes/after" / made.takes[0].name) == latents(locked.folder / "shots/00")[3:]
+    assert made.takes[0].seam == pytest.approx(film.report["sections"][3]["seam"], rel=1e-3)
 
 
 KILLED = """
@@ -227,13 +242,6 @@ def test_fresh_renders_a_picked_scene_anew_and_leaves_its_take(film, file):
 
 
 # --- lock -------------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def locked(film, file):
-    """A film whose second scene is locked as it was rendered."""
-    fr.pick(file, "flip", lock=True, out=film.folder)
-    return film
 
 
 def test_locking_what_is_rendered_renders_nothing(locked, file):

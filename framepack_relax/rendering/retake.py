@@ -3,7 +3,6 @@
 from collections import deque
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,9 +84,8 @@ def _render(session: Session, folder: RunFolder, backend: Backend, timing: Scene
     on_event(Event(kind="verdicts", verdicts=tuple((section.index, why, note) for section, why, note in verdicts)))
     job = make_jobs(session, backend, verdicts)[shot.index]
     deque(render_shots([job], backend, on_event), maxlen=0)
-    section = session.plan.sections[timing.sections[0]]
-    said: Any = {"fps": float(session.plan.fps), "seconds": timing.asked_seconds, "prompt": section.prompt}
-    save_about(folder, timing.scene, name, About(sections=len(timing.sections), **said))
+    fps, count = float(session.plan.fps), len(timing.sections)
+    save_about(folder, timing.scene, name, About(sections=count, fps=fps, seconds=timing.asked_seconds))
 
 
 def _look_at_all(

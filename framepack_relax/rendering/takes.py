@@ -39,7 +39,6 @@ class About(BaseModel):
     sections: int
     fps: float
     seconds: float
-    prompt: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -263,10 +262,7 @@ def keep_rendered(story: Storyboard, out: Path, scene: str) -> str:
         made = [read_file(out / name) for name in names]
         stored = dict(zip(timing["sections"], map(unpack, made), strict=True))
         keys = {index: each.key if each else "" for index, each in stored.items()}
-        about = About(
-            sections=len(made), fps=float(plan["fps"]), seconds=timing["asked_seconds"],
-            prompt=rows[timing["sections"][0]].get("prompt", ""),
-        )  # fmt: skip
+        about = About(sections=len(made), fps=float(plan["fps"]), seconds=timing["asked_seconds"])
         *_, (last, row) = rows.items()
     except (FileNotFoundError, NotADirectoryError, StopIteration, *ODD) as error:
         raise RenderError(nothing) from error

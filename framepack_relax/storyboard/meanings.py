@@ -68,7 +68,8 @@ NOT_YET = {
     "shots are joined by cuts": "fade crossfade cross_fade dissolve wipe blend",
     "pictures come as the model makes them": "upscale upscaler upscaling interpolation interpolate rife deflicker",
     "nothing but text and start images steers a film": "control controlnet mask pose depth input_video ip_adapter",
-    "`framepack-relax take` renders more takes": "batch batch_size takes variations count num_videos",
+    "a board has one take of a scene; `framepack-relax take` renders more": "batch batch_size takes variations count "
+    "num_videos",
 }  # what cannot be said: words for it
 MEANT, LACKING = (
     {word: said for said, words in table.items() for word in words.split()} for table in (CALLED, NOT_YET)
