@@ -39,8 +39,8 @@ def render_takes(
     options: Options = USUAL,
     on_event: Hear = nobody,
 ) -> Takes:
-    """Sees to it that the folder `out` has the scene as it is on the board and `count` takes of it with other noise,
-    all on the past that it has now; what is there stays and is not rendered again, a past that is not is rendered.
+    """Sees to it that the folder `out` has takes of a scene with its own noise and with `count` others, all on the past
+    that it has now; what is there stays and is not rendered again, a past that is not there is rendered.
 
     Raises StoryboardError, ModelError, RenderError.
     """
