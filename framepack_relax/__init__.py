@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         load,
         memory,
         pace,
+        pick,
         plan,
         preview,
         read,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
         stream,
         suggest,
         sweep,
+        take,
     )
     from .errors import EvaluationError, FilmError, ModelError, RelaxError, RenderError, StoryboardError
     from .families.stock.relaxed import relaxed
@@ -44,8 +46,8 @@ if TYPE_CHECKING:
 
 __all__ = ["__version__"]
 __all__ += ["batch", "batch_plan", "cancel", "evaluate", "ledger", "load", "memory", "plan", "preview", "read"]
-__all__ += ["Workers", "export_timeline", "fit_prompts", "import_board", "pace", "publish", "relaxed", "render"]
-__all__ += ["restore", "status", "stream", "suggest", "sweep"]
+__all__ += ["Workers", "export_timeline", "fit_prompts", "import_board", "pace", "pick", "publish", "relaxed"]
+__all__ += ["render", "restore", "status", "stream", "suggest", "sweep", "take"]
 __all__ += ["EvaluationError", "FilmError", "ModelError", "RelaxError", "RenderError", "StoryboardError"]
 __all__ += ["Guidance", "Relax", "Scene", "Storyboard"]
 

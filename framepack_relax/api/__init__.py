@@ -5,7 +5,8 @@ from .films import OnNan, load, memory, plan, preview, read, render, restore, st
 from .many import batch, batch_plan, cancel, ledger, workers
 from .measure import evaluate, fit_prompts, pace, sweep
 from .paths import folder_for, meant, output_folder
+from .takes import pick, take
 
 __all__ = ["OnNan", "batch", "batch_plan", "cancel", "evaluate", "folder_for", "ledger", "load", "meant", "memory"]
-__all__ += ["output_folder", "pace", "plan", "preview", "read", "render", "restore", "status", "stream"]
-__all__ += ["export_timeline", "fit_prompts", "import_board", "publish", "suggest", "sweep", "workers"]
+__all__ += ["output_folder", "pace", "pick", "plan", "preview", "read", "render", "restore", "status", "stream"]
+__all__ += ["export_timeline", "fit_prompts", "import_board", "publish", "suggest", "sweep", "take", "workers"]

@@ -82,7 +82,7 @@ def suggest(
     Raises StoryboardError where they cannot be written, RenderError without a file, and OSError.
     """
     from ..planning.lexicon import suggestions
-    from ..storyboard.edit import write_intensities
+    from ..storyboard.edit import write_fields
     from ..storyboard.paths import expand
 
     board = read(story)
@@ -95,7 +95,7 @@ def suggest(
     if write and not isinstance(story, Place):
         raise RenderError("suggest writes into a storyboard's file; give its path")
     if write and isinstance(story, Place) and open_ones:
-        write_intensities(expand(story), board, open_ones)
+        write_fields(expand(story), board, {(at, "intensity"): number for at, number in open_ones.items()})
     return made
 
 
@@ -174,8 +174,8 @@ def render(
     """
     from ..rendering.loop import render
 
-    checked, folder, loaded = _prepare(story, out, model, board)
-    hear = _callbacks(on_note, on_step, on_section)
+    checked, folder, loaded = prepare(story, out, model, board)
+    hear = callbacks(on_note, on_step, on_section)
     return render(
         checked, out=folder, model=loaded, options=make_options(on_nan, fresh, strict, commands), on_event=hear
     )
@@ -195,7 +195,7 @@ def stream(
 
     Mistakes are raised at once, not with the first section. `on_note` is as with `render`.
     """
-    return _stream(*_prepare(story, out, model, board), make_options(on_nan, fresh), _callbacks(on_note))
+    return _stream(*prepare(story, out, model, board), make_options(on_nan, fresh), callbacks(on_note))
 
 
 def preview(
@@ -223,7 +223,7 @@ def preview(
     from ..families.loader import Loading
     from ..rendering.session import preview
 
-    checked, folder, loaded = _prepare(story, out, model, board)
+    checked, folder, loaded = prepare(story, out, model, board)
     given: dict[str, Any] = {"device": _named(device), "dtype": _named(dtype), "memory": memory}
     given |= {"attention": attention, "compile": compile, "download": False}
     choice = loaded or Loading(name=checked.model, **given)
@@ -239,7 +239,7 @@ def _stream(
         yield from stream(story, out=folder, model=model, options=options, on_event=hear)
 
 
-def _callbacks(
+def callbacks(
     on_note: "Note",
     on_step: "Callable[[SectionPlan, int], None]" = lambda section, step: None,
     on_section: "Callable[[SectionPlan, int], None]" = lambda section, seed: None,
@@ -252,7 +252,7 @@ def _callbacks(
 
     def hear(event: "Event") -> None:
         if event.plan:
-            sections.extend(event.plan.sections)
+            sections[:] = event.plan.sections
         elif event.kind in ("note", "warning"):
             on_note(event.text)
         elif event.section is not None:
@@ -306,7 +306,7 @@ def status(out: Place) -> "Status":
     return read_status(meant(out))
 
 
-def _prepare(
+def prepare(
     story: Story, out: Place | None, model: Model, board: dict[str, Any]
 ) -> "tuple[Storyboard, Path, Backend | None]":
     """Storyboard, folder, loaded model. Raises RenderError for an argument that no render and no storyboard takes."""

@@ -146,24 +146,30 @@ def _render(
         warn(f"the film was made otherwise and will not come out the same to the bit: {line}")
     work = partial(render, board) if shot is None else partial(render_one_shot, board, shot)
     make = partial(work, out=folder, model=model, options=make_options(**options))
-    film = _with_bar(plan, folder, lambda hear: make(on_event=hear), openjd)
+    film = with_bar(plan, folder, lambda hear: make(on_event=hear), openjd)
     if film is None:
         return console.print(f"{folder}: shot {shot} is there; who renders the last one makes the film", soft_wrap=True)
     console.print(tables.report_table(film.plan, film.report))
+    if rows := film.report.get("takes"):
+        console.print(tables.takes_text(rows), soft_wrap=True)
     console.print(f"{film.path}  {tables.totals_text(film.report['totals'])}", soft_wrap=True)
     if film.finished:
         console.print(f"{film.finished}: finished", soft_wrap=True)
 
 
 def _preview(board: Storyboard, out: Path | None, **given: Any) -> None:
-    """What a render would keep."""
+    """What a render would keep, and which takes the film has that is there."""
+    from ..rendering.takes import rows_of
+
     folder = api.folder_for(board, out)
     line = tables.verdict_line(api.preview(board, out=folder, on_note=warn, **given)) or "nothing is there yet"
     console.print(f"{folder}: {line}", soft_wrap=True)
+    for text in rows_of(folder):
+        console.print(f"in the film that is there {text}", soft_wrap=True)
 
 
 @quietly
-def _with_bar(plan: RenderPlan, folder: Path, make: Callable[[Hear], Any], openjd: bool) -> Any:
+def with_bar(plan: RenderPlan, folder: Path, make: Callable[[Hear], Any], openjd: bool = False) -> Any:
     """What `make` renders, with a bar."""
     try:
         with Bar(plan, console, openjd=openjd) as bar:

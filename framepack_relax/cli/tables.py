@@ -136,6 +136,13 @@ def report_table(plan: RenderPlan, report: Mapping[str, Any]) -> Grid:
     return Grid(rows, wraps="asked -> real, relaxed", title=plan.title)
 
 
+def takes_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """A line per scene of a finished film that is a take."""
+    from ..rendering.takes import in_words
+
+    return "\n".join(map(in_words, rows))
+
+
 def totals_text(totals: Mapping[str, Any]) -> str:
     """A finished film's length, and what it cost."""
     length = f"{totals['film_seconds']:.2f} s, {totals['frames']} frames"
@@ -186,7 +193,7 @@ def status_text(status: Status, now: float) -> str:
     if status.newest is not None:
         said.append(f"newest section {duration(max(0.0, now - status.newest))} ago")
     if status.film:
-        said.append(str(status.film))
+        said += [*status.takes, str(status.film)]
     return "\n".join(said)
 
 

@@ -21,7 +21,7 @@ from .grid import MOST_SECTIONS, fitting_seconds, snap, split
 from .ladder import Asked, asked_of, plan_ensured, stronger
 from .lexicon import intensity_of
 from .pace import paced
-from .renderplan import RenderPlan, SceneTiming, SectionPlan, ShotPlan, stable_seed
+from .renderplan import RenderPlan, SceneTiming, SectionPlan, ShotPlan, number_of, stable_seed
 from .settings import base_scales, choose_profile, image_problem, plan_warnings, relax_scene, setting_problems
 from .wording import plan_blends, word_gains, wording_problems
 
@@ -119,6 +119,8 @@ def _plan_sections(
             seed, draw = stable_seed("section", _seed(story, scene), nth, scene.id), 0
             if story.noise == "framepack":
                 seed, draw = _seed(story, story.scenes[scenes[0]]), rendered.index(place)
+            if scene.take and (number := number_of(scene.take)) > 1:
+                seed = stable_seed("take", seed, number)
             context = family.context(place, len(places), film=film)
             past = family.has_past(context, image=film or bool(story.scenes[scenes[0]].image or story.image))
             steps = partial(_rows_of, rows, story, scene, past, base_scales(story, scene, family), family)
@@ -141,6 +143,8 @@ def _plan_sections(
                 options=family.acting_options(context, _loosened(family, past, relaxation, ladders[index])),
                 ensure=plan_ensured(ladders[index], steps),
                 blend=blends.get((index, nth)),
+                take=scene.take,
+                lock=scene.lock,
             )
 
 

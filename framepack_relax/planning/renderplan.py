@@ -20,12 +20,17 @@ MOST, STEP = 1 << 25, 250  # bytes that these may take in plan.json, about; byte
 
 
 def stable_seed(of: str, *depends_on: int | str) -> int:
-    """64 bits for the noise of a `section` or of its `retry`, or for a shot's `start` latent.
+    """64 bits for the noise of a `section`, of another `take` of it or its `retry`, or for a shot's `start` latent.
 
     A section's noise depends on its scene and its place in it, not on what stands before.
     """
     text = "|".join(["framepack-relax/1", of, *map(str, depends_on)])
     return int.from_bytes(blake2b(text.encode("utf8"), digest_size=8).digest(), "big")
+
+
+def number_of(take: str) -> int:
+    """Which noise a take has; 1 is what the scene has without one."""
+    return int(take.partition("-")[0])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,15 +103,19 @@ class SectionPlan:
     ensure: Ensured | None = None
     blend: Blended | None = None
     anchors: tuple[Anchor, ...] = ()
+    take: str | None = None  # whose noise it has
+    lock: bool = False  # it stays that take
+    file: str = ""  # of its take, in the run folder; empty: it lies with its shot
 
     def at(self, rung: Rung) -> "SectionPlan":
         """With the settings of a rung."""
         return replace(self, relaxation=rung.relaxation, steps=rung.steps)
 
     def in_words(self) -> str:
-        """How it is relaxed, and which words are attended to more."""
+        """How it is relaxed, which words are attended to more, and which take it is."""
         relaxed = self.ensure.in_words() if self.ensure else self.relaxation.in_words()
-        return ", ".join([relaxed, *(f"{words!r} x {gain:g}" for words, gain in self.emphasis.items())])
+        words = ", ".join([relaxed, *(f"{words!r} x {gain:g}" for words, gain in self.emphasis.items())])
+        return f"locked, take {self.take}" if self.lock else f"take {self.take}: {words}" if self.take else words
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -127,6 +136,8 @@ class SectionPlan:
     @property
     def passes(self) -> tuple[int, int]:
         """At least and at most."""
+        if self.lock:
+            return 0, 0
         counts = [sum(len(step.passes) for step in steps) for steps in self.tables]
         if not self.ensure or self.ensure.tries == 1:
             return counts[-1], counts[-1]
@@ -153,6 +164,8 @@ class SectionPlan:
                 row |= {name: value.to_json()} if value else {}
             elif name == "blend" and name not in without:
                 row |= {name: vars(value)} if value else {}
+            elif name in ("take", "lock", "file"):
+                row |= {name: value} if value and name not in without else {}
             elif name == "anchors" and not value:
                 pass  # rows say them where there are any
             elif name not in ("place", "context", "options", *without):

@@ -100,6 +100,9 @@ def setting_problems(story: Storyboard, relaxations: Sequence[Relaxation], famil
         if scene.ensure and relax.at_rest:
             fact = f"the scene is at rest at intensity {intensity_of(scene):g}, so that nothing lets go more"
             yield Problem(path=f"{place}.ensure", message=f"{fact}; give it a higher intensity or remove the lines")
+        if scene.lock and not scene.take:
+            cure = f"`framepack-relax pick STORY {scene.id}` writes that of what is rendered of it, or remove the line"
+            yield Problem(path=f"{place}.lock", message=f"names no take to keep; {cure}")
         yield from _guidance_problems(f"{place}.guidance", scene.guidance.scales, family)
         yield from family.relax_problems(f"{place}.relax.", scene.relax)
         if index and not family.grid.past and scene.transition != "cut":

@@ -160,6 +160,16 @@ def to_device(backend: Backend, latents: NDArray[np.float32]) -> Tensor:
     return torch.from_numpy(latents.copy()).to(backend.device)
 
 
+def look(
+    session: Session, backend: Backend, section: SectionPlan, start: Tensor | None, shown: Sequence[Tensor]
+) -> NDArray[np.uint8]:
+    """Frames [N, H, W, 3] of latents that follow one another, of a section and others, by a decoder of their own;
+    `start` is their shot's start latent."""
+    with turn(backend, session, section) as where, finite_pixels(where):
+        decoder = backend.decoder(session.plan.decode, start, len(shown), session.plan.options)
+        return np.concatenate([decoder.push(each) for each in shown])
+
+
 class _Sampling:
     """A job at work."""
 
@@ -254,11 +264,8 @@ class _Sampling:
 
         The film's own goes on from the shot's beginning: what it makes differs by less than what is looked for.
         """
-        plan, shown = self.session.plan, [latents] if before is None else [before, latents]
-        with turn(self.backend, self.session, section) as where, finite_pixels(where):
-            first = None if start is None else start.latent
-            decoder = self.backend.decoder(plan.decode, first, len(shown), plan.options)
-            frames = np.concatenate([decoder.push(each) for each in shown])
+        shown, first = [latents] if before is None else [before, latents], None if start is None else start.latent
+        frames = look(self.session, self.backend, section, first, shown)
         return frames[-(section.frames[1] - section.frames[0] + 1) :]
 
     def _sample(

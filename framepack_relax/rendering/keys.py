@@ -28,19 +28,24 @@ from ..storyboard.messages import printable
 SAMPLER_VERSION = 2  # part of every section's key; raised when the same plan would give other latents
 USUAL = Relaxation(target=("context",), beta=0.0, p=0.7)  # what stands for settings of which nothing comes
 # of a plan's row, what does not reach the latents, and what its steps say
-NAMES = ("index", "shot", "frames", "scene", "intensity", "steps", "sigmas", "scales", "lora", "anchors")
+NAMES = ("index", "shot", "frames", "scene", "intensity", "steps", "sigmas", "scales", "lora", "anchors", "take")
+NAMES += ("lock", "file")
 
 
 @dataclass(frozen=True, kw_only=True)
 class SectionKey:
-    """`inputs` of a section besides its past, which the key of the section rendered before it stands for."""
+    """`inputs` of a section besides its past, which the key of the section rendered before it stands for.
+
+    A locked one has its take's key, whatever its past and inputs are now.
+    """
 
     parent: str
     inputs: Mapping[str, Any]
+    locked: str = ""
 
     @property
     def key(self) -> str:
-        return hash_of([self.parent, self.inputs])
+        return self.locked or hash_of([self.parent, self.inputs])
 
 
 def section_keys(
@@ -50,9 +55,10 @@ def section_keys(
     dtype: str,
     adapters: Iterable[Adapter] = (),
     judge: str | None = None,
+    locked: Mapping[int, str] = {},
 ) -> dict[int, SectionKey]:
     """The key of each section by its index, in rendering order; `pictures` are digests of images by path, `judge` is
-    what sees actions."""
+    what sees actions, `locked` are keys of takes by section."""
     adapters = tuple(adapters)
     common = {"sampler": [plan.sampler, SAMPLER_VERSION], "family": plan.kind}
     keys, rows = {}, {id(steps): steps for s in plan.sections for steps in s.tables}  # scenes share what is equal
@@ -65,7 +71,7 @@ def section_keys(
             anchors = [(each.latent, each.role, pictures[each.image]) for each in section.anchors] or None
             row = {**_row(section, hashes, judge), **section.options, **common, **start, "lora": lora}
             row["anchors"] = anchors
-            key = SectionKey(parent=parent, inputs=_plain(row))
+            key = SectionKey(parent=parent, inputs=_plain(row), locked=locked.get(index, ""))
             keys[index], parent = key, key.key
     return keys
 
@@ -82,7 +88,9 @@ def film_key(plan: RenderPlan, story: Storyboard, keys: Mapping[int, SectionKey]
     """What an mp4 is made from; `sound` is the digest of its track."""
     scenes = [(scene.scene, scene.frames) for scene in plan.scenes]
     sections = [key.key for _, key in sorted(keys.items())]
-    return hash_of([sections, scenes, plan.title, plan.fps, plan.decode, story.crf, *([sound] if sound else [])])
+    takes = [(scene.id, scene.take, scene.lock) for scene in story.scenes if scene.take]  # its report tells of them
+    more = filter(None, [sound, takes])
+    return hash_of([sections, scenes, plan.title, plan.fps, plan.decode, story.crf, *more])
 
 
 def picture_digest(*images: Image.Image) -> str:

@@ -51,6 +51,7 @@ from .jobs import (
 from .mark import CANCELLED, FILM, PICTURES, REPORT, call_off
 from .report import caption, film_report, film_tags, section_report
 from .session import USUAL, AnyModel, Options, Session, made_with, opened, provenance, settle
+from .takes import take_rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,6 +179,8 @@ def assemble(session: Session, backend: Backend, on_event: Hear = nobody) -> Ren
 
 def _tell(session: Session, verdicts: list[Verdict], on_event: Hear) -> None:
     on_event(Event(kind="plan", plan=session.plan))
+    for text in session.notes:
+        on_event(Event(kind="warning", text=text))
     on_event(Event(kind="verdicts", verdicts=tuple((section.index, why, note) for section, why, note in verdicts)))
 
 
@@ -268,6 +271,7 @@ def _write(
         report["audio"] = {"seconds": session.sound.seconds, "digest": session.sound.digest}
     report |= {"from": session.before.row} if session.before else {}
     report |= {"loop": {"seam": meters[-1].seam_to(meters[0])}} if session.story.loop else {}
+    report |= {"takes": taken_rows} if (taken_rows := take_rows(plan, report["sections"])) else {}
     told = json.dumps(report, indent=1).encode("utf8")
     folder.write({**dict(zip(PICTURES, (sheet.png(), curves), strict=True)), REPORT: told})
     return _film(session, report, on_event)

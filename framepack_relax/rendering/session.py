@@ -20,7 +20,7 @@ from ..families.loader import Loading
 from ..files import read_file
 from ..planning.lexicon import intensity_of
 from ..planning.planner import make_plan
-from ..planning.renderplan import RenderPlan, ShotPlan
+from ..planning.renderplan import RenderPlan, SectionPlan, ShotPlan
 from ..planning.settings import settle_profile
 from ..storyboard import Storyboard, dump_storyboard
 from ..storyboard.images import ImageError, fit_image, read_image
@@ -39,16 +39,17 @@ from .mark import (
     PICTURES,
     PLAN,
     REPORT,
-    SECTION_FILE,
     START_FILE,
     STORY,
     Mark,
     Note,
     mark_of,
     read_mark,
+    section_file,
     settle_owner,
 )
 from .stored import Stored
+from .takes import locked_sections, with_files
 
 if TYPE_CHECKING:
     from ..families.backend import Backend
@@ -104,6 +105,7 @@ class Session:
     keys: Mapping[int, SectionKey]
     starts: Mapping[int, str]
     made: Mapping[str, Any]  # provenance of what is rendered now
+    notes: tuple[str, ...]  # of takes that are not taken
 
     def folder(self, note: Note) -> RunFolder:
         """`note` hears what is put aside in it."""
@@ -119,6 +121,14 @@ class Session:
                 section, key = self.plan.sections[index], self.keys[index]
                 stored, why = folder.look(section, key)
                 note = difference(stored.made, self.made) if stored and why is None else ""
+                if section.lock:
+                    if stored is None or why:
+                        fact = "was removed or damaged during the render"
+                        raise RenderError(f"{self.out / section.file}: {fact}; run the same command again")
+                    other = follows or (before is not None and stored.after != before.digest)
+                    said.append(Verdict(section, None, _locked(section, stored, key, other)))
+                    before, follows = stored, False
+                    continue
                 if stored and why is None and before and stored.after != before.digest:
                     why = FOLLOWS
                 why = why or (FRESH if fresh else note if strict and note else FOLLOWS if follows else None)
@@ -147,7 +157,7 @@ class Session:
 
     def begin(self, folder: RunFolder) -> None:
         """Marks the folder, and writes the plan, and the storyboard unless it is the folder's own."""
-        names = {SECTION_FILE.format(section.shot, section.place) for section in self.plan.sections}
+        names = {section_file(section) for section in self.plan.sections}
         names |= {START_FILE.format(shot) for shot in self.starts}
         plan = {PLAN: json.dumps(self.plan.to_json()).encode("utf8")}
         if not (self.is_own or self.carried):
@@ -221,7 +231,10 @@ def settle(story: Storyboard, out: Path, model: AnyModel, options: Options) -> S
     if before:
         pictures[str(story.before)] = before.digest
     adapters = find_adapters(story, family, download=getattr(model, "download", True))
-    keys = section_keys(plan, pictures, weights, dtype, adapters, _judge(plan, family, options))
+    takes = locked_sections(story, plan, out, weights)
+    own = {index: stored.key for index, stored in takes.items()}
+    keys = section_keys(plan, pictures, weights, dtype, adapters, _judge(plan, family, options), own)
+    plan, notes = with_files(plan, keys, out, takes, options.fresh or options.strict)
     asks = {
         "sections": {str(i): key.key for i, key in keys.items()},
         "film": film_key(plan, story, keys, sound.digest if sound else None),
@@ -242,12 +255,19 @@ def settle(story: Storyboard, out: Path, model: AnyModel, options: Options) -> S
         keys=keys,
         starts={s.index: hash_of(start_inputs(s, plan, pictures, weights, dtype)) for s in plan.shots if s.image},
         made=made,
+        notes=tuple(notes),
     )
+
+
+def _locked(section: SectionPlan, stored: Stored, key: SectionKey, other_past: bool) -> str:
+    """How a locked section would be made otherwise now; empty if it would not."""
+    changes = ", ".join(filter(None, (difference(stored.inputs, key.inputs), "another past" * other_past)))
+    return f"take {section.take} is locked ({changes})" if changes else ""
 
 
 def _judge(plan: RenderPlan, family: Family, options: Options) -> str | None:
     """What sees actions, by its weights; None where none is asked for. Raises RenderError or EvaluationError."""
-    asking = [section for section in plan.sections if section.ensure and section.ensure.action]
+    asking = [section for section in plan.sections if section.ensure and section.ensure.action and not section.lock]
     if not asking:
         return None
     if options.judge is None:
@@ -274,6 +294,8 @@ def preview(
     `note` hears what would be put aside. Raises RenderError for a folder that it would refuse.
     """
     session = settle(story, out, model, options)
+    for text in session.notes:
+        note(text)
     folder = session.folder(note)
     folder.mark = settle_owner(out, folder.mark)
     verdicts = session.verdicts(folder)
@@ -281,7 +303,7 @@ def preview(
     if session.finished(folder, verdicts):
         return [verdict._replace(why=None) for verdict in verdicts]
     folder.claim(dict.fromkeys(MADE, "not known yet"))
-    broken = [SECTION_FILE.format(section.shot, section.place) for section, why, _ in verdicts if why == BROKEN]
+    broken = [section_file(section) for section, why, _ in verdicts if why == BROKEN]
     for name in [*broken, *map(START_FILE.format, session.starts)]:
         folder.put_aside_broken(name)
     return verdicts

@@ -20,6 +20,8 @@ CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 MARKER = re.compile(r"<\|\w{1,40}\|>")  # of Llama\'s chat template, into which prompts are put
 ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 BAD_ID = "is {}; write 1 to 64 of A-Z, a-z, 0-9, '_', '-' and '.', a letter or digit first, such as scene-1"
+TAKE = re.compile(r"[1-9][0-9]{0,3}-[0-9a-f]{6}")
+BAD_TAKE = "is {}; a take is called such as 3-9f2c41, and `framepack-relax pick` writes it"
 DRIFT = re.compile(r"adain (0|1|0?\.[0-9]{1,6})")
 Schedule = Literal["power", "mean", "area", "cosine", "interval"]
 Coord = Literal["sigma", "progress"]
@@ -115,6 +117,7 @@ def _or_preset(presets: Mapping[str, float], written: Any) -> BeforeValidator:
 Text = Annotated[str, AfterValidator(_plain_text)]
 Words = Annotated[str, only(str.strip, "is empty; write something or remove the line"), AfterValidator(_plain_text)]
 Id = Annotated[str, only(ID.fullmatch, BAD_ID)]
+TakeId = Annotated[str, only(TAKE.fullmatch, BAD_TAKE)]
 Drift = Annotated[str, only(DRIFT.fullmatch, "is {}; write `adain 0.25`, a strength from 0 to 1, or remove the line")]
 PROFILE = re.compile(r"auto|paper|.*/.*|.*\.ya?ml", re.DOTALL)
 ProfileName = Annotated[Words, only(PROFILE.fullmatch, "is {}; known are auto, paper, or a .yaml file")]

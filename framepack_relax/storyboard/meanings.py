@@ -73,7 +73,8 @@ NOT_YET = {
     "pictures come as the model makes them; `finish` runs a command on each shot": "upscale upscaler upscaling "
     "interpolation interpolate rife deflicker",
     "nothing but text and start images steers a film": "control controlnet mask pose depth ip_adapter",
-    "a film is one take; render it again with another `seed`": "batch batch_size takes variations count num_videos",
+    "a board has one take of a scene; `framepack-relax take` renders more": "batch batch_size takes variations count "
+    "num_videos",
 }  # what cannot be said: words for it
 MEANT, LACKING = (
     {word: said for said, words in table.items() for word in words.split()} for table in (CALLED, NOT_YET)

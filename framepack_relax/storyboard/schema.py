@@ -45,6 +45,7 @@ from .fields import (
     Space,
     Speed,
     Steps,
+    TakeId,
     Targets,
     Text,
     Words,
@@ -216,6 +217,8 @@ class Scene(Part):
     relax: Relax = Field(Relax(), description="explicit relaxation; what is absent comes from the profile")
     lora: tuple[Lora, ...] | None = Field(None, min_length=1, max_length=16, description="besides the board's")
     ensure: Ensure | None = Field(None, description="that something moves; default: the board's unless at rest")
+    take: TakeId | None = Field(None, description="that the scene is; on another past only its noise; see `pick`")
+    lock: bool = Field(False, description="the take stays as it is, whatever changes around it")
 
 
 class FramePackBlock(Part):
