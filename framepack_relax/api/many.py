@@ -28,7 +28,6 @@ def batch(
     workers: "Workers | None" = None,
     fresh: bool = False,
     strict: bool = False,
-    commands: bool = False,
     on_nan: OnNan = "stop",
     priorities: Mapping[str, float] = {},
     fail_fast: bool = False,
@@ -43,8 +42,8 @@ def batch(
     `seeds` > 1 to `out`/NAME/seed-SEED, beside logs/ and manifest.json. What is finished there is kept, whoever made
     it, and what another process is at work on is left to it, so that the same call goes on after a stop, or helps on
     another machine that shares the disk. `priorities` are by patterns of names, the highest first. `watch` is a folder
-    whose boards are taken in as they come, until the call is stopped. `commands` lets boards' `finish` run. `on_event`
-    hears (worker, unit, event) and knows how all films stand; an exception that it raises stops the batch.
+    whose boards are taken in as they come, until the call is stopped. `on_event` hears (worker, unit, event) and knows
+    how all films stand; an exception that it raises stops the batch.
     """
     from ..farm.batch import Batch, run
     from ..farm.engines import Workers
@@ -60,7 +59,7 @@ def batch(
         seeds=seeds,
         board=board,
         loading=crew.loading(executor.device),
-        options=make_options(on_nan, fresh, strict, commands),
+        options=make_options(on_nan, fresh, strict, crew.commands),
         priorities=priorities,
         note=on_note,
     )
@@ -89,7 +88,6 @@ def batch_plan(
     out: Place,
     seeds: int = 1,
     workers: "Workers | None" = None,
-    commands: bool = False,
     priorities: Mapping[str, float] = {},
     away: bool = False,
     on_note: "Note" = lambda note: None,
@@ -107,7 +105,7 @@ def batch_plan(
     loading = {**crew.loading("cpu" if crew.workers else None), "download": False}
     loading["away"] |= away
     given: dict[str, Any] = {"seeds": seeds, "board": board, "loading": loading, "priorities": priorities}
-    options = make_options("stop", commands=commands)
+    options = make_options("stop", commands=crew.commands)
     return find_films(_places(stories), output_folder(out), options=options, note=on_note, **given)
 
 

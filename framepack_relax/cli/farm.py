@@ -49,7 +49,6 @@ class Boards:
 
     def given(self) -> dict[str, Any]:
         changed = {name: value for name, value in (("model", self.model), ("steps", self.steps)) if value is not None}
-        changed |= {"commands": True} if self.allow_commands else {}
         return {"out": self.out, "seeds": self.seeds, "priorities": dict(map(_priority, self.priority)), **changed}
 
 
@@ -104,7 +103,8 @@ def batch(
         return _status(instead.status, as_json)
     if not stories and not watch:
         raise RenderError("batch: give storyboards, a folder of them, or --watch FOLDER")
-    given = {**boards.given(), "workers": api.workers(**vars(crew)), "on_note": warn}
+    given = {**boards.given(), "on_note": warn}
+    given["workers"] = api.workers(**vars(crew), commands=boards.allow_commands)
     if instead.dry_run or instead.emit:
         if (as_json and instead.emit) or anew is not None or watch:
             raise RenderError(

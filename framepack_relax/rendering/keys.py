@@ -28,8 +28,10 @@ from ..storyboard.messages import printable
 SAMPLER_VERSION = 2  # part of every section's key; raised when the same plan would give other latents
 USUAL = Relaxation(target=("context",), beta=0.0, p=0.7)  # what stands for settings of which nothing comes
 # of a plan's row, what does not reach the latents, and what its steps say
-NAMES = ("index", "shot", "frames", "scene", "intensity", "steps", "sigmas", "scales", "lora", "anchors", "take")
-NAMES += ("lock", "file")
+NAMES = (
+    *("index", "shot", "frames", "scene", "intensity", "steps", "sigmas", "scales", "lora"),
+    *("anchors", "take", "lock", "file"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -228,14 +228,8 @@ def _write(
     made = {"model": plan.model, **made_with(backend, session.weights, session.adapters), "film": session.mark.film}
     made["judges"] = backend.family.judges
     tags = {**film_tags(plan, made, {s.index: s.seed for s in plan.sections}), **story_tags(session, folder.note)}
-    sound = _sound(session, on_event)
-    encoding: dict[str, Any] = {
-        "sound": sound,
-        "fps": plan.rate,
-        "size": plan.size,
-        "crf": session.story.crf,
-        "metadata": tags,
-    }
+    encoding: dict[str, Any] = {"fps": plan.rate, "size": plan.size, "crf": session.story.crf, "metadata": tags}
+    encoding["sound"] = _sound(session, on_event)
 
     def take(done: FinishedSection) -> None:
         if len(done.frames):
