@@ -20,10 +20,14 @@ if TYPE_CHECKING:
         batch_plan,
         cancel,
         evaluate,
+        export_timeline,
+        fit_prompts,
+        import_board,
         ledger,
         load,
         memory,
         pace,
+        pick,
         plan,
         preview,
         read,
@@ -33,6 +37,7 @@ if TYPE_CHECKING:
         stream,
         suggest,
         sweep,
+        take,
     )
     from .errors import EvaluationError, FilmError, ModelError, RelaxError, RenderError, StoryboardError
     from .families.stock.relaxed import relaxed
@@ -41,7 +46,8 @@ if TYPE_CHECKING:
 
 __all__ = ["__version__"]
 __all__ += ["batch", "batch_plan", "cancel", "evaluate", "ledger", "load", "memory", "plan", "preview", "read"]
-__all__ += ["Workers", "pace", "relaxed", "render", "restore", "status", "stream", "suggest", "sweep"]
+__all__ += ["Workers", "export_timeline", "fit_prompts", "import_board", "pace", "pick", "publish", "relaxed"]
+__all__ += ["render", "restore", "status", "stream", "suggest", "sweep", "take"]
 __all__ += ["EvaluationError", "FilmError", "ModelError", "RelaxError", "RenderError", "StoryboardError"]
 __all__ += ["Guidance", "Relax", "Scene", "Storyboard"]
 

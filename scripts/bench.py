@@ -9,6 +9,7 @@ rounds. A step is what a call of 12 steps takes more than one of 4, over 8. Wan 
 
 import argparse
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -192,6 +193,32 @@ def small(rounds: int) -> Rows:
     return rows
 
 
+def loop(sections: int = 1000) -> Rows:
+    """What a render takes beside the model, of a long film of arithmetic: per section, at its end and at its beginning.
+
+    The thread that samples; the film is encoded and measured beside it.
+    """
+    marks: list[tuple[float, float]] = []
+    scene = Scene(id="a", prompt=PROMPT, seconds=1.2 * sections)
+    with TemporaryDirectory() as folder:
+        fr.render(
+            [scene], model=fr.load("fake"), image=ROOT / "storyboards" / "red-beach.png", out=folder + "/film",
+            size=(96, 96), steps=4, on_section=lambda section, seed: marks.append((time.thread_time(), resident())),
+        )  # fmt: skip
+    part = len(marks) // 10
+    seconds = [(marks[first + part][0] - marks[first][0]) / part for first in (0, len(marks) - part - 1)]
+    return {
+        "a section beside the model, ms": 1000 * (marks[-1][0] - marks[0][0]) / (len(marks) - 1),
+        f"the last tenth of {len(marks)} sections / the first, time": seconds[1] / seconds[0],
+        f"after {len(marks)} sections / after {part}, memory": marks[-1][1] / marks[part][1],
+    }
+
+
+def resident() -> float:
+    """Bytes of main memory that the process holds, on Linux."""
+    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
 def decode(rounds: int) -> Rows:
     """Sections of one shot, as a stream and FramePack's way, both without framewise tiling."""
     model = fr.load(PUPPET, device="cpu")
@@ -241,7 +268,7 @@ def main() -> None:
         return peak(words.peak)
     keep_steady()
     rows: Rows = {}
-    for part in (puppet, small, decode, lambda rounds: memory()):
+    for part in (puppet, small, decode, lambda rounds: memory(), lambda rounds: loop()):
         for name, value in part(words.rounds).items():
             rows[name] = round(value, 5)
             print(f"{value:9.4f}  {name}", flush=True)

@@ -8,11 +8,13 @@ from training.drawing import draw
 from training.world import FIRST, Film, Mix, World, act
 
 
-def puppet(colour: str, place: str, seed: int, world: World = FIRST) -> Image.Image:
-    """The first frame of a film in which nothing has happened yet."""
-    pose, segments = act(np.random.default_rng(seed), [("stand", 1)], Mix(), world=world)
+def puppet(colour: str, place: str, seed: int, world: World = FIRST, doing: str = "stand") -> Image.Image:
+    """The first frame of a film in which nothing has happened yet, or what it does a second later."""
+    count = 1 if doing == "stand" else 31
+    rng, starts = np.random.default_rng(seed), None if count == 1 else [[0]]
+    pose, segments = act(rng, [(doing, count)], Mix(), starts=starts, world=world)
     film = Film(world=world, colour=colour, place=place, pose=pose, segments=segments)
-    frame = draw([(film, np.array([0]))])[0]
+    frame = draw([(film, np.array([count - 1]))])[0]
     return Image.fromarray(((frame + 1) * 127.5).round().byte().permute(1, 2, 0).numpy())
 
 
@@ -50,6 +52,7 @@ if __name__ == "__main__":
     root = Path(__file__).parents[1]
     for name, seed in STORYBOARDS.items():
         puppet(*name.split("-"), seed).save(root / "storyboards" / f"{name}.png")
+    puppet("red", "beach", STORYBOARDS["red-beach"], doing="walk").save(root / "storyboards" / "red-beach-walk.png")
     rooftop().save(root / "storyboards" / "rooftop.png")
     for number, name in enumerate(SWEEPS):
         puppet(*name.split("-"), 100 + number).save(root / "framepack_relax" / "evaluate" / "specs" / f"{name}.png")

@@ -154,7 +154,7 @@ def test_keys_and_values_can_be_blurred_alone(call, segments):
 def test_a_bias_holds_for_the_keys_that_it_names(segments):
     def keys(on):
         relaxation = _with(paper_profile(embedded=True).relaxation(1.0), blur=0.0, history_gain=0.3, gain_on=on)
-        return edit_at(relaxation, segments, 0.9).bias.keys
+        return tuple((first, end) for first, end, _ in edit_at(relaxation, segments, 0.9).bias.keys)
 
     near = segments[-2]
     step = near.height * near.width

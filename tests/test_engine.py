@@ -18,6 +18,7 @@ from framepack_relax.families import components
 from framepack_relax.families.catalog import CATALOG
 from framepack_relax.families.engine import ATTENTION, EXCLUSIONS, Kernels, excluded
 from framepack_relax.families.loader import Loading
+from framepack_relax.rendering.carry import provenance
 from framepack_relax.rendering.session import USUAL, settle
 from framepack_relax.rendering.stored import read_tags
 
@@ -118,6 +119,15 @@ def test_a_batch_of_any_size_names_a_missing_package_once_and_begins_nothing(boa
     assert ran.returncode == 2 and ran.stderr.count("attention=sage") == 1 and not out.exists()
 
 
+@pytest.mark.skipif("sageattention" in sys.modules, reason="it is installed")
+def test_commands_for_other_machines_may_ask_for_what_is_not_here(board, tmp_path):
+    file = board("- {id: a, prompt: a, seconds: 1.2}")
+    ran = here("batch", file, "--out", tmp_path / "out", "--attention", "sage", "--emit", "commands")
+    assert ran.returncode == 0 and "--attention sage" in ran.stdout, ran.stderr
+    ran = here("batch", file, "--out", tmp_path / "out", "--attention", "saga", "--emit", "commands")
+    assert ran.returncode == 2 and "attention=saga: unknown" in ran.stderr
+
+
 @pytest.mark.parametrize("name", ["_native_cudnn", "_native_efficient", "_native_flash", "_native_math", "native"])
 def test_kernels_are_refused_just_where_they_would_not_run(tiny, board, tmp_path, name):
     query = torch.ones(1, 4, 2, 16)
@@ -216,6 +226,14 @@ def test_nothing_is_compiled_while_weights_come_for_their_turn_or_lie_in_less(ti
     for compile in (True, False):
         said = fr.preview(made.folder / "story.yaml", compile=compile, **asked, **how)
         assert all(verdict.why is None and not verdict.note for verdict in said)
+
+
+@pytest.mark.parametrize("compiles", [True, False])
+def test_a_film_says_whether_it_was_compiled_where_that_follows_from_the_memory(tiny, film, monkeypatch, compiles):
+    monkeypatch.setattr(components, "COMPILER", "eager")
+    asked = {"device": "cpu", "memory": "20GiB", "compile": True, "dtype": "float32" if compiles else "fp8"}
+    made, _ = film("out", fr.load(tiny, **asked))
+    assert made.report["compiled"] is compiles and provenance(made.path).get("compile", False) is compiles
 
 
 @pytest.mark.soak

@@ -19,6 +19,7 @@ ROOMS = (
     "sampling",
     "video",
     "rendering",
+    "exchange",
     "farm",
     "evaluate",
     "api",

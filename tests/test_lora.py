@@ -20,10 +20,11 @@ from framepack_relax.families.loader import load
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def lora_file(transformer, file, seed=3):
+def lora_file(transformer, file, seed=3, *, layers=("to_q", "to_v"), rank=2):
     """Of queries and of values, with strong random weights, as diffusers writes it."""
     torch.manual_seed(seed)
-    transformer.add_adapter(LoraConfig(r=2, lora_alpha=4, target_modules=["to_q", "to_v"], init_lora_weights=False))
+    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=[*layers], init_lora_weights=False)
+    transformer.add_adapter(config)
     transformer.save_lora_adapter(file.parent, weight_name=file.name)
     transformer.unload_lora()
     return file

@@ -130,10 +130,14 @@ def test_a_film_renders_again_from_what_it_carries(case, tmp_path):
         f"  - {{id: s, prompt: x, seconds: 0.3, transition: cut, lora: [{{file: {b.name}, scale: 0.5}}]}}\n"
     )
     film = fr.render(beside / "story.yaml", model=model, out=tmp_path / "out")
-    carried = read_storyboard(tmp_path / "out" / "story.yaml")
-    assert [one.file for one in (*carried.lora, *carried.scenes[0].lora)] == [str(beside / x.name) for x in (a, b)]
-    again = fr.render(carried, model=model, out=tmp_path / "again")
-    assert all(torch.equal(x, y) for x, y in zip(latents(film), latents(again), strict=True))
+    carried = [read_storyboard(tmp_path / "out" / "story.yaml")]
+    moved = shutil.copytree(tmp_path, tmp_path.parent / f"{tmp_path.name} moved")
+    carried.append(read_storyboard(fr.restore(moved / "out" / "video.mp4", moved / "deep" / "again")))
+    for nth, (board, up) in enumerate(zip(carried, ("..", "../.."), strict=True)):
+        names = [one.file for one in (*board.lora, *board.scenes[0].lora)]
+        assert names == [f"{up}/beside/{x.name}" for x in (a, b)], "no place of this machine's"
+        again = fr.render(board, model=model, out=tmp_path / f"again{nth}")
+        assert all(torch.equal(x, y) for x, y in zip(latents(film), latents(again), strict=True))
 
 
 @pytest.fixture

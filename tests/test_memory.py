@@ -10,19 +10,24 @@ import torch
 from faults import here
 from faults import sections as files_of
 from PIL import Image
+from safetensors.torch import load_file
 from test_backend import Shots
 from test_backend import board as board_of
+from test_lora import adapter, lora_file
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from wan_folders import experts_folder
+from wan_folders import experts_folder, wan_folder
 
 import framepack_relax as fr
 from framepack_relax.errors import ModelError
 from framepack_relax.families.catalog import CATALOG
+from framepack_relax.families.components import blocks_of
 from framepack_relax.families.loaded import bytes_of
 from framepack_relax.families.loader import load
 from framepack_relax.families.memory import USABLE
 from framepack_relax.families.sketch import CARDS, sketch
+from framepack_relax.families.wan_vae import going_on
 from framepack_relax.planning.planner import make_plan
 from framepack_relax.rendering.stored import read_tags
 
@@ -35,9 +40,24 @@ def folder(request, folder_of):
     return folder_of(request.param)
 
 
+def loras(folder, place):
+    """A LoRA of all layers of each transformer's blocks."""
+    plain, made = load(folder, device="cpu"), []
+    for name, network in plain.networks.items():
+        inside = [block for block in network.named_modules() if block[1] in {*blocks_of(network)}]
+        layers = [f"{at}.{n}" for at, block in inside for n, x in block.named_modules() if isinstance(x, nn.Linear)]
+        file = lora_file(network, place / f"{name}.safetensors", layers=layers, rank=8)
+        made.append(adapter(file, network=name, digest=name))
+    return tuple(made)
+
+
+@pytest.mark.parametrize("worn", [False, True], ids=["", "lora"])
 @pytest.mark.parametrize("dtype", ["bfloat16", "fp8"])
-def test_what_is_told_beforehand_is_what_the_loaded_model_takes(folder, dtype, tmp_path):
-    model, drawn = load(folder, device="cpu", dtype=dtype), sketch(folder, dtype)
+def test_what_is_told_beforehand_is_what_the_loaded_model_takes(folder, dtype, worn, tmp_path):
+    adapters = loras(folder, tmp_path) if worn and folder != "fake" else ()
+    model, drawn = load(folder, device="cpu", dtype=dtype), sketch(folder, dtype, adapters)
+    model.adapters = adapters
+    model.wear()
     plan = make_plan(board_of(tmp_path, model), model.family)
     asked = plan.largest.context, plan.largest.latents, plan.size
     for placement in ("full", "tiled", "offload", *range(model.blocks)):
@@ -112,6 +132,19 @@ def test_the_command_tells_it_without_weights(tmp_path):
     assert made["sections"] and len(made["memory"]) == 3 + len(CARDS)
     row = made["memory"][0]
     assert row["total"] == row["need"]["weights"] + max(row["need"]["forward"], row["need"]["decode"])
+
+
+def test_a_boards_lora_are_counted_and_those_that_are_not_here_are_named(tmp_path):
+    folder = wan_folder(tmp_path / "wan", expand=False)
+    file = lora_file(load(str(folder), device="cpu").transformer, tmp_path / "a.safetensors")
+    scene = "scenes: [{id: a, prompt: x, seconds: 1, lora: [{file: a.safetensors}]}]\n"
+    (tmp_path / "a.yaml").write_text(f"model: {folder}\nsize: [64, 32]\nlora: [{{file: some/where}}]\n{scene}")
+    (tmp_path / "b.yaml").write_text(f"model: {folder}\nsize: [64, 32]\nscenes: [{{id: a, prompt: x, seconds: 1}}]\n")
+    rows, plain = (fr.memory(tmp_path / name, dtype="bfloat16") for name in ("a.yaml", "b.yaml"))
+    taken = 2 * sum(x.numel() for x in load_file(file).values())
+    assert rows[0].need.weights - plain[0].need.weights == taken
+    said = here("plan", tmp_path / "a.yaml", "--memory").stdout
+    assert "not on this machine are not counted: some/where" in " ".join(said.split())
 
 
 def test_a_render_keeps_to_the_amount_that_it_is_given(tmp_path):
@@ -193,8 +226,10 @@ def widened(folder, place, part):
     return load(str(place), device="cpu", dtype="bfloat16")
 
 
-def test_a_pass_holds_what_is_told(folder, tmp_path, one_thread):
+@pytest.mark.parametrize("worn", [False, True], ids=["", "lora"])
+def test_a_pass_holds_what_is_told(folder, worn, tmp_path, one_thread):
     wide = widened(folder, tmp_path / "wide", "transformer")
+    wide.adapters = loras(str(tmp_path / "wide"), tmp_path) if worn else ()
     size = (32 * wide.family.spatial, 16 * wide.family.spatial)
     Image.new("RGB", size, "red").save(tmp_path / "red.png")
     image = {"image": str(tmp_path / "red.png")} if wide.family.image == "required" else {}
@@ -236,6 +271,40 @@ def test_a_decode_in_tiles_holds_what_is_told(tiny, tmp_path, one_thread):
     count = len(decoder.tiles)
     held = live.most - sum(kept) * (count - 1) / count
     assert count == 6 and held == pytest.approx(wide.decode_bytes((128, 96), tiled=True), rel=0.15)
+
+
+def wan_peak(vae, latents):
+    """Bytes at the most of two sections' decode, without what tiles keep that are not at work; and how many tiles."""
+    tiles = []
+    with torch.no_grad(), Live() as live:
+        for _ in range(2):
+            with going_on(vae, tiles, vae.device) as turn:
+                turn(latents)
+    kept = [sum(x.nbytes for x in tile if torch.is_tensor(x)) for tile in tiles]
+    return live.most - (sum(kept) - max(kept)) * vae.use_tiling, sum(map(bool, kept))
+
+
+def test_wans_decode_in_tiles_holds_what_is_told(folder_of, tmp_path, one_thread):
+    wide = widened(folder_of("helios"), tmp_path / "wide", "vae")
+    side, vae = wide.family.spatial, wide.vae
+    vae.use_tiling = True
+    vae.tile_sample_min_height = vae.tile_sample_min_width = 8 * side
+    vae.tile_sample_stride_height = vae.tile_sample_stride_width = 6 * side
+    held, count = wan_peak(vae, torch.randn(1, wide.latent_channels, 3, 8, 12, dtype=vae.dtype))
+    assert count == 4 and held == pytest.approx(wide.decode_bytes((12 * side, 8 * side), tiled=True), rel=0.15)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tiled", [False, True])
+@pytest.mark.parametrize("name", ["wan2.1-1.3b", "wan2.2-5b"])
+def test_the_real_vaes_of_wan_hold_what_is_told(name, tiled):
+    """Of their published configs, on the meta device; a video of 640x384."""
+    model = sketch(name, "bfloat16").model
+    vae, side, size = model.vae, model.family.spatial, (640, 384)
+    vae.use_tiling = tiled
+    latents = torch.empty(1, model.latent_channels, 3, size[1] // side, size[0] // side, dtype=vae.dtype, device="meta")
+    held, _ = wan_peak(vae, latents)
+    assert held == pytest.approx(model.decode_bytes(size, tiled=tiled), rel=0.15)
 
 
 @pytest.mark.parametrize("command", [("render",), ("batch", "--workers", "1")])

@@ -7,7 +7,7 @@ import yaml
 from test_storyboard import SCENE, told
 
 from framepack_relax.storyboard import Relax, Scene, Storyboard, meanings, parse_storyboard, reader
-from framepack_relax.storyboard.schema import Experimental, FramePackBlock
+from framepack_relax.storyboard.schema import Blend, Experimental, FramePackBlock
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,9 @@ def test_signs_that_look_like_yamls_may_stand_in_texts():
         ("scene", "frames: 36", "write `seconds`"),
         ("scene", "motion: 1", "write `intensity`"),
         ("scene", "negative: ugly", "write `negative_prompt`"),
-        ("scene", "end_image: a.png", "not yet: "),
+        ("scene", "last_frame: a.png", "write `end_image`"),
+        ("scene", "keyframe: a.png", "write `keyframes: [{at: .., image: ..}]`"),
+        ("board", "input_video: a.mp4", "write `from`"),
         ("scene", "loras: a", "write `lora: [{file: .., scale: ..}]`"),
         ("board", "loras: a", "write `lora: [{file: .., scale: ..}]`"),
         ("scene", "embedding: a", "not yet: "),
@@ -187,7 +189,7 @@ def test_a_no_break_space_at_the_end_of_a_value_is_a_space(place):
 
 
 def test_every_word_of_other_programs_leads_to_a_field_that_there_is():
-    parts = (Storyboard, Scene, Relax, Experimental, FramePackBlock)
+    parts = (Storyboard, Scene, Relax, Experimental, FramePackBlock, Blend)
     fields = {name for part in parts for name in part.model_fields} | {"text", "embedded"}
     words = [word for group in (*meanings.CALLED.values(), *meanings.NOT_YET.values()) for word in group.split()]
     assert len(words) == len(set(words)), "no word means two things"

@@ -112,7 +112,7 @@ def test_odd_numbers_are_refused_with_a_cure(word, fact):
         ("title: \x07\n" + SCENE, "story.yaml:1:8: holds the character U+0007, which YAML does not allow; remove it"),
         ('title: "\\UFFFFFFFF"\n' + SCENE, "story.yaml:1:11: is not YAML: "),
         ("%YAML 1." + "9" * 5000 + "\n---\n" + SCENE, "story.yaml:1:"),
-        ('"\\e[31m": 1\n' + SCENE, "story.yaml:1:1: '\\x1b[31m': unknown field; known are version, title, "),
+        ('"\\e[31m": 1\n' + SCENE, "story.yaml:1:1: '\\x1b[31m': unknown field; known are from, version, title, "),
         ("title: !%1B%5B2J a\n" + SCENE, "story.yaml:1:8: tag '!\\x1b[2J'; storyboards have no tags, remove it"),
         ("seed: -1\n" + SCENE, "story.yaml:1:7: seed: is -1; must be between 0 and 9223372036854775807"),
         ("profile: papr\n" + SCENE, "story.yaml:1:10: profile: is 'papr'; known are auto, paper, or a .yaml file"),

@@ -285,7 +285,7 @@ def figures(*clips):
     meter = MotionMeter()
     for clip in clips:
         meter.add(clip)
-    spans = range(1, len(meter.means) - 35, 36)
+    spans = range(1, len(meter.drifts) - 35, 36)
     return meter.figures([(first, first + 36) for first in spans])
 
 

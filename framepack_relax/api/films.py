@@ -63,23 +63,39 @@ def plan(story: Story, **board: Any) -> "RenderPlan":
     return make_plan(checked, family)
 
 
-def suggest(story: Story, *, write: bool = False) -> "list[Suggestion]":
+def suggest(
+    story: Story,
+    *,
+    write: bool = False,
+    logs: Sequence[Place] = (),
+    ridge: Place | None = None,
+    model: Model = None,
+    on_note: "Note" = lambda note: None,
+) -> "list[Suggestion]":
     """The intensity of every scene by the words of its prompt, with the words; needs no weights and no torch.
+
+    With `logs`, films.jsonl of sweeps or run folders, or a `ridge` that `fit_prompts` has written, it is what served
+    the model's own films whose prompts are nearest, and the words' alone where that is not sure; the model's text
+    encoder is loaded for it, or `model` is what `load` gave. Raises EvaluationError for logs that cannot be read.
 
     `write` puts the numbers into the storyboard's file where a scene says `auto` or no intensity; all else in it stays.
     Raises StoryboardError where they cannot be written, RenderError without a file, and OSError.
     """
     from ..planning.lexicon import suggestions
-    from ..storyboard.edit import write_intensities
+    from ..storyboard.edit import write_fields
     from ..storyboard.paths import expand
 
     board = read(story)
     made = suggestions(board)
+    if logs or ridge:
+        from .measure import suggest_by_films
+
+        made = suggest_by_films(board, made, logs, ridge, model, on_note)
     open_ones = {at: one.motion.intensity for at, one in enumerate(made) if one.said in ("auto", None)}
     if write and not isinstance(story, Place):
         raise RenderError("suggest writes into a storyboard's file; give its path")
     if write and isinstance(story, Place) and open_ones:
-        write_intensities(expand(story), board, open_ones)
+        write_fields(expand(story), board, {(at, "intensity"): number for at, number in open_ones.items()})
     return made
 
 
@@ -87,15 +103,18 @@ def suggest(story: Story, *, write: bool = False) -> "list[Suggestion]":
 def memory(story: Story, *, dtype: "str | torch.dtype | None" = None, **board: Any) -> "list[Choice]":
     """What a render will take of a GPU and of main memory, by estimate: with each preset, then on cards of each size.
 
-    No weights are loaded, and none need be here. `dtype` is by default bfloat16, then fp8. Raises ModelError where
-    neither this machine nor the catalogue knows the model's configs.
+    The model's weights are not loaded, and need not be here; LoRA that are here are counted. `dtype` is by default
+    bfloat16, then fp8. Raises ModelError where neither this machine nor the catalogue knows the model's configs.
     """
+    from ..families.adapters import find_adapters
+    from ..families.catalog import find_family
     from ..families.sketch import sketch
 
-    made = plan(story, **board)
+    made = plan(checked := read(story, **board))
+    adapters = find_adapters(checked, find_family(made.model), download=False, absent=True)
     section, types = made.largest, [_named(dtype) or "bfloat16"] if dtype else ["bfloat16", "fp8"]
     asked = section.context, section.latents, made.size
-    return [choice for kind in types for choice in sketch(made.model, kind).choices(*asked)]
+    return [choice for kind in types for choice in sketch(made.model, kind, adapters).choices(*asked)]
 
 
 @quietly
@@ -134,6 +153,7 @@ def render(
     model: Model = None,
     fresh: bool = False,
     strict: bool = False,
+    commands: bool = False,
     on_nan: OnNan = "stop",
     on_step: Callable[["SectionPlan", int], None] = lambda section, step: None,
     on_section: Callable[["SectionPlan", int], None] = lambda section, seed: None,
@@ -145,6 +165,7 @@ def render(
     `out` is by default out/<stem of the file>, or out/<title>. `model` is a name or what `load` gave; default: the
     storyboard's. What `out` holds already and is made from the same is kept, unless `fresh`, or `strict` and made by
     other versions or on another device. `on_nan="retry"` draws another seed for a section whose latents are not finite.
+    `commands` lets the board's `finish` run, which makes `film.finished`.
     `on_step` is called with a section and the number of the step, from 0, that it has behind it, `on_section` with a
     section that is on disk and its noise's seed; of a film that is finished nothing is loaded, and neither is called.
     `on_note` hears warnings, and files that no render wrote and that were in the way: they are kept under a free name.
@@ -153,9 +174,11 @@ def render(
     """
     from ..rendering.loop import render
 
-    checked, folder, loaded = _prepare(story, out, model, board)
-    hear = _callbacks(on_note, on_step, on_section)
-    return render(checked, out=folder, model=loaded, options=make_options(on_nan, fresh, strict), on_event=hear)
+    checked, folder, loaded = prepare(story, out, model, board)
+    hear = callbacks(on_note, on_step, on_section)
+    return render(
+        checked, out=folder, model=loaded, options=make_options(on_nan, fresh, strict, commands), on_event=hear
+    )
 
 
 def stream(
@@ -172,7 +195,7 @@ def stream(
 
     Mistakes are raised at once, not with the first section. `on_note` is as with `render`.
     """
-    return _stream(*_prepare(story, out, model, board), make_options(on_nan, fresh), _callbacks(on_note))
+    return _stream(*prepare(story, out, model, board), make_options(on_nan, fresh), callbacks(on_note))
 
 
 def preview(
@@ -187,6 +210,7 @@ def preview(
     compile: bool = False,
     fresh: bool = False,
     strict: bool = False,
+    commands: bool = False,
     on_note: "Note" = lambda note: None,
     **board: Any,
 ) -> "list[Verdict]":
@@ -199,11 +223,11 @@ def preview(
     from ..families.loader import Loading
     from ..rendering.session import preview
 
-    checked, folder, loaded = _prepare(story, out, model, board)
+    checked, folder, loaded = prepare(story, out, model, board)
     given: dict[str, Any] = {"device": _named(device), "dtype": _named(dtype), "memory": memory}
     given |= {"attention": attention, "compile": compile, "download": False}
     choice = loaded or Loading(name=checked.model, **given)
-    return preview(checked, folder, choice, make_options("stop", fresh, strict), on_note)
+    return preview(checked, folder, choice, make_options("stop", fresh, strict, commands), on_note)
 
 
 def _stream(
@@ -215,7 +239,7 @@ def _stream(
         yield from stream(story, out=folder, model=model, options=options, on_event=hear)
 
 
-def _callbacks(
+def callbacks(
     on_note: "Note",
     on_step: "Callable[[SectionPlan, int], None]" = lambda section, step: None,
     on_section: "Callable[[SectionPlan, int], None]" = lambda section, seed: None,
@@ -228,7 +252,7 @@ def _callbacks(
 
     def hear(event: "Event") -> None:
         if event.plan:
-            sections.extend(event.plan.sections)
+            sections[:] = event.plan.sections
         elif event.kind in ("note", "warning"):
             on_note(event.text)
         elif event.section is not None:
@@ -255,12 +279,12 @@ def _opened(judges: str | None) -> "Judge":
     return open_action(judges_for({judges})[0])
 
 
-def make_options(on_nan: OnNan, fresh: bool = False, strict: bool = False) -> "Options":
+def make_options(on_nan: OnNan, fresh: bool = False, strict: bool = False, commands: bool = False) -> "Options":
     from ..rendering.session import Options
 
     if on_nan not in get_args(OnNan):
         raise RenderError(f"on_nan is {on_nan!r}; write {' or '.join(map(repr, get_args(OnNan)))}")
-    return Options(fresh=fresh, strict=strict, on_nan=on_nan, judge=action_judge)
+    return Options(fresh=fresh, strict=strict, commands=commands, on_nan=on_nan, judge=action_judge)
 
 
 @quietly
@@ -282,7 +306,7 @@ def status(out: Place) -> "Status":
     return read_status(meant(out))
 
 
-def _prepare(
+def prepare(
     story: Story, out: Place | None, model: Model, board: dict[str, Any]
 ) -> "tuple[Storyboard, Path, Backend | None]":
     """Storyboard, folder, loaded model. Raises RenderError for an argument that no render and no storyboard takes."""

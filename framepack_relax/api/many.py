@@ -59,7 +59,7 @@ def batch(
         seeds=seeds,
         board=board,
         loading=crew.loading(executor.device),
-        options=make_options(on_nan, fresh, strict),
+        options=make_options(on_nan, fresh, strict, crew.commands),
         priorities=priorities,
         note=on_note,
     )
@@ -89,18 +89,24 @@ def batch_plan(
     seeds: int = 1,
     workers: "Workers | None" = None,
     priorities: Mapping[str, float] = {},
+    away: bool = False,
     on_note: "Note" = lambda note: None,
     **board: Any,
 ) -> "list[Film]":
-    """The films that `batch` would render, with the sections of each shot that are left; nothing is written."""
+    """The films that `batch` would render, with the sections of each shot that are left; nothing is written.
+
+    `away`: they will be rendered on other machines, which have what this one has not.
+    """
     from ..farm.engines import Workers
     from ..farm.films import find_films
 
     crew = workers or Workers()
-    crew.check()
+    crew.check(away)
     loading = {**crew.loading("cpu" if crew.workers else None), "download": False}
+    loading["away"] |= away
     given: dict[str, Any] = {"seeds": seeds, "board": board, "loading": loading, "priorities": priorities}
-    return find_films(_places(stories), output_folder(out), note=on_note, **given)
+    options = make_options("stop", commands=crew.commands)
+    return find_films(_places(stories), output_folder(out), options=options, note=on_note, **given)
 
 
 def workers(**given: Any) -> "Workers":

@@ -1,20 +1,25 @@
 """What films show: eval, sweeps, calibration."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 from ..errors import EvaluationError
 from ..families.quiet import quietly
+from ..files import make_folder
 from .films import EXTRA, Model, Story, load, read
 from .paths import Place, meant, output_folder
 
 if TYPE_CHECKING:
     from ..evaluate.pace import Pace
     from ..evaluate.perceptual import Distance
+    from ..evaluate.retrieval import Ridge
     from ..evaluate.sweep import Outcome
+    from ..planning.lexicon import Suggestion
     from ..rendering.mark import Note
+    from ..storyboard import Storyboard
 
 
 def evaluate(
@@ -81,6 +86,57 @@ def sweep(
     folder, choice = output_folder(out), str(model) if isinstance(model, Place) else model
     options: Any = {"quick": quick, "calibrating": calibrate, "judges": (action, text), "loading": loading}
     return compare(str(spec), folder, choice, on_film=on_film, on_note=on_note, **options)
+
+
+@quietly
+def suggest_by_films(
+    board: "Storyboard",
+    made: "Sequence[Suggestion]",
+    logs: Sequence[Place],
+    ridge: Place | None,
+    model: Model,
+    on_note: "Note",
+) -> "list[Suggestion]":
+    """Suggestions by what films have shown where that is sure; see `suggest`."""
+    retrieval = _retrieval()
+    known, bare = retrieval.gather([meant(log, EvaluationError) for log in logs])
+    if bare:
+        on_note(f"{bare} rows name no prompt, or no intensity of the model's profile: they are left out")
+    backend = _loaded(model, board.model)
+    fitted = None if ridge is None else retrieval.Ridge.load(meant(ridge, EvaluationError), backend.weights)
+    own, told = [scene.prompt for scene in board.scenes], [one.prompt for one in known]
+    vectors = retrieval.embedder(backend)([*own, *told])
+    pairs = zip(made, own, vectors, strict=False)
+    log = retrieval.Log(known=known, vectors=vectors[len(own) :])
+    return [replace(one, motion=retrieval.suggest_from(prompt, vector, log, fitted)) for one, prompt, vector in pairs]
+
+
+@quietly
+def fit_prompts(logs: Sequence[Place], *, out: Place, model: Model = None) -> "Ridge":
+    """Fits intensity to the model's text embedding on the prompts of `logs`, and writes that to the file `out`.
+
+    Logs are as for `suggest`; a line of JSON with a `prompt` and an `intensity` will do. Raises EvaluationError.
+    """
+    retrieval, file = _retrieval(), meant(out)
+    output_folder(file.parent)
+    known, _ = retrieval.gather([meant(log, EvaluationError) for log in logs])
+    backend = _loaded(model, "puppet")
+    made = retrieval.fit_prompts(known, retrieval.embedder(backend), backend.weights)
+    make_folder(file.parent)
+    made.save(file)
+    return made
+
+
+def _retrieval() -> Any:
+    try:
+        from ..evaluate import retrieval
+    except ImportError as error:
+        raise EvaluationError(f"{error.name} {EXTRA}") from error
+    return retrieval
+
+
+def _loaded(model: Model, name: str) -> Any:
+    return load(model or name) if model is None or isinstance(model, Place) else model
 
 
 @quietly

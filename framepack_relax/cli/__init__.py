@@ -7,10 +7,10 @@ import sys
 
 from ..errors import MemoryFullError, RelaxError
 from ..families.heap import keep_steady
-from . import farm, films, measure
+from . import exchange, farm, films, measure, takes
 from .app import MEMORY_FULL, STOPPED, app, errors, processes
 
-__all__ = ["app", "farm", "films", "main", "measure"]
+__all__ = ["app", "exchange", "farm", "films", "main", "measure", "takes"]
 
 
 def main() -> None:

@@ -57,7 +57,9 @@ class Bar:
                 if self.openjd:
                     share = steps / (self.bar.tasks[self.task].total or 1)
                     self.console.aside(f"openjd_progress: {100 * share:.1f}", soft_wrap=True)
-            case "try" if not self.openjd:
+            case "plan" if event.plan:
+                self.plan = event.plan
+            case "try" | "take" if not self.openjd:
                 self.console.aside(event.text, soft_wrap=True)
             case "section":
                 self._section(event)
@@ -69,9 +71,9 @@ class Bar:
         if line := tables.verdict_line(verdicts):
             self.console.aside(line, soft_wrap=True)
         anew = {section.index: len(section.steps) for section, why, _ in verdicts if why is not None}
-        self.begins.update(zip(anew, accumulate(anew.values(), initial=0), strict=False))
+        self.begins = dict(zip(anew, accumulate(anew.values(), initial=0), strict=False))
         self.done, self.total = 0, len(verdicts)
-        self.bar.update(self.task, total=sum(anew.values()), sections=self.total)
+        self.bar.update(self.task, completed=0, total=sum(anew.values()), sections=self.total)
 
     def _section(self, event: Event) -> None:
         section = self.plan.sections[event.section or 0]

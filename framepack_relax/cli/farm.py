@@ -46,6 +46,8 @@ class Boards:
         default_factory=list
     )
 
+    allow_commands: Annotated[bool, typer.Option("--allow-commands", help="run the storyboards' own `finish`")] = False
+
     def given(self) -> dict[str, Any]:
         changed = {name: value for name, value in (("model", self.model), ("steps", self.steps)) if value is not None}
         return {"out": self.out, "seeds": self.seeds, "priorities": dict(map(_priority, self.priority)), **changed}
@@ -102,13 +104,17 @@ def batch(
         return _status(instead.status, as_json)
     if not stories and not watch:
         raise RenderError("batch: give storyboards, a folder of them, or --watch FOLDER")
-    given = {**boards.given(), "workers": api.workers(**vars(crew)), "on_note": warn}
+    given = {**boards.given(), "on_note": warn}
+    given["workers"] = api.workers(**vars(crew), commands=boards.allow_commands)
     if instead.dry_run or instead.emit:
         if (as_json and instead.emit) or anew is not None or watch:
             raise RenderError(
                 "batch: --fresh, --strict, --watch and --emit with --json are for a render; leave them out"
             )
-        return _planned(api.batch_plan(stories or [], **given), boards.out, instead.emit, as_json)
+        if instead.emit and boards.allow_commands:
+            raise RenderError("batch: what is emitted runs no `finish`; render here, or leave --allow-commands out")
+        planned = api.batch_plan(stories or [], away=bool(instead.emit), **given)
+        return _planned(planned, boards.out, instead.emit, as_json)
     given |= {"on_nan": on_nan, "fail_fast": fail_fast, "watch": watch, **KEEPING[anew]}
     seen = _Json() if as_json else _Watched() if console.is_interactive and console.file.isatty() else _Lines()
     try:

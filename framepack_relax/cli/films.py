@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -35,11 +36,43 @@ DRAFT = 3  # a draft takes a third of the steps
 KEEPING: dict[bool | None, dict[str, bool]] = {None: {}, True: {"fresh": True}, False: {"strict": True}}
 
 
+@dataclass(frozen=True, kw_only=True)
+class Farmed:
+    """For a farm that renders a film in parts."""
+
+    shot: Annotated[int | None, typer.Option(help="only this one, from 0; the last one makes the film")] = None
+    openjd: Annotated[bool, typer.Option("--openjd", help="say progress as OpenJD reads it")] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ending:
+    """What is put to a film when its frames are there."""
+
+    audio: Annotated[Path | None, typer.Option(help="sound of the film, instead of the storyboard's")] = None
+    finish: Annotated[
+        list[str] | None,
+        typer.Option(help="command a shot, such as 'rife -i {input} -o {output}', instead of the storyboard's"),
+    ] = None
+    allow_commands: Annotated[bool, typer.Option("--allow-commands", help="run the storyboard's own `finish`")] = False
+
+    def put_to(self, board: Storyboard) -> tuple[Storyboard, bool]:
+        """The board with it, and whether its commands may be run. Raises RenderError or StoryboardError."""
+        given: dict[str, Any] = {"audio": str(api.meant(self.audio).absolute())} if self.audio else {}
+        try:
+            words = [shlex.split(command) for command in self.finish or ()]
+        except ValueError as error:
+            raise RenderError(f"--finish: {error}; close the quotes") from error
+        given |= {"finish": [{"run": command} for command in words]} if words else {}
+        return (board.changed(**given) if given else board), bool(words) or self.allow_commands
+
+
 @app.command()
 @spread
 def render(
     story: Board,
     loaded: Loaded,
+    ending: Ending,
+    farmed: Farmed,
     out: Out = None,
     model: Model = None,
     steps: Steps = None,
@@ -48,14 +81,14 @@ def render(
     anew: Anew = None,
     dry_run: DryRun = False,
     on_nan: OnNan = "stop",
-    shot: Annotated[int | None, typer.Option(help="only this one, from 0; the last one makes the film")] = None,
-    openjd: Annotated[bool, typer.Option("--openjd", help="say progress as OpenJD reads it")] = False,
 ) -> None:
     """Render a storyboard; what is on disk already, made by the same settings, is kept and not rendered again."""
     board = _board(story, model, steps, seed, draft)
+    board, commands = ending.put_to(board)
     if dry_run:
-        return _preview(board, out, **vars(loaded), **KEEPING[anew])
-    _render(board, api.folder_for(board, out), loaded, {"on_nan": on_nan, **KEEPING[anew]}, shot=shot, openjd=openjd)
+        return _preview(board, out, **vars(loaded), **KEEPING[anew], commands=commands)
+    options = {"on_nan": on_nan, "commands": commands, **KEEPING[anew]}
+    _render(board, api.folder_for(board, out), loaded, options, **vars(farmed))
 
 
 @app.command()
@@ -113,22 +146,30 @@ def _render(
         warn(f"the film was made otherwise and will not come out the same to the bit: {line}")
     work = partial(render, board) if shot is None else partial(render_one_shot, board, shot)
     make = partial(work, out=folder, model=model, options=make_options(**options))
-    film = _with_bar(plan, folder, lambda hear: make(on_event=hear), openjd)
+    film = with_bar(plan, folder, lambda hear: make(on_event=hear), openjd)
     if film is None:
         return console.print(f"{folder}: shot {shot} is there; who renders the last one makes the film", soft_wrap=True)
     console.print(tables.report_table(film.plan, film.report))
+    if rows := film.report.get("takes"):
+        console.print(tables.takes_text(rows), soft_wrap=True)
     console.print(f"{film.path}  {tables.totals_text(film.report['totals'])}", soft_wrap=True)
+    if film.finished:
+        console.print(f"{film.finished}: finished", soft_wrap=True)
 
 
 def _preview(board: Storyboard, out: Path | None, **given: Any) -> None:
-    """What a render would keep."""
+    """What a render would keep, and which takes the film has that is there."""
+    from ..rendering.takes import rows_of
+
     folder = api.folder_for(board, out)
     line = tables.verdict_line(api.preview(board, out=folder, on_note=warn, **given)) or "nothing is there yet"
     console.print(f"{folder}: {line}", soft_wrap=True)
+    for text in rows_of(folder):
+        console.print(f"in the film that is there {text}", soft_wrap=True)
 
 
 @quietly
-def _with_bar(plan: RenderPlan, folder: Path, make: Callable[[Hear], Any], openjd: bool) -> Any:
+def with_bar(plan: RenderPlan, folder: Path, make: Callable[[Hear], Any], openjd: bool = False) -> Any:
     """What `make` renders, with a bar."""
     try:
         with Bar(plan, console, openjd=openjd) as bar:
@@ -193,9 +234,13 @@ def suggest(
     write: Annotated[
         bool, typer.Option("--write", help="write them into the file, where a scene has no number")
     ] = False,
+    log: Annotated[
+        list[Path], typer.Option(help="ask the model's own films: films.jsonl, or a film's folder; may be repeated")
+    ] = [],  # noqa: B006
+    ridge: Annotated[Path | None, typer.Option(help="what `calibrate --prompts` wrote", show_default=False)] = None,
 ) -> None:
-    """Show the intensity that the words of each scene's prompt ask for, and the words."""
-    made = api.suggest(story, write=write)
+    """Show the intensity that the words of each scene's prompt ask for, or what served films like it, and why."""
+    made = api.suggest(story, write=write, logs=log, ridge=ridge, on_note=warn)
     console.print(tables.suggestions_table(made))
     if write:
         count = sum(one.said in ("auto", None) for one in made)

@@ -67,8 +67,13 @@ def calibrate(
     model: Model = None,
     action: Action = None,
     text: TextJudge = None,
+    prompts: Annotated[
+        list[Path], typer.Option(help="fit intensity to the prompts of these logs (films.jsonl, folders) instead")
+    ] = [],  # noqa: B006
 ) -> None:
     """Find, for each level of intensity, the settings that serve a model best, and write them as a profile."""
+    if prompts:
+        return _fit(prompts, out or Path("out", "prompts.safetensors"), model)
     if spec == "calibration" and model not in (None, "puppet"):
         warn(
             "the sweep that comes along shows the packaged model's figures; write one with images of this model's kind"
@@ -94,6 +99,17 @@ def calibrate_speed(
     console.print(f'speed: "{pace.pattern}"', soft_wrap=True)
     fact = f"measured on {pace.sections} calm sections: astray by about {pace.astray:.2%} of the way"
     console.print(f'{fact}. The model\'s framepack_relax.json takes it as "fast"', soft_wrap=True)
+
+
+def _fit(logs: list[Path], file: Path, model: str | None) -> None:
+    """A ridge of the prompts of logs."""
+    with errors.status("reading the prompts", spinner="line"):
+        ridge = api.fit_prompts(logs, out=file, model=model)
+    fact = (
+        f"{ridge.prompts} prompts; one that is left out is missed by {ridge.error:.3f}, by their mean {ridge.plain:.3f}"
+    )
+    use = "for `suggest --ridge`" if ridge.sure else "not sure enough: `suggest` will not ask it"
+    console.print(f"{file}: {fact}; {use}", soft_wrap=True)
 
 
 def _compare(spec: str, folder: Path, **options: Any) -> Outcome:

@@ -61,6 +61,9 @@ def prompts_table(plan: RenderPlan) -> Grid:
         section = plan.sections[scene.sections[0]]
         negative = section.negative_prompt if set(section.scales.get("text", ())) - {1.0} else ""
         read = section.prompt + (f"\nnot: {negative}" if negative else "")
+        for index in scene.sections:
+            if blend := plan.sections[index].blend:
+                read += f"\nsection {index}: {1 - blend.weight:.0%} of this, {blend.weight:.0%} of: {blend.prompt}"
         rows.append({"scene": scene.scene, "what the model reads": read})
     return Grid(rows, wraps="what the model reads")
 
@@ -75,15 +78,16 @@ def suggestions_table(suggestions: Sequence[Suggestion]) -> Grid:
 
 
 def crops_text(plan: RenderPlan) -> str:
-    """A line per start image: what the centre crop to the film's size cuts away of it."""
+    """A line per start image: what the centre crop to the film's size cuts away of it; and per anchor."""
     from ..storyboard.images import cut_away
 
     said = []
-    for image, size in {shot.image: shot.image_size for shot in plan.shots if shot.image}.items():
+    for image, size in {s.image: s.image_size for s in plan.shots if s.image and s.image_size != (1, 1)}.items():
         share, sides = cut_away(size, plan.size)
         cut = f"{share:.0%} is cut away, {sides}" if share >= 0.005 else "nothing is cut away"
         said.append(f"{image}, {size[0]}x{size[1]} px: {cut}")
-    more = [f"and {len(said) - MOST_ROWS} more start images"] if len(said) > MOST_ROWS else []
+    said += [f"scene {s.scene} {anchor.in_words()}" for s in plan.sections for anchor in s.anchors]
+    more = [f"and {len(said) - MOST_ROWS} more images"] if len(said) > MOST_ROWS else []
     return "\n".join([*said[:MOST_ROWS], *more])
 
 
@@ -99,6 +103,7 @@ def memory_table(plan: RenderPlan, choices: Sequence[Choice]) -> Grid:
             sizes["encoders"] = "layers"
         place = {"dtype": choice.dtype, "GPU": str(choice.card or "any"), "memory": choice.memory or "nothing fits"}
         rows.append({**place, **sizes})
+    absent = ", ".join(fit.file for fit in plan.lora if fit.missing)
     return Grid(
         rows,
         keys="dtype, GPU",
@@ -106,7 +111,7 @@ def memory_table(plan: RenderPlan, choices: Sequence[Choice]) -> Grid:
         title=f"{plan.title or 'untitled'}: {plan.model}, {plan.size[0]}x{plan.size[1]}, by estimate, in GB",
         caption="in all: weights, and the larger of a forward pass and a decode; blocks: those that stay on the GPU, "
         "the others come for their turn; encoders come first, whole or layer by layer; main: of main memory, pinned or "
-        "converted",
+        "converted" + (f"; LoRA that are not on this machine are not counted: {absent}" if absent else ""),
     )
 
 
@@ -129,6 +134,13 @@ def report_table(plan: RenderPlan, report: Mapping[str, Any]) -> Grid:
         }
         rows.append({**_asked(scene), "relaxed": _relaxed(plan.sections[scene.sections[-1]], made[-1]), **figures})
     return Grid(rows, wraps="asked -> real, relaxed", title=plan.title)
+
+
+def takes_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """A line per scene of a finished film that is a take."""
+    from ..rendering.takes import in_words
+
+    return "\n".join(map(in_words, rows))
 
 
 def totals_text(totals: Mapping[str, Any]) -> str:
@@ -181,7 +193,7 @@ def status_text(status: Status, now: float) -> str:
     if status.newest is not None:
         said.append(f"newest section {duration(max(0.0, now - status.newest))} ago")
     if status.film:
-        said.append(str(status.film))
+        said += [*status.takes, str(status.film)]
     return "\n".join(said)
 
 

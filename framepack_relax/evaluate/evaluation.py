@@ -143,7 +143,7 @@ def evaluate(
     meter, window = MotionMeter(), round(WINDOW * film.fps)
     for part in shot or ends(film.frames, film.fps):
         meter.add(part)
-    whole = [(first, first + window) for first in range(1, len(meter.means) - window + 1, window)]
+    whole = [(first, first + window) for first in range(1, len(meter.drifts) - window + 1, window)]
     if figures := meter.figures(whole):
         made["drift"] = {name: asdict(figures[-1])[name] for name in ("exposure", "colour", "drift")}
     if instruments.action:

@@ -22,7 +22,8 @@ from ..families.catalog import find_family
 from ..families.loader import load
 from ..files import make_folder
 from ..planning.planner import make_plan
-from ..planning.renderplan import RenderPlan
+from ..planning.renderplan import RenderPlan, SectionPlan
+from ..planning.settings import paper_of
 from ..rendering.events import Event
 from ..rendering.folder import RunFolder, writing
 from ..rendering.keys import SAMPLER_VERSION, hash_of
@@ -154,13 +155,21 @@ def run(
             made = render(job.story, out=folder.path / film, model=model, options=options, on_event=told_of)
             means = {"dtype": model.precision.removeprefix("torch."), "sampler_version": SAMPLER_VERSION}
             means |= {"weights": model.weights[:12], "film": film, "key": key}
-            known[key] = {**columns, **measure(job, made, instruments), **means}
+            said = asked(plan.sections[-1], model.family)
+            known[key] = {**columns, **said, **measure(job, made, instruments), **means}
         rows.append(known[key] | columns)  # two arms may come to the same film
         if rows[-1] not in told:
             told.append(rows[-1])
             folder.write({FILMS: lines_of(told)})
         on_film(rows[-1], len(jobs))
     return rows
+
+
+def asked(section: SectionPlan, family: Family) -> Row:
+    """What `suggest` looks for: the prompt, and the intensity at which the model's profile asks for its settings."""
+    profile = family.profile or paper_of(family)
+    intensity = profile.intensity_of(section.relaxation)
+    return {"prompt": section.prompt} | ({} if intensity is None else {"intensity": intensity})
 
 
 def measure(job: Job, film: RenderedFilm, instruments: Instruments) -> Row:

@@ -126,21 +126,47 @@ def _doubled(lists: Lists) -> Iterator[Problem]:
 
 
 def outside(story: Storyboard) -> Iterator[Problem]:
-    """Those that the board names by a place outside its folder, which a board of somebody else's must not do."""
+    """Files that the board names by a place outside its folder, which a board of somebody else's must not do."""
+    if story.before and (leaves(story.before) or ".." in re.split(r"[/\\]", story.before)):
+        yield Problem(path="from", message=f"{printable(story.before)} leaves the storyboard's folder; remove the line")
     for path, lora in _written(_said(story)):
         if leaves(lora.file) or ".." in re.split(r"[/\\]", lora.file):
             fact = f"leaves the storyboard's folder; name one {OF_HUB}"
             yield Problem(path=_file(path), message=f"{printable(lora.file)} {fact}")
 
 
-def find_adapters(story: Storyboard, family: Family, *, download: bool) -> tuple[Adapter, ...]:
-    """All that act in some scene of the board, at scale 0, fetched where need be. Raises ModelError."""
+def relocated(story: Storyboard, folder: Path, beside: Path | None = None) -> Storyboard:
+    """With those that lie on this machine named by their way from another folder, for a board that is put there.
+
+    `beside` is where a board lay that was read from no file.
+    """
+
+    def named(lora: Lora) -> Lora:
+        file = story.resolve(lora.file) if beside is None else beside / lora.file
+        here = Path(os.path.realpath(file.parent), file.name)
+        way = os.path.relpath(here, os.path.realpath(folder)) if here.is_file() else lora.file
+        return lora.model_copy(update={"file": Path(way).as_posix()})
+
+    def moved(loras: tuple[Lora, ...] | None) -> tuple[Lora, ...] | None:
+        return loras and tuple(map(named, loras))
+
+    scenes = tuple(scene.model_copy(update={"lora": moved(scene.lora)}) for scene in story.scenes)
+    return story.changed(lora=moved(story.lora), scenes=scenes)
+
+
+def find_adapters(story: Storyboard, family: Family, *, download: bool, absent: bool = False) -> tuple[Adapter, ...]:
+    """All that act in some scene of the board, at scale 0, fetched where need be. Raises ModelError.
+
+    Where `absent` is allowed, those that are not on this machine are left out.
+    """
     family = family.configured(story)
     acts = {(lora.file, _network(lora)) for loras in loras_of(story, family) for lora in loras}
     wanted: dict[tuple[str, str], tuple[str, Path, str]] = {}
     for path, lora in _written(_lists(story, family)):
         key = lora.file, _network(lora)
         if key in acts and key not in wanted:
+            if absent and _there(story, lora.file) is None:
+                continue
             if find_spec("peft") is None:
                 fact = "LoRA need PEFT, which is not installed; pip install 'framepack-relax[lora]'"
                 raise ModelError(str(story.located(Problem(path=_file(path), message=fact))))

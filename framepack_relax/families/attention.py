@@ -3,6 +3,7 @@
 B batch, L tokens, N heads, H head dim
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
@@ -13,11 +14,11 @@ import torch
 from diffusers.models.attention_dispatch import dispatch_attention_fn
 from torch import Tensor
 
-from ..relax.effects import Effect, KeyGain, KVBlur
+from ..relax.effects import Effect, KeyGain, KVBlur, WordGain
+from ..relax.guidance import Branch
 from ..relax.unlearning import Blur, KeyBias, Segment
 from ..storyboard.fields import BlurOf, Space
-
-ALIGNED = 8  # elements: xformers takes a bias only if its strides are multiples of this
+from .base import Step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +29,10 @@ class AttentionEdit:
     blur_of: BlurOf = "kv"
     space: Space = "post_rope"
     bias: KeyBias | None = None
+
+    def biased(self, bias: KeyBias) -> "AttentionEdit":
+        """With one more, for the same queries."""
+        return replace(self, bias=replace(bias, keys=(*self.bias.keys, *bias.keys)) if self.bias else bias)
 
 
 def attention_edit(effects: Sequence[Effect], segments: Sequence[Segment], **where: Any) -> AttentionEdit | None:
@@ -42,8 +47,38 @@ def attention_edit(effects: Sequence[Effect], segments: Sequence[Segment], **whe
             edit = replace(edit, blur=blur if blur.groups else None, blur_of=effect.of, space=effect.space)
         elif isinstance(effect, KeyGain):
             bias = KeyBias.over(segments, gamma=effect.gain, on=effect.on)
-            edit = replace(edit, bias=bias if bias.keys else None)
+            edit = edit.biased(bias) if bias.keys else edit
     return edit if edit.blur or edit.bias else None
+
+
+def word_bias(
+    step: Step, branch: Branch, words: Mapping[str, Sequence[int]], *, first: int = 0, queries: tuple[int, int] = (0, 0)
+) -> KeyBias | None:
+    """What the step's gains of words do to the keys of a pass, if it reads the prompt.
+
+    `words` are their tokens among those of the text, of which the `first` stands so far from the keys' beginning.
+    """
+    gains = [effect for effect in step.effects if isinstance(effect, WordGain) and branch.prompt == "positive"]
+    places = [(first + token, effect.gain) for effect in gains for token in words[effect.words]]
+    keys = tuple((place, place + 1, math.log(gain)) for place, gain in places)
+    return KeyBias(keys=keys, queries=queries) if keys else None
+
+
+def weighted(attentions: Iterable[Any], bias: KeyBias | None) -> AbstractContextManager[None]:
+    """Within it these attend from all their queries to a text whose keys have a bias."""
+    return processors(attentions, partial(Weighted, bias) if bias else None)
+
+
+class Weighted:
+    """A processor of cross-attention to a text whose keys have a bias."""
+
+    def __init__(self, bias: KeyBias, replaced: Any) -> None:
+        self.bias, self.replaced = bias, replaced
+
+    def __call__(self, attn: Any, hidden_states: Tensor, text: Tensor, mask: None, *others: Any) -> Tensor:
+        bias = self.bias.added(text.shape[1], device=hidden_states.device, dtype=hidden_states.dtype)
+        made: Tensor = self.replaced(attn, hidden_states, text, bias, *others)
+        return made
 
 
 @contextmanager
@@ -87,11 +122,8 @@ class Editing:
 
         if self.edit.bias is None:
             return attend(query, None)
-        keys = key.shape[1]
         batch = 1 if mask is None else len(mask)
-        bias = query.new_zeros(batch, 1, 1, -(-keys // ALIGNED) * ALIGNED)[..., :keys]
-        for first, end in self.edit.bias.keys:
-            bias[..., first:end] = self.edit.bias.log_gamma
+        bias = self.edit.bias.added(key.shape[1], batch, device=query.device, dtype=query.dtype)
         if mask is not None:
             bias.masked_fill_(~mask, -torch.inf)
         first, end = self.edit.bias.queries

@@ -37,7 +37,8 @@ class NonFinitePixels(ArithmeticError):
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
-    """The encoded image of a shot: a latent [1, C, T, h, w] float32, kept with the sections, and the backend's own."""
+    """What a shot begins with, or comes to: a latent [1, C, T, h, w] float32 of an image, kept with the sections, and
+    the backend's own. Of a film's last frames T is greater than of an image."""
 
     latent: Tensor
     embeds: Any
@@ -55,6 +56,8 @@ class Given:
     prompt: Any  # as the backend encodes it
     negative: Any
     options: Mapping[str, Any]
+    words: Mapping[str, Sequence[int]] = field(default_factory=dict)  # the prompt's tokens of words that have a gain
+    anchors: Mapping[int, Start] = field(default_factory=dict)  # by the latent frame
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +82,20 @@ class Decoder(Protocol):
         Raises NonFinitePixels.
         """
         ...
+
+
+@dataclass(kw_only=True)
+class GoingOn:
+    """A decoder of what goes on from a film, whose latents [1, C, T, h, w] it decodes first and does not show."""
+
+    decoder: Decoder
+    film: Tensor | None
+
+    def push(self, latents: Tensor) -> Frames:
+        if self.film is not None:
+            self.decoder.push(self.film)
+            self.film = None
+        return self.decoder.push(latents)
 
 
 @dataclass(kw_only=True)
@@ -176,14 +193,33 @@ class Backend(ABC):
     def encode_prompts(self, prompts: Iterable[str]) -> Mapping[str, Any]:
         """Each distinct prompt, encoded as the stock pipeline does."""
 
+    @abstractmethod
+    def blended(self, one: Any, other: Any, weight: float) -> Any:
+        """Two encoded prompts mixed with a `weight` (0..1) of the other's.
+
+        0 is the one and 1 the other, bit for bit, and equal ones stay as they are.
+        """
+
+    @abstractmethod
+    def text_vector(self, text: Any) -> Tensor:
+        """An encoded prompt as one vector [D]: the mean over its tokens, without padding."""
+
+    def word_tokens(self, prompt: str, words: Iterable[str]) -> Mapping[str, Sequence[int]]:
+        """By words of a prompt, which of its tokens that are attended to are theirs; none where they are not read."""
+        return {each: [0] for each in words}
+
     def unread(self, prompts: Iterable[str]) -> dict[str, list[str]]:
         """What of each prompt is not read, where anything is not; without encoding it."""
         return {}
 
-    def encode_starts(self, images: Mapping[int, tuple[Image.Image, int]]) -> Mapping[int, Start]:
-        """Images by shot, of the film's size, each with the seed that draws its latent."""
+    def encode_starts(self, images: Mapping[Any, tuple[Image.Image, int]]) -> Mapping[Any, Start]:
+        """Images by any name, of the film's size, each with the seed that draws its latent."""
         assert not images, "the planner refuses images for a family that takes none"
         return {}
+
+    def encode_film(self, frames: Sequence[Image.Image], seed: int) -> Start:
+        """The last frames of a film, one of the family's `past_frames`, as what a shot begins with."""
+        raise AssertionError("the planner refuses films for a family that cannot go on from one")
 
     def noise(self, latents: int, size: Size, seed: int, *, draw: int = 0) -> Tensor:
         """Noise [1, C, T, h, w] float32 for size (width, height) px, drawn on the CPU so that devices agree.

@@ -6,7 +6,7 @@ the facts of one model. No torch.
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self
@@ -101,6 +101,29 @@ class Step:
         return tuple(branch for branch in self.branches if branch.name not in (self.reused or ()))
 
 
+Role = Literal["end", "key"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Anchor:
+    """An image that a section comes to, in a latent frame; counted among those that it samples.
+
+    `seconds` from the scene's beginning, of the last frame of that latent one; `asked` for.
+    """
+
+    latent: int
+    image: str  # relative to the storyboard's folder
+    role: Role
+    asked: float
+    seconds: float
+
+    def in_words(self) -> str:
+        if self.role == "end":
+            return f"ends on {self.image}"
+        near = "" if abs(self.seconds - self.asked) < 0.005 else f" (asked {self.asked:g} s)"
+        return f"comes to {self.image} at {self.seconds:.4g} s{near}"
+
+
 class Context(Protocol):
     """What a section sees of its shot: a frozen dataclass of its family's, written into plan and key."""
 
@@ -171,6 +194,10 @@ class Family(ABC):
         """Settings of this family alone that reach the latents: part of the plan and of every key."""
         return {}
 
+    def acting_options(self, context: Context, loosened: Collection[str]) -> Mapping[str, Any]:
+        """Of a section that relaxes these terms: what does not reach its latents is as it usually is."""
+        return self.options
+
     @property
     def decode(self) -> str:
         """How its decoder works."""
@@ -221,16 +248,26 @@ class Family(ABC):
     def levels(self, steps: int, size: Size, sampler: str) -> Levels:
         """(sigma, timestep) of each step; the first sigma is the highest, after the last comes 0."""
 
+    @property
+    def anchors(self) -> frozenset[Role]:
+        """The images that a section may come to: at a shot's end, on its way."""
+        return frozenset()
+
+    @property
+    def past_frames(self) -> Sequence[int]:
+        """How many of a film's last frames it can go on from, the most first; empty where it cannot."""
+        return ()
+
     def render_order(self, sections: int) -> Sequence[int]:
         """Places of a shot's sections in the order in which they are rendered."""
         return range(sections)
 
-    def context(self, place: int, sections: int) -> Context:
-        """Of the section at a place of a shot of so many sections."""
+    def context(self, place: int, sections: int, *, film: bool = False) -> Context:
+        """Of the section at a place of a shot of so many sections, that goes on from a `film` or not."""
         return SimpleContext()
 
     def has_past(self, context: Context, *, image: bool) -> bool:
-        """Whether there is one to loosen, in a shot that begins with an image or without."""
+        """Whether there is one to loosen, in a shot that begins with an image, or a film, or without."""
         return not context.initial
 
     def backend(self) -> "type[Backend]":

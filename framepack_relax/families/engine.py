@@ -81,6 +81,11 @@ EXCLUSIONS = (
         found=lambda model, kinds: "key_gain" in kinds and not kernels_of(model).masks,
     ),
     Exclusion(
+        these=("attention", "emphasis"),
+        why=f"its kernels take no weights of keys; use attention={TAKING}, or remove emphasis",
+        found=lambda model, kinds: "word_gain" in kinds and not kernels_of(model).masks,
+    ),
+    Exclusion(
         these=("attention", "this model"),
         why=f"its kernels take no mask, and the model masks its text; use attention={TAKING}",
         found=lambda model, kinds: model.family.masks and not kernels_of(model).masks,

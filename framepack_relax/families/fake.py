@@ -1,9 +1,10 @@
 """A model of arithmetic: it renders at once and shows nothing, to try boards, folders and farms without weights."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ..relax.effects import EFFECTS
-from .base import CONTEXT, TEXT, Context, Family, GuidanceTerm, SimpleContext, Size, TimeGrid
+from .base import CONTEXT, TEXT, Context, Family, GuidanceTerm, Role, SimpleContext, Size, TimeGrid
 from .flow import FlowShift, Levels, sigma_table
 
 
@@ -26,5 +27,13 @@ class Fake(Family):
     def levels(self, steps: int, size: Size, sampler: str) -> Levels:
         return sigma_table(steps, FlowShift(), 1.0, sampler=sampler)
 
-    def context(self, place: int, sections: int) -> Context:
+    @property
+    def anchors(self) -> frozenset[Role]:
+        return frozenset({"end", "key"})
+
+    @property
+    def past_frames(self) -> Sequence[int]:
+        return (1,)
+
+    def context(self, place: int, sections: int, *, film: bool = False) -> Context:
         return SimpleContext(initial=place == 0, needs=(place - 1,) if place else ())

@@ -5,7 +5,7 @@ What no past holds swings, so that a film moves the more the more its context is
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Any
 
@@ -30,9 +30,10 @@ def number(text: str) -> float:
 
 
 class FakeDecoder:
-    """A latent frame is four frames, the first of a shot one."""
+    """A latent frame is four frames, the first of a shot that has not `begun` in a film one."""
 
-    begun = False
+    def __init__(self, begun: bool) -> None:
+        self.begun = begun
 
     def push(self, latents: Tensor) -> Frames:
         levels = latents[0, :3].sigmoid().mul(255).round().byte().permute(1, 2, 3, 0).numpy()
@@ -62,34 +63,51 @@ class FakeBackend(Backend):
     def encode_prompts(self, prompts: Iterable[str]) -> Mapping[str, float]:
         return {prompt: number(prompt) for prompt in prompts}
 
-    def encode_starts(self, images: Mapping[int, tuple[Image.Image, int]]) -> Mapping[int, Start]:
+    def blended(self, one: float, other: float, weight: float) -> float:
+        return one if one == other else (1 - weight) * one + weight * other
+
+    def text_vector(self, text: float) -> Tensor:
+        return torch.tensor([text, 1 - text])
+
+    def encode_starts(self, images: Mapping[Any, tuple[Image.Image, int]]) -> Mapping[Any, Start]:
         means = {
             shot: float(np.asarray(image).mean()) / 255 + number(str(seed)) for shot, (image, seed) in images.items()
         }
         return {shot: Start(latent=torch.full((1, 4, 1, 1, 1), mean), embeds=mean) for shot, mean in means.items()}
 
-    def begin(self, given: Given) -> dict[str, float]:
+    def encode_film(self, frames: Sequence[Image.Image], seed: int) -> Start:
+        last = self.encode_starts({0: (frames[-1], seed)})[0]
+        return replace(last, latent=last.latent.expand(-1, -1, 2, -1, -1))
+
+    def begin(self, given: Given) -> dict[str, Any]:
         first = given.start.embeds if given.start else 0.0
         seen = [latents[:, :, -1].mean().item() for latents in given.past.values()]
-        return {"positive": given.prompt, "negative": given.negative, "full": sum(seen, first), "context": first}
+        contexts = {"full": sum(seen, first), "context": first}
+        return {"positive": given.prompt, "negative": given.negative, **contexts, "anchors": given.anchors}
 
     def solver(self, sampler: str, steps: Sequence[Step]) -> Solve:
         sigmas = [*(step.sigma for step in steps), 0.0]
         return lambda index, velocity, x: x + (sigmas[index + 1] - sigmas[index]) * velocity
 
-    def predict(self, x: Tensor, step: Step, branch: Branch, inputs: dict[str, float]) -> Tensor:
+    def predict(self, x: Tensor, step: Step, branch: Branch, inputs: dict[str, Any]) -> Tensor:
         seen = inputs.get(branch.context, inputs["full"])  # it has nothing to low-pass
         push = inputs[branch.prompt] + seen + sum(number(repr(effect)) for effect in self.acts)
         swing = torch.tensor([SWING, -SWING] * x.shape[2])[: x.shape[2]].view(-1, 1, 1)
         return x - (push + swing * (branch.context == "context")) * step.timestep / 1000
 
     @contextmanager
-    def acting(self, effects: tuple[Effect, ...], inputs: dict[str, float]) -> Iterator[None]:
+    def acting(self, effects: tuple[Effect, ...], inputs: dict[str, Any]) -> Iterator[None]:
         self.acts = effects
         try:
             yield
         finally:
             self.acts = ()
 
+    def finish(self, latents: Tensor, inputs: dict[str, Any]) -> Tensor:
+        """It comes to an anchor at once."""
+        for number, anchor in inputs["anchors"].items():
+            latents[:, :, number] = anchor.embeds
+        return latents
+
     def decoder(self, how: str, start: Tensor | None, sections: int, options: Mapping[str, Any]) -> FakeDecoder:
-        return FakeDecoder()
+        return FakeDecoder(start is not None and start.shape[2] > 1)

@@ -2,7 +2,7 @@
 
 import gc
 import string
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ModelError
+from ..storyboard.words import find_words
 from .adapters import Adapter
 from .backend import Backend, Need, Placement
 from .base import Context, Size
@@ -54,6 +55,8 @@ class LoadedModel(Backend):
     pipeline: ClassVar[Any]  # diffusers' own, which encodes
     text_parts: ClassVar[tuple[str, ...]] = ("text_encoder", "tokenizer")  # with these
     prompt_tokens: ClassVar[int]  # of a prompt, those that are read
+    template: ClassVar[str] = "{}"  # that a prompt is put into to be read
+    cropped: ClassVar[int] = 0  # tokens of it, from the first, that are left out then
     vae_dtype: ClassVar[torch.dtype | None] = None
 
     def __post_init__(self) -> None:
@@ -106,6 +109,23 @@ class LoadedModel(Backend):
         tokenizer = load_part(self.source, "tokenizer", self.dtype)
         found = {p: [*unread_parts(tokenizer, p, self.prompt_tokens)] for p in dict.fromkeys(prompts)}
         return {prompt: parts for prompt, parts in found.items() if parts}
+
+    def readable(self, text: str) -> str:
+        """As the pipeline cleans it."""
+        return text
+
+    def word_tokens(self, prompt: str, words: Iterable[str]) -> Mapping[str, Sequence[int]]:
+        if not (wanted := list(words)):
+            return {}
+        tokenizer, text = load_part(self.source, "tokenizer", self.dtype), self.readable(prompt)
+        before, after = self.template.split("{}")
+        spans = tokenizer(before + text + after, return_offsets_mapping=True).offset_mapping[self.cropped :]
+        spans = [(first - len(before), end - len(before)) for first, end in spans[: self.prompt_tokens]]
+
+        def tokens(places: list[tuple[int, int]]) -> list[int]:
+            return [n for n, (a, b) in enumerate(spans) if any(a < end and first < b for first, end in places)]
+
+        return {each: tokens(find_words(text, self.readable(each))) for each in wanted}
 
     def _checksums(self) -> dict[str, str]:
         parts = {**self.networks, "vae": self.vae}

@@ -33,7 +33,7 @@ def put_on(networks: Mapping[str, Any], adapters: Iterable[Adapter], original: O
             said = json.loads(header(adapter.file)[1].get(LORA_METADATA, "{}"))
             said = {PREFIX.sub("", key): value for key, value in said.items()}
             settings |= {key: said.get(key) or usual for key, usual in STRENGTH.items() if "lora_alpha" in said}
-            weights = {key: x.to(dtype) for key, x in weights.items()}
+            weights = {key: x.to(networks[name].device, dtype) for key, x in weights.items()}
             with as_it_works(networks[name], dtype), warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "Already found a `peft_config`")  # a second one is meant
                 networks[name].load_lora_adapter(weights, prefix=None, adapter_name=adapter.digest, metadata=settings)

@@ -3,7 +3,7 @@
 A model that is not on this machine is drawn by what the catalogue knows of it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ import transformers
 from torch import nn
 
 from ..errors import ModelError
+from .adapters import Adapter
 from .backend import PRESETS, Backend, Need, Placement
 from .base import Context, Family, Size
 from .catalog import Source, find, find_family
@@ -23,6 +24,7 @@ from .known import KNOWN
 from .layers import types_in
 from .loaded import LoadedModel, bytes_of
 from .loader import STORED, load, pick_dtype
+from .lora import put_on
 from .memory import USABLE, Demand, converted_bytes, in_words, pinned_bytes, placement_that_fits
 from .single import pack
 from .weights import single_file
@@ -84,8 +86,8 @@ class Sketch:
         )
 
 
-def sketch(name: str, dtype: str) -> Sketch:
-    """Of a model by name, as it is on a GPU. Raises ModelError where its configs are not known."""
+def sketch(name: str, dtype: str, adapters: Iterable[Adapter] = ()) -> Sketch:
+    """Of a model by name, as it is on a GPU with these LoRA on. Raises ModelError where its configs are not known."""
     family, working = find_family(name), pick_dtype(dtype, GPU)
     if not family.parts:
         return Sketch(model=load(name, device="cpu", dtype=dtype))
@@ -111,6 +113,7 @@ def sketch(name: str, dtype: str) -> Sketch:
         encoder_dtype=beside,
     )
     lying = sum(map(bytes_of, networks.values())) if stored else 0
+    put_on(networks, adapters, family.original, working)
     return Sketch(model=model, encoders=encoders, waiting=max(waiting, lying))
 
 

@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 
 import torch
 from diffusers import WanPipeline
+from diffusers.pipelines.wan.pipeline_wan import prompt_clean
 from torch import Tensor
 
 from .base import Size
@@ -35,6 +36,16 @@ class UMT5Model(LoadedModel):
             prompt, do_classifier_free_guidance=False, max_sequence_length=TOKENS, device=self.device
         )
         return embeds.to(self.dtype)
+
+    def readable(self, text: str) -> str:
+        return prompt_clean(text)
+
+    def blended(self, one: Tensor, other: Tensor, weight: float) -> Tensor:
+        """Where one of them has no token there are zeros, as after the last token of any prompt."""
+        return one.lerp(other, weight)
+
+    def text_vector(self, text: Tensor) -> Tensor:
+        return text[0, text[0].any(dim=1)].float().mean(dim=0)
 
     def decode_bytes(self, size: Size, *, tiled: bool) -> int:
         return decode_bytes(self.vae, size, tiled=tiled)

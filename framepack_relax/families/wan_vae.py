@@ -23,6 +23,7 @@ PIECE = 3  # latent frames decoded at once: their pixels alone are held
 # Inputs of the last block, of one frame, that a decode holds, by `patch_size`: peaks of live tensors of the real
 # configurations of Wan 2.1 and 2.2 on torch's meta device, and a few per cent more.
 DECODED = {None: 54, 2: 88}
+OVERLAPPING = (256 / 192) ** 2  # what tiles cover of a picture, several times where they overlap
 
 
 def statistics(vae: AutoencoderKLWan) -> tuple[Tensor, Tensor]:
@@ -61,7 +62,9 @@ def decode_bytes(vae: AutoencoderKLWan, size: tuple[int, int], *, tiled: bool) -
     patch, held = vae.config.patch_size or 1, DECODED[vae.config.patch_size]
     tile = (vae.tile_sample_min_width, vae.tile_sample_min_height) if tiled else size
     pixels = min(size[0], tile[0]) * min(size[1], tile[1]) // patch**2
-    return int(pixels * (vae.config.decoder_base_dim or vae.config.base_dim) * held * vae.dtype.itemsize)
+    beside = OVERLAPPING * 3 * 4 * PIECE * size[0] * size[1] if tiled else 0  # frames of the tiles before
+    values = pixels * (vae.config.decoder_base_dim or vae.config.base_dim) * held + beside
+    return int(values * vae.dtype.itemsize)
 
 
 class WanDecoder:

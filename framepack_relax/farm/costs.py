@@ -29,12 +29,12 @@ class Cost:
 
 def costs(films: Iterable[Film]) -> Iterator[Cost]:
     """Of each shot that is not done; loads no weights. Raises RelaxError where a film cannot be planned any more."""
-    drawn: dict[tuple[str, str], Backend | None] = {}
+    drawn: dict[Any, Backend | None] = {}
     for film in films:
         if not any(film.left):
             continue
-        plan, loading = film.session().plan, film.loading
-        key = loading.name, loading.precision.removeprefix("torch.")
+        session, loading = film.session(), film.loading
+        plan, key = session.plan, (loading.name, loading.precision.removeprefix("torch."), session.adapters)
         if key not in drawn:
             try:
                 drawn[key] = sketch(*key).model

@@ -21,6 +21,7 @@ class Workers:
 
     `gpus` have a worker each, by default all that are visible; without any, `workers` are on the CPU with `threads`
     each, by default as many as cores allow. A worker that dies has its work begun again, `max_retries` times a film.
+    `commands` lets boards' `finish` run on them.
 
     `engine` ray has them on the nodes of the Ray cluster at `address` (HOST:PORT, "auto", ray://HOST:10001; None for
     RAY_ADDRESS, or one that is started here), slurm has a job for each of `gpus` or `workers`, with the options `slurm`
@@ -37,13 +38,17 @@ class Workers:
     attention: str | None = None
     compile: bool = False
     max_retries: int = 2
+    commands: bool = False
     address: str | None = None
     slurm: Sequence[str] = ()
 
-    def check(self) -> None:
-        """Raises RelaxError for workers that cannot be, as far as it can be known without looking for them."""
+    def check(self, away: bool = False) -> None:
+        """Raises RelaxError for workers that cannot be, as far as it can be known without looking for them.
+
+        `away`: they are none of this machine's, whatever the engine.
+        """
         memory_bytes(self.memory)
-        check_attention(self.attention, away=self.engine != "local")
+        check_attention(self.attention, away=away or self.engine != "local")
         if self.max_retries < 0:
             raise RenderError(f"max_retries: is {self.max_retries}; give 0 or more")
         for name in ("gpus", "workers", "threads"):

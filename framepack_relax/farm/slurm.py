@@ -18,7 +18,7 @@ from submitit.helpers import Checkpointable
 from ..errors import RenderError
 from ..rendering.events import Cause, Event
 from ..rendering.lease import LEASE, look
-from ..rendering.mark import CANCELLED, FILM, SECTION_FILE, SHOT
+from ..rendering.mark import CANCELLED, FILM, SHOT, section_file
 from .batch import Batch, run
 from .executor import Told, Units
 from .films import Film, ShotUnit
@@ -159,8 +159,7 @@ class _Followed:
         self.film = Film(
             name=unit.film, story=session.story, out=session.out, loading=job.loading, options=session.options
         )
-        places = {index: session.plan.sections[index].place for index in job.wanted}
-        self.files = {index: session.out / SECTION_FILE.format(job.shot, place) for index, place in places.items()}
+        self.files = {index: session.out / section_file(session.plan.sections[index]) for index in job.wanted}
         self.before = {file: _changed(file) for file in (self.film.out / FILM, *self.files.values())}
 
     def look(self, outcome: tuple[Cause, str] | None, is_last: bool) -> Iterator[Event]:

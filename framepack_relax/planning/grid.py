@@ -9,26 +9,31 @@ from ..families.base import TimeGrid
 MOST_SECTIONS = 3000
 
 
-def snap(shots: Sequence[Sequence[float]], fps: Fraction, grid: TimeGrid) -> list[list[int]]:
+def snap(shots: Sequence[Sequence[float]], fps: Fraction, grid: TimeGrid, *, film: bool = False) -> list[list[int]]:
     """Units of each scene, shot by shot, from the seconds that the scenes ask for; exact, half up.
+
+    Where the first shot goes on from a `film`, the frames that lead it are the last ones of that.
 
     Every scene's last frame is the one nearest to the scene's end in the film that the grid of its shot reaches.
     Rounding is carried across scenes and cuts, so the end of a scene is never more than half a unit off, unless a
     scene before it gets none.
     """
-    return [[count for count, _ in scenes] for scenes in _walk(shots, fps, grid, lengthen=False)]
+    return [[count for count, _ in scenes] for scenes in _walk(shots, fps, grid, lengthen=False, film=film)]
 
 
-def fitting_seconds(shots: Sequence[Sequence[float]], fps: Fraction, grid: TimeGrid) -> list[list[float]]:
+def fitting_seconds(
+    shots: Sequence[Sequence[float]], fps: Fraction, grid: TimeGrid, *, film: bool = False
+) -> list[list[float]]:
     """The seconds of every scene, those lengthened that would get no unit; up to a hundredth of a second."""
-    return [[float(seconds) for _, seconds in scenes] for scenes in _walk(shots, fps, grid, lengthen=True)]
+    return [[float(seconds) for _, seconds in scenes] for scenes in _walk(shots, fps, grid, lengthen=True, film=film)]
 
 
 def _walk(
-    shots: Sequence[Sequence[float]], fps: Fraction, grid: TimeGrid, *, lengthen: bool
+    shots: Sequence[Sequence[float]], fps: Fraction, grid: TimeGrid, *, lengthen: bool, film: bool
 ) -> Iterator[list[tuple[int, Fraction]]]:
     """(units, seconds) of the scenes of each shot, whose first frame counts for none of them."""
-    asked, first = Fraction(0), 0  # seconds of film, and frame number, at which the shot begins
+    asked = Fraction(0)  # seconds of film at which the shot begins, and its first frame
+    first = -grid.lead_frames if film else 0
     for shot in shots:
         scenes, before = [], 0
         for written in shot:

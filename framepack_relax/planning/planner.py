@@ -9,18 +9,21 @@ from ..errors import Problem, StoryboardError
 from ..families.adapters import look, loras_of
 from ..families.base import Family, GuidanceTerm, Size, Step, TimeGrid
 from ..families.flow import times
+from ..relax.effects import WordGain
 from ..relax.guidance import relaxed_scale, step_weights
 from ..relax.profile import Relaxation
 from ..storyboard import Scene, Storyboard
 from ..storyboard.fields import exact_rate
 from ..storyboard.images import ImageError, read_image
 from ..storyboard.paths import path_cure
+from .anchors import anchor_problems, anchored, asked_for, opening_image
 from .grid import MOST_SECTIONS, fitting_seconds, snap, split
 from .ladder import Asked, asked_of, plan_ensured, stronger
 from .lexicon import intensity_of
 from .pace import paced
-from .renderplan import RenderPlan, SceneTiming, SectionPlan, ShotPlan, stable_seed
+from .renderplan import RenderPlan, SceneTiming, SectionPlan, ShotPlan, number_of, stable_seed
 from .settings import base_scales, choose_profile, image_problem, plan_warnings, relax_scene, setting_problems
+from .wording import plan_blends, word_gains, wording_problems
 
 Rows = tuple[Step, ...]
 MOST_SHOWN = 40  # scenes that are too short, told at once
@@ -37,17 +40,20 @@ def make_plan(story: Storyboard, model: Family) -> RenderPlan:
     fps = story.fps or family.fps
     rate, shots = exact_rate(fps), split_shots(story)
     asked = [[story.scenes[index].seconds for index in shot] for shot in shots]
-    units = [split(length, grid.most_units) for lengths in snap(asked, rate, grid) for length in lengths]
+    film = story.before is not None
+    units = [split(length, grid.most_units) for lengths in snap(asked, rate, grid, film=film) for length in lengths]
     relaxations = tuple(relax_scene(scene, profile) for scene in story.scenes)
     ladders = [asked_of(story, *pair, profile) for pair in zip(story.scenes, relaxations, strict=True)]
     image_sizes, image_problems = _image_sizes(story, shots, family)
     fits, lora_problems = look(story, family)
     problems = [
-        *_timing_problems(asked, list(map(len, units)), rate, grid),
+        *_timing_problems(asked, list(map(len, units)), rate, grid, film),
+        *anchor_problems(story, family),
         *image_problems,
         *family.problems(story),
         *setting_problems(story, relaxations, family),
         *lora_problems,
+        *wording_problems(story, list(map(len, units))),
         *_noise_problems(story, shots),
     ]
     if problems:
@@ -58,7 +64,8 @@ def make_plan(story: Storyboard, model: Family) -> RenderPlan:
     sampler = story.sampler or family.samplers[0]
     # scenes share what is equal: 3,000 of 1,000 steps are 12 million figures otherwise
     rows = lru_cache(maxsize=64)(partial(_plan_steps, family, size, sampler))
-    sections = tuple(_plan_sections(story, family, shots, units, relaxations, ladders, rows))
+    planned = _plan_sections(story, family, shots, units, relaxations, ladders, rows)
+    sections = tuple(anchored(story, family, planned, rate))
     made = [list(group) for _, group in groupby(sections, key=lambda section: section.shot)]
     lengths = [(sum(seconds), len(group)) for seconds, group in zip(asked, made, strict=True)]
     return RenderPlan(
@@ -101,17 +108,21 @@ def _plan_sections(
 ) -> Iterator[SectionPlan]:
     """In the order of the film; `units` are those of each scene's sections. A shot's first has the lead frames, too."""
     grid, numbers, end, loras = family.grid, count(), 0, loras_of(story, family)
+    blends = plan_blends(story, list(map(len, units)))
     for shot, scenes in enumerate(shots):
         places = [(index, nth) for index in scenes for nth in range(len(units[index]))]
         rendered = list(family.render_order(len(places)))
         for place, (index, nth) in enumerate(places):
             scene, relaxation, length = story.scenes[index], relaxations[index], units[index][nth]
-            first, end = end, end + length * grid.unit_frames + (0 if place else grid.lead_frames)
+            film = shot == 0 and story.before is not None
+            first, end = end, end + length * grid.unit_frames + (0 if place or film else grid.lead_frames)
             seed, draw = stable_seed("section", _seed(story, scene), nth, scene.id), 0
             if story.noise == "framepack":
                 seed, draw = _seed(story, story.scenes[scenes[0]]), rendered.index(place)
-            context = family.context(place, len(places))
-            past = family.has_past(context, image=bool(story.scenes[scenes[0]].image or story.image))
+            if scene.take and (number := number_of(scene.take)) > 1:
+                seed = stable_seed("take", seed, number)
+            context = family.context(place, len(places), film=film)
+            past = family.has_past(context, image=film or bool(story.scenes[scenes[0]].image or story.image))
             steps = partial(_rows_of, rows, story, scene, past, base_scales(story, scene, family), family)
             yield SectionPlan(
                 index=next(numbers),
@@ -126,11 +137,22 @@ def _plan_sections(
                 intensity=intensity_of(scene),
                 relaxation=relaxation,
                 lora=loras[index],
-                latents=grid.latents(length, first=place == 0),
+                latents=grid.latents(length, first=place == 0 and not film),
                 steps=steps(relaxation),
                 context=context,
+                options=family.acting_options(context, _loosened(family, past, relaxation, ladders[index])),
                 ensure=plan_ensured(ladders[index], steps),
+                blend=blends.get((index, nth)),
+                take=scene.take,
+                lock=scene.lock,
             )
+
+
+def _loosened(family: Family, past: bool, relaxation: Relaxation, ladder: Asked | None) -> set[str]:
+    """Terms that are relaxed where a section is sampled with these settings, or with those of a ladder."""
+    settings = [relaxation] if ladder is None else [relax for relax, _ in ladder[1]]
+    without = set() if past else {term.name for term in family.terms if term.of_past}
+    return {name for relax in settings if relax.beta for name in relax.target} - without
 
 
 def _rows_of(
@@ -145,7 +167,8 @@ def _rows_of(
 ) -> Rows:
     """A scene's steps with these settings, its base scales so many times as strong."""
     scales = tuple(stronger(base, factor, family).items())
-    return rows(scene.steps or story.steps, relaxation, scales, past, _speed(story, scene, relaxation))
+    speed = _speed(story, scene, relaxation)
+    return rows(scene.steps or story.steps, relaxation, scales, past, speed, word_gains(scene))
 
 
 def _speed(story: Storyboard, scene: Scene, relaxation: Relaxation) -> str:
@@ -162,10 +185,11 @@ def _plan_steps(
     scales: tuple[tuple[str, float], ...],
     past: bool,
     speed: str,
+    words: tuple[WordGain, ...],
 ) -> Rows:
     """A row per noise level: eq. 2 for the targets, for the rest the scale at rest of these `scales`.
 
-    Without a `past` there is no grip that could loosen; `speed` is a storyboard's.
+    Without a `past` there is no grip that could loosen; `speed` is a storyboard's; `words` act in every step.
     """
     levels, base = family.levels(steps, size, sampler), dict(scales)
     noise = [sigma for sigma, _ in levels]
@@ -187,7 +211,7 @@ def _plan_steps(
             sigma=sigma,
             timestep=timestep,
             scales={term.name: scale(term, timestep, weight) for term in family.terms},
-            effects=relaxation.effects(sigma),
+            effects=(*relaxation.effects(sigma), *words),
         )
         for index, ((sigma, timestep), weight) in enumerate(zip(levels, weights, strict=True))
     )
@@ -200,7 +224,7 @@ def _plan_shot(
     opening = story.scenes[scenes[0]]
     return ShotPlan(
         index=sections[0].shot,
-        image=opening.image or story.image,
+        image=story.before if story.before and scenes[0] == 0 else opening.image or story.image,
         image_size=image_size,
         seed=stable_seed("start", _seed(story, opening), opening.id),
         sections=tuple(sections[place].index for place in family.render_order(len(sections))),
@@ -223,13 +247,14 @@ def _time_scenes(story: Storyboard, sections: Sequence[SectionPlan], rate: Fract
 
 
 def _timing_problems(
-    asked: Sequence[Sequence[float]], counts: Sequence[int], rate: Fraction, grid: TimeGrid
+    asked: Sequence[Sequence[float]], counts: Sequence[int], rate: Fraction, grid: TimeGrid, film: bool
 ) -> Iterator[Problem]:
     """Scenes to be made longer so that every scene of the board gets a section, with their seconds; too long ones.
 
     Seconds are `asked` shot by shot; `counts` are the sections of each scene.
     """
-    pairs = zip(chain.from_iterable(asked), chain.from_iterable(fitting_seconds(asked, rate, grid)), strict=True)
+    fitting = fitting_seconds(asked, rate, grid, film=film)
+    pairs = zip(chain.from_iterable(asked), chain.from_iterable(fitting), strict=True)
     longer = [(index, seconds, fits) for index, (seconds, fits) in enumerate(pairs) if fits != seconds]
     step = f"scenes end on a grid of {float(grid.unit_frames / rate):.4g} s"
     for index, seconds, fits in longer[:MOST_SHOWN]:
@@ -250,16 +275,22 @@ def _timing_problems(
 
 
 def _image_sizes(story: Storyboard, shots: Sequence[range], family: Family) -> tuple[list[Size], list[Problem]]:
-    """(width, height) px of every shot's start image, and which are not there or cannot be read; each is read once."""
+    """(width, height) px of every shot's start image, and which are not there or cannot be read; each is read once, and
+    so are those of anchors. A film is (1, 1)."""
     read: dict[str, Size] = {}
     problems: list[Problem] = []
-    images = [story.scenes[shot[0]].image or story.image for shot in shots]
+    images = [opening_image(story), *(story.scenes[shot[0]].image or story.image for shot in shots[1:])]
+    named = list[tuple[str, str | None]]()
     for number, (shot, image) in enumerate(zip(shots, images, strict=True)):
         place = f"scenes[{shot[0]}]"
         path = f"{place}.image" if story.scenes[shot[0]].image or number else "image"
-        if wrong := image_problem(family, number, image):
+        if (number or not story.before) and (wrong := image_problem(family, number, image)):
             problems.append(Problem(path=path if image else place, message=wrong))
-        elif image and image not in read:
+        else:
+            named.append((path, image))
+    named += [(path + ".image" * (role == "key"), image) for _, path, image, role, _ in asked_for(story)]
+    for path, image in named:
+        if image and image not in read:
             read[image] = (1, 1)
             try:
                 read[image] = read_image(story.resolve(image)).size

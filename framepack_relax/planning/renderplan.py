@@ -9,22 +9,28 @@ from typing import Any
 from pydantic_core import to_jsonable_python
 
 from ..families.adapters import Fit
-from ..families.base import Context, Step
+from ..families.base import Anchor, Context, Step
+from ..relax.effects import WordGain
 from ..relax.profile import Relaxation
 from ..storyboard.fields import exact_rate
 from ..storyboard.schema import Lora
 
-LONG = ("prompt", "negative_prompt", "sigmas", "scales", "steps")  # of a section, which may be very long
+LONG = ("prompt", "negative_prompt", "blend", "sigmas", "scales", "steps")  # of a section, which may be very long
 MOST, STEP = 1 << 25, 250  # bytes that these may take in plan.json, about; bytes of a step's numbers
 
 
 def stable_seed(of: str, *depends_on: int | str) -> int:
-    """64 bits for the noise of a `section` or of its `retry`, or for a shot's `start` latent.
+    """64 bits for the noise of a `section`, of another `take` of it or its `retry`, or for a shot's `start` latent.
 
     A section's noise depends on its scene and its place in it, not on what stands before.
     """
     text = "|".join(["framepack-relax/1", of, *map(str, depends_on)])
     return int.from_bytes(blake2b(text.encode("utf8"), digest_size=8).digest(), "big")
+
+
+def number_of(take: str) -> int:
+    """Which noise a take has; 1 is what the scene has without one."""
+    return int(take.partition("-")[0])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +72,15 @@ class Ensured:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Blended:
+    """The prompts of the scene across a border, mixed into a section's own with a `weight` of 0..1/2."""
+
+    prompt: str
+    negative_prompt: str
+    weight: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class SectionPlan:
     """One section: what a model samples at once."""
 
@@ -84,15 +99,34 @@ class SectionPlan:
     latents: int  # frames that it samples
     steps: tuple[Step, ...]
     context: Context
+    options: Mapping[str, Any]  # of the family: the plan's, as far as they reach its latents; in plan.json the plan's
     ensure: Ensured | None = None
+    blend: Blended | None = None
+    anchors: tuple[Anchor, ...] = ()
+    take: str | None = None  # whose noise it has
+    lock: bool = False  # it stays that take
+    file: str = ""  # of its take, in the run folder; empty: it lies with its shot
 
     def at(self, rung: Rung) -> "SectionPlan":
         """With the settings of a rung."""
         return replace(self, relaxation=rung.relaxation, steps=rung.steps)
 
     def in_words(self) -> str:
-        """How it is relaxed."""
-        return self.ensure.in_words() if self.ensure else self.relaxation.in_words()
+        """How it is relaxed, which words are attended to more, and which take it is."""
+        relaxed = self.ensure.in_words() if self.ensure else self.relaxation.in_words()
+        words = ", ".join([relaxed, *(f"{words!r} x {gain:g}" for words, gain in self.emphasis.items())])
+        return f"locked, take {self.take}" if self.lock else f"take {self.take}: {words}" if self.take else words
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Prompt and negative prompt, and those that are mixed into them."""
+        others = (self.blend.prompt, self.blend.negative_prompt) if self.blend else ()
+        return self.prompt, self.negative_prompt, *others
+
+    @property
+    def emphasis(self) -> dict[str, float]:
+        """Gains of words of the prompt."""
+        return {effect.words: effect.gain for effect in self.steps[0].effects if isinstance(effect, WordGain)}
 
     @property
     def tables(self) -> tuple[tuple[Step, ...], ...]:
@@ -102,6 +136,8 @@ class SectionPlan:
     @property
     def passes(self) -> tuple[int, int]:
         """At least and at most."""
+        if self.lock:
+            return 0, 0
         counts = [sum(len(step.passes) for step in steps) for steps in self.tables]
         if not self.ensure or self.ensure.tries == 1:
             return counts[-1], counts[-1]
@@ -126,8 +162,15 @@ class SectionPlan:
                 row |= {**vars(value), "at_rest": value.at_rest}
             elif name == "ensure":
                 row |= {name: value.to_json()} if value else {}
-            elif name not in ("place", "context", *without):
+            elif name == "blend" and name not in without:
+                row |= {name: vars(value)} if value else {}
+            elif name in ("take", "lock", "file"):
+                row |= {name: value} if value and name not in without else {}
+            elif name == "anchors" and not value:
+                pass  # rows say them where there are any
+            elif name not in ("place", "context", "options", *without):
                 row[name] = value
+        row |= {"emphasis": self.emphasis} if self.emphasis else {}
         tables = {"sigmas": self.sigmas, "scales": self.scales} if "sigmas" not in without else {}
         return to_jsonable_python({**row, **tables})
 
@@ -137,7 +180,7 @@ class ShotPlan:
     """A run of scenes up to a hard cut; `seed` draws its start latent."""
 
     index: int
-    image: str | None  # that it begins with, relative to the storyboard's folder
+    image: str | None  # that it begins with, relative to the storyboard's folder; or a film
     image_size: tuple[int, int]  # width, height px, before it is cropped to the film's; (1, 1) without one
     seed: int
     sections: tuple[int, ...]  # film-wide indices in the order in which they are rendered
@@ -165,7 +208,7 @@ class RenderPlan:
     fps: float  # as written: 29.97 stands for 30000/1001
     size: tuple[int, int]  # width, height px
     kind: str  # the model's family
-    options: Mapping[str, Any]  # settings of that family, part of every key
+    options: Mapping[str, Any]  # settings of that family
     lora: tuple[Fit, ...]  # of all scenes
     decode: str
     sampler: str
@@ -208,7 +251,7 @@ class RenderPlan:
 
     def to_json(self) -> dict[str, Any]:
         """The contents of plan.json; of a very long plan, without what is long in its sections (`left_out`)."""
-        texts = sum(len(section.prompt) + len(section.negative_prompt) for section in self.sections)
+        texts = sum(len(text) for section in self.sections for text in section.texts)
         left_out = LONG if texts + STEP * self.steps > MOST else ()
         rows = [section.to_json(without=left_out) for section in self.sections]
         said = {name: value for name, value in vars(self).items() if name != "options"} | dict(self.options)

@@ -100,9 +100,12 @@ def setting_problems(story: Storyboard, relaxations: Sequence[Relaxation], famil
         if scene.ensure and relax.at_rest:
             fact = f"the scene is at rest at intensity {intensity_of(scene):g}, so that nothing lets go more"
             yield Problem(path=f"{place}.ensure", message=f"{fact}; give it a higher intensity or remove the lines")
+        if scene.lock and not scene.take:
+            cure = f"`framepack-relax pick STORY {scene.id}` writes that of what is rendered of it, or remove the line"
+            yield Problem(path=f"{place}.lock", message=f"names no take to keep; {cure}")
         yield from _guidance_problems(f"{place}.guidance", scene.guidance.scales, family)
         yield from family.relax_problems(f"{place}.relax.", scene.relax)
-        if index and not family.grid.past and scene.transition == "continue":
+        if index and not family.grid.past and scene.transition != "cut":
             fact = f"{family.name} makes each scene on its own and cannot go on from another"
             yield Problem(path=f"{place}.transition", message=f"{fact}; write `transition: cut`")
         yield from _floor_problems(f"{place}.relax.min", relax, base_scales(story, scene, family), family)

@@ -27,6 +27,18 @@ class KeyGain:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class WordGain:
+    """The attention to words of the prompt, multiplied by `gain` before it is normalised.
+
+    Prompt-to-Prompt (arXiv 2208.01626) multiplies it after that, so that its rows sum to another number than 1.
+    """
+
+    words: str
+    gain: float
+    kind: Literal["word_gain"] = "word_gain"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class LowPass:
     """ALG: the past's sharp images made `factor` as large and as large as before again (arXiv 2506.08456)."""
 
@@ -42,5 +54,5 @@ class MotionAmplitude:
     kind: Literal["motion_amplitude"] = "motion_amplitude"
 
 
-Effect = KVBlur | KeyGain | LowPass | MotionAmplitude
-EFFECTS = ("kv_blur", "key_gain", "low_pass")
+Effect = KVBlur | KeyGain | WordGain | LowPass | MotionAmplitude
+EFFECTS = ("kv_blur", "word_gain", "key_gain", "low_pass")

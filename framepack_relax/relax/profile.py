@@ -98,6 +98,12 @@ class Profile(ProfileFields):
         reached = [relax for first, relax in self.levels if intensity >= first]
         return replace(made, **reached[-1].said) if reached else made
 
+    def intensity_of(self, relaxation: Relaxation) -> float | None:
+        """The lowest of its marks at which it asks for these very settings; None where it does at none."""
+        marks = sorted(max(first, self.threshold + 0.01) for first, _ in (*self.points, *self.levels))
+        found = [0.0] if relaxation.at_rest else [m for m in marks if self.relaxation(m) == relaxation]
+        return round(found[0], 2) if found else None
+
     def below(self, intensity: float) -> list[Relaxation]:
         """What lets go less than a scene of this intensity: at rest, then each point and level on the way to it."""
         marks = {first for first, _ in (*self.points, *self.levels) if self.threshold < first < intensity}

@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from einops import rearrange
@@ -22,6 +22,7 @@ from ..storyboard.fields import GainOn
 
 FramePart = Literal["history", "reference", "section"]
 SMALLEST_WEIGHT = 1e-6
+ALIGNED = 8  # elements: xformers takes a bias only if its strides are multiples of this
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,17 +108,26 @@ class Blur:
 
 @dataclass(frozen=True, kw_only=True)
 class KeyBias:
-    """log-gamma on keys of the past for the section's queries; both are runs of packed tokens [first, end)."""
+    """log-gamma on keys for the section's queries: runs of packed tokens [first, end), of keys with their log-gammas.
 
-    keys: tuple[tuple[int, int], ...]
+    Where runs overlap, gammas multiply.
+    """
+
+    keys: tuple[tuple[int, int, float], ...]
     queries: tuple[int, int]
-    log_gamma: float
 
     @staticmethod
     def over(segments: Sequence[Segment], *, gamma: float, on: GainOn) -> "KeyBias":
         """The bias of a layout: gamma multiplies the weights of these keys before they are normalised."""
         biased = ("history", "reference") if on == "all" else (on,)
         spans = [(part, first, first + seg.height * seg.width) for seg, part, _, first in token_frames(segments)]
-        keys = tuple((first, end) for part, first, end in spans if part in biased)
+        keys = tuple((first, end, math.log(gamma)) for part, first, end in spans if part in biased)
         section = [(first, end) for part, first, end in spans if part == "section"]
-        return KeyBias(keys=keys, queries=(section[0][0], section[-1][1]), log_gamma=math.log(gamma))
+        return KeyBias(keys=keys, queries=(section[0][0], section[-1][1]))
+
+    def added(self, keys: int, batch: int = 1, **where: Any) -> Tensor:
+        """To the logits of so many keys, [batch, 1, 1, keys]; its rows are aligned."""
+        bias = torch.zeros(batch, 1, 1, -(-keys // ALIGNED) * ALIGNED, **where)[..., :keys]
+        for first, end, log_gamma in self.keys:
+            bias[..., first:end] += log_gamma
+        return bias

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import FilmError, RenderError
-from ..families.adapters import find_adapters
-from ..storyboard import Storyboard, parse_storyboard
+from ..families.adapters import find_adapters, relocated
+from ..storyboard import Storyboard, dump_storyboard, parse_storyboard
 from .folder import RunFolder
 from .keys import difference
 from .mark import FACTS_TAG, STORY, Note, mark_of
@@ -17,7 +17,7 @@ from .session import AnyModel, Session, made_with
 STORYBOARD_TAG, IMAGES_TAG = "framepack_relax_storyboard", "framepack_relax_images"
 KERNELS = ("attention", "compile")  # which a film names where they are not the usual ones
 MADE_BY = ("weights", "lora", "dtype", "device", "versions", *KERNELS)
-IMAGE_NAME = re.compile(r"images/[0-9a-f]+\.png")
+NAME = re.compile(r"images/[0-9a-f]+\.png|sound/[0-9a-f]+(\.\w{1,5})?", re.ASCII)  # of what a film carries
 MOST_PICTURES = 1 << 25  # bytes of PNG that a film carries
 
 
@@ -49,14 +49,18 @@ def restore(film: Path, out: Path, note: Note = lambda note: None) -> Path:
         raise RenderError(
             f"{film}: holds no storyboard; only films that framepack-relax wrote, and no program has saved anew, do"
         ) from error
-    story = parse_storyboard(text, file=f"{film}, its storyboard")
-    wanted = sorted({path for path in (story.image, *(scene.image for scene in story.scenes)) if path})
+    carried = parse_storyboard(text, file=f"{film}, its storyboard")
+    story = relocated(carried, out, film.parent)
+    anchors = [path for s in story.scenes for path in (s.end_image, *(key.image for key in s.keyframes or ()))]
+    starts = [scene.image for scene in story.scenes]
+    wanted = sorted({path for path in (story.image, story.audio, *starts, *anchors) if path})
     for path in wanted:
-        if path not in images or not IMAGE_NAME.fullmatch(path):
-            fact = f"its storyboard names the image {path!r}, which the film does not carry"
+        if path not in images or not NAME.fullmatch(path):
+            fact = f"its storyboard names {path!r}, which the film does not carry"
             raise RenderError(f"{film}: {fact}; render from the folder that it was made in, which has them all")
     with RunFolder(out, mark_of(out, story, made_from=film), note=note).held() as folder:
-        folder.begin((), {**{path: images[path] for path in wanted}, STORY: text.encode("utf8")})
+        said = text if story == carried else dump_storyboard(story)
+        folder.begin((), {**{path: images[path] for path in wanted}, STORY: said.encode("utf8")})
     return out / STORY
 
 

@@ -14,6 +14,7 @@ import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -25,13 +26,13 @@ from .lease import LEASE, Lease
 from .mark import (
     CANCELLED,
     MARK,
-    SECTION_FILE,
     SHOT,
     START_FILE,
     Mark,
     Note,
     free_name,
     read_mark,
+    section_file,
     settle_owner,
     unreadable,
 )
@@ -95,7 +96,7 @@ class RunFolder:
     def look(self, section: SectionPlan, key: SectionKey) -> tuple[Stored | None, str | None]:
         """What is there of a section, in the store too, and why it cannot be kept."""
         self.share(section, key)
-        data = self._ask(read_file, SECTION_FILE.format(section.shot, section.place))
+        data = self._ask(read_file, section_file(section))
         if data is None:
             return None, NOT_THERE
         stored = unpack(data)
@@ -173,7 +174,7 @@ class RunFolder:
 
     def load_section(self, section: SectionPlan, key: SectionKey) -> Stored:
         """A section that is on disk by its verdict, or was saved."""
-        name = SECTION_FILE.format(section.shot, section.place)
+        name = section_file(section)
         self.check_there()
         if (stored := unpack(self._ask(read_file, name) or b"")) is None or stored.key != key.key:
             fact = "was removed or damaged during the render"
@@ -193,9 +194,14 @@ class RunFolder:
     ) -> str:
         """Gives the digest of the latents."""
         data, digest = pack(latents, key=key.key, seed=seed, after=after, inputs=key.inputs, made=made, tries=tries)
-        self._write_sealed(SECTION_FILE.format(section.shot, section.place), data)
+        self._write_sealed(section_file(section), data)
         self.share(section, key)
         return digest
+
+    def copy(self, section: SectionPlan) -> None:
+        """Puts what lies with its shot of a section where it lies as a take."""
+        data = self._ask(read_file, section_file(replace(section, file="")))
+        self._write_sealed(section_file(section), data or b"")
 
     def load_start(self, shot: int, key: str) -> Latents | None:
         """A shot's start latent, if it is there and was made from what it would be made from now."""
@@ -246,7 +252,7 @@ class RunFolder:
         Where the disk cannot, or the name is taken, it goes without.
         """
         if self.store and self.lease:
-            shared, own = self.store / f"{key.key}.safetensors", SECTION_FILE.format(section.shot, section.place)
+            shared, own = self.store / f"{key.key}.safetensors", section_file(section)
             for there, here in ((shared, self.path / own), (self.path / own, shared)):
                 with suppress(OSError):
                     here.parent.mkdir(parents=True, exist_ok=True)

@@ -80,22 +80,25 @@ def render_shot(job: ShotJob, backend: Backend, on_event: Hear = nobody) -> list
 
 @dataclass(kw_only=True)
 class Conditions:
-    """Prompts and start images, by shot, as a backend encodes them: each once, all that are known at a time."""
+    """Prompts, and images by path and seed, as a backend encodes them: each once, all that are known at a time."""
 
     session: Session
     backend: Backend
     texts: dict[str, Any] = field(default_factory=dict)
-    starts: dict[int, Start] = field(default_factory=dict)
+    starts: dict[tuple[str | None, int], Start] = field(default_factory=dict)
     ready: bool = False
 
     def add(self, sections: Sequence[SectionPlan], shots: Iterable[int] = ()) -> None:
         """Of `sections` and their shots, and of more shots; then all is placed. Raises RenderError."""
         session, backend, plan = self.session, self.backend, self.session.plan
-        prompts = [s.prompt for s in sections] + [s.negative_prompt for s in sections]
-        prompts = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self.texts]
-        needed = sorted({*shots, *(section.shot for section in sections)} - self.starts.keys())
-        images = {n: (session.images[image], plan.shots[n].seed) for n in needed if (image := plan.shots[n].image)}
-        if self.ready and not prompts and not images:
+        texts = dict.fromkeys(text for section in sections for text in section.texts)
+        prompts = [prompt for prompt in texts if prompt not in self.texts]
+        opening = [plan.shots[n] for n in {*shots, *(s.shot for s in sections)}]
+        named = {(shot.image, shot.seed) for shot in opening if shot.image}
+        named |= {(a.image, plan.shots[s.shot].seed) for s in sections for a in s.anchors}
+        wanted = sorted(named - self.starts.keys())
+        images = {name: (session.images[name[0]], name[1]) for name in wanted if name[0] in session.images}
+        if self.ready and not prompts and not wanted:
             return
         demand = _demand(backend, plan, plan.largest)
         with backend.lock:
@@ -103,12 +106,24 @@ class Conditions:
             with enough_memory("encoding prompts and images", demand):
                 self.texts.update(backend.encode_prompts(prompts))
                 self.starts.update(backend.encode_starts(images))
+                for path, seed in set(wanted) - images.keys():
+                    assert session.before is not None, "what is no image is the film that this one goes on from"
+                    self.starts[path, seed] = backend.encode_film(session.before.frames, seed)
                 backend.place()
             if (backend.identity, backend.precision) != (session.weights, session.dtype):
                 raise RenderError(
                     f"{plan.model}: its weights or dtype are not those that the render began with; load it again"
                 )
         self.ready = True
+
+    def read_by(self, section: SectionPlan) -> dict[str, Any]:
+        """What a section reads: its prompts, mixed if they are to be, and where the words stand that have a gain."""
+        own, blend = {"prompt": section.prompt, "negative": section.negative_prompt}, section.blend
+        read = {name: self.texts[text] for name, text in own.items()}
+        if blend:
+            others = {"prompt": blend.prompt, "negative": blend.negative_prompt}
+            read = {n: self.backend.blended(text, self.texts[others[n]], blend.weight) for n, text in read.items()}
+        return {**read, "words": self.backend.word_tokens(section.prompt, section.emphasis)}
 
 
 @contextmanager
@@ -143,6 +158,16 @@ def _demand(backend: Backend, plan: RenderPlan, section: SectionPlan) -> Demand:
 def to_device(backend: Backend, latents: NDArray[np.float32]) -> Tensor:
     """Latents from disk, where the backend works."""
     return torch.from_numpy(latents.copy()).to(backend.device)
+
+
+def look(
+    session: Session, backend: Backend, section: SectionPlan, start: Tensor | None, shown: Sequence[Tensor]
+) -> NDArray[np.uint8]:
+    """Frames [N, H, W, 3] of latents that follow one another, of a section and others, by a decoder of their own;
+    `start` is their shot's start latent."""
+    with turn(backend, session, section) as where, finite_pixels(where):
+        decoder = backend.decoder(session.plan.decode, start, len(shown), session.plan.options)
+        return np.concatenate([decoder.push(each) for each in shown])
 
 
 class _Sampling:
@@ -192,7 +217,7 @@ class _Sampling:
         needed, key = [v.section for v in verdicts if v.why is not None], self.session.starts.get(shot, "")
         latent = self.folder.load_start(shot, key) if key and len(needed) < len(verdicts) else None
         conditions.add(needed, [shot] if latent is None else [])
-        start = conditions.starts.get(shot)
+        start = conditions.starts.get((self.shot.image, self.shot.seed))
         if start and latent is not None:
             return replace(start, latent=to_device(self.backend, latent))
         if start:
@@ -239,18 +264,16 @@ class _Sampling:
 
         The film's own goes on from the shot's beginning: what it makes differs by less than what is looked for.
         """
-        plan, shown = self.session.plan, [latents] if before is None else [before, latents]
-        with turn(self.backend, self.session, section) as where, finite_pixels(where):
-            first = None if start is None else start.latent
-            decoder = self.backend.decoder(plan.decode, first, len(shown), plan.options)
-            frames = np.concatenate([decoder.push(each) for each in shown])
+        shown, first = [latents] if before is None else [before, latents], None if start is None else start.latent
+        frames = look(self.session, self.backend, section, first, shown)
         return frames[-(section.frames[1] - section.frames[0] + 1) :]
 
     def _sample(
         self, section: SectionPlan, start: Start | None, past: Mapping[int, Tensor]
     ) -> tuple[SectionResult, int]:
         """The section, and the seed that its noise was drawn with."""
-        plan, backend, texts = self.session.plan, self.backend, self.conditions.texts
+        plan, backend, starts = self.session.plan, self.backend, self.conditions.starts
+        read = self.conditions.read_by(section)
 
         def stepped(step: int) -> None:
             self.folder.check_there()
@@ -265,9 +288,9 @@ class _Sampling:
                 steps=section.steps,
                 past={place: past[place] for place in section.context.needs},
                 start=start,
-                prompt=texts[section.prompt],
-                negative=texts[section.negative_prompt],
+                **read,
                 options=plan.options,
+                anchors={anchor.latent: starts[anchor.image, self.shot.seed] for anchor in section.anchors},
             )
             with turn(backend, self.session, section) as where:
                 try:

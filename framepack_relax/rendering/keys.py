@@ -7,7 +7,7 @@ stands beside the latents, a difference is told, and undoes nothing unless that 
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from hashlib import blake2b
 from importlib.metadata import version
@@ -20,24 +20,34 @@ from pydantic_core import to_jsonable_python
 from .._version import __version__
 from ..families.adapters import Adapter, acting
 from ..planning.renderplan import RenderPlan, SectionPlan, ShotPlan
+from ..planning.settings import NEEDS
+from ..relax.profile import Relaxation
 from ..storyboard import Storyboard
 from ..storyboard.messages import printable
 
 SAMPLER_VERSION = 2  # part of every section's key; raised when the same plan would give other latents
+USUAL = Relaxation(target=("context",), beta=0.0, p=0.7)  # what stands for settings of which nothing comes
 # of a plan's row, what does not reach the latents, and what its steps say
-NAMES = ("index", "shot", "frames", "scene", "intensity", "steps", "sigmas", "scales", "lora")
+NAMES = (
+    *("index", "shot", "frames", "scene", "intensity", "steps", "sigmas", "scales", "lora"),
+    *("anchors", "take", "lock", "file"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SectionKey:
-    """`inputs` of a section besides its past, which the key of the section rendered before it stands for."""
+    """`inputs` of a section besides its past, which the key of the section rendered before it stands for.
+
+    A locked one has its take's key, whatever its past and inputs are now.
+    """
 
     parent: str
     inputs: Mapping[str, Any]
+    locked: str = ""
 
     @property
     def key(self) -> str:
-        return hash_of([self.parent, self.inputs])
+        return self.locked or hash_of([self.parent, self.inputs])
 
 
 def section_keys(
@@ -47,11 +57,12 @@ def section_keys(
     dtype: str,
     adapters: Iterable[Adapter] = (),
     judge: str | None = None,
+    locked: Mapping[int, str] = {},
 ) -> dict[int, SectionKey]:
-    """The key of each section by its index, in rendering order; `pictures` are digests of start images by path, `judge`
-    is what sees actions."""
+    """The key of each section by its index, in rendering order; `pictures` are digests of images by path, `judge` is
+    what sees actions, `locked` are keys of takes by section."""
     adapters = tuple(adapters)
-    common = {"sampler": [plan.sampler, SAMPLER_VERSION], "family": plan.kind, **plan.options}
+    common = {"sampler": [plan.sampler, SAMPLER_VERSION], "family": plan.kind}
     keys, rows = {}, {id(steps): steps for s in plan.sections for steps in s.tables}  # scenes share what is equal
     hashes = {name: hash_of(_plain(to_jsonable_python(steps))) for name, steps in rows.items()}
     for shot in plan.shots:
@@ -59,8 +70,10 @@ def section_keys(
         for index in shot.sections:
             section = plan.sections[index]
             lora = [adapter.inputs for adapter in acting(adapters, section.lora) if adapter.scale] or None
-            row = {**_row(section, hashes, judge), **common, **start, "lora": lora}
-            key = SectionKey(parent=parent, inputs=_plain(row))
+            anchors = [(each.latent, each.role, pictures[each.image]) for each in section.anchors] or None
+            row = {**_row(section, hashes, judge), **section.options, **common, **start, "lora": lora}
+            row["anchors"] = anchors
+            key = SectionKey(parent=parent, inputs=_plain(row), locked=locked.get(index, ""))
             keys[index], parent = key, key.key
     return keys
 
@@ -73,16 +86,18 @@ def start_inputs(
     return {"image": picture, "start_seed": shot.seed, "size": plan.size, "weights": weights, "dtype": dtype}
 
 
-def film_key(plan: RenderPlan, story: Storyboard, keys: Mapping[int, SectionKey]) -> str:
-    """What an mp4 is made from."""
+def film_key(plan: RenderPlan, story: Storyboard, keys: Mapping[int, SectionKey], sound: str | None) -> str:
+    """What an mp4 is made from; `sound` is the digest of its track."""
     scenes = [(scene.scene, scene.frames) for scene in plan.scenes]
     sections = [key.key for _, key in sorted(keys.items())]
-    return hash_of([sections, scenes, plan.title, plan.fps, plan.decode, story.crf])
+    takes = [(scene.id, scene.take, scene.lock) for scene in story.scenes if scene.take]  # its report tells of them
+    more = filter(None, [sound, takes])
+    return hash_of([sections, scenes, plan.title, plan.fps, plan.decode, story.crf, *more])
 
 
-def picture_digest(image: Image.Image) -> str:
-    """A hash of the pixels of a start image, as it is given to the model."""
-    return blake2b(np.asarray(image).tobytes(), digest_size=16).hexdigest()
+def picture_digest(*images: Image.Image) -> str:
+    """A hash of the pixels of an image, or of a film's frames, as they are given to the model."""
+    return blake2b(b"".join(np.asarray(image).tobytes() for image in images), digest_size=16).hexdigest()
 
 
 @cache
@@ -124,16 +139,32 @@ def _short(value: Any) -> bool:
 
 
 def _row(section: SectionPlan, hashes: Mapping[int, str], judge: str | None) -> dict[str, Any]:
-    """Of a section's steps their hash, and no negative prompt where no pass reads one."""
+    """Of a section's steps their hash, no negative prompt where no pass reads one, of its settings those that act."""
+    section = replace(section, relaxation=_acting(section))
     row = {**section.to_json(without=NAMES), "place": section.place, "steps": hashes[id(section.tables[-1])]}
     row["context"] = asdict(section.context)  # type: ignore[call-overload]
     if not any(branch.prompt == "negative" for steps in section.tables for step in steps for branch in step.branches):
         row["negative_prompt"] = None
+        if section.blend:
+            row["blend"] = {**row["blend"], "negative_prompt": None}
     if section.ensure:
         rungs = [hashes[id(steps)] for steps in section.tables]
         action = {"action": section.ensure.action, "judge": judge} if section.ensure.action else {}
         row["ensure"] = {"motion": section.ensure.motion, "tries": section.ensure.tries, "rungs": rungs, **action}
     return row
+
+
+def _acting(section: SectionPlan) -> Relaxation:
+    """Its settings, each of which nothing comes of as it usually is: what does come of them its steps say."""
+    relax, idle = section.relaxation, dict[str, Any]()
+    if relax.beta == 0 or all(step.scales[name] == 1 for step in section.steps for name in relax.target):
+        guiding = ("beta", "target", "min", "schedule", "interval", "coord")
+        idle = {name: getattr(USUAL, name) for name in guiding}
+        idle |= {} if relax.blur and relax.over_steps == "follow" else {"p": USUAL.p}
+    for names, _, at_work in NEEDS:
+        idle |= {} if at_work(relax) else {name: getattr(USUAL, name) for name in names}
+    idle |= {"motion_amplitude": None} if relax.motion_amplitude == 1 else {}
+    return replace(relax, **idle)
 
 
 def _plain(value: Any) -> Any:

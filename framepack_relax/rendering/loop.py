@@ -27,12 +27,14 @@ from ..families.heap import give_back
 from ..families.loader import Loading
 from ..planning.renderplan import RenderPlan, SectionPlan
 from ..storyboard import Storyboard
+from ..storyboard.messages import printable
 from ..video.contact import ContactSheet
 from ..video.curves import draw_curves
 from ..video.motion import MotionMeter
 from .carry import story_tags
 from .ensure import kept
 from .events import Event, Hear, nobody, noting, telling
+from .finish import finish
 from .folder import RunFolder, Verdict, writing
 from .jobs import (
     ANOTHER_VAE,
@@ -48,7 +50,8 @@ from .jobs import (
 )
 from .mark import CANCELLED, FILM, PICTURES, REPORT, call_off
 from .report import caption, film_report, film_tags, section_report
-from .session import USUAL, AnyModel, Options, Session, made_with, opened, settle
+from .session import USUAL, AnyModel, Options, Session, made_with, opened, provenance, settle
+from .takes import take_rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +76,7 @@ class RenderedFilm:
     folder: Path
     plan: RenderPlan
     report: dict[str, Any]
+    finished: Path | None = None  # by the board's commands
 
 
 def render(
@@ -175,6 +179,8 @@ def assemble(session: Session, backend: Backend, on_event: Hear = nobody) -> Ren
 
 def _tell(session: Session, verdicts: list[Verdict], on_event: Hear) -> None:
     on_event(Event(kind="plan", plan=session.plan))
+    for text in session.notes:
+        on_event(Event(kind="warning", text=text))
     on_event(Event(kind="verdicts", verdicts=tuple((section.index, why, note) for section, why, note in verdicts)))
 
 
@@ -186,9 +192,9 @@ def _finished(session: Session, folder: RunFolder, verdicts: list[Verdict], on_e
 
 
 def _film(session: Session, report: dict[str, Any], on_event: Hear) -> RenderedFilm:
-    path = session.out / FILM
+    path, finished = session.out / FILM, finish(session, on_event)
     on_event(Event(kind="film", text=str(path)))
-    return RenderedFilm(path=path, folder=session.out, plan=session.plan, report=report)
+    return RenderedFilm(path=path, folder=session.out, plan=session.plan, report=report, finished=finished)
 
 
 def _unread(session: Session, backend: Backend, on_event: Hear) -> dict[str, list[str]]:
@@ -196,6 +202,11 @@ def _unread(session: Session, backend: Backend, on_event: Hear) -> dict[str, lis
     unread = backend.unread(section.prompt for section in session.plan.sections)
     for text in (*backend.notes, *unread_notes(unread)):
         on_event(Event(kind="warning", text=text))
+    said = {(s.prompt, words): s.scene for s in session.plan.sections for words in s.emphasis}
+    for (prompt, words), scene in said.items():
+        if not backend.word_tokens(prompt, [words])[words]:
+            fact = f"{printable(words)!r} stands where the model no longer reads"
+            on_event(Event(kind="warning", text=f"scene {scene}: emphasis: {fact}; put it further to the front"))
     for text in {adapter.fit.in_words: None for adapter in session.adapters if adapter.fit.left}:
         if text not in session.plan.warnings:  # the file was not here when the film was planned
             on_event(Event(kind="warning", text=text))
@@ -218,6 +229,7 @@ def _write(
     made["judges"] = backend.family.judges
     tags = {**film_tags(plan, made, {s.index: s.seed for s in plan.sections}), **story_tags(session, folder.note)}
     encoding: dict[str, Any] = {"fps": plan.rate, "size": plan.size, "crf": session.story.crf, "metadata": tags}
+    encoding["sound"] = _sound(session, on_event)
 
     def take(done: FinishedSection) -> None:
         if len(done.frames):
@@ -237,18 +249,40 @@ def _write(
             taken = beside.submit(take, done)
             sections.append(done.report)
         taken.result()
+        made |= provenance(backend)  # which is placed by now
         seeds = {report["index"]: report["seed"] for report in sections}  # a retry has changed some
-        writer.metadata |= film_tags(plan, {**made, "packets": writer.packets.digest}, seeds)
+        writer.metadata |= film_tags(plan, {**made, "packets": writer.digest}, seeds)
         folder.check_there()
     sampled = [kept(plan.sections[row["index"]], row.get("tries", ())) for row in sections]
-    sheet.call([caption(sampled[scene.sections[0]]) for scene in plan.scenes])
+    comes = [[anchor for index in scene.sections for anchor in plan.sections[index].anchors] for scene in plan.scenes]
+    firsts = [sampled[scene.sections[0]] for scene in plan.scenes]
+    sheet.call(list(map(caption, firsts, comes)))
     ends = [sampled[scene.sections[-1]] for scene in plan.scenes]
     curves = draw_curves([(end.scene, end.sigmas, end.scales) for end in ends])
     report = film_report(plan, made, backend, sections, meters, time.perf_counter() - begun) | {"unread": unread}
     report["lora"] = [adapter.row for adapter in session.adapters]
+    if session.sound:
+        report["audio"] = {"seconds": session.sound.seconds, "digest": session.sound.digest}
+    report |= {"from": session.before.row} if session.before else {}
+    report |= {"loop": {"seam": meters[-1].seam_to(meters[0])}} if session.story.loop else {}
+    report |= {"takes": taken_rows} if (taken_rows := take_rows(plan, report["sections"])) else {}
     told = json.dumps(report, indent=1).encode("utf8")
     folder.write({**dict(zip(PICTURES, (sheet.png(), curves), strict=True)), REPORT: told})
     return _film(session, report, on_event)
+
+
+def _sound(session: Session, on_event: Hear) -> bytes:
+    """The film's, encoded; tells where the track is shorter or longer."""
+    if session.sound is None:
+        return b""
+    from ..video.sound import encode_sound
+
+    length, track = session.plan.frames / session.plan.rate, session.sound
+    if abs(track.seconds - length) > 1 / session.plan.rate:
+        fact = "the rest is silent" if track.seconds < length else "its end is cut"
+        said = f"{track.path}: lasts {track.seconds:.2f} s, the film {float(length):.2f} s; {fact}"
+        on_event(Event(kind="warning", text=said))
+    return encode_sound(track, length)
 
 
 def _decoded(session: Session, folder: RunFolder, backend: Backend, rows: Generator[Row]) -> Generator[FinishedSection]:

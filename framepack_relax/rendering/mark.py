@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ..errors import RenderError
 from ..files import read_file
+from ..planning.renderplan import SectionPlan
 from ..storyboard import Storyboard
 from ..storyboard.messages import printable
 from .keys import hash_of
@@ -40,6 +41,11 @@ class Mark(BaseModel):
     contents: Mapping[str, tuple[str, ...]] = {}
     sections: Mapping[str, str] = {}
     film: str = ""
+
+
+def section_file(section: SectionPlan) -> str:
+    """Where a section's latents lie in the run folder."""
+    return section.file or SECTION_FILE.format(section.shot, section.place)
 
 
 def read_mark(folder: Path) -> Mark | None:

@@ -2,7 +2,7 @@
 
 import json
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 
 from .._version import __version__
 from ..families.backend import Backend
+from ..families.base import Anchor
 from ..families.memory import in_words
 from ..planning.renderplan import RenderPlan, SectionPlan
 from ..relax.guidance import KINDS
@@ -18,9 +19,10 @@ from .ensure import kept
 from .mark import FACTS_TAG
 
 
-def caption(section: SectionPlan) -> str:
-    """A scene's line on the contact sheet."""
-    return f"{section.scene}: {section.prompt} [{section.relaxation.in_words()}]"
+def caption(section: SectionPlan, anchors: Iterable[Anchor] = ()) -> str:
+    """A scene's line on the contact sheet; `anchors` are of all its sections."""
+    comes = "".join(f", {anchor.in_words()}" for anchor in anchors)
+    return f"{section.scene}: {section.prompt} [{section.relaxation.in_words()}]{comes}"
 
 
 def film_tags(plan: RenderPlan, made: Mapping[str, Any], seeds: Mapping[int, int]) -> dict[str, str]:
@@ -30,7 +32,8 @@ def film_tags(plan: RenderPlan, made: Mapping[str, Any], seeds: Mapping[int, int
         {"id": s.scene, "prompt": prompts[s.scene], "frames": s.frames, "follows": s.shot == before}
         for s, before in zip(plan.scenes, [None, *(scene.shot for scene in plan.scenes)], strict=False)
     ]
-    facts = {**made, "seeds": seeds, "scenes": scenes}
+    known = {name: value for name, value in made.items() if value is not None}
+    facts = {**known, "seeds": seeds, "scenes": scenes}
     return {"title": plan.title, "comment": f"framepack-relax {__version__}", FACTS_TAG: json.dumps(facts)}
 
 
@@ -57,6 +60,7 @@ def section_report(
         "retried": seed != section.seed,
         "reused": reused,
         "forwards": dict(forwards),
+        **{name: settings[name] for name in ("blend", "emphasis") if name in settings},
         "skipped": 0 if reused else sum(len(step.reused or ()) for step in section.steps),
         "seconds": {"sampling": round(seconds, 3)},
         **({"tries": list(tries)} if tries else {}),

@@ -12,6 +12,7 @@ from .films import ODD, is_whole
 from .lease import at_work
 from .mark import FILM, PLAN, SECTION_FILE, read_mark, unreadable
 from .stored import read_tags
+from .takes import rows_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +29,7 @@ class Status:
     at_work: str | None
     seconds_per_section: float | None  # median time between the files of neighbouring sections
     newest: float | None  # time of the newest section, seconds since the epoch
+    takes: tuple[str, ...] = ()  # of the film that is there, a line each
 
     @property
     def done(self) -> int:
@@ -51,8 +53,9 @@ def read_status(folder: Path) -> Status:
         raise RenderError(f"{folder}: is not the folder of a render (no mark of one in it); give one")
     try:
         plan = json.loads(read_file(folder / PLAN))
+        rows = plan["sections"]
         files = {
-            index: folder / SECTION_FILE.format(shot["index"], place)
+            index: folder / (rows[index].get("file") or SECTION_FILE.format(shot["index"], place))
             for shot in plan["shots"]
             for place, index in enumerate(sorted(shot["sections"]))
         }
@@ -61,7 +64,8 @@ def read_status(folder: Path) -> Status:
         for shot in plan["shots"]:
             after = ""
             for index in shot["sections"]:  # in rendering order, up to the first that is to be rendered
-                wanted = {"key": mark.sections.get(str(index)), "after": after}
+                wanted = {"key": mark.sections.get(str(index))}
+                wanted |= {} if rows[index].get("lock") else {"after": after}
                 if not wanted.items() <= tags[index].items():
                     break
                 done.add(index)
@@ -87,4 +91,5 @@ def read_status(folder: Path) -> Status:
         at_work=working,
         seconds_per_section=gaps[len(gaps) // 2] if gaps else None,
         newest=times[-1] if times else None,
+        takes=tuple(rows_of(folder)),
     )

@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
+EXTRA = "__pydantic_extra__"  # where a mapping says what may stand under names of others
+
 
 def kinds(annotation: Any) -> Iterator[Any]:
     """The members of a union, or the one annotation itself, and what is noted on it."""
@@ -28,10 +30,11 @@ def inside(annotation: Any, part: str | int) -> Any:
     if isinstance(part, int):
         for items in (get_args(kind) for kind in kinds(annotation) if get_origin(kind) in (list, tuple)):
             return items[0] if len(items) == 1 or items[-1] is ... else items[part] if part < len(items) else Any
-    elif model and part in model.model_fields:
-        return Annotated[model.model_fields[part].annotation, model.model_fields[part]]
+    elif model and (field := next((f for name, f in model.model_fields.items() if part in (name, f.alias)), None)):
+        return Annotated[field.annotation, field]
     elif model and model.model_config.get("extra") == "allow":
-        return get_args(model.__annotations__["__pydantic_extra__"])[1]
+        noted = next(vars(base)["__annotations__"] for base in model.__mro__ if EXTRA in vars(base)["__annotations__"])
+        return get_args(noted[EXTRA])[1]
     return Any
 
 
@@ -43,6 +46,12 @@ def at(model: Any, loc: Sequence[str | int]) -> Any:
 def choices(annotation: Any) -> list[Any]:
     """The names and numbers that may stand there, if only some may."""
     return [value for kind in kinds(annotation) if get_origin(kind) is Literal for value in get_args(kind)]
+
+
+def branch(annotation: Any, part: str) -> bool:
+    """Whether that is pydantic's name of a word, or of a mapping, either of which may stand there."""
+    found = mapping(annotation)
+    return bool(found and choices(annotation)) and (part.startswith("literal[") or part == found.__name__)  # type: ignore
 
 
 def bounds(annotation: Any) -> str:

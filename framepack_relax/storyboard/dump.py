@@ -8,9 +8,9 @@ import yaml
 from .schema import Storyboard
 
 
-def dump_storyboard(story: Storyboard) -> str:
-    """YAML that reads back to an equal storyboard."""
-    data = _without_empty(story.model_dump(mode="json"))
+def dump_storyboard(story: Storyboard, *, brief: bool = False) -> str:
+    """YAML that reads back to an equal storyboard; `brief` leaves out what it does not say itself."""
+    data = _without_empty(story.model_dump(mode="json", exclude_unset=brief))
     return yaml.dump(data, Dumper=_QuotingDumper, sort_keys=False, allow_unicode=True, width=110)
 
 

@@ -20,6 +20,8 @@ CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 MARKER = re.compile(r"<\|\w{1,40}\|>")  # of Llama\'s chat template, into which prompts are put
 ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 BAD_ID = "is {}; write 1 to 64 of A-Z, a-z, 0-9, '_', '-' and '.', a letter or digit first, such as scene-1"
+TAKE = re.compile(r"[1-9][0-9]{0,3}-[0-9a-f]{6}")
+BAD_TAKE = "is {}; a take is called such as 3-9f2c41, and `framepack-relax pick` writes it"
 DRIFT = re.compile(r"adain (0|1|0?\.[0-9]{1,6})")
 Schedule = Literal["power", "mean", "area", "cosine", "interval"]
 Coord = Literal["sigma", "progress"]
@@ -68,6 +70,11 @@ def plain(value: Any) -> Any:
     return tuple(map(plain, value)) if isinstance(value, (list, tuple)) else value
 
 
+def has_places(words: tuple[str, ...]) -> bool:
+    """Whether a command names what it is given and what it makes."""
+    return all(any(place in word for word in words[1:]) for place in ("{input}", "{output}"))
+
+
 def _multiple_of_16(size: tuple[int, int]) -> tuple[int, int]:
     sides = zip(("width", "height"), size, strict=True)
     if odd := [f"{name} {value}" for name, value in sides if value % 16 or not 16 <= value <= 4096]:
@@ -90,6 +97,12 @@ def _rate(fps: float) -> float:
     raise ValueError(f"is {fps:g}; {cure} (of others {', '.join(f'{rate:g}' for rate in BROADCAST)} are known)")
 
 
+def _even(count: int) -> int:
+    if count % 2:
+        raise ValueError(f"is {count}; half of them are on each side of the border: write {count - 1} or {count + 1}")
+    return count
+
+
 def _or_preset(presets: Mapping[str, float], written: Any) -> BeforeValidator:
     """Takes the name of a preset for its number."""
 
@@ -104,6 +117,7 @@ def _or_preset(presets: Mapping[str, float], written: Any) -> BeforeValidator:
 Text = Annotated[str, AfterValidator(_plain_text)]
 Words = Annotated[str, only(str.strip, "is empty; write something or remove the line"), AfterValidator(_plain_text)]
 Id = Annotated[str, only(ID.fullmatch, BAD_ID)]
+TakeId = Annotated[str, only(TAKE.fullmatch, BAD_TAKE)]
 Drift = Annotated[str, only(DRIFT.fullmatch, "is {}; write `adain 0.25`, a strength from 0 to 1, or remove the line")]
 PROFILE = re.compile(r"auto|paper|.*/.*|.*\.ya?ml", re.DOTALL)
 ProfileName = Annotated[Words, only(PROFILE.fullmatch, "is {}; known are auto, paper, or a .yaml file")]
@@ -117,6 +131,7 @@ Power = Annotated[Exponent, _or_preset(PRESETS, Exponent | Literal["sustained", 
 Change = Annotated[float, Field(gt=0, le=1)]
 Motion = Annotated[Change, _or_preset(MOTIONS, Change | Literal["low", "medium", "high"])]
 Size = Annotated[tuple[int, int], AfterValidator(_multiple_of_16)]
+EvenCount = Annotated[int, Field(ge=2, le=100), AfterValidator(_even)]
 Scale = Annotated[float, Field(ge=1, le=100)]
 Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
 AS_IT_IS = PlainSerializer(lambda rate: rate)  # 30 stays 30 and does not become 30.0

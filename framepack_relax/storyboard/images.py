@@ -28,28 +28,36 @@ class ImageError(ValueError):
 
 
 def read_image(path: Path) -> Image.Image:
+    """The image in a file, as `decode_image` gives it. Raises ImageError."""
+    try:
+        if kind := not_a_file(path):
+            raise ImageError(f"is {kind}; name an image file")
+        data = _read_bytes(path)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise ImageError(f"cannot be read ({error.strerror}); mend that") from error
+    return decode_image(data)
+
+
+def decode_image(data: bytes) -> Image.Image:
     """RGB, upright as EXIF says, in sRGB by its profile, on white, 16-bit grey scaled, an animation's first frame.
 
     Raises ImageError.
     """
     try:
-        if kind := not_a_file(path):
-            raise ImageError(f"is {kind}; name an image file")
-        data = _read_bytes(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns where we refuse
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 _check_work(image, data)
                 return _on_white(_to_srgb(_to_8_bits(ImageOps.exif_transpose(image))))
-    except (ImageError, FileNotFoundError):
+    except ImageError:
         raise
     except UnidentifiedImageError as error:
         raise ImageError(f"is no image of a kind that is known; {SAVE_ANEW}") from error
     except Image.DecompressionBombError as error:
         raise ImageError("has too many pixels; make it smaller") from error
     except Exception as error:  # Pillow's decoders raise what they like on damaged files
-        if isinstance(error, OSError) and error.errno:
-            raise ImageError(f"cannot be read ({error.strerror}); mend that") from error
         raise ImageError(f"cannot be read as an image ({error or type(error).__name__}); {SAVE_ANEW}") from error
 
 

@@ -18,6 +18,9 @@ CALLED = {
     "prompt": "text description caption action positive positive_prompt prompts",
     "image": "start_image first_image first_frame start_frame init_image input_image source_image reference_image img "
     "picture photo image_path start_image_path",
+    "end_image": "last_image last_frame end_frame final_image final_frame tail_image image_end target_image",
+    "keyframes": "keyframe key_frames guide_image guide_images",
+    "from": "input_video continue_from extend source_video video",
     "intensity": "motion motion_strength motion_scale motion_bucket motion_bucket_id motion_amount movement dynamics "
     "dynamic energy action_strength strength denoise denoising_strength",
     "crf": "quality mp4_crf bitrate compression",
@@ -31,7 +34,10 @@ CALLED = {
     "title": "film_name project project_name",
     "scenes": "shots clips sections segments parts timeline scene",
     "transition": "cut continue hard_cut new_shot",
+    "transition.blend": "blend prompt_blend blend_sections",
+    "emphasis": "prompt_weight prompt_weights word_weights attention_weights emphasize",
     "lora": "loras lora_weights lora_path adapter adapters",
+    "audio": "sound music voice narration speech soundtrack track audio_path audio_file",
     "style": "style_prompt suffix prompt_suffix common_prompt global_prompt",
     "framepack.order": "sampling_type render_order direction",
     "relax.p": "power exponent decay",
@@ -42,6 +48,8 @@ CALLED = {
 FORMS = {  # where a name alone says too little
     "size": "size: [width, height]",
     "transition": "transition: cut",
+    "emphasis": "emphasis: [{words: .., gain: ..}]",
+    "keyframes": "keyframes: [{at: .., image: ..}]",
     "lora": "lora: [{file: .., scale: ..}]",
 }
 BARE = {  # of numbers
@@ -52,23 +60,21 @@ BARE = {  # of numbers
     "interval": "[{}, {}]",
 }
 NOT_YET = {
-    "a shot begins with an image, and none can be given for its end": "end_image last_image last_frame end_frame "
-    "final_image final_frame tail_image image_end target_image",
     "a scene begins where the one before it ends and lasts `seconds`; its start image is `image`": "start end "
-    "start_time end_time start_seconds end_seconds begin from to offset",
+    "start_time end_time start_seconds end_seconds begin to offset",
     "a model has no modes; `model`, `image` and `steps` say what it does": "mode task task_type generation_mode",
-    "images in mid-shot are not read": "keyframe keyframes key_frames guide_image guide_images",
     "other weights than `lora` are not mixed in": "embedding textual_inversion hypernetwork",
     "a film plays at its `fps`; say in the prompt how fast things move": "motion_speed playback_speed "
     "slow_motion slowmo timelapse time_lapse",
     "say in the prompt how the camera moves": "camera camera_motion camera_movement camera_move pan zoom tilt dolly",
-    "a film has no sound": "audio sound music voice narration speech soundtrack",
     "a film has no titles on its pictures": "subtitle subtitles overlay watermark",
     "films are H.264, `crf` sets the quality": "codec vcodec video_codec encoder format container pix_fmt preset",
-    "shots are joined by cuts": "fade crossfade cross_fade dissolve wipe blend",
-    "pictures come as the model makes them": "upscale upscaler upscaling interpolation interpolate rife deflicker",
-    "nothing but text and start images steers a film": "control controlnet mask pose depth input_video ip_adapter",
-    "a film is one take; render it again with another `seed`": "batch batch_size takes variations count num_videos",
+    "shots are joined by cuts": "fade crossfade cross_fade dissolve wipe",
+    "pictures come as the model makes them; `finish` runs a command on each shot": "upscale upscaler upscaling "
+    "interpolation interpolate rife deflicker",
+    "nothing but text and start images steers a film": "control controlnet mask pose depth ip_adapter",
+    "a board has one take of a scene; `framepack-relax take` renders more": "batch batch_size takes variations count "
+    "num_videos",
 }  # what cannot be said: words for it
 MEANT, LACKING = (
     {word: said for said, words in table.items() for word in words.split()} for table in (CALLED, NOT_YET)

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from ..errors import Problem, StoryboardError
-from .annotations import at, bounds, choices, kinds, mapping
+from .annotations import at, bounds, branch, choices, kinds, mapping
 from .meanings import bare, suggest, unknown_field
 from .paths import odd_space
 
@@ -60,6 +60,8 @@ def explain(error: ValidationError, model: type[BaseModel]) -> list[Problem]:
         if len(problems) > MOST_PROBLEMS:
             break
         loc = _plain_loc(detail["loc"], model)
+        if detail["type"] == "literal_error" and isinstance(detail["input"], Mapping) and mapping(at(model, loc)):
+            continue  # the mapping that may stand there too has mistakes of its own
         if detail["type"] == "too_short" and detail["input"]:
             continue  # the items that are there have mistakes of their own
         if loc not in problems:
@@ -86,7 +88,8 @@ def _plain_loc(loc: tuple[int | str, ...], model: type[BaseModel]) -> tuple[int 
     """Without the branch names that pydantic adds for unions."""
     plain: tuple[int | str, ...] = ()
     for part in loc:
-        if isinstance(part, int) or mapping(at(model, plain)):
+        wanted = at(model, plain)
+        if isinstance(part, int) or (mapping(wanted) and not branch(wanted, part)):
             plain += (part,)
     return plain
 

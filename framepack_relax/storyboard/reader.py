@@ -51,25 +51,31 @@ def read_storyboard(path: str | Path) -> Storyboard:
 
 def read_text(file: Path) -> str:
     """The text of a YAML file of at most 512 KiB. Raises StoryboardError."""
-    line = None
     try:
         if not (message := refusal(file)):
             with file.open("rb") as stream:
                 data = stream.read(LARGEST_BYTES + 1)
-            if b"\0" in data and not data.startswith(UTF_16):
-                message = f"is no text; write it in {'JSON' if file.suffix == '.json' else 'YAML'}"
-            elif len(data) <= LARGEST_BYTES:
-                return data.decode("utf-8-sig")
-            else:
-                message = f"is larger than {LARGEST_BYTES >> 10} KiB; make it smaller"
+            if len(data) <= LARGEST_BYTES:
+                return decoded(data, str(file), "JSON" if file.suffix == ".json" else "YAML")
+            message = f"is larger than {LARGEST_BYTES >> 10} KiB; make it smaller"
     except FileNotFoundError:
         message = f"no such file{path_cure(str(file), file)}"
+    except (OSError, ValueError) as error:
+        message = f"cannot be read ({error})"
+    raise StoryboardError([Problem(file=str(file), message=message)])
+
+
+def decoded(data: bytes, file: str, kind: str) -> str:
+    """The text in the bytes of a file that is to be of a `kind`. Raises StoryboardError where they are no UTF-8."""
+    line = None
+    try:
+        if b"\0" not in data or data.startswith(UTF_16):
+            return data.decode("utf-8-sig")
+        message = f"is no text; write it in {kind}"
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         message = f"byte 0x{error.object[error.start]:02x} is not UTF-8; save the file as UTF-8"
-    except (OSError, ValueError) as error:
-        message = f"cannot be read ({error})"
-    raise StoryboardError([Problem(file=str(file), line=line, message=message)])
+    raise StoryboardError([Problem(file=file, line=line, message=message)])
 
 
 def parse_storyboard(text: str, *, file: str = "<storyboard>", folder: Path | None = None) -> Storyboard:
@@ -266,8 +272,14 @@ def _path_problems(data: dict[str, Any], folder: Path | None) -> Iterator[Proble
     scenes = data.get("scenes")
     for index, scene in enumerate(scenes if isinstance(scenes, tuple) else ()):
         if isinstance(scene, dict):
-            yield from _inside(folder, scene.get("image"), f"scenes[{index}].image")
+            for name in ("image", "end_image"):
+                yield from _inside(folder, scene.get(name), f"scenes[{index}].{name}")
+            frames = scene.get("keyframes")
+            for nth, frame in enumerate(frames if isinstance(frames, tuple) else ()):
+                if isinstance(frame, dict):
+                    yield from _inside(folder, frame.get("image"), f"scenes[{index}].keyframes[{nth}].image")
     yield from _inside(folder, data.get("image"), "image")
+    yield from _inside(folder, data.get("audio"), "audio")
     name = data.get("profile", "auto")
     problems = [] if name in PROFILES else list(_inside(folder, name, "profile"))
     yield from problems

@@ -12,6 +12,7 @@ def between_scenes(scenes: Any) -> list[Problem]:
     """Rules between fields, on scenes that need not be valid otherwise."""
     problems: list[Problem] = []
     seen: dict[str, int] = {}
+    last: str | None = None  # the path of the end image of the scene before
     for index, scene in enumerate(scenes if isinstance(scenes, (list, tuple)) else ()):
         fields = scene if isinstance(scene, Mapping) else vars(scene) if isinstance(scene, BaseModel) else {}
         name = fields.get("id")
@@ -20,7 +21,16 @@ def between_scenes(scenes: Any) -> list[Problem]:
             problems.append(Problem(path=f"scenes[{index}].id", message=message))
         elif isinstance(name, str):
             seen[name] = index
-        if fields.get("image") and index and fields.get("transition", "continue") == "continue":
+        transition = fields.get("transition", "continue")
+        blends = isinstance(transition, (Mapping, BaseModel))
+        if not index and blends:
+            message = "the first scene has none before it to blend with; remove the line"
+            problems.append(Problem(path="scenes[0].transition", message=message))
+        if fields.get("image") and index and (transition == "continue" or blends):
             message = "an image starts a new shot; add `transition: cut` or remove the image"
             problems.append(Problem(path=f"scenes[{index}].image", message=message))
+        if last is not None and fields.get("transition", "continue") == "continue":
+            message = "the shot goes on after this scene; give it to the last one, or cut to the next"
+            problems.append(Problem(path=last, message=message))
+        last = f"scenes[{index}].end_image" if fields.get("end_image") else None
     return problems

@@ -11,6 +11,7 @@ from pydantic import (
     Field,
     PrivateAttr,
     ValidationError,
+    create_model,
     model_validator,
 )
 
@@ -22,6 +23,7 @@ from .fields import (
     Coord,
     Decoding,
     Drift,
+    EvenCount,
     Expert,
     GainOn,
     Id,
@@ -43,10 +45,13 @@ from .fields import (
     Space,
     Speed,
     Steps,
+    TakeId,
     Targets,
     Text,
     Words,
+    has_places,
     on_one_line,
+    only,
     plain,
 )
 from .messages import explain, locate, validated
@@ -157,6 +162,37 @@ class Lora(Part):
     expert: Expert | None = Field(None, description="of a model of two transformers, by the noise that it takes")
 
 
+class Finish(Part):
+    """A command that makes another mp4 of each shot; run only where whoever renders allows it."""
+
+    run: Annotated[
+        tuple[Words, ...], only(has_places, "must hold {{input}} and {{output}}, the mp4 that is given and made")
+    ] = Field(
+        min_length=1, max_length=64, description="the command and its arguments, with {input} and {output} among them"
+    )
+    timeout: float = Field(3600, gt=0, le=86400, description="seconds that a shot may take")
+
+
+class Blend(Part):
+    """A border at which the prompts of two scenes are mixed; the past is kept."""
+
+    blend: EvenCount = Field(description="sections that read both, half of them on each side of the border: 2, 4, ..")
+
+
+class Emphasis(Part):
+    """Words of a prompt that are attended to more, or less."""
+
+    words: Words = Field(description="as they stand in the prompt", max_length=1000)
+    gain: float = Field(gt=0, le=4, description="times their attention before it is normalised; 1 is off")
+
+
+class Keyframe(Part):
+    """An image that a scene comes to at a time."""
+
+    at: float = Field(gt=0, le=3600, description="seconds from the scene's beginning; snaps to the latent frames")
+    image: Words = Field(description="relative to the storyboard")
+
+
 class Scene(Part):
     """A stretch of film under one prompt."""
 
@@ -166,7 +202,14 @@ class Scene(Part):
     intensity: Intensity | Literal["auto"] = Field(0.0, description="0 calm .. 1 most dynamic, or auto: by the prompt")
     negative_prompt: Text | None = Field(None, description="instead of the board's", max_length=20_000)
     image: Words | None = Field(None, description="start image of a shot, relative to the storyboard")
-    transition: Literal["continue", "cut"] = Field("continue", description="keep the history, or begin a new shot")
+    end_image: Words | None = Field(None, description="that the shot ends on, relative to the storyboard")
+    keyframes: tuple[Keyframe, ...] | None = Field(None, min_length=1, max_length=64, description="images on the way")
+    transition: Literal["continue", "cut"] | Blend = Field(
+        "continue", description="keep the history, or begin a new shot; {blend: 2}: keep it and mix the prompts"
+    )
+    emphasis: tuple[Emphasis, ...] | None = Field(
+        None, min_length=1, max_length=16, description="of the prompt's words"
+    )
     seed: Seed | None = Field(None, description="instead of the board's")
     steps: Steps | None = Field(None, description="denoising steps, instead of the board's")
     speed: Speed | None = Field(None, description="default: the board's where the scene is at rest, else full")
@@ -174,6 +217,8 @@ class Scene(Part):
     relax: Relax = Field(Relax(), description="explicit relaxation; what is absent comes from the profile")
     lora: tuple[Lora, ...] | None = Field(None, min_length=1, max_length=16, description="besides the board's")
     ensure: Ensure | None = Field(None, description="that something moves; default: the board's unless at rest")
+    take: TakeId | None = Field(None, description="that the scene is; on another past only its noise; see `pick`")
+    lock: bool = Field(False, description="the take stays as it is, whatever changes around it")
 
 
 class FramePackBlock(Part):
@@ -218,7 +263,14 @@ class Written(Part):
         return self
 
 
-class Storyboard(Written):
+if TYPE_CHECKING:
+    Continued = Written
+else:  # `from` is a word of Python's
+    before = Field(None, description="a film that this one goes on from; relative to the storyboard")
+    Continued = create_model("Continued", __base__=Written, **{"from": (Words | None, before)})
+
+
+class Storyboard(Continued):
     """A film: settings of the board and its scenes in order."""
 
     version: Literal[1] = Field(1, description="of this format")
@@ -240,15 +292,23 @@ class Storyboard(Written):
     style: Text = Field("", description="joined to every scene's prompt", max_length=20_000)
     negative_prompt: Text = Field("", max_length=20_000, description="for true CFG")
     image: Words | None = Field(None, description="start image, relative to the storyboard")
+    audio: Words | None = Field(None, description="sound of the film, relative to the storyboard; cut or padded")
+    loop: bool | None = Field(None, description="the film ends where it begins: on the image of its first shot")
     lora: tuple[Lora, ...] | None = Field(None, min_length=1, max_length=16, description="adapters of the model")
     profile: ProfileName = Field("auto", description="intensity profile: auto (the model's own), paper, or a file")
     ensure: Ensure | None = Field(None, description="of every scene that is not at rest: that something moves")
+    finish: tuple[Finish, ...] | None = Field(None, min_length=1, max_length=8, description="commands, in turn, a shot")
     crf: int = Field(16, ge=0, le=51, description="H.264 quality; lower is better and larger; 0 is made 1")
     scenes: tuple[Scene, ...] = Field(min_length=1, max_length=3000, description="in the order of the film")
 
     def __eq__(self, other: object) -> bool:
         """Equal boards say the same, wherever they were read."""
         return isinstance(other, Storyboard) and self.model_dump() == other.model_dump()
+
+    @property
+    def before(self) -> str | None:
+        """The film that it goes on from."""
+        return getattr(self, "from")
 
     def prompt_of(self, scene: Scene) -> str:
         """The scene's prompt with the board's style, on one line: what the model reads."""

@@ -3,6 +3,7 @@
 N frames, H and W their height and width; uint8 RGB. Luma is BT.601's, 0..1.
 """
 
+from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -37,10 +38,10 @@ class MotionMeter:
     def __init__(self) -> None:
         self.first: NDArray[np.float32] | None = None
         self.luma: NDArray[np.float32] | None = None  # of the newest frame
-        self.changes: list[float] = []  # of the busiest pixels, from frame i to i + 1
-        self.overall: list[float] = []  # of all pixels
-        self.drifts: list[float] = []  # of frame i
-        self.means: list[NDArray[np.float32]] = []  # RGB of frame i
+        self.changes = array("d")  # of the busiest pixels, from frame i to i + 1
+        self.overall = array("d")  # of all pixels
+        self.drifts = array("d")  # of frame i
+        self.means = array("f")  # RGB of frame i
 
     def add(self, frames: Iterable[NDArray[np.uint8]]) -> None:
         """Takes the next frames [N, H, W, 3]."""
@@ -52,9 +53,16 @@ class MotionMeter:
                 change = np.abs(luma - self.luma)
                 self.changes.append(busiest(change, BUSIEST))
                 self.overall.append(float(change.mean()))
-            self.means.append(pixels.mean((0, 1)))
+            self.means.extend(pixels.mean((0, 1)))
             self.drifts.append(float(np.abs(pixels - self.first).mean()))
             self.luma = luma
+
+    def seam_to(self, other: "MotionMeter") -> float:
+        """As a section's seam, the change from its last frame to the first one of `other`."""
+        assert self.luma is not None and other.first is not None
+        change = busiest(np.abs(other.first @ LUMA - self.luma), BUSIEST)
+        usual = float(np.median([*self.changes, *other.changes]))
+        return max(change, QUIET) / max(usual, QUIET)
 
     def figures(self, spans: Sequence[tuple[int, int]]) -> list[MotionFigures]:
         """One per section, whose frames [first, end) of the shot follow one another; the shot's frame 0 is in none."""
@@ -63,7 +71,7 @@ class MotionMeter:
             inside, around = self.changes[first - 1 : end - 1], self.changes[before : end - 1]
             usual = max(float(np.median(around)), QUIET)
             seam = max(inside[0], QUIET) / usual if first > 1 else 1.0  # nothing comes before the first section
-            means = np.mean(self.means[first:end], 0)
+            means = np.mean(np.reshape(self.means[3 * first : 3 * end], (-1, 3)), 0)
             opening = means if opening is None else opening
             made.append(
                 MotionFigures(

@@ -6,6 +6,7 @@ H and W height and width
 """
 
 import errno
+import io
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -46,6 +47,10 @@ class PacketDigest:
         """A packet of an mp4, where each unit stands behind its length."""
         self._add(_units(packet))
 
+    def add_whole(self, packet: bytes) -> None:
+        """A packet of sound, which is one unit."""
+        self._add([packet])
+
     def _add(self, units: Iterable[bytes]) -> None:
         self.count += 1
         for unit in units:
@@ -66,24 +71,37 @@ def _units(packet: bytes) -> Iterator[bytes]:
 
 def read_metadata(path: Path) -> dict[str, str]:
     """The tags of a film; bytes that are not UTF-8 are replaced. Raises FilmError."""
-    with _told(path), _opened(path) as container:
+    with told(path), opened(path) as container:
         return dict(container.metadata)
 
 
 def read_header(path: Path) -> tuple[dict[str, str], float]:
     """Its tags, and frames a second in the mean. Raises FilmError also where there is no video that can be measured."""
-    with _told(path), _opened(path) as container:
+    with told(path), opened(path) as container:
         return dict(container.metadata), _rate(_video(container))
 
 
 def film_digest(path: Path) -> tuple[str, dict[str, str]]:
-    """A digest of the film's packets, by what of it can be read, and its tags. Raises FilmError."""
-    made = PacketDigest()
-    with _told(path), _opened(path) as container:
-        for packet in container.demux(_video(container)):
-            if packet.size:
+    """A digest of the film's packets, those of its sound among them, and its tags. Raises FilmError."""
+    made, heard = PacketDigest(), PacketDigest()
+    with told(path), opened(path) as container:
+        video, sound = _video(container), container.streams.audio[:1]
+        for packet in container.demux(video, *sound):
+            if packet.size and packet.stream.index == video.index:
                 made.add(bytes(packet))
-        return made.digest, dict(container.metadata)
+            elif packet.size:
+                heard.add_whole(bytes(packet))
+        return " ".join([made.digest, *(heard.digest for _ in sound)]), dict(container.metadata)
+
+
+def sound_digest(sound: bytes) -> str:
+    """The part of `film_digest` that is of an mp4 with the sound alone."""
+    heard = PacketDigest()
+    with av.open(io.BytesIO(sound), "r") as container:
+        for packet in container.demux(container.streams.audio[0]):
+            if packet.size:
+                heard.add_whole(bytes(packet))
+    return heard.digest
 
 
 def read_frames(path: Path) -> Iterator[NDArray[np.uint8]]:
@@ -93,7 +111,7 @@ def read_frames(path: Path) -> Iterator[NDArray[np.uint8]]:
     all. The size is that of the film at that place. Raises FilmError.
     """
     given = 0
-    with _told(path, lambda: f" from frame {given} on" if given else ""), _opened(path) as container:
+    with told(path, lambda: f" from frame {given} on" if given else ""), opened(path) as container:
         rate = _rate(_video(container))
         shown: NDArray[np.uint8] | None = None
         for pixels, seconds in _decoded(container, 1 / rate):
@@ -151,21 +169,22 @@ def _rate(video: av.video.stream.VideoStream) -> float:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[av.container.InputContainer]:
-    options = {"format_whitelist": FORMATS, "protocol_whitelist": "none", "max_pixels": str(MOST_PIXELS)}
+def opened(path: Path, formats: str = FORMATS, known: str = KNOWN) -> Iterator[av.container.InputContainer]:
+    """A file of one of these formats. Raises FilmError without the place, OSError, or what PyAV raises."""
+    options = {"format_whitelist": formats, "protocol_whitelist": "none", "max_pixels": str(MOST_PIXELS)}
     with open_file(path) as file:
         try:
             container = av.open(file, "r", options=options, metadata_errors="replace")
         except av.FFmpegError as error:
             if error.errno != errno.EINVAL:  # what it says of formats outside the list
                 raise
-            raise FilmError(f"cannot be read as a film (is none of {KNOWN})") from error
+            raise FilmError(f"cannot be read (is none of {known})") from error
         with container:
             yield container
 
 
 @contextmanager
-def _told(path: Path, where: Callable[[], str] = str) -> Iterator[None]:
+def told(path: Path, where: Callable[[], str] = str, what: str = "a film") -> Iterator[None]:
     """Whatever goes wrong as one FilmError with the place, the fact and the cure."""
     try:
         yield
@@ -173,4 +192,4 @@ def _told(path: Path, where: Callable[[], str] = str) -> Iterator[None]:
         raise FilmError(f"{path}: {error}") from error
     except (OSError, av.FFmpegError, ValueError, ArithmeticError, MemoryError) as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise FilmError(f"{path}: cannot be read as a film{where()} ({reason})") from error
+        raise FilmError(f"{path}: cannot be read as {what}{where()} ({reason})") from error

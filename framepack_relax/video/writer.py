@@ -8,18 +8,21 @@ PyAV's errors leave this module as OSError.
 """
 
 import errno
+import heapq
+import io
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import FilmError
 from ..files import settle
-from .reader import PacketDigest, av, film_digest
+from .reader import PacketDigest, av, film_digest, sound_digest
 
 KEY_EVERY = 1.2  # seconds from one key frame to the next, at most
 DISK = (errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EROFS, errno.EACCES)  # what a disk says
@@ -47,6 +50,7 @@ class Mp4Writer:
 
     After an exception, and after a kill, the part stays and can be played; the next writer lets it stand until it has
     written as much itself. No frame is kept in memory.
+    `sound` is an mp4 of the film's length that the whole film takes its sound from.
     `crf` is H.264's quality, 1..51 (0 is taken for 1); `metadata` may hold any keys and any text, and the film has it
     as it is at the end. `settle` gives the whole film (its first argument) its name.
     """
@@ -61,8 +65,9 @@ class Mp4Writer:
         crf: int,
         metadata: Mapping[str, str],
         settle: Callable[[Path, Path], None] = settle,
+        sound: bytes = b"",
     ) -> None:
-        self.settle = settle
+        self.settle, self.sound = settle, sound
         self.path, self.part = path, path.with_name(f"{path.stem}.part{path.suffix}")
         self.again = path.with_name(f"{path.stem}.part-again{path.suffix}")
         self.growing = self.again if self.part.exists() else self.part
@@ -77,6 +82,11 @@ class Mp4Writer:
         self.container.metadata.update(metadata)
         self.stream = self.container.add_stream("libx264", rate=fps, options=self._options())
         self._set_up(self.stream.codec_context)
+
+    @property
+    def digest(self) -> str:
+        """As `film_digest` gives it of the whole film."""
+        return " ".join([self.packets.digest, *([sound_digest(self.sound)] if self.sound else [])])
 
     def _options(self) -> dict[str, str]:
         # no B-frames: presentation order is decoding order, so that chunks can be joined
@@ -143,8 +153,8 @@ class Mp4Writer:
         part, whole = self.growing, self.path.with_name(f"{self.path.stem}.whole{self.path.suffix}")
         try:
             try:
-                _copy(part, whole, self.metadata)
-                same = film_digest(whole)[0] == self.packets.digest
+                _copy(part, whole, self.metadata, self.sound)
+                same = film_digest(whole)[0] == self.digest
             except (FilmError, av.FFmpegError, IndexError) as error:  # nothing in it that can be read
                 if getattr(error, "errno", None) in DISK:
                     raise
@@ -157,14 +167,16 @@ class Mp4Writer:
                 whole.unlink(missing_ok=True)
 
 
-def _copy(part: Path, whole: Path, metadata: Mapping[str, str]) -> None:
+def _copy(part: Path, whole: Path, metadata: Mapping[str, str], sound: bytes) -> None:
+    """Copies packets as they are, in the order of their times."""
     there, here = str(part.absolute()), str(whole.absolute())
     options = {"movflags": "use_metadata_tags+faststart"}
-    with av.open(there) as old, av.open(here, "w", format="mp4", options=options) as new:
+    with ExitStack() as stack, av.open(there, "r") as old, av.open(here, "w", format="mp4", options=options) as new:
         new.metadata.update(metadata)
-        source = old.streams.video[0]
-        target = new.add_stream_from_template(source)
-        for packet in old.demux(source):
-            if packet.size:
-                packet.stream = target
-                new.mux_one(packet)
+        beside = stack.enter_context(av.open(io.BytesIO(sound), "r")) if sound else None
+        sources: list[Any] = [(old, old.streams.video[0]), *([(beside, beside.streams.audio[0])] if beside else [])]
+        targets = [new.add_stream_from_template(source) for _, source in sources]
+        taken = [(packet for packet in file.demux(source) if packet.size) for file, source in sources]
+        for packet in heapq.merge(*taken, key=lambda packet: (packet.dts or 0) * packet.time_base):
+            packet.stream = targets[packet.stream.type == "audio"]
+            new.mux_one(packet)

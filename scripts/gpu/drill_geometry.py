@@ -5,24 +5,29 @@ python scripts/gpu/drill_geometry.py RESULT.json [--cpu]
 Weights are drawn on the device. Their values say nothing of quality, and kernels take as long with them as with others.
 """
 
+import math
 import sys
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoFramepackTransformer3DModel
 from diffusers.models.attention_dispatch import attention_backend, dispatch_attention_fn
 from drill_record import Record, Stopwatch, laps, spread, with_peak
 from torch import Tensor, nn
 
+import framepack_relax as fr
+from framepack_relax.families import components
 from framepack_relax.families.backend import PRESETS, Given, Start
 from framepack_relax.families.base import Size
 from framepack_relax.families.catalog import Source, find_family
-from framepack_relax.families.components import as_it_lies
+from framepack_relax.families.components import as_it_lies, compile_blocks
 from framepack_relax.families.framepack.backend import FramePackBackend, packed_segments
 from framepack_relax.families.framepack.history import HISTORY, SECTION_LATENTS
 from framepack_relax.families.hunyuan_video.backend import SectionInputs
@@ -77,6 +82,7 @@ class Setup:
     image_tokens: int = 729
     matrix: int = 8192
     steps: int = 6
+    whole: int = 25  # steps of a section with `speed: fast`
     repeats: int = 7
     sections: int = 3  # to decode
 
@@ -84,7 +90,7 @@ class Setup:
 def rehearsal() -> Setup:
     return Setup(
         device=torch.device("cpu"), dtype=torch.float32, networks=toy, size=(32, 32), prompt_tokens=(8, 16),
-        image_tokens=4, matrix=256, steps=3, repeats=3, sections=2,
+        image_tokens=4, matrix=256, steps=3, whole=4, repeats=3, sections=2,
     )  # fmt: skip
 
 
@@ -162,9 +168,11 @@ class Geometry:
         scenes = [Scene(id="past", prompt="it stands", seconds=SECTION * -(-HISTORY // SECTION_LATENTS))]
         for number, relax in enumerate(RELAXED.values()):
             scenes.append(Scene(id=f"s{number}", prompt="it stands", seconds=SECTION, relax=relax))
+        scenes.append(Scene(id="fast", prompt="it stands", seconds=SECTION, speed="fast", steps=setup.whole))
         board = storyboard_from_scenes(scenes, image=str(IMAGE), size=setup.size, steps=setup.steps, profile="paper")
         self.plan = make_plan(board, self.model.family)
-        self.sections = dict(zip(RELAXED, self.plan.sections[-len(RELAXED) :], strict=True))
+        names = [*RELAXED, "fast"]
+        self.sections = dict(zip(names, self.plan.sections[-len(names) :], strict=True))
         self.past = {place: latent_frames(SECTION_LATENTS) for place in range(len(self.plan.sections))}
 
     @property
@@ -200,6 +208,17 @@ class Geometry:
 
     def steps(self, name: str) -> dict[str, float]:
         """A step of a section as it is rendered, with its solver and guidance; and its passes."""
+        took, forwards = self.sampled(name)
+        return {**spread(took[1:]), "passes": forwards / len(took)}
+
+    def fast(self) -> dict[str, float]:
+        """Seconds of denoising with `speed: fast`, and over those of as many steps that all ask the network."""
+        took, forwards = self.sampled("fast")
+        plain = spread(self.sampled("plain")[0][1:])["seconds"]
+        return {"seconds": sum(took), "passes": forwards, "steps": len(took), "ratio": sum(took) / plain / len(took)}
+
+    def sampled(self, name: str) -> tuple[list[float], int]:
+        """Seconds of each step of a section, and its forward passes."""
         section, watch = self.sections[name], Stopwatch(self.setup.device)
         watch.mark()
         noise = self.model.noise(section.latents, self.setup.size, section.seed).to(self.setup.device)
@@ -207,7 +226,31 @@ class Geometry:
         result = sample(
             self.model, inputs, section.steps, noise, sampler=self.plan.sampler, on_step=lambda step: watch.mark()
         )
-        return {**spread(watch.laps()[1:]), "passes": sum(result.forwards.values()) / len(section.steps)}
+        return watch.laps(), sum(result.forwards.values())
+
+    def compiled(self) -> dict[str, float]:
+        """A bare pass with compiled blocks, over one without; `first` compiles; `error` is rms over that of the rms."""
+        network, plain = self.model.transformer, self.velocity()
+        eager = spread(laps(self.velocity, self.setup.repeats, self.setup.device))["seconds"]
+        watch = Stopwatch(self.setup.device)
+        try:
+            compile_blocks(network, True)
+            watch.mark()
+            error = float((self.velocity() - plain).norm() / plain.norm())
+            watch.mark()
+            took = spread(laps(self.velocity, self.setup.repeats, self.setup.device))
+        finally:
+            compile_blocks(network, False)
+        return {**took, "first": watch.laps()[0], "ratio": took["seconds"] / eager, "error": error}
+
+    def fp8(self) -> dict[str, Any]:
+        """The same as `memory` with weights in fp8, which they stay in; `error` of a pass to one before."""
+        self.memory("full")
+        plain = self.velocity()
+        as_it_lies(self.model.transformer, self.setup.dtype, "fp8")
+        self.model.stored = "fp8"
+        error = float((self.velocity() - plain).norm() / plain.norm())
+        return {**self.memory("full"), "error": error}
 
     def attention(self, backend: str) -> dict[str, Any]:
         """The joint attention of a block by a backend of diffusers, without and with a bias on its keys.
@@ -256,9 +299,24 @@ class Geometry:
                 "decode_peak": decode_peak, "estimate": estimate}  # fmt: skip
 
 
+def puppet_fast(setup: Setup) -> dict[str, float]:
+    """A calm section of the packaged model with `speed: fast` over one with all passes: sampling; dB between both."""
+    model, frames, seconds = fr.load("puppet", device=setup.device), dict[str, Any](), dict[str, float]()
+    scene = Scene(id="calm", prompt="a red figure stands still on the beach", seconds=SECTION)
+    for speed in ("warm", "full", "fast"):
+        with TemporaryDirectory() as folder:
+            asked: Any = {"steps": setup.whole, "speed": "full" if speed == "warm" else speed, "out": folder + "/film"}
+            image = IMAGE.with_name("red-beach.png")
+            (done,) = fr.stream([scene], image=str(image), model=model, **asked)
+        frames[speed], seconds[speed] = done.frames.astype(float), done.report["seconds"]["sampling"]
+    error = float(np.mean((frames["fast"] - frames["full"]) ** 2))
+    return {"ratio": seconds["fast"] / seconds["full"], "psnr": 10 * math.log10(255**2 / error)}
+
+
 def main(file: str, *options: str) -> int:
     if "--cpu" in options:
         torch.set_num_threads(1)  # of so little work two make more
+        components.COMPILER = "eager"
     setup = rehearsal() if "--cpu" in options else Setup(device=torch.device("cuda"))
     record = Record(Path(file), setup.device)
     record.measure("matrix product", lambda: matrix_product(setup))
@@ -268,10 +326,14 @@ def main(file: str, *options: str) -> int:
     record.measure("memory full", partial(geometry.memory, "full"))
     for name in RELAXED:
         record.measure(f"step {name}", partial(geometry.steps, name))
+    record.measure("fast", geometry.fast)
+    record.measure("compiled", geometry.compiled)
     for backend in BACKENDS:
         record.measure(f"attention {backend}", partial(geometry.attention, backend))
     for memory in MEMORY:
         record.measure(f"memory {memory}", partial(geometry.memory, memory))
+    record.measure("puppet fast", partial(puppet_fast, setup))
+    record.measure("memory full, fp8", geometry.fp8)
     return record.finish()
 
 

@@ -7,7 +7,7 @@ python scripts/gpu/report.py             # README anew, from the newest run that
 import json
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -107,8 +107,18 @@ def speed(results: Run) -> str:
     return (
         f"A pass is {forward['tflop']:.0f} TFLOP, done at {forward['tflops']:.0f} TFLOP/s: {share:.0%} of what a\n"
         f"product of large matrices reaches there. A step at rest is one pass; with blur it takes {blur:.2f} times as\n"
-        f"long, with a bias {bias:.2f}, with the context loosened {context:.2f}."
+        f"long, with a bias {bias:.2f}, with the context loosened {context:.2f}." + "".join(optional(results))
     )
+
+
+def optional(results: Run) -> Iterator[str]:
+    """What else was measured, a line each."""
+    if fast := results.get("fast"):
+        yield f"\nDenoising with `speed: fast` takes {fast['ratio']:.2f} of the time."
+    if puppet := results.get("puppet fast"):
+        yield f"\nA calm film of the puppet is then {puppet['psnr']:.1f} dB from the full one."
+    if compiled := results.get("compiled"):
+        yield f"\nA pass with compiled blocks takes {compiled['ratio']:.2f}, {compiled['error']:.1e} from the other."
 
 
 def rewrite(readme: str, run: Run | None) -> str:

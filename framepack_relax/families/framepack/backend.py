@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import torch
 from diffusers import HunyuanVideoFramepackPipeline, UniPCMultistepScheduler
+from diffusers.video_processor import VideoProcessor
 from PIL import Image
 from torch import Tensor
 
@@ -16,7 +17,7 @@ from ...relax.effects import LowPass
 from ...relax.latents import low_pass, match_statistics
 from ...relax.unlearning import FramePart, Segment
 from ...storyboard.fields import Order
-from ..backend import Decoder, Given, Solve, Start
+from ..backend import Decoder, Given, GoingOn, Solve, Start
 from ..base import Context, Size, Step
 from ..hunyuan_video.backend import HunyuanVideoBackend, SectionInputs, euler, on_table
 from .blend import BlendDecoder
@@ -26,11 +27,13 @@ from .history import SECTION_LATENTS, HistorySlots
 def gather_history(slots: HistorySlots, latents: Mapping[int, Tensor], start: Tensor) -> dict[str, Tensor]:
     """The packed past by the transformer's names; `latents_clean` [1, C, 2, h, w] is start image and 1x slot.
 
-    Fills the slots from a shot's latent frames (position -> [1, C, 1, h, w]); what is not there is zeros.
+    Fills the slots from a shot's latent frames (position -> [1, C, 1, h, w]); what is not there is zeros, as is what
+    lies before a short film.
     """
 
     def fill(positions: Sequence[int | None]) -> Tensor:
-        return torch.cat([torch.zeros_like(start) if p is None else latents[p] for p in positions], dim=2)
+        gone = torch.zeros_like(start)
+        return torch.cat([gone if p is None or (p < 0 and p not in latents) else latents[p] for p in positions], dim=2)
 
     return {
         "latents_clean": torch.cat([start, fill(slots.near)], dim=2),
@@ -41,6 +44,15 @@ def gather_history(slots: HistorySlots, latents: Mapping[int, Tensor], start: Te
         "indices_latents_history_2x": torch.tensor(slots.mid_index),
         "indices_latents_history_4x": torch.tensor(slots.far_index),
     }
+
+
+def begun_with(latents: Tensor) -> tuple[Tensor, dict[int, Tensor]]:
+    """The frame that stays in sight, of latents [1, C, T, h, w] of a shot's start, and those of its past by position.
+
+    Those are all others, the last at position 0, or of an image it itself.
+    """
+    first, *past = latents.split(1, dim=2)
+    return first, {k + 1 - len(past): frame for k, frame in enumerate(past)} or {0: first}
 
 
 def initial_history(slots: HistorySlots, start: Tensor, order: Order) -> dict[str, Tensor]:
@@ -84,7 +96,7 @@ class FramePackBackend(HunyuanVideoBackend):
 
     pipeline: ClassVar[Any] = HunyuanVideoFramepackPipeline
 
-    def encode_starts(self, images: Mapping[int, tuple[Image.Image, int]]) -> Mapping[int, Start]:
+    def encode_starts(self, images: Mapping[Any, tuple[Image.Image, int]]) -> Mapping[Any, Start]:
         made: dict[int, Start] = {}
         if not images:
             return made
@@ -101,13 +113,23 @@ class FramePackBackend(HunyuanVideoBackend):
                 made[shot] = Start(latent=latent, embeds=embeds)
         return made
 
+    def encode_film(self, frames: Sequence[Image.Image], seed: int) -> Start:
+        """Latents [1, C, 1 + k, h, w] of 1 + 4k frames: of the first, which stands for the start image, and a past."""
+        start = self.encode_starts({0: (frames[0], seed)})[0]
+        pixels = VideoProcessor().preprocess_video(list(frames)).to(self.device, self.vae.dtype)
+        with torch.no_grad():
+            seen = self.vae.encode(pixels).latent_dist.sample(torch.Generator("cpu").manual_seed(seed))
+        return replace(start, latent=seen.float() * self.vae.config.scaling_factor)
+
     def begin(self, given: Given) -> SectionInputs:
         assert isinstance(given.context, HistorySlots) and given.start is not None
-        frames = {0: given.start.latent}
+        start, frames = begun_with(given.start.latent)
         for place, section in given.past.items():
             frames |= {SECTION_LATENTS * place + 1 + k: frame for k, frame in enumerate(section.split(1, dim=2))}
-        full = gather_history(given.context, frames, given.start.latent)
-        contexts = {"full": full, "context": initial_history(given.context, given.start.latent, given.options["order"])}
+        full = gather_history(given.context, frames, start)
+        for end in given.anchors.values():  # as the pipeline's last_image, seen by the section before it alone
+            full["latents_clean"] = torch.cat([start, end.latent.to(start)], dim=2)
+        contexts = {"full": full, "context": initial_history(given.context, start, given.options["order"])}
         for effect in {effect for step in given.steps for effect in step.effects if isinstance(effect, LowPass)}:
             contexts["low_pass"] = {**full, "latents_clean": low_pass(full["latents_clean"], effect.factor)}
         return SectionInputs(
@@ -117,6 +139,7 @@ class FramePackBackend(HunyuanVideoBackend):
             },
             contexts={name: self._arguments(history) for name, history in contexts.items()},
             segments=packed_segments(given.context, given.noise.shape[3], given.noise.shape[4]),
+            words=given.words,
             opening=given.past.get(given.context.opening),
             drift=given.options["adain"],
         )
@@ -136,6 +159,8 @@ class FramePackBackend(HunyuanVideoBackend):
         assert start is not None
         if how == "blend":
             return BlendDecoder(self.vae, order=options["order"], start=start, sections=sections)
+        if start.shape[2] > 1:
+            return GoingOn(decoder=super().decoder(how, None, sections, options), film=start)
         return super().decoder(how, start, sections, options)
 
     def tokens(self, context: Context, latents: int, size: Size) -> int:

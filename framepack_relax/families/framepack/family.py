@@ -1,6 +1,6 @@
 """FramePack without torch: 9 latent frames, 36 new frames a section; one frame more a shot, its start image."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
@@ -9,11 +9,11 @@ from ...relax.effects import EFFECTS
 from ...storyboard import Storyboard
 from ...storyboard.fields import Decoding, Order
 from ...storyboard.schema import FramePackBlock
-from ..base import CONTEXT, GuidanceTerm, Size, TimeGrid
+from ..base import CONTEXT, Context, GuidanceTerm, Role, Size, TimeGrid
 from ..configs import FramePackTransformer, PartKinds, ProcessorConfig, Sidecar, SiglipFields
 from ..flow import FlowShift, Levels, sigma_table
 from ..hunyuan_video.family import HunyuanVideo
-from .history import SECTION_LATENTS, HistorySlots, slots
+from .history import HISTORY, SECTION_LATENTS, HistorySlots, slots
 
 LATENT_FRAMES = 4  # new frames per latent frame
 SECTION_FRAMES = SECTION_LATENTS * LATENT_FRAMES
@@ -74,6 +74,9 @@ class FramePack(HunyuanVideo):
     def options(self) -> Mapping[str, Any]:
         return {"order": self.order, "adain": self.drift}
 
+    def acting_options(self, context: Context, loosened: Collection[str]) -> Mapping[str, Any]:
+        return {**self.options, "adain": 0.0} if context.initial else self.options
+
     @property
     def decode(self) -> str:
         return self.decoder or ("stream" if self.order == "forward" else "blend")
@@ -86,6 +89,8 @@ class FramePack(HunyuanVideo):
         if self.decoder == "stream" and self.order == "inverted":
             message = "stream needs forward order, and this film is rendered from its end; remove the line"
             yield Problem(path="framepack.decode", message=message)
+        if self.decoder == "blend" and story.before:
+            yield Problem(path="framepack.decode", message="blend cannot go on from a film; remove the line")
 
     def notes(self, story: Storyboard, shots: Sequence[tuple[float, int]]) -> Iterator[tuple[str, str]]:
         """Shots that FramePack's programs, which round half to even at 30 frames a second, give another length."""
@@ -103,11 +108,25 @@ class FramePack(HunyuanVideo):
         tokens = SECTION_LATENTS * (size[1] // 8) * (size[0] // 8) / 4  # pipeline_hunyuan_video_framepack.py
         return sigma_table(steps, self.shift, self.shift.factor(tokens, MOST_SHIFT), sampler=sampler)
 
+    @property
+    def anchors(self) -> frozenset[Role]:
+        """In inverted order the past is the future, and a shot's last section may see what comes after it."""
+        return frozenset({"end"} if self.order == "inverted" else ())
+
+    @property
+    def past_frames(self) -> Sequence[int]:
+        """As many as fill the slots, and the one before them, which stands for the start image."""
+        return range(1 + LATENT_FRAMES * HISTORY, 1, -LATENT_FRAMES) if self.order == "forward" else ()
+
     def render_order(self, sections: int) -> Sequence[int]:
         return range(sections) if self.order == "forward" else range(sections)[::-1]
 
-    def context(self, place: int, sections: int) -> HistorySlots:
-        return slots(self.order, place, sections)
+    def context(self, place: int, sections: int, *, film: bool = False) -> HistorySlots:
+        return slots(self.order, place, sections, film=film)
+
+    def has_past(self, context: Context, *, image: bool) -> bool:
+        assert isinstance(context, HistorySlots)
+        return not context.initial or any((p or 0) < 0 for p in context.mid)
 
 
 def nearest_bucket(width: int, height: int) -> Size:

@@ -32,12 +32,13 @@ class HistorySlots:
     @property
     def needs(self) -> tuple[int, ...]:
         """Places of the sections that fill the slots, and of the opening one."""
-        filled = {(p - 1) // SECTION_LATENTS for p in (*self.near, *self.mid, *self.far) if p}
+        filled = {(p - 1) // SECTION_LATENTS for p in (*self.near, *self.mid, *self.far) if p and p > 0}
         return tuple(sorted(filled | ({self.opening} if not self.initial else set())))
 
 
-def slots(order: Order, section: int, sections: int) -> HistorySlots:
-    """Of section `section` (from 0) of a shot of `sections`.
+def slots(order: Order, section: int, sections: int, *, film: bool = False) -> HistorySlots:
+    """Of section `section` (from 0) of a shot of `sections`; of one that goes on from a `film`, positions up to 0 are
+    that film's.
 
     Its frames and those it sees follow each other in the shot and, after a gap, in the indices: in forward order
     [start 0][4x 1..16][2x 17, 18][1x 19][section 20..28], in inverted order [start 0][gap][section][1x][2x][4x].
@@ -48,7 +49,7 @@ def slots(order: Order, section: int, sections: int) -> HistorySlots:
     made: dict[str, Any] = {}
     for name in parts if forward else reversed(parts):
         run = range(frame, frame + parts[name])
-        made[name] = tuple(p if 0 <= p <= SECTION_LATENTS * sections else None for p in run)
+        made[name] = tuple(p if film or 0 <= p <= SECTION_LATENTS * sections else None for p in run)
         made[f"{name}_index"] = tuple(range(index, index + parts[name]))
         frame, index = frame + parts[name], index + parts[name]
     del made["section"]

@@ -23,10 +23,10 @@ from torch import Tensor
 from ...relax.effects import Effect, LowPass
 from ...relax.guidance import Branch
 from ...relax.latents import low_pass
-from ..attention import Editing, edited
+from ..attention import Editing, edited, weighted, word_bias
 from ..backend import Decoder, Given, Solve, Start
 from ..base import Context, Size, Step
-from ..framepack.backend import gather_history, initial_history, packed_segments
+from ..framepack.backend import begun_with, gather_history, initial_history, packed_segments
 from ..framepack.history import SECTION_LATENTS, HistorySlots
 from ..hunyuan_video.backend import SectionInputs
 from ..umt5 import UMT5Model
@@ -51,7 +51,7 @@ PACKED = {  # the transformer's names for FramePack's packed history
 class HeliosBackend(UMT5Model):
     """Words, or an image besides, and the past to the next section, as HeliosPipeline (diffusers 0.42.1)."""
 
-    def encode_starts(self, images: Mapping[int, tuple[Image.Image, int]]) -> Mapping[int, Start]:
+    def encode_starts(self, images: Mapping[Any, tuple[Image.Image, int]]) -> Mapping[Any, Start]:
         """Latents [1, C, 2, h, w]: the image, which stays in sight, and the still past; noised as the pipeline does."""
         if images:
             self.vae.to(self.device)
@@ -64,6 +64,13 @@ class HeliosBackend(UMT5Model):
             made[shot] = Start(latent=torch.cat([noised(x.float(), generator) for x in (seen, past)], 2), embeds=None)
         return made
 
+    def encode_film(self, frames: Sequence[Image.Image], seed: int) -> Start:
+        """Latents [1, C, 1 + 9k, h, w] as of the pipeline's `video`: of the first frame, then of k clips of 33."""
+        self.vae.to(self.device)
+        pixels, generator = VideoProcessor().preprocess_video(list(frames)), torch.Generator("cpu").manual_seed(seed)
+        parts = [encode(self.vae, x, generator).float() for x in (pixels[:, :, :1], *pixels.split(STILL, dim=2))]
+        return Start(latent=torch.cat([noised(x, generator) for x in parts], dim=2), embeds=None)
+
     def begin(self, given: Given) -> SectionInputs:
         slots = given.context
         assert isinstance(slots, HistorySlots)
@@ -72,7 +79,8 @@ class HeliosBackend(UMT5Model):
             frames |= {SECTION_LATENTS * place + 1 + k: frame for k, frame in enumerate(section.split(1, dim=2))}
         kept = frames[0 if slots.initial else 1]  # of a film without a start image its first latent frame
         if given.start is not None:
-            kept, frames[0] = given.start.latent.split(1, dim=2)
+            kept, before = begun_with(given.start.latent)
+            frames |= before
         full = gather_history(slots, frames, kept)
         contexts = {"full": full, "context": initial_history(slots, kept, "inverted")}
         if given.options["no_past"] == "none":
@@ -86,6 +94,7 @@ class HeliosBackend(UMT5Model):
             },
             contexts={name: self._arguments(history) for name, history in contexts.items()},
             segments=packed_segments(slots, given.noise.shape[3], given.noise.shape[4]),
+            words=given.words,
         )
 
     def _arguments(self, history: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -101,13 +110,14 @@ class HeliosBackend(UMT5Model):
     @torch.no_grad()
     def predict(self, x: Tensor, step: Step, branch: Branch, inputs: SectionInputs) -> Tensor:
         """The arguments are those of the pipeline's call."""
-        return self.transformer(
-            hidden_states=x.to(self.dtype),
-            timestep=torch.tensor([step.timestep], dtype=torch.float32, device=self.device),
-            **inputs.prompts[branch.prompt],
-            **inputs.contexts[branch.context],
-            return_dict=False,
-        )[0].float()
+        with weighted([block.attn2 for block in self.transformer.blocks], word_bias(step, branch, inputs.words)):
+            return self.transformer(
+                hidden_states=x.to(self.dtype),
+                timestep=torch.tensor([step.timestep], dtype=torch.float32, device=self.device),
+                **inputs.prompts[branch.prompt],
+                **inputs.contexts[branch.context],
+                return_dict=False,
+            )[0].float()
 
     def acting(self, effects: tuple[Effect, ...], inputs: SectionInputs) -> AbstractContextManager[None]:
         """With a past in sight and, should that be how it is without one, with the section alone."""
@@ -135,8 +145,9 @@ class HeliosBackend(UMT5Model):
 
 
 def noised(latents: Tensor, generator: torch.Generator) -> Tensor:
-    """Latents with a share of noise that the generator draws, and the noise."""
-    share = (torch.rand(1, generator=generator) * (NOISE[1] - NOISE[0]) + NOISE[0]).to(latents.device)
+    """Latents [1, C, T, h, w] with a share of noise that the generator draws, one a frame, and the noise."""
+    drawn = torch.rand(latents.shape[2], generator=generator).view(1, 1, -1, 1, 1)
+    share = (drawn * (NOISE[1] - NOISE[0]) + NOISE[0]).to(latents.device)
     noise = torch.randn(latents.shape, generator=generator).to(latents.device)
     return share * noise + (1 - share) * latents
 

@@ -1,7 +1,7 @@
 """Helios without torch: Wan's 14B body with FramePack's history; 9 latent frames, a clip of 33 frames, a section."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -103,6 +103,9 @@ class Helios(Family):
     def options(self) -> Mapping[str, Any]:
         return {"no_past": self.no_past, **self.schedule.solver}
 
+    def acting_options(self, context: Context, loosened: Collection[str]) -> Mapping[str, Any]:
+        return self.options if CONTEXT.name in loosened else {**self.options, "no_past": "zeros"}
+
     def configured(self, story: Storyboard) -> Self:
         return replace(self, no_past=(story.helios or HeliosBlock()).no_past or self.no_past)
 
@@ -118,9 +121,14 @@ class Helios(Family):
             sigmas = 1 / (factor + (1 / sigmas - 1)) * factor
         return tuple(zip(sigmas.tolist(), (sigmas * 1000).tolist(), strict=True))
 
-    def context(self, place: int, sections: int) -> HistorySlots:
-        return slots("forward", place, sections)
+    @property
+    def past_frames(self) -> Sequence[int]:
+        """Of whole clips, as many as fill the slots."""
+        return [self.grid.unit_frames * clips for clips in (3, 2, 1)]
+
+    def context(self, place: int, sections: int, *, film: bool = False) -> HistorySlots:
+        return slots("forward", place, sections, film=film)
 
     def has_past(self, context: Context, *, image: bool) -> bool:
-        """With an image the first section has one, too: the end of a still clip."""
+        """With an image the first section has one, too: the end of a still clip; with a film its end."""
         return image or super().has_past(context, image=image)

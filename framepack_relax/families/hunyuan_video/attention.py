@@ -13,6 +13,7 @@ from diffusers.models.transformers.transformer_hunyuan_video import HunyuanVideo
 from einops import rearrange
 from torch import Tensor
 
+from ...relax.unlearning import KeyBias
 from ..attention import AttentionEdit, Editing, processors
 
 if TYPE_CHECKING:
@@ -20,19 +21,20 @@ if TYPE_CHECKING:
 
 
 def edited_attention(
-    transformer: Any, edit: AttentionEdit | None, tokens: "Tokens | None" = None
+    transformer: Any, edit: AttentionEdit | None, tokens: "Tokens | None" = None, words: KeyBias | None = None
 ) -> AbstractContextManager[None]:
     """Every double and single block attends with `edit` inside the block; afterwards all processors are the old ones.
 
-    `tokens` are those of the ranks that share the passes: an edit that acts already goes on. The token refiner is left
-    alone: it sees text only.
+    `tokens` are those of the ranks that share the passes, `words` a bias on keys of the text: what acts already goes
+    on. The token refiner is left alone: it sees text only.
     """
 
     def made(old: Any) -> EditedProcessor:
-        return EditedProcessor(edit or getattr(old, "edit", None) or AttentionEdit(), old, tokens)
+        own = edit or getattr(old, "edit", None) or AttentionEdit()
+        return EditedProcessor(own.biased(words) if words else own, old, tokens or getattr(old, "tokens", None))
 
     blocks = [*transformer.transformer_blocks, *transformer.single_transformer_blocks]
-    return processors([block.attn for block in blocks], made if edit or tokens else None)
+    return processors([block.attn for block in blocks], made if edit or tokens or words else None)
 
 
 class EditedProcessor(Editing, HunyuanVideoAttnProcessor2_0):

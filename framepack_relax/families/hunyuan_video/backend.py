@@ -11,12 +11,13 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, HunyuanVideoPipeline
+from diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video import DEFAULT_PROMPT_TEMPLATE
 from torch import Tensor
 
 from ...relax.effects import Effect
 from ...relax.guidance import Branch
 from ...relax.unlearning import FramePart, Segment
-from ..attention import attention_edit
+from ..attention import attention_edit, word_bias
 from ..backend import Decoder, Given, Solve
 from ..base import Context, Size, Step
 from ..loaded import LoadedModel
@@ -36,6 +37,7 @@ class SectionInputs:
     prompts: Mapping[str, Mapping[str, Tensor]]  # positive, negative
     contexts: Mapping[str, Mapping[str, Tensor]]  # full, context, low_pass
     segments: tuple[Segment, ...]
+    words: Mapping[str, Sequence[int]]  # tokens of the prompt
     opening: Tensor | None = None  # the first section of the shot to be rendered, if this is another
     drift: float = 0.0  # how strongly colours are pulled towards that one's
 
@@ -47,10 +49,30 @@ class HunyuanVideoBackend(LoadedModel):
     pipeline: ClassVar[Any] = HunyuanVideoPipeline
     text_parts = ("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")
     prompt_tokens = 256  # encode_prompt's max_sequence_length
+    template = DEFAULT_PROMPT_TEMPLATE["template"]
+    cropped = int(DEFAULT_PROMPT_TEMPLATE["crop_start"])
 
     def encode_text(self, pipe: Any, prompt: str) -> dict[str, Tensor]:
         embeds, pooled, mask = (x.to(self.dtype) for x in pipe.encode_prompt(prompt, device=self.device))
         return {"encoder_hidden_states": embeds, "encoder_attention_mask": mask, "pooled_projections": pooled}
+
+    def blended(self, one: Mapping[str, Tensor], other: Mapping[str, Tensor], weight: float) -> Mapping[str, Tensor]:
+        """As long as the longer: where one of them has no token there are zeros, and its padding is never read."""
+        if weight in (0, 1):
+            return other if weight else one
+        masks = [text["encoder_attention_mask"] for text in (one, other)]
+        longest = max(int(mask.sum()) for mask in masks)
+        embeds = [text["encoder_hidden_states"].clone() for text in (one, other)]
+        for states, mask in zip(embeds, masks, strict=True):
+            states[:, int(mask.sum()) : longest] = 0
+        return {
+            "encoder_hidden_states": embeds[0].lerp(embeds[1], weight),
+            "encoder_attention_mask": torch.maximum(*masks),
+            "pooled_projections": one["pooled_projections"].lerp(other["pooled_projections"], weight),
+        }
+
+    def text_vector(self, text: Mapping[str, Tensor]) -> Tensor:
+        return text["encoder_hidden_states"][text["encoder_attention_mask"].bool()].float().mean(dim=0)
 
     def begin(self, given: Given) -> SectionInputs:
         frames, height, width = given.noise.shape[2], -(-given.noise.shape[3] // 2), -(-given.noise.shape[4] // 2)
@@ -60,6 +82,7 @@ class HunyuanVideoBackend(LoadedModel):
             prompts={"positive": given.prompt, "negative": given.negative},
             contexts={"full": {}},
             segments=(section,),
+            words=given.words,
         )
 
     def solver(self, sampler: str, steps: Sequence[Step]) -> Solve:
@@ -69,14 +92,19 @@ class HunyuanVideoBackend(LoadedModel):
     def predict(self, x: Tensor, step: Step, branch: Branch, inputs: SectionInputs) -> Tensor:
         """The arguments are those of the pipeline's call; the timestep is rounded to the transformer's dtype."""
         kind: dict[str, Any] = {"device": self.device, "dtype": self.dtype}
-        return self.transformer(
-            hidden_states=x.to(self.dtype),
-            timestep=torch.tensor([step.timestep], dtype=torch.float32, device=self.device).to(self.dtype),
-            guidance=torch.tensor([step.scales["embedded"]], **kind) * 1000.0,
-            **inputs.prompts[branch.prompt],
-            **inputs.contexts[branch.context],
-            return_dict=False,
-        )[0].float()
+        read, video = inputs.prompts[branch.prompt], sum(segment.tokens for segment in inputs.segments)
+        first = video + (read["image_embeds"].shape[1] if "image_embeds" in read else 0)
+        queries = video - inputs.segments[-1].tokens, video
+        bias = word_bias(step, branch, inputs.words, first=first, queries=queries)
+        with edited_attention(self.transformer, None, words=bias):
+            return self.transformer(
+                hidden_states=x.to(self.dtype),
+                timestep=torch.tensor([step.timestep], dtype=torch.float32, device=self.device).to(self.dtype),
+                guidance=torch.tensor([step.scales["embedded"]], **kind) * 1000.0,
+                **read,
+                **inputs.contexts[branch.context],
+                return_dict=False,
+            )[0].float()
 
     def acting(self, effects: tuple[Effect, ...], inputs: SectionInputs) -> AbstractContextManager[None]:
         return edited_attention(self.transformer, attention_edit(effects, inputs.segments, **self.where))

@@ -68,7 +68,7 @@ class HunyuanVideo(Family):
     kind = "hunyuanvideo"
     masks = True  # its text
     grid = TimeGrid(unit_frames=UNIT, unit_latents=1, most_units=LONGEST // UNIT, past=False)
-    effects = frozenset(EFFECTS[:1])
+    effects = frozenset(EFFECTS[:2])
     image: ClassVar[Image] = "refused"
     renderer = "hunyuan_video.backend:HunyuanVideoBackend"
     original = ORIGINAL

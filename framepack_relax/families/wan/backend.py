@@ -18,8 +18,8 @@ from ...relax.effects import Effect, LowPass
 from ...relax.guidance import Branch
 from ...relax.latents import low_pass
 from ...relax.unlearning import FramePart, Segment
-from ..attention import edited
-from ..backend import Decoder, Given, Solve, Start
+from ..attention import edited, weighted, word_bias
+from ..backend import Decoder, Given, GoingOn, Solve, Start
 from ..base import Context, Size, Step
 from ..hunyuan_video.backend import euler, on_table
 from ..umt5 import UMT5Model
@@ -44,6 +44,7 @@ class SectionInputs:
     covered: int = 0
     beside: Mapping[str, Tensor] = field(default_factory=dict)  # by context too, where channels say what is seen
     layouts: tuple[tuple[Segment, ...], ...]  # of tokens, by context
+    words: Mapping[str, Sequence[int]]  # tokens of the prompt
 
 
 @dataclass(kw_only=True)
@@ -52,31 +53,38 @@ class WanBackend(UMT5Model):
 
     family: Wan
 
-    def encode_starts(self, images: Mapping[int, tuple[Image.Image, int]]) -> Mapping[int, Start]:
+    def encode_starts(self, images: Mapping[Any, tuple[Image.Image, int]]) -> Mapping[Any, Start]:
         """The mode of each image's latent, as the pipeline takes it: the seeds draw nothing."""
         if images:
             self.vae.to(self.device)
         pixels = {shot: VideoProcessor().preprocess(image).unsqueeze(2) for shot, (image, _) in images.items()}
         return {shot: Start(latent=encode(self.vae, x, None).float(), embeds=x) for shot, x in pixels.items()}
 
+    def encode_film(self, frames: Sequence[Image.Image], seed: int) -> Start:
+        """The modes of all latents, and the pixels of the last frame."""
+        self.vae.to(self.device)
+        pixels = VideoProcessor().preprocess_video(list(frames))
+        return Start(latent=encode(self.vae, pixels, None).float(), embeds=pixels[:, :, -1:])
+
     def begin(self, given: Given) -> SectionInputs:
-        kept, parts = given.noise[:, :, :0], list[FramePart]()
-        if given.past:
-            kept = given.past[given.context.needs[0]][:, :, -given.options["carry"] :]
+        kept, parts, past = given.noise[:, :, :0], list[FramePart](), before(given)
+        if past is not None:
+            kept = past[:, :, -given.options["carry"] :]
             parts = ["history"] * kept.shape[2]
         elif given.start is not None:
             kept, parts = given.start.latent, ["reference"]
         kept = kept.to(self.device)
-        clean = {"full": kept, "context": kept[:, :, :0] if given.past else kept}
+        clean = {"full": kept, "context": kept if past is None else kept[:, :, :0]}
         for effect in {effect for step in given.steps for effect in step.effects if isinstance(effect, LowPass)}:
             clean["low_pass"] = low_pass(kept, effect.factor)
-        covered = 0 if given.past else kept.shape[2]
+        covered = kept.shape[2] if past is None else 0
         new: list[FramePart] = ["section"] * (given.noise.shape[2] - covered)
         return SectionInputs(
             prompts={"positive": given.prompt, "negative": given.negative},
             clean=clean,
             covered=covered,
             layouts=tuple(layout([*before, *new], given.noise) for before in (parts, [])),
+            words=given.words,
         )
 
     def solver(self, sampler: str, steps: Sequence[Step]) -> Solve:
@@ -98,12 +106,14 @@ class WanBackend(UMT5Model):
             timestep = (noisy * timestep).flatten().unsqueeze(0)
         if inputs.beside:
             frames = torch.cat([frames, self.seen(inputs.beside[branch.context], step)], dim=1)
-        made: Tensor = self.expert(step)(
-            hidden_states=frames.to(self.dtype),
-            timestep=timestep,
-            encoder_hidden_states=inputs.prompts[branch.prompt],
-            return_dict=False,
-        )[0]
+        expert = self.expert(step)
+        with weighted([block.attn2 for block in expert.blocks], word_bias(step, branch, inputs.words)):
+            made: Tensor = expert(
+                hidden_states=frames.to(self.dtype),
+                timestep=timestep,
+                encoder_hidden_states=inputs.prompts[branch.prompt],
+                return_dict=False,
+            )[0]
         return made[:, :, clean.shape[2] - inputs.covered :].float()
 
     def seen(self, beside: Tensor, step: Step) -> Tensor:
@@ -128,7 +138,7 @@ class WanBackend(UMT5Model):
         return torch.cat([inputs.clean["full"], latents[:, :, inputs.covered :]], dim=2) if inputs.covered else latents
 
     def decoder(self, how: str, start: Tensor | None, sections: int, options: Mapping[str, Any]) -> Decoder:
-        return WanDecoder(self.vae, rest=self.resting)
+        return GoingOn(decoder=WanDecoder(self.vae, rest=self.resting), film=start if of_a_film(start) else None)
 
     def forward_bytes(self, context: Context, latents: int, size: Size) -> int:
         config = self.transformer.config
@@ -145,8 +155,20 @@ class WanBackend(UMT5Model):
     def tokens(self, context: Context, latents: int, size: Size) -> int:
         """Video tokens of a pass."""
         side = 2 * self.family.spatial
-        carried = self.family.carry if isinstance(self.family, WanTI2V) and context.needs else 0
+        carried = self.family.carry if isinstance(self.family, WanTI2V) and not context.initial else 0
         return (latents + carried) * (size[1] // side) * (size[0] // side)
+
+
+def of_a_film(latent: Tensor | None) -> bool:
+    """Whether a shot's start is not an image's."""
+    return latent is not None and latent.shape[2] > 1
+
+
+def before(given: Given) -> Tensor | None:
+    """The latents that a section goes on from: of the section before it, or of a film."""
+    if given.past:
+        return given.past[given.context.needs[0]]
+    return given.start.latent if given.start and of_a_film(given.start.latent) else None
 
 
 def layout(parts: Sequence[FramePart], noise: Tensor) -> tuple[Segment, ...]:

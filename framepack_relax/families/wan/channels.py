@@ -3,7 +3,7 @@
 C latent channels, T latent frames, h and w latent height and width
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from ...relax.latents import amplified, low_pass
 from ..backend import Decoder, Given
 from ..base import Size, Step
 from ..wan_vae import WanDecoder, encode, statistics, untiled
-from .backend import SectionInputs, WanBackend, layout
+from .backend import SectionInputs, WanBackend, before, layout, of_a_film
 from .configs import MASK
 from .family import UNIT
 
@@ -39,6 +39,7 @@ class WanI2VBackend(WanBackend):
             clean=dict.fromkeys(seen, given.noise[:, :, :0].to(self.device)),
             beside=seen,
             layouts=(layout(["section"] * frames, given.noise),),
+            words=given.words,
         )
 
     def seen(self, beside: Tensor, step: Step) -> Tensor:
@@ -52,8 +53,10 @@ class WanI2VBackend(WanBackend):
 
     def clip(self, first: Tensor, rest: Tensor, given: Given) -> Tensor:
         """Latents [1, C, T, h, w] float32 of the section's clip of a picture and then another, [1, 3, 1, H, W] each."""
-        more = rest.repeat_interleave(UNIT * (given.noise.shape[2] - 1), dim=2)
-        return encode(self.vae, torch.cat([first, more], dim=2), None).float()
+        pixels = torch.cat([first, rest.repeat_interleave(UNIT * (given.noise.shape[2] - 1), dim=2)], dim=2)
+        for latent, anchor in given.anchors.items():  # the last of its frames, as the pipeline's last_image
+            pixels[:, :, UNIT * latent] = anchor.embeds[:, :, 0]
+        return encode(self.vae, pixels, None).float()
 
     def last_frame(self, given: Given) -> Tensor:
         """Of the clip before, as the film shows it; of a shot's first clip the start image."""
@@ -65,7 +68,9 @@ class WanI2VBackend(WanBackend):
         return preprocessed(Image.fromarray(frames[-1]))
 
     def decoder(self, how: str, start: Tensor | None, sections: int, options: Mapping[str, Any]) -> Decoder:
-        return WanDecoder(self.vae, rest=self.resting, apart=True, again=1 + options.get("carry", 0))
+        made = WanDecoder(self.vae, rest=self.resting, apart=True, again=1 + options.get("carry", 0))
+        made.shown = made.again if of_a_film(start) else 0
+        return made
 
     def decode_bytes(self, size: Size, *, tiled: bool) -> int:
         """Never in tiles: what the next clip begins with must not depend on the memory."""
@@ -77,19 +82,23 @@ def preprocessed(image: Image.Image) -> Tensor:
     return VideoProcessor().preprocess(image).unsqueeze(2)
 
 
-def masked(latents: Tensor, frames: int) -> Tensor:
-    """The mask of a clip of which so many latent frames are seen, and its latents: [1, MASK + C, T, h, w]."""
+def masked(latents: Tensor, frames: int, anchors: Iterable[int] = ()) -> Tensor:
+    """The mask of a clip of which so many latent frames are seen, and of `anchors` the last frame; and its latents.
+
+    Gives [1, MASK + C, T, h, w].
+    """
     mask = torch.zeros_like(latents[:, :1]).repeat_interleave(MASK, dim=1)
     mask[:, :, :frames] = 1
+    mask[:, -1, list(anchors)] = 1
     return torch.cat([mask, latents], dim=1)
 
 
 def of_the_frame(model: WanI2VBackend, given: Given) -> Mapping[str, Tensor]:
-    """As the stock pipeline does it: the frame, and grey in place of all others; without it all is grey."""
+    """As the stock pipeline does it: the frame, anchors, and grey in place of others; the frame may be grey, too."""
     frame = model.last_frame(given)
     grey = torch.zeros_like(frame)
-    full = masked(model.clip(frame, grey, given), 1)
-    return {"full": full, "context": masked(model.clip(grey, grey, given), 0) if given.past else full}
+    full = masked(model.clip(frame, grey, given), 1, given.anchors)
+    return {"full": full, "context": masked(model.clip(grey, grey, given), 0, given.anchors) if given.past else full}
 
 
 def of_svi(model: WanI2VBackend, given: Given) -> Mapping[str, Tensor]:
@@ -108,9 +117,9 @@ def of_svi_pro(model: WanI2VBackend, given: Given) -> Mapping[str, Tensor]:
     """
     assert given.start is not None
     none = torch.zeros_like(given.noise, device=model.device)
-    anchor, motion = given.start.latent[:, :, :1].to(model.device), none[:, :, :0]
-    if given.past:
-        motion = given.past[given.context.needs[0]][:, :, -given.options["carry"] :].to(model.device)
+    anchor, motion, past = given.start.latent[:, :, :1].to(model.device), none[:, :, :0], before(given)
+    if past is not None:
+        motion = past[:, :, -given.options["carry"] :].to(model.device)
 
     def clip(first: Tensor, then: Tensor) -> Tensor:
         return torch.cat([first, then, none[:, :, 1 + then.shape[2] :]], dim=2)

@@ -6,7 +6,7 @@ before, the *motion*. Sources of that: vita-epfl/Stable-Video-Infinity, branch s
 inference_svi_2.0.py, inference_svi_2.0_pro.py); kijai/ComfyUI-KJNodes 3f20054 (WanImageToVideoSVIPro).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, cast
@@ -18,13 +18,14 @@ from ...relax.effects import EFFECTS
 from ...storyboard import Storyboard
 from ...storyboard.fields import Past
 from ...storyboard.schema import WanBlock
-from ..base import CONTEXT, TEXT, Context, Family, GuidanceTerm, Image, SimpleContext, Size, TimeGrid
+from ..base import CONTEXT, TEXT, Context, Family, GuidanceTerm, Image, Role, SimpleContext, Size, TimeGrid
 from ..configs import Config, PartKinds, Sidecar, UMT5Fields, WanVae, read_config
 from ..flow import FlowShift, Levels, UniPC, unipc_table
 from .configs import Inputs, PipelineIndex, WanI2VTransformer, WanTransformer
 
 UNIT = 4  # frames a latent frame gives, but the first
 LONGEST = 20  # of these a clip of 81 frames has
+MOST_SEEN = 33  # frames of a film that a clip goes on from are encoded, though its last few alone are seen
 CARRIED: Mapping[Past, int] = {"frame": 0, "svi": 0, "svi-pro": 1}  # latent frames that a clip is given of the last one
 ANCHOR = GuidanceTerm(name="anchor", base=1.0, floor=0.0, grip=True)
 MOTION = replace(ANCHOR, name="motion", of_past=True)
@@ -75,7 +76,7 @@ class Wan(Family):
 
     kind = "wan"
     grid: ClassVar[TimeGrid] = TimeGrid(unit_frames=UNIT, unit_latents=1, most_units=LONGEST, past=False)
-    effects: ClassVar[frozenset[str]] = frozenset(EFFECTS[:1])
+    effects: ClassVar[frozenset[str]] = frozenset(EFFECTS[:2])
     samplers = ("unipc", "euler")
     image: ClassVar[Image] = "refused"
     renderer = "wan.backend:WanBackend"
@@ -165,11 +166,18 @@ class WanTI2V(Wan):
     def options(self) -> Mapping[str, Any]:
         return {"carry": self.carry, **super().options}
 
+    def acting_options(self, context: Context, loosened: Collection[str]) -> Mapping[str, Any]:
+        return {**self.options, "carry": 1} if context.initial else self.options
+
     def configured(self, story: Storyboard) -> Self:
         return replace(self, carry=(story.wan or WanBlock()).carry or self.carry)
 
-    def context(self, place: int, sections: int) -> Context:
-        return SimpleContext(initial=place == 0, needs=(place - 1,) if place else ())
+    @property
+    def past_frames(self) -> Sequence[int]:
+        return range(MOST_SEEN, UNIT * self.carry, -UNIT)
+
+    def context(self, place: int, sections: int, *, film: bool = False) -> Context:
+        return SimpleContext(initial=place == 0 and not film, needs=(place - 1,) if place else ())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,6 +252,10 @@ class WanI2V(WanExperts):
         own = {name: getattr(self, name) for name in sorted(self.takes)} if self.past != "frame" else {}
         return {**own, **super().options}
 
+    def acting_options(self, context: Context, loosened: Collection[str]) -> Mapping[str, Any]:
+        usual = {"carry": CARRIED[self.past]} if context.initial and "carry" in self.options else {}
+        return {**self.options, **usual}
+
     def configured(self, story: Storyboard) -> Self:
         """A LoRA that it comes with is for its own kind of past alone."""
         block = story.wan or WanBlock()
@@ -256,6 +268,19 @@ class WanI2V(WanExperts):
         if self.past != "frame" and not self.lora and not story.lora:
             cure = f"name them under lora:, or write model: wan2.2-{self.past}"
             yield "", f"wan.past {self.past}: only SVI's LoRA have learned it, and none is on; {cure}"
+        for scene in story.scenes if self.past == "frame" else ():
+            if scene.keyframes:
+                yield f"scene {scene.id}", f"{self.name} was not trained with key frames, but for a clip's first image"
 
-    def context(self, place: int, sections: int) -> Context:
+    @property
+    def anchors(self) -> frozenset[Role]:
+        """SVI's LoRA have learned none."""
+        return frozenset({"end", "key"} if self.past == "frame" else ())
+
+    @property
+    def past_frames(self) -> Sequence[int]:
+        return range(MOST_SEEN, UNIT * max(1, self.carry), -UNIT)
+
+    def context(self, place: int, sections: int, *, film: bool = False) -> Context:
+        """A film's end is the start image of the first clip."""
         return SimpleContext(initial=place == 0, needs=(place - 1,) if place else ())

@@ -358,7 +358,8 @@ export function listen() {
     set({ boards: merged(state.boards, boards) });
     line = line.then(async () => {
       const { name, board } = state;
-      if (!name && Object.keys(boards).length) await open(Object.keys(boards)[0]);
+      const wanted = location.hash.slice(1);
+      if (!name && Object.keys(boards).length) await open(wanted in boards ? wanted : Object.keys(boards)[0]);
       else if (name && !(name in boards)) say(`${name}.yaml is gone from the folder.`);
       else if (board && boards[name] !== board.version) {
         const current = await server.listBoards().catch(() => boards);
@@ -370,5 +371,4 @@ export function listen() {
     const name = location.hash.slice(1);
     if (name && name !== state.name) open(name);
   });
-  if (location.hash.length > 1) open(location.hash.slice(1));
 }

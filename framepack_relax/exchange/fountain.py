@@ -1,0 +1,69 @@
+"""Screenplays in Fountain 1.1: a heading is a scene, the action its prompt; `[[intensity: 0.7, seconds: 4]]` sets.
+
+Two libraries read the format, both of 2026-10 and version 0.x; the part of it that is needed here is few lines.
+"""
+
+import re
+from typing import Any
+
+from .draft import Draft
+from .source import Source
+
+HEADING = re.compile(r"(?:(?:INT|EXT|EST|INT\.?/EXT|I/E)[. ].+|\.[^.\s].*)", re.IGNORECASE)
+NUMBER = re.compile(r"\s*#[\w.-]+#\s*$")
+TITLE = re.compile(r"(Title|Credit|Author|Authors|Source|Draft date|Contact|Copyright|Notes):", re.IGNORECASE)
+CHARACTER = re.compile(r"@.+|[^a-z]*[A-Z][^a-z]*(?:\(.*\))?\s*\^?")
+TRANSITION = re.compile(r">.*[^<]|[A-Z ]+TO:")
+NOTE = re.compile(r"\[\[(.*?)\]\]", re.DOTALL)
+SETTING = re.compile(r"\s*(intensity|seconds|seed|image|transition)\s*:\s*([^,]+?)\s*")
+BONEYARD = re.compile(r"/\*.*?\*/", re.DOTALL)
+MARKUP = re.compile(r"^[!~]|^#+\s*|[*_]+", re.MULTILINE)
+
+
+def claims(source: Source) -> bool:
+    lines = source.text.splitlines()
+    return any(re.match(r"(INT|EXT|EST|I/E)[. ]", line) for line in lines) or bool(lines and TITLE.match(lines[0]))
+
+
+def read(draft: Draft) -> None:
+    text = BONEYARD.sub(lambda found: "\n" * found[0].count("\n"), draft.source.text.replace("\r\n", "\n"))
+    scenes: list[tuple[int, str, list[str]]] = []
+    dialogue, line = 0, 1
+    for block in re.split(r"(\n(?:[ \t]*\n)+)", text):
+        first, _, rest = block.strip("\n").partition("\n")
+        said = NOTE.sub("", first).strip()
+        if HEADING.fullmatch(said):
+            notes = "".join(f"[[{note}]]" for note in NOTE.findall(first))
+            scenes.append((line, NUMBER.sub("", said).removeprefix("."), [notes, rest]))
+        elif scenes and rest and CHARACTER.fullmatch(said) and not first.startswith("!"):
+            dialogue += 1
+        elif scenes and said and not TRANSITION.fullmatch(said) and not said.startswith(("=", "#")):
+            scenes[-1][2].append(block)
+        elif scenes and NOTE.search(block):
+            scenes[-1][2].append(block)
+        line += block.count("\n")
+    if dialogue:
+        draft.leave("", f"{dialogue} speeches are not carried over")
+    if not scenes:
+        draft.source.refuse("holds no scene heading, such as INT. KITCHEN - DAY")
+    for line, heading, blocks in scenes:
+        _scene(draft, line, heading, "\n".join(blocks))
+
+
+def _scene(draft: Draft, line: int, heading: str, text: str) -> None:
+    place, fields = f"line {line}", dict[str, Any]()
+    for note in NOTE.findall(text):
+        pairs = [SETTING.fullmatch(part) for part in note.split(",")]
+        fields |= {found[1]: found[2] for found in pairs if found}
+        if not all(pairs):
+            draft.leave(place, "a note is not carried over")
+    for name in fields.keys() & {"intensity", "seconds", "seed"}:
+        try:
+            fields[name] = int(fields[name]) if name == "seed" else float(fields[name])
+        except ValueError:
+            if (name, fields[name]) != ("intensity", "auto"):
+                draft.source.refuse(f"{name} is {fields[name][:40]!r}; write a number", line=line)
+    action = " ".join(MARKUP.sub("", NOTE.sub("", text)).split())
+    cut = fields.pop("transition", "cut") == "cut"
+    name = re.sub(r"^\W*(INT|EXT|EST|I/E)\W+", "", heading, flags=re.IGNORECASE).lower()
+    draft.scene(place, f"{heading}. {action}".strip(), name=name, cut=cut, **fields)
