@@ -153,7 +153,7 @@ def test_the_film_is_that_of_render_and_goes_on_after_a_restart(folder):
         assert left["passes"] == list(fr.plan(folder / "story.yaml").passes)
         assert it.client.post("/boards/story/film").json()["name"] == "story"
         it.until_held("story")
-        assert it.client.get("/boards/story").json()["busy"]
+        assert it.client.get("/boards/story").json()["busy"] == "story"
         assert it.client.post("/boards/story/film").status_code == 409
         assert it.client.delete("/films/story").json()["state"] == "cancelled"
     with studio(folder) as it:
@@ -166,6 +166,30 @@ def test_the_film_is_that_of_render_and_goes_on_after_a_restart(folder):
         assert part.status_code == 206 and len(part.content) == 10
     film = fr.render(folder / "story.yaml", out=folder / "out" / "story")  # the same folder, the same film
     assert all(section["reused"] for section in film.report["sections"]) or film.path.exists()
+
+
+def test_takes_are_rendered_looked_at_picked_and_locked(folder):
+    with studio(folder) as it:
+        assert it.client.post("/boards/story/takes/none").status_code == 409
+        assert it.client.post("/boards/story/takes/b?count=2").status_code == 201
+        assert it.until_over("story-takes")["state"] == "done"
+        shown = it.client.get("/boards/story").json()
+        assert list(shown["takes"]) == ["b"] and len(shown["takes"]["b"]) == 3 and shown["busy"] == ""
+        second = shown["takes"]["b"][1]
+        assert it.client.get(f"/boards/story/takes/b/{second}.png").content.startswith(b"\x89PNG")
+        assert it.client.get("/boards/story/takes/b/9-000000.png").status_code == 404
+        pick = lambda **said: it.client.put(  # noqa: E731
+            "/boards/story/takes/b", json={"version": it.client.get("/boards/story").json()["version"], **said}
+        )
+        assert pick(take="9-000000").status_code == 409 and (folder / "story.yaml").read_text() == BOARD
+        assert pick(take=second, version=shown["version"] + "x").status_code == 409
+        picked = pick(take=second, lock=True)
+        assert picked.json()["fields"]["scenes"][1]["take"] == second and picked.json()["problems"] == []
+        assert it.client.post("/boards/story/film").status_code == 201
+        assert it.until_over("story")["state"] == "done"
+        assert it.client.get("/films/story/report.json").json()["takes"][0]["take"] == second
+        free = change(it, {"path": "scenes[1].lock", "value": None}, {"path": "scenes[1].take", "value": None})
+        assert free.json()["text"] == BOARD
 
 
 def test_who_may_ask_a_page_with_a_token(folder):

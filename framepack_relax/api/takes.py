@@ -55,18 +55,10 @@ def pick(
     not fit the scene, or where it cannot be written; the file is then as it was.
     """
     from ..families.loader import Loading
-    from ..rendering.session import settle
-    from ..rendering.takes import choose_take, keep_rendered, scene_number, with_take
-    from ..storyboard.edit import write_fields
-    from ..storyboard.paths import expand
+    from ..rendering.retake import pick_take
 
     if not isinstance(story, Place):
         raise RenderError("pick writes into a storyboard's file; give its path")
     board, folder, _ = prepare(story, out, None, {})
-    number = scene_number(board, scene)
-    name = keep_rendered(board, folder, scene) if take is None else choose_take(folder, scene, str(take))
-    free = tuple(each.model_copy(update={"lock": False}) for each in board.scenes)
-    alone = with_take(board.changed(scenes=free), number, name, lock or board.scenes[number].lock)
-    settle(alone, folder, Loading(name=board.model, download=False), make_options("stop"))
-    write_fields(expand(story), board, {(number, "take"): name, **({(number, "lock"): True} if lock else {})})
-    return name
+    given: dict[str, Any] = {"model": Loading(name=board.model, download=False), "options": make_options("stop")}
+    return pick_take(board, scene, None if take is None else str(take), lock=lock, out=folder, **given)

@@ -2,7 +2,8 @@
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import chain, count
 from pathlib import Path
 from threading import Lock
@@ -58,13 +59,19 @@ class Boards:
         file = self.file(name)
         return read_text(file), digest_of(read_file(file))
 
-    def write(self, name: str, version: str, change: Callable[[str], str]) -> None:
-        """Writes what `change` makes of a board that is still of this version. Raises Refusal where it is not."""
+    @contextmanager
+    def held(self, name: str, version: str) -> Iterator[tuple[Path, str]]:
+        """A board that is of this version, its file and text, while nobody else writes it here. Raises Refusal."""
         with self._lock:
-            file = self.file(name)
             text, now = self.read(name)
             if now != version:
-                raise Refusal(409, f"{name}: has changed meanwhile, nothing was written; look at it and do it again")
+                fact = "has changed meanwhile, nothing was written"
+                raise Refusal(409, f"{name}: {fact}; look at it and do it again")
+            yield self.file(name), text
+
+    def write(self, name: str, version: str, change: Callable[[str], str]) -> None:
+        """Writes what `change` makes of the text of a board that is of this version. Raises Refusal."""
+        with self.held(name, version) as (file, text):
             changed = change(text)
             if len(changed.encode("utf8")) > LARGEST_BYTES:
                 raise Refusal(413, f"{name}: a storyboard has at most {LARGEST_BYTES >> 10} KiB; make it smaller")

@@ -65,15 +65,18 @@ class Film:
         whole = session.finished(folder, verdicts) is not None
         return replace(self, left=tuple(left), sections=len(verdicts), whole=whole)
 
-    def units(self) -> "list[ShotUnit]":
-        """What is to be done for it, by shots. Raises RelaxError; CancelledError where it was called off."""
+    def jobs(self) -> list[ShotJob]:
+        """One a shot. Raises RelaxError; CancelledError where it was called off."""
         if os.path.lexists(self.out / CANCELLED):
             raise CancelledError(f"{self.out}: the film was called off")
         session = self.session()
-        verdicts = session.verdicts(session.folder(lambda note: None))
-        units = [ShotUnit(film=self.name, job=job) for job in make_jobs(session, self.loading, verdicts)]
-        if session.options.fresh or session.options.strict:  # a film of new shots alone: one worker renders it
-            wanted = tuple(section.index for section, why, _ in verdicts if why is not None)
+        return make_jobs(session, self.loading, session.verdicts(session.folder(lambda note: None)))
+
+    def units(self) -> "list[ShotUnit]":
+        """What is to be done for it, by shots. Raises as `jobs`."""
+        units = [ShotUnit(film=self.name, job=job) for job in self.jobs()]
+        if self.options.fresh or self.options.strict:  # a film of new shots alone: one worker renders it
+            wanted = tuple(index for unit in units for index in unit.job.wanted)
             return [replace(units[0], job=replace(units[0].job, wanted=wanted))]
         return [unit for unit in units if unit.job.wanted] or units[:1]
 

@@ -333,10 +333,12 @@ class Queue:
         """Calls a film off; what is finished of it stays. Raises Refusal."""
         if self.film(name).state == "done":
             raise Refusal(409, f"{name}: is done")
+        folder = self.out / name
         if name in self.batch.progress:
+            folder = self.batch.progress[name].film.out
             self.batch.cancel(name)
-        make_folder(self.out / name)
-        call_off(self.out / name)
+        make_folder(folder)
+        call_off(folder)
 
 
 def _entry(film: Progress) -> Entry:

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Depends, FastAPI, Request
+from fastapi import APIRouter, Body, Depends, FastAPI, Query, Request
 from fastapi import Path as InPath
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse, Response
@@ -20,11 +20,15 @@ from pydantic import BaseModel, Field
 from ..errors import Problem, RelaxError, StoryboardError
 from ..families.catalog import find_family
 from ..planning.renderplan import RenderPlan, SectionPlan
+from ..rendering.retake import pick_take
+from ..rendering.takes import STRIP, names_of
+from ..storyboard.fields import ID, TAKE
 from ..storyboard.patch import Value, insert_scene, move_scene, remove_scene, set_field, tree_of
 from .boards import Boards
 from .costs import costs
 from .queue import NAME, Refusal
 from .service import BEAT, SILENCE, UNKEPT, Events, Here, Mistake, Shown, shown, told_as
+from .takes import SUFFIX, takes_of
 
 PAGE = Path(__file__).parents[1] / "studio" / "static"
 SAFE = {
@@ -102,7 +106,8 @@ class Plan(BaseModel):
 
 class Board(BaseModel):
     """A storyboard as it lies on the disk: `fields` are its own, numbers as they are written; where it has mistakes
-    there is no plan. `busy`: its film is rendered, or waits for that, here."""
+    there is no plan. `takes` are those of its scenes, by scene. `busy` is the name of what is rendered of it here, or
+    waits for that: the film, or takes."""
 
     name: str
     version: str
@@ -111,7 +116,16 @@ class Board(BaseModel):
     problems: list[Mistake]
     plan: Plan | None
     film: Shown | None
-    busy: bool
+    takes: dict[str, list[str]]
+    busy: str
+
+
+class Pick(BaseModel, extra="forbid"):
+    """A take by its name, null for what is rendered of the scene now."""
+
+    version: str
+    take: str | None = None
+    lock: bool = False
 
 
 class Left(BaseModel):
@@ -131,6 +145,9 @@ def _boards(request: Request) -> Boards:
 
 There = Annotated[Boards, Depends(_boards)]
 Name = Annotated[str, InPath(pattern=NAME, description="of a storyboard")]
+Scene = Annotated[str, InPath(pattern=f"^{ID.pattern}$")]
+Take = Annotated[str, InPath(pattern=f"^{TAKE.pattern}$")]
+Count = Annotated[int, Query(ge=1, le=99, description="of them, besides the film's own")]
 router = APIRouter()
 
 
@@ -214,6 +231,31 @@ def render_board(queue: Here, boards: There, name: Name) -> Shown:
     return shown(queue, queue.render(queue.planned(boards.file(name))))
 
 
+@router.post("/boards/{name}/takes/{scene}", status_code=201, responses=told_as(404, 409))
+def render_takes(queue: Here, boards: There, name: Name, scene: str, count: Count = 3) -> Shown:
+    """Renders takes of a scene, other noise on the same past; what is rendered is called NAME-takes."""
+    return shown(queue, queue.render(takes_of(queue.planned(boards.file(name)), scene, count)))
+
+
+@router.get("/boards/{name}/takes/{scene}/{take}.png", response_class=FileResponse, responses=told_as(404))
+def get_take(queue: Here, name: Name, scene: Scene, take: Take) -> FileResponse:
+    """A take as a strip of pictures."""
+    file = queue.out / name / STRIP.format(scene, take)
+    if not file.is_file():
+        raise Refusal(404, f"{name}: there is no picture of take {take} of scene {scene}")
+    return FileResponse(file, media_type="image/png", headers={**SAFE, **UNKEPT})
+
+
+@router.put("/boards/{name}/takes/{scene}", responses=told_as(400, 404, 409))
+def pick_scene(queue: Here, boards: There, name: Name, scene: str, asked: Pick) -> Board:
+    """Writes into the file which take a scene is, and with `lock` that it stays so."""
+    with boards.held(name, asked.version) as (file, _):
+        film = queue.planned(file)
+        given: dict[str, Any] = {"out": film.out, "model": film.loading, "options": film.options}
+        pick_take(film.story, scene, asked.take, lock=asked.lock, **given)
+    return _board(queue, boards, name)
+
+
 @router.get("/changes", response_class=Events, responses=told_as())
 async def hear_boards(queue: Here, boards: There) -> Events:
     """Server-sent events: what `GET /boards` gives, at once and whenever a storyboard has changed."""
@@ -253,7 +295,8 @@ def _board(queue: Here, boards: Boards, name: str, read: tuple[str, str] | None 
         film = shown(queue, name)
     except (Refusal, RelaxError):
         film = None
-    progress = queue.batch.progress.get(name)
+    going = ((other, queue.batch.progress.get(other)) for other in (name, name + SUFFIX))
+    ids = [scene.scene for scene in made.scenes] if made else []
     return Board(
         name=name,
         version=version,
@@ -262,7 +305,8 @@ def _board(queue: Here, boards: Boards, name: str, read: tuple[str, str] | None 
         problems=[Mistake(message=p.message, path=p.path, line=p.line, column=p.column) for p in problems],
         plan=made and _plan(made),
         film=film,
-        busy=progress is not None and not progress.over,
+        takes={scene: names for scene in ids if (names := names_of(queue.out / name, scene))},
+        busy=next((other for other, progress in going if progress and not progress.over), ""),
     )
 
 

@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import RenderError
 from ..families.backend import Backend
 from ..families.loader import Loading
 from ..planning.renderplan import SceneTiming
 from ..storyboard import Storyboard
+from ..storyboard.edit import write_fields
 from ..video.contact import ContactSheet
 from ..video.motion import MotionMeter
 from .events import Event, Hear, nobody, noting, telling
@@ -18,7 +20,21 @@ from .folder import RunFolder
 from .jobs import look, make_jobs, render_shots, to_device
 from .mark import Mark
 from .session import USUAL, AnyModel, Options, Session, opened, settle
-from .takes import FILE, TAKES, About, Take, name_take, names_of, read_take, save_about, scene_number, with_take
+from .takes import (
+    FILE,
+    STRIP,
+    TAKES,
+    About,
+    Take,
+    choose_take,
+    keep_rendered,
+    name_take,
+    names_of,
+    read_take,
+    save_about,
+    scene_number,
+    with_take,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +114,7 @@ def _look_at_all(
     begin = None if start is None else to_device(backend, start)
     before = [plan.sections[first.index - 1]] if first.index - 1 in shot.sections else []
     past = [folder.load_section(section, session.keys[section.index]).latents for section in before]
-    looked = dict[str, NDArray[np.uint8]]()
+    looked, files = dict[str, NDArray[np.uint8]](), dict[str, bytes]()
     for name in names_of(folder.path, timing.scene):
         made, wrong = read_take(folder.path, plan, timing, name, session.weights)
         if wrong:
@@ -116,8 +132,26 @@ def _look_at_all(
         looked[name] = frames[lead:]
         on_event(Event(kind="take", text=f"scene {timing.scene}: take {takes[-1].in_words()}"))
     sheet = ContactSheet(rows=[(take.in_words(), n * count, (n + 1) * count) for n, take in enumerate(takes)])
-    for number, frames in enumerate(looked.values()):
+    for number, (take, frames) in enumerate(zip(takes, looked.values(), strict=True)):
+        alone = ContactSheet(rows=[(take.in_words(), 0, count)])
         sheet.add(number * count, frames)
+        alone.add(0, frames)
+        files[STRIP.format(timing.scene, take.name)] = alone.png()
     file = f"{TAKES.format(timing.scene)}/contact.png"
-    folder.write({file: sheet.png()})
+    folder.write({**files, file: sheet.png()})
     return Takes(takes=tuple(takes), contact=folder.path / file)
+
+
+def pick_take(
+    story: Storyboard, scene: str, take: str | None, *, lock: bool, out: Path, model: AnyModel, options: Options
+) -> str:
+    """Writes into the file of a storyboard which take in the folder `out` a scene is; see `fr.pick`."""
+    if story.file is None:
+        raise RenderError("pick writes into a storyboard's file; give its path")
+    number = scene_number(story, scene)
+    name = keep_rendered(story, out, scene) if take is None else choose_take(out, scene, take)
+    free = tuple(each.model_copy(update={"lock": False}) for each in story.scenes)
+    alone = with_take(story.changed(scenes=free), number, name, lock or story.scenes[number].lock)
+    settle(alone, out, model, options)
+    write_fields(story.file, story, {(number, "take"): name, **({(number, "lock"): True} if lock else {})})
+    return name

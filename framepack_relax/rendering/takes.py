@@ -28,6 +28,7 @@ from .mark import PLAN, REPORT, SECTION_FILE, mark_of, read_mark, unreadable
 from .stored import Stored, read_tags, unpack
 
 TAKES, FILE, ABOUT = "takes/{}", "takes/{}/{}/{:03d}.safetensors", "takes/{}/{}/take.json"
+STRIP = "takes/{}/{}/contact.png"
 UNLOCK = "undo that, pick another take, or remove `lock`"
 
 

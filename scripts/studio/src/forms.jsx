@@ -2,7 +2,7 @@
 
 import { useState } from "preact/hooks";
 import { Curve } from "./curve.jsx";
-import { imageUrl } from "./server.js";
+import { imageUrl, takeUrl } from "./server.js";
 import * as studio from "./state.js";
 
 const { useStudio } = studio;
@@ -105,6 +105,49 @@ function Intensity({ path, planned }) {
   );
 }
 
+// Takes of a scene: the same past with other noise. The one that is chosen stands in the file.
+function Takes({ index, scene }) {
+  const name = useStudio((state) => state.name);
+  const names = useStudio((state) => state.board.takes[scene.id]) ?? [];
+  const busy = useStudio((state) => state.board.busy);
+  const rendered = useStudio((state) => state.board.film?.scenes.some((one) => one.scene === scene.id && one.done === one.sections));
+  const problem = useStudio((state) => studio.problemAt(state.board, state.rejected, `scenes[${index}].take`));
+  const path = `scenes[${index}]`;
+  const locked = scene.lock === "true";
+  const free = (...fields) => studio.change(...fields.map((field) => ({ path: `${path}.${field}`, value: null })));
+  return (
+    <section id="takes" class="field" aria-label="Takes">
+      <h3>Takes</h3>
+      {names.length > 0 && (
+        <ul>
+          {names.map((take) => (
+            <li key={take}>
+              <button type="button" class="take" aria-pressed={scene.take === take} title={take}
+                onClick={() => (scene.take === take ? free("take", ...(locked ? ["lock"] : [])) : studio.pick(scene.id, take, locked))}>
+                <img src={takeUrl(name, scene.id, take)} alt={`take ${take}`} loading="lazy" />
+              </button>
+            </li>
+          ))}
+        </ul>
+      )}
+      <div class="row">
+        {!busy && (
+          <button type="button" id="more-takes" onClick={() => studio.renderTakes(scene.id, Math.max(names.length - 1, 0) + 3)}>
+            Render three {names.length ? "more" : "takes"}
+          </button>
+        )}
+        {(locked || scene.take || rendered) && (
+          <label class="check">
+            <input type="checkbox" id="lock" checked={locked} onChange={() => (locked ? free("lock") : studio.pick(scene.id, scene.take ?? null, true))} />
+            locked: stays as it is, whatever changes around it
+          </label>
+        )}
+      </div>
+      {problem && <p class="mistake">{problem}</p>}
+    </section>
+  );
+}
+
 export function SceneForm() {
   const index = useStudio((state) => state.selected);
   const scene = useStudio((state) => studio.scenesOf(state.board)[index]);
@@ -128,6 +171,7 @@ export function SceneForm() {
         <Field path={`${path}.seed`} label="Seed" number whole hint="empty: the film's" />
       </div>
       <Image path={`${path}.image`} label="Start image" />
+      <Takes index={index} scene={scene} />
       <div class="row tools">
         <button type="button" id="add-after" onClick={() => studio.addScene(index + 1)}>Add a scene after it</button>
         <button type="button" id="earlier" disabled={!index} onClick={() => studio.moveScene(index, index - 1)}>Earlier</button>

@@ -61,7 +61,7 @@ function Making() {
   return (
     <div id="making">
       {plan && !whole && (left || made?.state !== "done") && (
-        <button type="button" class="main" id="render" onClick={studio.render}>
+        <button type="button" class="main" id="render" onClick={() => studio.render()}>
           {begun ? "Resume" : "Render"}
         </button>
       )}
@@ -100,6 +100,7 @@ function Working() {
   const share = Math.min(1, (done + (progress?.step ?? 0) / steps) / total);
   const spent = progress ? (performance.now() - progress.begun) / 1000 : 0;
   const first = (progress?.first ?? done) / total;
+  const takes = board.busy !== board.name;
   const rest = share - first > 0.03 ? (spent / (share - first)) * (1 - share) : null;
   return (
     <div id="making">
@@ -107,12 +108,14 @@ function Working() {
         Cancel
       </button>
       <div class="facts">
-        <progress aria-label="Rendered" max="1" value={share} />
+        <progress aria-label="Rendered" max="1" value={takes ? undefined : share} />
         <p class="quiet" id="progress">
+          {takes && "takes: "}
           {progress && progress.section >= 0
-            ? `section ${progress.section + 1}, step ${progress.step}; ${done} of ${total} sections are done`
-            : `${done} of ${total} sections are done`}
-          {rest !== null && `; about ${lasting(rest)} left`}
+            ? `section ${progress.section + 1}, step ${progress.step}`
+            : "beginning"}
+          {!takes && `; ${done} of ${total} sections are done`}
+          {!takes && rest !== null && `; about ${lasting(rest)} left`}
         </p>
       </div>
     </div>

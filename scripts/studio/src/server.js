@@ -35,6 +35,10 @@ export const putImage = (file) => ask("PUT", `/images/${encodeURIComponent(file.
 export const imageUrl = (path) => `/images/${path.split("/").map(encodeURIComponent).join("/")}`;
 export const getLeft = (name) => ask("GET", `${board(name)}/left`);
 export const renderBoard = (name) => ask("POST", `${board(name)}/film`);
+const takes = (name, scene) => `${board(name)}/takes/${encodeURIComponent(scene)}`;
+export const renderTakes = (name, scene, count) => ask("POST", `${takes(name, scene)}?count=${count}`);
+export const pickTake = (name, scene, version, take, lock) => ask("PUT", takes(name, scene), { version, take, lock });
+export const takeUrl = (name, scene, take) => `${takes(name, scene)}/${take}.png`;
 export const cancelFilm = (name) => ask("DELETE", film(name));
 export const getFilm = (name) => ask("GET", film(name));
 export const getReport = (name) => ask("GET", `${film(name)}/report.json`);

@@ -103,7 +103,7 @@ function show(board, before = state.board) {
   document.title = `${made.fields?.title || made.name} · studio`;
   const last = Math.max(0, scenesOf(made).length - 1);
   set({ board: made, selected: Math.min(state.selected, last) });
-  if (made.busy) follow(made.name);
+  if (made.busy) follow(made.name, made.busy);
   const over = before?.busy && !made.busy;
   if (!before || over || before.film?.state !== made.film?.state) loadReport();
   if (!made.busy && (!before || over || before.version !== made.version || before.film !== made.film)) lookLeft();
@@ -264,11 +264,10 @@ export async function dropImage(path, file) {
 
 let heard = null; // events of the film at work
 
-export async function render() {
+export async function render(ask = server.renderBoard) {
   try {
     await line;
-    const { name } = state.board;
-    await server.renderBoard(name);
+    await ask(state.board.name);
     say("");
     await load();
   } catch (error) {
@@ -276,46 +275,57 @@ export async function render() {
   }
 }
 
+export const renderTakes = (scene, count) => render((name) => server.renderTakes(name, scene, count));
+
+export function pick(scene, take, lock) {
+  const changes = [];
+  line = line.then(() => write((board) => server.pickTake(board.name, scene, board.version, take, lock), changes));
+  return line;
+}
+
 export async function cancel() {
   try {
-    await server.cancelFilm(state.board.name);
+    await server.cancelFilm(state.board.busy);
     await load();
   } catch (error) {
     told(error);
   }
 }
 
-function follow(name) {
-  if (heard?.name === name && heard.source.readyState !== EventSource.CLOSED) return;
+// Hears what happens to `work`, the film of a board or takes of it.
+function follow(name, work) {
+  if (heard?.work === work && heard.source.readyState !== EventSource.CLOSED) return;
   heard?.source.close();
-  const source = new EventSource(`${server.film(name)}/events`);
-  heard = { name, source };
+  const source = new EventSource(`${server.film(work)}/events`);
+  heard = { work, source };
   set({ progress: { section: -1, step: 0, begun: performance.now(), first: null } });
-  source.onmessage = ({ data }) => hear(name, JSON.parse(data));
-  source.addEventListener("state", ({ data }) => seen(name, JSON.parse(data)));
+  source.onmessage = ({ data }) => hear(name, work, JSON.parse(data));
+  source.addEventListener("state", ({ data }) => seen(name, work, JSON.parse(data)));
   source.addEventListener("end", ({ data }) => {
     source.close();
     heard = null;
-    seen(name, JSON.parse(data));
+    const film = JSON.parse(data);
+    seen(name, work, film);
+    if (work !== name && film.why) say(film.why);
     set({ progress: null });
     load();
   });
 }
 
-async function hear(name, event) {
+async function hear(name, work, event) {
   if (name !== state.name) return;
   if (event.kind === "step") {
     const first = state.progress?.first ?? doneOf(state.board?.film);
     set({ progress: { ...state.progress, section: event.section, step: event.step + 1, first } });
-  } else if (["section", "shot", "film"].includes(event.kind)) {
-    seen(name, await server.getFilm(name).catch(() => state.board.film));
-  } else if (event.kind === "warning" || event.kind === "error") say(event.text);
+  } else if (["section", "shot", "film"].includes(event.kind) && work === name) {
+    seen(name, work, await server.getFilm(name).catch(() => state.board.film));
+  } else if (["warning", "error", "take"].includes(event.kind)) say(event.text);
 }
 
 export const doneOf = (film) => (film?.scenes ?? []).reduce((sum, scene) => sum + scene.done, 0);
 
-function seen(name, film) {
-  if (name !== state.name || !state.board) return;
+function seen(name, work, film) {
+  if (name !== state.name || !state.board || work !== name) return;
   const grown = doneOf(film) !== doneOf(state.board.film) || film.state !== state.board.film?.state;
   set({ board: merged(state.board, { ...state.board, film }), take: state.take + (grown ? 1 : 0) });
 }

@@ -11,6 +11,7 @@ import { thumbsOf } from "./thumbs.js";
 const { useStudio } = studio;
 const SECOND = 112; // px
 const LEAST = 96; // px, of a card
+const wide = (seconds) => Math.max(LEAST, seconds * SECOND);
 
 export function Strip() {
   const board = useStudio((state) => state.board);
@@ -81,7 +82,7 @@ function useThumbs(board, report) {
   const [thumbs, show] = useState({});
   useEffect(() => {
     show({});
-    return report && board.film?.state === "done" ? thumbsOf(board.name, report, (more) => show((had) => ({ ...had, ...more }))) : undefined;
+    return report && board.film?.state === "done" ? thumbsOf(board.name, report, wide, (more) => show((had) => ({ ...had, ...more }))) : undefined;
   }, [board.name, report]);
   return thumbs;
 }
@@ -117,7 +118,7 @@ const Card = memo(function Card({ scene, index, planned, begins, step, selected,
 
   return (
     <li ref={element} class={`card ${selected ? "selected" : ""}`} data-cut={scene.transition === "cut"}
-      data-wrong={wrong} style={{ width: `${Math.max(LEAST, seconds * SECOND)}px` }} onPointerDown={() => studio.select(index)}>
+      data-wrong={wrong} style={{ width: `${wide(seconds)}px` }} onPointerDown={() => studio.select(index)}>
       {jump !== undefined && (
         <span class="jump" data-high={jump > 8 ? "much" : jump > 3 ? "some" : "none"} title="jump at this border: change at its first frame over the usual one">
           {jump.toFixed(1)}×
@@ -126,6 +127,7 @@ const Card = memo(function Card({ scene, index, planned, begins, step, selected,
       <div class="head">
         <span class="grip" aria-hidden="true" title="drag to move the scene">⠿</span>
         <b>{scene.id}</b>
+        {scene.lock === "true" && <span class="tag" title={`locked: take ${scene.take}`}>🔒<span class="sr">locked</span></span>}
         {scene.transition === "cut" && <span class="tag">cut</span>}
         <span class="at">{begins.toFixed(1)} s</span>
       </div>
@@ -201,7 +203,7 @@ function Stage({ name, index, value, auto, picture, tab, tryOut }) {
     <div class="stage" ref={element} role="slider" tabIndex={tab} aria-orientation="vertical" aria-label={`Intensity of ${name}`}
       aria-valuemin="0" aria-valuemax="1" aria-valuenow={value} onPointerDown={down} onPointerMove={move} onPointerUp={up}
       onPointerCancel={up} onKeyDown={key} onBlur={() => studio.flush(path)} data-auto={auto}>
-      {picture && <img src={picture} alt="" draggable={false} loading="lazy" />}
+      <span class="picture" style={{ backgroundImage: picture ? `url("${picture}")` : "none" }} />
       <span class="fill" />
       <span class="level" />
     </div>
@@ -244,7 +246,7 @@ function Stretch({ name, path, asked, seconds, step, tab, element }) {
     const held = drag.current;
     if (!held) return;
     held.steps = Math.max(least, Math.round((event.clientX - held.x) / SECOND / step));
-    element.current.style.width = `${Math.max(LEAST, (seconds + held.steps * step) * SECOND)}px`;
+    element.current.style.width = `${wide(seconds + held.steps * step)}px`;
   };
   const up = () => {
     write(drag.current?.steps);

@@ -1,13 +1,15 @@
-// A picture of the middle of each scene, out of the film; one at a time, so that the page stays fluid.
+// Pictures of each scene out of the film, side by side as on a strip; one at a time, so that the page stays fluid.
 
 import { film } from "./server.js";
 
-const HEIGHT = 112; // px
+const HEIGHT = 118; // px
+const MOST = 24; // pictures of a scene
 
-export function thumbsOf(name, report, show) {
+export function thumbsOf(name, report, width, show) {
   const video = document.createElement("video");
   const canvas = document.createElement("canvas");
   const rate = report.totals.frames / report.totals.film_seconds;
+  const made = [];
   let left = false;
   const seek = (at) =>
     new Promise((done, failed) => {
@@ -16,15 +18,22 @@ export function thumbsOf(name, report, show) {
       video.currentTime = at;
     });
   const draw = async () => {
-    const scale = HEIGHT / video.videoHeight;
-    canvas.height = HEIGHT;
-    canvas.width = Math.round(video.videoWidth * scale);
+    const each = Math.round((video.videoWidth * HEIGHT) / video.videoHeight);
+    const pen = canvas.getContext("2d");
     for (const scene of report.scenes) {
-      if (left) return;
-      await seek((scene.frames[0] + scene.frames[1]) / 2 / rate);
-      canvas.getContext("2d").drawImage(video, 0, 0, canvas.width, canvas.height);
+      const [first, end] = scene.frames;
+      const count = Math.min(MOST, Math.max(1, Math.ceil(width((end - first) / rate) / each)));
+      canvas.height = HEIGHT;
+      canvas.width = each * count;
+      for (let nth = 0; nth < count; nth += 1) {
+        if (left) return;
+        await seek((first + ((nth + 0.5) / count) * (end - first)) / rate);
+        pen.drawImage(video, nth * each, 0, each, HEIGHT);
+      }
       const picture = await new Promise((done) => canvas.toBlob(done, "image/webp", 0.8));
-      if (picture && !left) show({ [scene.scene]: URL.createObjectURL(picture) });
+      if (!picture || left) return;
+      made.push(URL.createObjectURL(picture));
+      show({ [scene.scene]: made.at(-1) });
     }
   };
   video.muted = true;
@@ -34,5 +43,6 @@ export function thumbsOf(name, report, show) {
   return () => {
     left = true;
     video.removeAttribute("src");
+    made.forEach(URL.revokeObjectURL);
   };
 }
