@@ -305,9 +305,14 @@ def _board(queue: Here, boards: Boards, name: str, read: tuple[str, str] | None 
         problems=[Mistake(message=p.message, path=p.path, line=p.line, column=p.column) for p in problems],
         plan=made and _plan(made),
         film=film,
-        takes={scene: names for scene in ids if (names := names_of(queue.out / name, scene))},
+        takes={scene: names for scene in ids if (names := _takes(queue.out / name, scene))},
         busy=next((other for other, progress in going if progress and not progress.over), ""),
     )
+
+
+def _takes(folder: Path, scene: str) -> list[str]:
+    """Those that one can look at."""
+    return [take for take in names_of(folder, scene) if (folder / STRIP.format(scene, take)).is_file()]
 
 
 def _plan(plan: RenderPlan) -> Plan:

@@ -133,7 +133,7 @@ def _look_at_all(
         on_event(Event(kind="take", text=f"scene {timing.scene}: take {takes[-1].in_words()}"))
     sheet = ContactSheet(rows=[(take.in_words(), n * count, (n + 1) * count) for n, take in enumerate(takes)])
     for number, (take, frames) in enumerate(zip(takes, looked.values(), strict=True)):
-        alone = ContactSheet(rows=[(take.in_words(), 0, count)])
+        alone = ContactSheet(rows=[(take.in_words(), 0, count)], columns=5)
         sheet.add(number * count, frames)
         alone.add(0, frames)
         files[STRIP.format(timing.scene, take.name)] = alone.png()

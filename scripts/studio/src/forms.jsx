@@ -158,7 +158,7 @@ export function SceneForm() {
   const real = planned && Math.abs(planned.real_seconds - planned.asked_seconds) > 0.005;
   return (
     <form id="scene" key={index} onSubmit={(event) => event.preventDefault()}>
-      <Field path={`${path}.prompt`} label="Prompt" rows={3} needed />
+      <Field path={`${path}.prompt`} label="Prompt" rows={2} needed />
       <div class="pair">
         <Field path={`${path}.seconds`} label="Seconds" number
           hint={planned ? `${real ? `becomes ${planned.real_seconds.toFixed(2)} s: ` : ""}${planned.sections} ${planned.sections === 1 ? "section" : "sections"}, frames ${planned.frames[0]} to ${planned.frames[1] - 1}` : ""} />
