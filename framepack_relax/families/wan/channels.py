@@ -49,10 +49,8 @@ class WanI2VBackend(WanBackend):
         if not factors or not beside[:, :MASK].any():
             return beside
         mean, scale = statistics(self.vae)
-        latents, shown = (
-            (amplified(beside[:, MASK:] / scale + mean, factors[0]) - mean) * scale,
-            beside[:, MASK - 1 : MASK],
-        )
+        latents, shown = amplified(beside[:, MASK:] / scale + mean, factors[0]), beside[:, MASK - 1 : MASK]
+        latents = (latents - mean) * scale
         if shown[:, :, 1:].any():
             latents = torch.where(shown > 0, beside[:, MASK:], latents)
         return torch.cat([beside[:, :MASK], latents], dim=1)
