@@ -195,7 +195,8 @@ def stream(
 
     Mistakes are raised at once, not with the first section. `on_note` is as with `render`.
     """
-    return _stream(*prepare(story, out, model, board), make_options(on_nan, fresh), callbacks(on_note))
+    options = make_options(on_nan, fresh, commands=True)  # it makes no film: none is run
+    return _stream(*prepare(story, out, model, board), options, callbacks(on_note))
 
 
 def preview(
