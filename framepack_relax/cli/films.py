@@ -105,7 +105,8 @@ def rerun(
     name = film.absolute().parent.name if film.name == "video.mp4" else film.stem
     folder = api.output_folder(out or Path("out", f"{name}-again"))
     with quietly:
-        from ..families.loader import DTYPES, STORED, pick_device, pick_dtype
+        from ..families.engine import STORED
+        from ..families.loader import DTYPES, pick_device, pick_dtype
         from ..rendering.carry import provenance
     pick_dtype(loaded.dtype, pick_device(loaded.device))  # mistakes of these are told before anything is written
     board = api.read(api.restore(film, folder, on_note=warn))
