@@ -25,6 +25,7 @@ from framepack_relax.families.catalog import CATALOG, find_family
 from framepack_relax.families.hunyuan_video.stream import StreamDecoder
 from framepack_relax.families.loader import load
 from framepack_relax.planning.planner import make_plan
+from framepack_relax.relax.effects import MotionAmplitude
 from framepack_relax.rendering.carry import restore
 from framepack_relax.rendering.keys import section_keys
 from framepack_relax.sampling.section import sample
@@ -240,6 +241,23 @@ def test_framepack_goes_on_as_if_the_film_had_been_rendered_before(model, tmp_pa
     (section,) = sampled(model, rest, going_on, lambda s: model.noise(9, (32, 32), 2)).values()
     assert rest.sections[0].context.near_index == whole.sections[2].context.near_index
     assert torch.equal(section, made[2])
+
+
+@pytest.mark.parametrize("name", ["framepack-f1", "wan2.2-5b", "helios"])
+def test_the_past_that_a_film_is_can_be_loosened_from_the_first_section_on(tmp_path, name):
+    film = film_of(tmp_path / "film.mp4", 5)
+    scene = Scene(id="a", prompt="x", seconds=1.4, relax={"target": ["context"], "beta": 0.5})
+    own = {"size": (64, 32), "model": name, FROM: str(film)}
+    (section, *_) = make_plan(storyboard_from_scenes([scene], **own), find_family(name)).sections
+    assert section.frames[0] == 0 and min(section.scales["context"]) < 1
+
+
+def test_key_frames_are_not_set_further_from_the_first_image(wan):
+    """By motion_amplitude, which moves all that stands for frames that are not seen."""
+    beside, step = torch.randn(1, 12, 4, 4, 8), SimpleNamespace(effects=(MotionAmplitude(factor=1.5),))
+    beside[:, :4] = torch.tensor([1.0, 0, 0, 1]).view(1, 1, 4, 1, 1)
+    made = wan[1].seen(beside, step)
+    assert torch.equal(made[:, :, 3], beside[:, :, 3]) and not torch.equal(made[:, :, 2], beside[:, :, 2])
 
 
 def test_the_film_before_is_encoded_to_what_decodes_to_it(tmp_path):

@@ -7,10 +7,13 @@ import wave
 import av
 import numpy as np
 import pytest
+from exchanged import DAMAGED, damaged
 from faults import here, packets, sections
 
 import framepack_relax as fr
+from framepack_relax.errors import FilmError
 from framepack_relax.video.reader import read_frames
+from framepack_relax.video.sound import read_sound
 
 BOARD = """\
 model: fake
@@ -140,6 +143,27 @@ def test_what_is_no_track_is_one_located_message_before_anything_is_rendered(pla
         done = here("render", "story.yaml", "--out", "bad", "--audio", name, cwd=place)
         assert done.returncode == 2 and name in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
         assert not (place / "bad").exists()
+
+
+@pytest.mark.parametrize("suffix", ["flac", "m4a"])
+def test_damage_is_a_track_or_one_message(place, suffix):
+    track(place / "track.wav", 1.0)
+    file = place / f"track.{suffix}"
+    with av.open(str(place / "track.wav")) as old, av.open(str(file), "w") as new:
+        stream = new.add_stream("aac" if suffix == "m4a" else suffix, rate=RATE)
+        for frame in old.decode(audio=0):
+            frame.pts = None
+            new.mux(stream.encode(frame))
+        new.mux(stream.encode(None))
+    assert read_sound(file).seconds == pytest.approx(1.0, abs=0.05)
+    said = []
+    for copy in damaged(file.read_bytes()):
+        file.write_bytes(copy)
+        try:
+            read_sound(file)
+        except FilmError as error:
+            said.append(str(error))
+    assert 0 < len(said) < DAMAGED and all(line.startswith(f"{file}: ") and "\n" not in line for line in said)
 
 
 def test_a_board_names_no_track_outside_of_its_folder(place):

@@ -116,6 +116,7 @@ def test_a_board_runs_nothing_by_itself(place):
         )
     with pytest.raises(fr.StoryboardError, match="no board does by itself"):
         fr.render("story.yaml", out="out")
+    assert len(list(fr.stream("story.yaml", out="streamed"))) == 5, "which makes no film"
     assert runs(place) == [] and not (place / "out").exists()
     assert here("plan", "story.yaml").returncode == 0
     assert fr.render("story.yaml", out="out", commands=True).finished == Path("out/finish/film.mp4")
@@ -132,6 +133,9 @@ def test_a_service_and_a_batch_run_none(place):
         queue.put(Posted(text=(place / "story.yaml").read_bytes()))
     done = here("batch", "story.yaml", "--out", "night")
     assert done.returncode == 2 and "no board does by itself" in done.stderr and runs(place) == []
+    (place / "story.yaml").write_text(f"model: fake\n{SCENES}")
+    assert here("batch", "story.yaml", "--out", "night", "--workers", 1).returncode == 0
+    board(place, "larger")
     done = here("batch", "story.yaml", "--out", "night", "--workers", 1, "--allow-commands")
     assert done.returncode == 0 and (place / "night/story/finish/film.mp4").exists(), done.stderr
 

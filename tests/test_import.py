@@ -100,6 +100,13 @@ def test_the_format_that_is_said_overrules(tmp_path):
     assert seen.code == 2 and "musbi is no format that is known" in seen.said
 
 
+@pytest.mark.parametrize("kind", ["framepack-studio", "fountain", "musubi", "wan2gp", "helios"])
+@pytest.mark.parametrize("text", ["[0s:", "[[", "/*", "A", "\n ", "[0s: ", "[/a=", "a --f ", '"', "INT. A\n\n"])
+def test_a_megabyte_of_one_thing_is_read_or_refused(tmp_path, kind, text):
+    """Where a pattern looked at each beginning to the end this would take hours."""
+    assert imported(tmp_path, "f", text * (10**6 // len(text)) + " a", "--as", kind).code in (0, 2)
+
+
 def test_what_is_there_already_stays(tmp_path):
     (tmp_path / "q.json").write_text(json.dumps({**PARAMS, "image_start": "a.png"}))
     (tmp_path / "a.png").write_bytes(png())
@@ -112,6 +119,12 @@ def test_what_is_there_already_stays(tmp_path):
         (tmp_path / there).unlink()
     assert here("import", "q.json", "-o", "story.yaml", cwd=tmp_path).returncode == 0
     assert here("plan", "story.yaml", cwd=tmp_path).returncode == 0
+
+
+def test_a_board_that_would_be_too_long_to_read_is_not_written(tmp_path):
+    tasks = [{**PARAMS, "image_start": "", "image_end": "", "prompt": f"{number} {'x' * 9000}"} for number in range(60)]
+    seen = imported(tmp_path, "q.json", tasks)
+    assert seen.code == 2 and "512 KiB that are read" in seen.said and not (tmp_path / "story.yaml").exists()
 
 
 def test_what_is_not_there_or_no_place_to_write_is_one_message(tmp_path):

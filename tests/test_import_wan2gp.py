@@ -51,6 +51,14 @@ def test_windows_have_their_lengths_and_cuts(tmp_path):
     assert seen.story.model == "wan2.2-5b" and "window 3: `[/loras_mult]`" in seen.said
 
 
+def test_numbers_say_the_mode_in_older_files(tmp_path):
+    for mode, count in ((0, 2), (1, 2), (2, 1)):
+        seen = imported(
+            tmp_path, "s.json", {**PARAMS, "image_start": "", "prompt": "a\nb", "multi_prompts_gen_type": mode}
+        )
+        assert [cut for _, _, cut in seen.scenes][1:] == (["cut"] if mode == 0 else ["continue"])[: count - 1]
+
+
 def test_an_unknown_model_is_told(tmp_path):
     seen = imported(tmp_path, "s.json", [{"prompt": "a", "model_type": "ltx99", "video_length": 48}])
     assert seen.scenes == [("a", 2.0, "continue")] and "'ltx99' is not known here; 24 frames" in seen.said

@@ -83,6 +83,17 @@ def test_all_is_computed_where_effects_begin_or_end_and_a_branch_where_it_comes_
         assert {branch.name for branch in step.passes} == expected
 
 
+def test_what_forbids_speed_and_what_it_holds_is_told(image):
+    follow = {"blur": 0.6, "experimental": {"over_steps": "follow"}}
+    wild = scene("wild", 3.6, intensity=0.9, speed="fast", relax={"target": ["embedded"], **follow})
+    held = scene("held", intensity=0.6, speed="fast", relax={"target": ["embedded"], "blur": 0})
+    made = fr.plan([scene("calm", speed="fast"), wild, held], model="puppet", image=str(image))
+    assert asked(made.sections[1]) == "1" * 25 and asked(made.sections[-1]) == FAST
+    told = [text for text in made.warnings if "speed" in text]
+    assert [text.split(":")[0] for text in told] == ["scene wild", "scene held"]
+    assert "spares nothing" in told[0] and "stays as it was" in told[1]
+
+
 def test_the_second_expert_begins_with_its_own_velocity():
     family = CATALOG["wan2.2-a14b"].family
     levels = enumerate(family.levels(25, (832, 480), "unipc"))

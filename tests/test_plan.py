@@ -463,8 +463,8 @@ def test_frames_cannot_be_streamed_from_the_films_end(tmp_path):
 def test_every_shipped_storyboard_is_planned(pytestconfig):
     files = sorted((pytestconfig.rootpath / "storyboards").glob("*.yaml"))
     rooftops = ["rooftop-helios", "rooftop-svi", "rooftop-wan", "rooftop"]
-    boards = ["backflip-hunyuanvideo", "backflip", "blend", "day", "ensure", "keyframes"]
-    assert [file.stem for file in files] == [*boards, *rooftops, "takes"]
+    boards = ["backflip-hunyuanvideo", "backflip", "blend", "day", "draft", "ensure", "keyframes"]
+    assert [file.stem for file in files] == [*boards, *rooftops, "sound", "takes"]
     from framepack_relax.families.catalog import find_family
 
     plans = {}

@@ -21,8 +21,9 @@ from framepack_relax.families.ranks import LOST, RankLost, Ranks, split
 TESTS = Path(__file__).parent
 CLOSE = 1e-5  # of the largest value
 SCENES = """
-  - {id: calm, prompt: a red figure stands still, seconds: 1.2}
-  - {id: flip, prompt: a red figure does a backflip, seconds: 1.2, intensity: 0.9, relax: {target: [context]}}
+  - {id: calm, prompt: a red figure stands still, seconds: 1.2, emphasis: [{words: still, gain: 4}]}
+  - {id: flip, prompt: a red figure does a backflip, seconds: 1.2, intensity: 0.9, relax: {target: [context]},
+     transition: {blend: 2}, emphasis: [{words: backflip, gain: 2}]}
 """
 GONE = 90  # seconds after which processes that should have ended hang
 

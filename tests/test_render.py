@@ -47,7 +47,6 @@ def test_a_run_folder_holds_everything(film, tmp_path):
     facts = json.loads(tags["framepack_relax"])
     assert set(facts) == {
         "model",
-        "judges",
         "weights",
         "lora",
         "dtype",

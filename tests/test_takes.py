@@ -447,6 +447,27 @@ def test_takes_of_a_network_in_both_orders(board, model, tmp_path, order):
     assert other.report["takes"][0]["seams"][0] is not None
 
 
+@pytest.mark.parametrize("name", ["helios", "wan", "wan experts", "hunyuanvideo"])
+def test_a_locked_take_stays_on_every_family(folder_of, hero, tmp_path, name):
+    file, cut = tmp_path / "story.yaml", ", transition: cut" if name == "hunyuanvideo" else ""
+    image = "image: hero.png" if name == "wan experts" else ""
+    file.write_text(f"""
+model: {folder_of(name)}
+size: [64, 32]
+steps: 2
+{image}
+scenes:
+  - {{id: calm, prompt: a red figure stands still, seconds: 1.4}}
+  - {{id: flip, prompt: a red figure jumps, seconds: 1.4{cut}}}
+""")
+    made = fr.take(file, "flip", n=1, out=tmp_path / "out")
+    assert made.takes[0].motion != made.takes[1].motion and (made.takes[0].seam is None) == bool(cut)
+    fr.pick(file, "flip", 2, lock=True, out=tmp_path / "out")
+    edit(file, ("steps: 2", "steps: 3"))
+    film = fr.render(file, out=tmp_path / "out")
+    assert [row["reused"] for row in film.report["sections"]] == [False, True]
+
+
 @pytest.mark.slow
 def test_the_packaged_model_takes_picks_and_locks_from_the_command_line(tmp_path):
     boards = Path(__file__).parents[1] / "storyboards"

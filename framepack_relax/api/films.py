@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ..planning.lexicon import Suggestion
     from ..planning.renderplan import RenderPlan, SectionPlan
     from ..rendering.ensure import Judge
-    from ..rendering.events import Event
+    from ..rendering.events import Event, Hear
     from ..rendering.folder import Verdict
     from ..rendering.loop import FinishedSection, RenderedFilm
     from ..rendering.mark import Note
@@ -52,15 +52,31 @@ def read(story: Story, **board: Any) -> "Storyboard":
 
 def plan(story: Story, **board: Any) -> "RenderPlan":
     """What a render will do, section by section; no weights are loaded and torch is not imported."""
-    from ..families.catalog import find_family
     from ..planning.planner import make_plan
+    from ..rendering.drafts import find_drafts
 
     checked = read(story, **board)
+    made = make_plan(checked, _family_of(checked))
+    find_drafts(checked, made)
+    return made
+
+
+def _family_of(story: "Storyboard") -> "Family":
+    from ..families.catalog import find_family
+
     try:
-        family = find_family(checked.model)
+        return find_family(story.model)
     except ModelError as error:
-        raise ModelError(str(checked.located(Problem(path="model", message=str(error))))) from error
-    return make_plan(checked, family)
+        raise ModelError(str(story.located(Problem(path="model", message=str(error))))) from error
+
+
+def draft_of(story: "Storyboard", family: "Family | None" = None) -> "Storyboard":
+    """The same film for a first look: half the size each way, a third of the steps, `speed: fast`."""
+    from ..planning.draft import as_draft
+    from ..planning.planner import make_plan
+
+    family = family or _family_of(story)
+    return as_draft(story, family, make_plan(story, family).size)
 
 
 def suggest(
@@ -158,27 +174,31 @@ def render(
     on_step: Callable[["SectionPlan", int], None] = lambda section, step: None,
     on_section: Callable[["SectionPlan", int], None] = lambda section, seed: None,
     on_note: "Note" = lambda note: None,
+    on_event: "Hear" = lambda event: None,
+    preview: bool = False,
     **board: Any,
 ) -> "RenderedFilm":
     """Renders a film into the folder `out`; `film.path` is the mp4, `film.report` the contents of report.json.
 
     `out` is by default out/<stem of the file>, or out/<title>. `model` is a name or what `load` gave; default: the
-    storyboard's. What `out` holds already and is made from the same is kept, unless `fresh`, or `strict` and made by
-    other versions or on another device. `on_nan="retry"` draws another seed for a section whose latents are not finite.
+    storyboard's. `draft=True` renders it small, in few steps, by default into a folder with `-draft` behind its name;
+    `start_from={"folder": .., "strength": 0.6}`, a field of the board, goes on from there. What `out` holds already and
+    is made from the same is kept, unless `fresh`, or `strict` and made by other versions or on another device.
     `commands` lets the board's `finish` run, which makes `film.finished`.
-    `on_step` is called with a section and the number of the step, from 0, that it has behind it, `on_section` with a
-    section that is on disk and its noise's seed; of a film that is finished nothing is loaded, and neither is called.
-    `on_note` hears warnings, and files that no render wrote and that were in the way: they are kept under a free name.
+    `on_nan="retry"` draws another seed for a section whose latents are not finite. `on_step` is called with a section
+    and the number of the step, from 0, that it has behind it, `on_section` with a section that is on disk and its
+    noise's seed; of a film that is finished nothing is loaded, and neither is called. `on_note` hears warnings, and
+    files that no render wrote and that were in the way: they are kept under a free name. `on_event` hears all that
+    happens, as an Event of framepack_relax/rendering/events.py; `preview` draws what is sampled into `out`/preview.png.
     An exception that one of them raises stops the render and comes out of this call; finished sections stay, and the
     same call goes on from there. Threads may share a loaded model.
     """
     from ..rendering.loop import render
 
     checked, folder, loaded = prepare(story, out, model, board)
-    hear = callbacks(on_note, on_step, on_section)
-    return render(
-        checked, out=folder, model=loaded, options=make_options(on_nan, fresh, strict, commands), on_event=hear
-    )
+    hear = callbacks(on_note, on_step, on_section, on_event)
+    options = make_options(on_nan, fresh, strict, commands, preview)
+    return render(checked, out=folder, model=loaded, options=options, on_event=hear)
 
 
 def stream(
@@ -195,7 +215,8 @@ def stream(
 
     Mistakes are raised at once, not with the first section. `on_note` is as with `render`.
     """
-    return _stream(*prepare(story, out, model, board), make_options(on_nan, fresh), callbacks(on_note))
+    options = make_options(on_nan, fresh, commands=True)  # it makes no film: none is run
+    return _stream(*prepare(story, out, model, board), options, callbacks(on_note))
 
 
 def preview(
@@ -231,7 +252,7 @@ def preview(
 
 
 def _stream(
-    story: "Storyboard", folder: Path, model: "Backend | None", options: "Options", hear: "Callable[[Event], None]"
+    story: "Storyboard", folder: Path, model: "Backend | None", options: "Options", hear: "Hear"
 ) -> "Iterator[FinishedSection]":
     with quietly:
         from ..rendering.loop import stream
@@ -243,23 +264,25 @@ def callbacks(
     on_note: "Note",
     on_step: "Callable[[SectionPlan, int], None]" = lambda section, step: None,
     on_section: "Callable[[SectionPlan, int], None]" = lambda section, seed: None,
-) -> "Callable[[Event], None]":
+    on_event: "Hear" = lambda event: None,
+) -> "Hear":
     """What calls these as a render tells what happens. Raises RenderError for what cannot be called."""
-    for name, call in (("on_note", on_note), ("on_step", on_step), ("on_section", on_section)):
+    calls = {"on_note": on_note, "on_step": on_step, "on_section": on_section, "on_event": on_event}
+    for name, call in calls.items():
         if not callable(call):
             raise RenderError(f"{name} is {call!r}; give a function, or leave it out")
     sections: list[SectionPlan] = []
 
     def hear(event: "Event") -> None:
+        on_event(event)
         if event.plan:
             sections[:] = event.plan.sections
         elif event.kind in ("note", "warning"):
             on_note(event.text)
-        elif event.section is not None:
-            if event.step is not None:
-                on_step(sections[event.section], event.step)
-            elif event.seed is not None:
-                on_section(sections[event.section], event.seed)
+        elif event.kind == "step" and event.section is not None and event.step is not None:
+            on_step(sections[event.section], event.step)
+        elif event.kind == "section" and event.section is not None and event.seed is not None:
+            on_section(sections[event.section], event.seed)
 
     return hear
 
@@ -279,12 +302,14 @@ def _opened(judges: str | None) -> "Judge":
     return open_action(judges_for({judges})[0])
 
 
-def make_options(on_nan: OnNan, fresh: bool = False, strict: bool = False, commands: bool = False) -> "Options":
+def make_options(
+    on_nan: OnNan, fresh: bool = False, strict: bool = False, commands: bool = False, preview: bool = False
+) -> "Options":
     from ..rendering.session import Options
 
     if on_nan not in get_args(OnNan):
         raise RenderError(f"on_nan is {on_nan!r}; write {' or '.join(map(repr, get_args(OnNan)))}")
-    return Options(fresh=fresh, strict=strict, commands=commands, on_nan=on_nan, judge=action_judge)
+    return Options(fresh=fresh, strict=strict, commands=commands, on_nan=on_nan, judge=action_judge, preview=preview)
 
 
 @quietly
@@ -313,6 +338,8 @@ def prepare(
     from ..storyboard import Storyboard
     from ..storyboard.meanings import argument
 
+    board = {**board}
+    draft = board.pop("draft", False)
     own = [name for name, kind in signature(render).parameters.items() if kind.kind is Parameter.KEYWORD_ONLY]
     for name in board:
         if name in signature(load).parameters:
@@ -325,4 +352,5 @@ def prepare(
     elif model is not None and not hasattr(model, "family"):
         raise ModelError(f"model is {model!r}; give a name, a folder, or what fr.load gave")
     checked = read(story, **board)
-    return checked, folder_for(checked, out), model
+    checked = draft_of(checked, model.family if model else None) if draft else checked
+    return checked, folder_for(checked, out, draft), model

@@ -99,10 +99,10 @@ def suggest_by_films(
 ) -> "list[Suggestion]":
     """Suggestions by what films have shown where that is sure; see `suggest`."""
     retrieval = _retrieval()
-    known, bare = retrieval.gather([meant(log, EvaluationError) for log in logs])
-    if bare:
-        on_note(f"{bare} rows name no prompt, or no intensity of the model's profile: they are left out")
     backend = _loaded(model, board.model)
+    known, useless = retrieval.gather([meant(log, EvaluationError) for log in logs], backend.weights)
+    if useless:
+        on_note(f"{useless} rows name no prompt or intensity, or are of other weights: they are left out")
     fitted = None if ridge is None else retrieval.Ridge.load(meant(ridge, EvaluationError), backend.weights)
     own, told = [scene.prompt for scene in board.scenes], [one.prompt for one in known]
     vectors = retrieval.embedder(backend)([*own, *told])
@@ -119,8 +119,8 @@ def fit_prompts(logs: Sequence[Place], *, out: Place, model: Model = None) -> "R
     """
     retrieval, file = _retrieval(), meant(out)
     output_folder(file.parent)
-    known, _ = retrieval.gather([meant(log, EvaluationError) for log in logs])
     backend = _loaded(model, "puppet")
+    known, _ = retrieval.gather([meant(log, EvaluationError) for log in logs], backend.weights)
     made = retrieval.fit_prompts(known, retrieval.embedder(backend), backend.weights)
     make_folder(file.parent)
     made.save(file)

@@ -12,11 +12,12 @@ if TYPE_CHECKING:
 Place = str | Path
 
 
-def folder_for(story: "Storyboard", out: Place | None) -> Path:
-    """The folder `out`, or that of the storyboard. Raises RenderError where it can be none."""
+def folder_for(story: "Storyboard", out: Place | None, draft: bool = False) -> Path:
+    """The folder `out`, or that of the storyboard, or of its draft. Raises RenderError where it can be none."""
     from ..rendering.mark import default_out
 
-    return output_folder(out or default_out(story))
+    default = default_out(story)
+    return output_folder(out or (default.with_name(f"{default.name}-draft") if draft else default))
 
 
 def output_folder(out: Place) -> Path:

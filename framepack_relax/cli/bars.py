@@ -28,7 +28,7 @@ class Bar:
         section = TextColumn("section {task.fields[section]} of {task.fields[sections]}")
         step, left = TextColumn("step {task.completed}/{task.total}"), TextColumn("ETA")
         times = TimeElapsedColumn(), left, TimeRemainingColumn()
-        self.watched = console.is_interactive and console.file.isatty()  # FORCE_COLOR makes no terminal of a log
+        self.watched, self.shown = console.watched, ""
         columns = section, dim("scene"), BarColumn(), step, *times
         self.bar = Progress(*columns, console=console, disable=not self.watched)
         self.done, self.total, self.clock = 0, len(plan.sections), time.monotonic()
@@ -59,6 +59,9 @@ class Bar:
                     self.console.aside(f"openjd_progress: {100 * share:.1f}", soft_wrap=True)
             case "plan" if event.plan:
                 self.plan = event.plan
+            case "preview" if event.text != self.shown and not self.openjd:
+                self.shown = event.text  # told again when it is made otherwise
+                self.console.aside(event.text, soft_wrap=True)
             case "try" | "take" if not self.openjd:
                 self.console.aside(event.text, soft_wrap=True)
             case "section":

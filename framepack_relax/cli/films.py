@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .. import api
-from ..api.films import make_options
+from ..api.films import draft_of, make_options
 from ..errors import RelaxError, RenderError
 from ..families.quiet import quietly
 from . import tables
@@ -26,13 +26,12 @@ if TYPE_CHECKING:
     from ..storyboard import Storyboard
 
 Board = Annotated[Path, typer.Argument(help="storyboard (YAML)", show_default=False)]
-Seed = Annotated[int | None, typer.Option(help="seed, instead of the storyboard's")]
-Steps = Annotated[int | None, typer.Option(help="denoising steps, instead of the storyboard's and its scenes'")]
 Into = Annotated[Path | None, typer.Option("--out", help="say too what a render into it keeps", show_default=False)]
 Anew = Annotated[bool | None, typer.Option("--fresh/--strict", help="keep nothing / none of other versions; last wins")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="say what would be kept and why not the rest; write nothing")]
-Draft = Annotated[bool, typer.Option("--draft", help="a third of the steps, calm scenes fast, for a first look")]
-DRAFT = 3  # a draft takes a third of the steps
+PREVIEW = "draw what is sampled into preview.png in the film's folder; default: where a terminal shows the progress"
+Preview = Annotated[bool | None, typer.Option("--preview/--no-preview", help=PREVIEW, show_default=False)]
+FIRST_LOOK = "half the size, a third of the steps, calm scenes fast; into out/NAME-draft"
 KEEPING: dict[bool | None, dict[str, bool]] = {None: {}, True: {"fresh": True}, False: {"strict": True}}
 
 
@@ -66,6 +65,35 @@ class Ending:
         return (board.changed(**given) if given else board), bool(words) or self.allow_commands
 
 
+@dataclass(frozen=True, kw_only=True)
+class Changes:
+    """What a command changes of a storyboard."""
+
+    model: Model = None
+    steps: Annotated[int | None, typer.Option(help="denoising steps, instead of the storyboard's and its scenes'")] = (
+        None
+    )
+    seed: Annotated[int | None, typer.Option(help="seed, instead of the storyboard's")] = None
+    draft: Annotated[bool, typer.Option("--draft", help=FIRST_LOOK)] = False
+    start: Annotated[
+        Path | None, typer.Option("--from", help="folder of a draft to start from", show_default=False)
+    ] = None
+    strength: Annotated[float | None, typer.Option(help="most noise that its latents get, 0 to 1; default: 0.6")] = None
+
+    def of(self, file: Path) -> Storyboard:
+        """The storyboard with them; `steps` stand in for those of scenes, too."""
+        board = api.read(file)
+        options = {"model": self.model, "seed": self.seed, "steps": self.steps}
+        given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+        if self.steps is not None:
+            given["scenes"] = tuple(scene.model_copy(update={"steps": None}) for scene in board.scenes)
+        start = {"folder": self.start and str(api.meant(self.start).absolute()), "strength": self.strength}
+        if said := {name: value for name, value in start.items() if value is not None}:
+            given["start_from"] = {**(board.start_from.model_dump() if board.start_from else {}), **said}
+        board = board.changed(**given) if given else board
+        return draft_of(board) if self.draft else board
+
+
 @app.command()
 @spread
 def render(
@@ -73,22 +101,21 @@ def render(
     loaded: Loaded,
     ending: Ending,
     farmed: Farmed,
+    changes: Changes,
     out: Out = None,
-    model: Model = None,
-    steps: Steps = None,
-    seed: Seed = None,
-    draft: Draft = False,
     anew: Anew = None,
     dry_run: DryRun = False,
     on_nan: OnNan = "stop",
+    preview: Preview = None,
 ) -> None:
     """Render a storyboard; what is on disk already, made by the same settings, is kept and not rendered again."""
-    board = _board(story, model, steps, seed, draft)
-    board, commands = ending.put_to(board)
+    board, commands = ending.put_to(changes.of(story))
+    folder = api.folder_for(board, out, changes.draft)
     if dry_run:
-        return _preview(board, out, **vars(loaded), **KEEPING[anew], commands=commands)
-    options = {"on_nan": on_nan, "commands": commands, **KEEPING[anew]}
-    _render(board, api.folder_for(board, out), loaded, options, **vars(farmed))
+        return _preview(board, folder, **vars(loaded), **KEEPING[anew], commands=commands)
+    shown = console.watched if preview is None else preview
+    options = {"on_nan": on_nan, "commands": commands, "preview": shown, **KEEPING[anew]}
+    _render(board, folder, loaded, options, **vars(farmed))
 
 
 @app.command()
@@ -105,7 +132,8 @@ def rerun(
     name = film.absolute().parent.name if film.name == "video.mp4" else film.stem
     folder = api.output_folder(out or Path("out", f"{name}-again"))
     with quietly:
-        from ..families.loader import DTYPES, STORED, pick_device, pick_dtype
+        from ..families.engine import STORED
+        from ..families.loader import DTYPES, pick_device, pick_dtype
         from ..rendering.carry import provenance
     pick_dtype(loaded.dtype, pick_device(loaded.device))  # mistakes of these are told before anything is written
     board = api.read(api.restore(film, folder, on_note=warn))
@@ -157,11 +185,10 @@ def _render(
         console.print(f"{film.finished}: finished", soft_wrap=True)
 
 
-def _preview(board: Storyboard, out: Path | None, **given: Any) -> None:
+def _preview(board: Storyboard, folder: Path, **given: Any) -> None:
     """What a render would keep, and which takes the film has that is there."""
     from ..rendering.takes import rows_of
 
-    folder = api.folder_for(board, out)
     line = tables.verdict_line(api.preview(board, out=folder, on_note=warn, **given)) or "nothing is there yet"
     console.print(f"{folder}: {line}", soft_wrap=True)
     for text in rows_of(folder):
@@ -188,16 +215,14 @@ def _kept(folder: Path) -> str:
 
 
 @app.command()
+@spread
 def plan(
     story: Board,
+    changes: Changes,
     as_json: Annotated[bool, typer.Option("--json", help="print plan.json")] = False,
     out: Into = None,
-    model: Model = None,
     device: Device = None,
     dtype: str | None = None,
-    steps: Steps = None,
-    seed: Seed = None,
-    draft: Draft = False,
     memory: Annotated[bool, typer.Option("--memory", help="say what it takes of a GPU and of main memory")] = False,
 ) -> None:
     """Show what a render would do: scenes on the grid, every rounding, settings; needs no weights and no torch."""
@@ -206,7 +231,7 @@ def plan(
     check_dtype(dtype)
     if as_json and out:
         raise RenderError("plan: --out is told in words, beside --json it would not be; leave one of both out")
-    board = _board(story, model, steps, seed, draft)
+    board = changes.of(story)
     made, choices = api.plan(board), api.memory(board, dtype=dtype) if memory else []
     if as_json:
         rows = {"memory": [choice.to_json() for choice in choices]} if memory else {}
@@ -217,7 +242,7 @@ def plan(
         _show(board, made)
     warn(*made.warnings)
     if out:
-        _preview(board, out, device=device, dtype=dtype)
+        _preview(board, api.folder_for(board, out), device=device, dtype=dtype)
 
 
 def _show(board: Storyboard, made: RenderPlan) -> None:
@@ -269,22 +294,3 @@ def models(name: Annotated[str | None, typer.Argument(help="one model, in full")
     console.print(tables.model_text(entry_of(name), not missing, card(name)), soft_wrap=True)
     if missing:
         console.print(missing, style="dim", soft_wrap=True)
-
-
-def _board(story: Path, model: str | None, steps: int | None, seed: int | None, draft: bool) -> Storyboard:
-    """The storyboard with the command line's changes; its `steps` stand in for those of scenes, too."""
-    board = api.read(story)
-    options = {"model": model, "seed": seed, "steps": steps}
-    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
-    own = [None if steps is not None else scene.steps for scene in board.scenes]
-    if draft:
-        own, given["steps"] = list(map(_fewer, own)), _fewer(given.get("steps", board.steps))
-        given["speed"] = "fast"
-    if draft or steps is not None:
-        pairs = zip(board.scenes, own, strict=True)
-        given["scenes"] = tuple(scene.model_copy(update={"steps": count}) for scene, count in pairs)
-    return board.changed(**given) if given else board
-
-
-def _fewer(steps: int | None) -> int | None:
-    return steps and max(1, -(-steps // DRAFT))

@@ -31,6 +31,11 @@ class Screen(Console):
     def __init__(self, **more: Any) -> None:
         super().__init__(markup=False, emoji=False, highlight=False, **more)
 
+    @property
+    def watched(self) -> bool:
+        """Whether a terminal shows it; FORCE_COLOR makes none of a log."""
+        return self.is_interactive and self.file.isatty()
+
     def aside(self, *lines: Any, **how: Any) -> None:
         """Prints what one can do without: a log that takes nothing ends no render."""
         with suppress(OSError):

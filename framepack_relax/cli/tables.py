@@ -42,16 +42,22 @@ def plan_table(plan: RenderPlan) -> Grid:
         settings = {"intensity": f"{last.intensity:g}", "relaxed": words, "scales": _scales(last)}
         place = {"sections": str(len(scene.sections)), "frames": f"{scene.frames[0]}..{scene.frames[1] - 1}"}
         lora = {"lora": ", ".join(f"{one.file} {one.scale:g}" for one in last.lora)} if plan.lora else {}
-        rows.append({"shot": str(scene.shot + 1), **_asked(scene), **place, **settings, **lora})
+        start = {"from the draft": _left(last)} if any(section.start_from for section in plan.sections) else {}
+        rows.append({"shot": str(scene.shot + 1), **_asked(scene), **place, **settings, **lora, **start})
     return Grid(
         rows,
         left="frames",
-        wraps="asked -> real, relaxed, scales, lora",
+        wraps="asked -> real, relaxed, scales, lora, from the draft",
         title=f"{plan.title or 'untitled'}: {plan.model}, {plan.size[0]}x{plan.size[1]}{order}",
         caption=f"asked {asked:g} s -> {plan.seconds:.2f} s, {len(plan.sections)} sections, {plan.frames} frames at "
         f"{plan.fps:g} fps, {plan.steps} steps of {plan.sampler}, {_span(plan.passes, 'd')} passes, "
         f"profile {plan.profile}",
     )
+
+
+def _left(section: SectionPlan) -> str:
+    """How many of its steps are left where it starts from a draft."""
+    return f"the last {len(section.steps)} of {section.steps[-1].index + 1} steps" if section.start_from else "-"
 
 
 def prompts_table(plan: RenderPlan) -> Grid:

@@ -52,4 +52,5 @@ def pick(
     """Write into a storyboard which take a scene is; all else in the file stays."""
     name = api.pick(story, scene, take, lock=lock, out=out)
     kept = ", locked" if lock else ""
-    console.print(f"{story}: scene {scene} is take {name}{kept}; `framepack-relax render {story}` makes the film")
+    text = f"{story}: scene {scene} is take {name}{kept}; `framepack-relax render {story}` makes the film"
+    console.print(text, soft_wrap=True)

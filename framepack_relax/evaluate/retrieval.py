@@ -34,6 +34,7 @@ NEIGHBOURS, NEAR = 8, 0.5  # prompts that are asked at most; their least cosine,
 FEWEST_PROMPTS, FEWEST_FILMS = 4, 6  # in the log; of the neighbours
 ASTRAY = 0.2  # largest error of a ridge that is asked
 STRENGTHS = np.logspace(-4, 2, 25)  # of ridges that are tried, times the mean variance
+SHOWN = 12  # signs of a fingerprint that rows have
 FEW = "too few prompts are in the log"
 
 
@@ -159,7 +160,7 @@ def read_log(log: Path) -> Iterator[Row]:
         try:
             plan, report = (json.loads(read_file(log / name)) for name in ("plan.json", "report.json"))
             for section, row in zip(plan["sections"], report["sections"], strict=True):
-                figures = {"motion": row["motion"], "jump": row["seam"]}
+                figures = {"motion": row["motion"], "jump": row["seam"], "weights": report["model"]["weights"][:SHOWN]}
                 yield {"prompt": section["prompt"], "intensity": section["intensity"], "failures": {}, **figures}
         except (OSError, ValueError, LookupError, TypeError) as error:
             raise EvaluationError(f"{log}: holds no films.jsonl, and no plan.json and report.json of a film") from error
@@ -171,11 +172,10 @@ def read_log(log: Path) -> Iterator[Row]:
 
 
 def known_prompts(rows: Sequence[Row]) -> list[Known]:
-    """Each prompt of the rows with the intensity whose films were worth most; rows that name none are left out."""
+    """Each prompt of the rows with the intensity whose films were worth most."""
     made, named = [], defaultdict[str, defaultdict[float, list[Row]]](lambda: defaultdict(list))
     for row in rows:
-        if row.get("prompt") is not None and row.get("intensity") is not None:
-            named[row["prompt"]][row["intensity"]].append({"motion": 0.0, "failures": {}, **row})
+        named[row["prompt"]][row["intensity"]].append({"motion": 0.0, "failures": {}, **row})
     for prompt, films in named.items():
         worth = {level: np.mean([utility(row, WORTH) for row in group]) for level, group in films.items()}
         best = min(level for level, value in worth.items() if value >= max(worth.values()) - ALIKE)
@@ -228,14 +228,15 @@ def _unit(x: Vectors) -> Vectors:
     return x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
 
 
-def gather(logs: Sequence[Path]) -> tuple[list[Known], int]:
-    """What the logs know, and how many of their rows name no prompt or no intensity. Raises EvaluationError."""
+def gather(logs: Sequence[Path], weights: str) -> tuple[list[Known], int]:
+    """What the logs know, and how many of their rows are of no use. Raises EvaluationError."""
     rows = [row for log in logs for row in read_log(log)]
-    bare = sum(row.get("prompt") is None or row.get("intensity") is None for row in rows)
-    known = known_prompts(rows)
-    if logs and not known:
-        raise EvaluationError(f"{', '.join(map(str, logs))}: no row has both a prompt and an intensity")
-    return known, bare
+    of_use = [row for row in rows if row.get("prompt") is not None and row.get("intensity") is not None]
+    of_use = [row for row in of_use if row.get("weights", weights[:SHOWN]) == weights[:SHOWN]]
+    if logs and not of_use:
+        fact = "no row has a prompt and an intensity and is of this model's weights"
+        raise EvaluationError(f"{', '.join(map(str, logs))}: {fact}")
+    return known_prompts(of_use), len(rows) - len(of_use)
 
 
 def fit_prompts(known: Sequence[Known], embed: Embed, model: str) -> Ridge:

@@ -8,6 +8,7 @@ from typing import Any
 from ..errors import Problem, StoryboardError
 from ..storyboard.images import ImageError, decode_image
 from ..storyboard.messages import printable
+from ..storyboard.reader import LONGEST_LIST
 from ..storyboard.schema import Storyboard, build_storyboard
 from ..video.contact import png
 from .source import Foreign, Source
@@ -15,6 +16,7 @@ from .source import Foreign, Source
 NOTHING: tuple[Any, ...] = ("", 0, False, -1, [], {})  # values of a setting that is not used
 SHARED = ("negative_prompt", "seed", "steps", "guidance")  # which the board says for its scenes
 MOST_PLACES = 3  # told of one kind
+MOST_SCENES = LONGEST_LIST
 GRID = 16  # px that a film's sides are multiples of
 
 
@@ -62,6 +64,8 @@ class Draft:
         **fields: Any,
     ) -> None:
         """Adds a scene; an `image`, its bytes or its name in the file or beside it, begins a shot."""
+        if len(self.scenes) == MOST_SCENES:
+            self.source.refuse(f"holds more than {MOST_SCENES} scenes; import it in parts")
         if not seconds:
             self.leave(place, f"no length is said; {self.unsaid:g} s are taken")
         made: dict[str, Any] = {"id": self._id(name), "prompt": prompt.strip(), "seconds": seconds or self.unsaid}

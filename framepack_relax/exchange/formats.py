@@ -10,6 +10,7 @@ from ..rendering.folder import writing
 from ..rendering.mark import free_name
 from ..storyboard.dump import dump_storyboard
 from ..storyboard.messages import printable
+from ..storyboard.reader import LARGEST_BYTES
 from ..storyboard.schema import Storyboard
 from . import eichi, fountain, fpstudio, helios_csv, ltx_director, musubi, storyboarder, timeline, wan2gp
 from .draft import Draft, Imported
@@ -70,9 +71,13 @@ def import_board(
 
 
 def write_import(made: Imported, out: Path) -> Storyboard:
-    """Writes the board and its images. Raises RenderError where one of them is there already."""
+    """Writes the board and its images. Raises RenderError where one of them is there already, or the board too long."""
     files = {out.parent / path: data for path, data in made.pictures.items()}
     files[out] = dump_storyboard(made.story, brief=True).encode("utf8")
+    if len(files[out]) > LARGEST_BYTES:
+        raise RenderError(
+            f"{out}: would take more than the {LARGEST_BYTES >> 10} KiB that are read; import it in parts"
+        )
     for file in files:
         if file.exists():
             raise RenderError(f"{file}: is there already; write to another file, such as {free_name(out)}")

@@ -12,11 +12,10 @@ from .source import Source
 HEADING = re.compile(r"(?:(?:INT|EXT|EST|INT\.?/EXT|I/E)[. ].+|\.[^.\s].*)", re.IGNORECASE)
 NUMBER = re.compile(r"\s*#[\w.-]+#\s*$")
 TITLE = re.compile(r"(Title|Credit|Author|Authors|Source|Draft date|Contact|Copyright|Notes):", re.IGNORECASE)
-CHARACTER = re.compile(r"@.+|[^a-z]*[A-Z][^a-z]*(?:\(.*\))?\s*\^?")
 TRANSITION = re.compile(r">.*[^<]|[A-Z ]+TO:")
-NOTE = re.compile(r"\[\[(.*?)\]\]", re.DOTALL)
-SETTING = re.compile(r"\s*(intensity|seconds|seed|image|transition)\s*:\s*([^,]+?)\s*")
-BONEYARD = re.compile(r"/\*.*?\*/", re.DOTALL)
+NOTE = re.compile(r"\[\[([^\[\]]*)\]\]")
+SETTING = re.compile(r"\s*(intensity|seconds|seed|image|transition)\s*:(.+)", re.DOTALL)
+BONEYARD = re.compile(r"/\*(?:(?!/\*).)*?\*/", re.DOTALL)
 MARKUP = re.compile(r"^[!~]|^#+\s*|[*_]+", re.MULTILINE)
 
 
@@ -35,7 +34,7 @@ def read(draft: Draft) -> None:
         if HEADING.fullmatch(said):
             notes = "".join(f"[[{note}]]" for note in NOTE.findall(first))
             scenes.append((line, NUMBER.sub("", said).removeprefix("."), [notes, rest]))
-        elif scenes and rest and CHARACTER.fullmatch(said) and not first.startswith("!"):
+        elif scenes and rest and _speaks(said):
             dialogue += 1
         elif scenes and said and not TRANSITION.fullmatch(said) and not said.startswith(("=", "#")):
             scenes[-1][2].append(block)
@@ -50,11 +49,17 @@ def read(draft: Draft) -> None:
         _scene(draft, line, heading, "\n".join(blocks))
 
 
+def _speaks(line: str) -> bool:
+    """Whether it is a name above a speech: in capitals, but for what stands in brackets behind it."""
+    name = line.partition("(")[0]
+    return line.startswith("@") or (name == name.upper() and any(map(str.isalpha, name)) and line[0] != "!")
+
+
 def _scene(draft: Draft, line: int, heading: str, text: str) -> None:
     place, fields = f"line {line}", dict[str, Any]()
     for note in NOTE.findall(text):
         pairs = [SETTING.fullmatch(part) for part in note.split(",")]
-        fields |= {found[1]: found[2] for found in pairs if found}
+        fields |= {found[1]: found[2].strip() for found in pairs if found}
         if not all(pairs):
             draft.leave(place, "a note is not carried over")
     for name in fields.keys() & {"intensity", "seconds", "seed"}:

@@ -9,7 +9,9 @@ from pydantic import Field
 from .draft import Draft
 from .source import Foreign, Source
 
-BRACKET = re.compile(r"\[(\d+(?:\.\d+)?)s(?:-(\d+(?:\.\d+)?)s)?\s*:\s*(.*?)\]", re.DOTALL)
+BRACKET = re.compile(  # none within another, which keeps it linear
+    r"\[(\d{1,9}(?:\.\d{1,9})?)s(?:-(\d{1,9}(?:\.\d{1,9})?)s)?\s{0,9}:((?:(?!\[\d).)*?)\]", re.DOTALL
+)
 MODELS = {"F1": "framepack-f1", "Original": "framepack"}  # how the name of one begins
 QUIET = """app_version timestamp status created_at started_at completed_at error result queue_position id
     input_image_path has_input_image generation_type latent_window_size total_second_length end_frame_used

@@ -17,6 +17,7 @@ MODELS = {  # how the name of one begins: ours, and frames a second
     "ltx": ("", 24),
 }
 USUAL_RATE = 16
+MODES = {"0": "G", "1": "W", "2": "FG", "": "FG"}  # of older files: what a line of the prompt is
 COMMANDS = re.compile(r"\s*\[(/[^\]]*)\]")
 DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(s|%|)")
 QUIET = """type settings_version base_model_type multi_images_gen_type model_filename repeat_generation batch_size mode
@@ -84,7 +85,7 @@ def _task(draft: Draft, place: str, task: Task) -> None:
         "steps": task.steps,
         "guidance": {name: scale for name, scale in scales.items() if scale},
     }
-    whole, mode = _seconds(draft, place, str(task.video_length), rate, 0.0), str(task.mode).upper()
+    whole, mode = _seconds(draft, place, str(task.video_length), rate, 0.0), MODES.get(str(task.mode), str(task.mode))
     begins: dict[str, Any] = {"image": next(iter(images), None) or None, "cut": True}
     if "W" not in mode:
         prompts = [task.prompt.strip()] if mode == "FG" else _units(task.prompt, mode)
@@ -94,12 +95,12 @@ def _task(draft: Draft, place: str, task: Task) -> None:
     left, window = whole or 0.0, task.window / rate
     for number, unit in enumerate(_units(task.prompt, mode), 1):
         spot, (said, prompt) = f"{place}, window {number}", _commands(unit)
-        draft_cut = "new_shot" in said or said.get("overlap") == "0"
-        for name in said.keys() - {"new_shot", "overlap", "duration"}:
+        cut = "new_shot" in said or said.get("overlap") == "0"
+        for name in sorted(said.keys() - {"new_shot", "overlap", "duration"}):
             draft.leave(spot, f"`[/{name}]` is not carried over")
         share = min(left, window) if window else left
         seconds = _seconds(draft, spot, said["duration"], rate, whole or 0.0) if said.get("duration") else share
-        draft.scene(spot, prompt, seconds, **fields, **(begins if number == 1 else {"cut": draft_cut}))
+        draft.scene(spot, prompt, seconds, **fields, **(begins if number == 1 else {"cut": cut}))
         left = max(left - (seconds or 0.0), 0.0)
 
 

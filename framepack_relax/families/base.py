@@ -83,7 +83,7 @@ CONTEXT = GuidanceTerm(name="context", base=1.0, floor=0.0, grip=True, of_past=T
 class Step:
     """All that happens in one step of a section, as data."""
 
-    index: int
+    index: int  # from 0 at the most noise, wherever its section begins
     sigma: float  # noise fraction 0..1, what schedules are functions of
     timestep: float  # what the network is fed
     scales: Mapping[str, float]  # of each guidance term by name
@@ -122,6 +122,11 @@ class Anchor:
             return f"ends on {self.image}"
         near = "" if abs(self.seconds - self.asked) < 0.005 else f" (asked {self.asked:g} s)"
         return f"comes to {self.image} at {self.seconds:.4g} s{near}"
+
+
+def noise_table(steps: Sequence[Step]) -> list[float]:
+    """By a step's index; of steps that are left out before the first it has the first's, which no solver looks at."""
+    return [steps[0].sigma] * steps[0].index + [step.sigma for step in steps]
 
 
 class Context(Protocol):

@@ -90,12 +90,18 @@ def load_part(source: Source, part: str, dtype: torch.dtype, stored: str = "") -
 
 
 def as_it_lies(transformer: Any, dtype: torch.dtype, stored: str = "") -> Any:
-    """A transformer in `dtype` with its last layer in float32 and, where it is `stored` in fp8, its large matrices so.
+    """A transformer in `dtype` with its last layer in float32 and, where it is `stored` in less, its large matrices so.
 
     Embeddings, norms with what modulates them, and the last layer are not.
     """
-    if stored:
+    if stored == "fp8":
         transformer.enable_layerwise_casting(FLOAT8, compute_dtype=dtype, skip_modules_pattern=PRECISE)
+    elif stored:
+        from torchao.quantization import Int8WeightOnlyConfig, quantize_
+
+        kept = re.compile("|".join((*PRECISE, *(transformer._skip_layerwise_casting_patterns or ()))))
+        large = lambda layer, name: isinstance(layer, nn.Linear) and not kept.search(name)  # noqa: E731
+        quantize_(transformer, Int8WeightOnlyConfig(set_inductor_config=False), filter_fn=large)
     transformer.proj_out = unpacked(transformer.proj_out)
     transformer.proj_out.register_forward_pre_hook(lambda layer, given: (given[0].float(),))
     return transformer

@@ -11,8 +11,9 @@ from typing import Any, Protocol
 from ..errors import ModelError
 from ..storyboard.meanings import suggest
 
-ANY = ("float32", "bfloat16", "fp8")
-HALF = ("bfloat16", "fp8")  # what lies in fp8 works in bfloat16
+STORED = {"fp8": "torch", "int8": "torchao"}  # in which weights lie, to be bfloat16 for their turn; the packages
+HALF = ("bfloat16", *STORED)
+ANY = ("float32", *HALF)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +138,7 @@ def engine_of(model: Engine) -> dict[str, Any]:
 
 def will_compile(model: Engine) -> bool | None:
     """Whether blocks of a model that is not placed will be compiled; None where it depends on how much of it fits."""
-    if not model.compile or model.precision == "fp8" or model.memory == "offload":  # hooks are no part of a graph
+    if not model.compile or model.precision in STORED or model.memory == "offload":  # hooks are no part of a graph
         return False
     stays = model.memory in ("full", "tiled") or (model.memory == "auto" and model.kind == "cpu")
     return True if stays else None

@@ -17,7 +17,7 @@ from torch import Tensor
 from ..relax.effects import Effect
 from ..relax.guidance import Branch
 from .backend import Backend, Frames, Given, Need, Placement, Solve, Start
-from .base import Context, Size, Step
+from .base import Context, Size, Step, noise_table
 from .fake import Fake
 from .fingerprint import fingerprint
 
@@ -86,7 +86,7 @@ class FakeBackend(Backend):
         return {"positive": given.prompt, "negative": given.negative, **contexts, "anchors": given.anchors}
 
     def solver(self, sampler: str, steps: Sequence[Step]) -> Solve:
-        sigmas = [*(step.sigma for step in steps), 0.0]
+        sigmas = [*noise_table(steps), 0.0]
         return lambda index, velocity, x: x + (sigmas[index + 1] - sigmas[index]) * velocity
 
     def predict(self, x: Tensor, step: Step, branch: Branch, inputs: dict[str, Any]) -> Tensor:

@@ -32,7 +32,7 @@ from .engine import will_compile
 from .fingerprint import in_background
 from .lora import put_on, switch, take_off
 from .memory import budget
-from .single import shape_of
+from .single import parts_of, shape_of
 
 COLUMNS = 4099  # a prime, so that rows of a matrix that trade places are seen
 
@@ -178,7 +178,7 @@ class LoadedModel(Backend):
     def weight_bytes(self, placement: Placement) -> int:
         """What transformers and VAE take of the device; of what comes for its turn the one at work, and the next."""
         weights = [p for network in self.networks.values() for p in network.parameters()]
-        lying = [shape_of(p).numel() for p in weights if p.element_size() == 1]
+        lying = [shape_of(p).numel() for p in weights if parts_of(p)[0].element_size() == 1]
         fixed = bytes_of(self.vae) + self.dtype.itemsize * max(lying, default=0)  # the layer at work, as it works
         if placement == "offload":
             return fixed + 2 * max(map(_bytes, weights))
@@ -299,7 +299,7 @@ def bytes_of(module: nn.Module) -> int:
 
 
 def _bytes(tensor: Tensor) -> int:
-    return tensor.numel() * tensor.element_size()
+    return sum(part.numel() * part.element_size() for part in parts_of(tensor))
 
 
 def unread_parts(tokenizer: Any, prompt: str, most: int) -> Iterator[str]:
@@ -325,7 +325,8 @@ def checksum(module: nn.Module) -> str:
     state = blake2b(digest_size=16)
     for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
         state.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        state.update(_sums(tensor.detach()).cpu().numpy().tobytes())
+        for part in parts_of(tensor.detach()):
+            state.update(_sums(part).cpu().numpy().tobytes())
     for name, part in module.named_modules():
         if hasattr(part, "scaling"):
             acting = [part.scaling, *(getattr(part, word, None) for word in ("active_adapters", "disable_adapters"))]

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ByteSize, TypeAdapter, ValidationError
@@ -9,7 +10,7 @@ from pydantic import ByteSize, TypeAdapter, ValidationError
 from ..errors import ModelError
 from .base import Family
 from .catalog import find, find_family
-from .engine import check_attention, excluded, will_compile
+from .engine import STORED, check_attention, excluded, will_compile
 
 if TYPE_CHECKING:
     import torch
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
 MEMORY = ("auto", "full", "tiled", "offload")  # or bytes
 DTYPES = ("float32", "bfloat16")
-STORED = ("fp8",)  # in which the transformers' weights lie, to be bfloat16 for their turn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +37,7 @@ class Loading:
 
     def __post_init__(self) -> None:
         memory_bytes(self.memory)
+        check_dtype(self.dtype, away=self.away)
         check_attention(self.attention, away=self.away)
 
     @property
@@ -101,10 +102,10 @@ def load(
 ) -> "Backend":
     """A model by catalogue name, folder or hub id.
 
-    `device` is cuda where there is one, else cpu; `dtype` bfloat16 on CUDA, else float32, and fp8 is
-    bfloat16 of which the transformers' weights lie in float8 (e4m3), which changes the film; `memory` the fastest that
-    fits (memory.py); `attention` and `compile` are told by engine.py. Its weights wait in their files until the
-    encoders are gone. Raises ModelError.
+    `device` is cuda where there is one, else cpu; `dtype` bfloat16 on CUDA, else float32; fp8 and int8 are bfloat16 of
+    which the transformers' weights lie in float8 (e4m3) or in torchao's int8, which changes the film; `memory` the
+    fastest that fits (memory.py); `attention` and `compile` are told by engine.py. Its weights wait in their files
+    until the encoders are gone. Raises ModelError.
     """
     engine: dict[str, Any] = {"memory": memory, "attention": attention, "compile": compile}
     asked = Loading(name=name, device=device, dtype=dtype, **engine)
@@ -145,12 +146,14 @@ def pick_device(name: str | None) -> "torch.device":
     return torch.device(kind, int(number)) if number else torch.device(kind)
 
 
-def check_dtype(name: str | None) -> None:
-    """Raises ModelError for what a pass cannot work in."""
+def check_dtype(name: str | None, *, away: bool = False) -> None:
+    """Raises ModelError for what a pass cannot work in, or lacks its package here unless it works `away`."""
     if name == "float16":
         raise ModelError(f"dtype={name}: no transformer here is made for its range (NaN); use bfloat16")
     if name is not None and name not in (*DTYPES, *STORED):
         raise ModelError(f"dtype={name}: unknown; use {', '.join(DTYPES)} or {' or '.join(STORED)}")
+    if name in STORED and not away and not find_spec(package := STORED[name]):
+        raise ModelError(f"dtype={name}: {package} is not installed; pip install 'framepack-relax[quant]'")
 
 
 def pick_dtype(name: str | None, device: "torch.device") -> "torch.dtype":

@@ -18,6 +18,7 @@ from ..errors import MemoryFullError, ModelError
 from .backend import PRESETS, Backend, Need, Placement
 from .base import Context, Size
 from .loader import memory_bytes
+from .single import parts_of
 from .weights import tensors
 
 USABLE = 0.95  # of a GPU's memory; the rest is CUDA's own
@@ -166,7 +167,8 @@ def main_memory_is_full(error: BaseException) -> bool:
 
 def pinned_bytes(module: nn.Module) -> int:
     """What a module takes where transfers may read it; CUDA rounds every tensor up to a power of two."""
-    return sum(1 << (p.numel() * p.element_size() - 1).bit_length() for p in module.parameters())
+    parts = [part for weight in module.parameters() for part in parts_of(weight)]
+    return sum(1 << (part.numel() * part.element_size() - 1).bit_length() for part in parts)
 
 
 def weights_in(folder: Path) -> dict[str, tuple[torch.dtype | None, torch.Size]]:

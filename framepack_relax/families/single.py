@@ -70,6 +70,12 @@ def shape_of(weight: Any) -> torch.Size:
     return torch.Size(getattr(weight, "quant_shape", weight.shape))
 
 
+def parts_of(weight: Any) -> list[torch.Tensor]:
+    """The plain tensors of which it is made: of a quantised one its integers and its scales."""
+    names = weight.__tensor_flatten__()[0] if hasattr(weight, "__tensor_flatten__") else ()
+    return [getattr(weight, name) for name in names] or [weight]
+
+
 def unpacked(layer: Any) -> nn.Linear:
     """A linear layer in float32, also if it is quantised."""
     if not hasattr(layer.weight, "quant_type"):

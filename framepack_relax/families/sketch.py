@@ -20,10 +20,11 @@ from .base import Context, Family, Size
 from .catalog import Source, find, find_family
 from .components import CLASSES, as_it_lies, told_as
 from .configs import Config, read_config
+from .engine import STORED
 from .known import KNOWN
 from .layers import types_in
 from .loaded import LoadedModel, bytes_of
-from .loader import STORED, load, pick_dtype
+from .loader import load, pick_dtype
 from .lora import put_on
 from .memory import USABLE, Demand, converted_bytes, in_words, pinned_bytes, placement_that_fits
 from .single import pack

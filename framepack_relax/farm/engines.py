@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from ..errors import RenderError
 from ..families.engine import check_attention
-from ..families.loader import memory_bytes
+from ..families.loader import check_dtype, memory_bytes
 from .executor import Executor
 from .local import Local
 
@@ -48,7 +48,9 @@ class Workers:
         `away`: they are none of this machine's, whatever the engine.
         """
         memory_bytes(self.memory)
-        check_attention(self.attention, away=away or self.engine != "local")
+        away = away or self.engine != "local"
+        check_dtype(self.dtype, away=away)
+        check_attention(self.attention, away=away)
         if self.max_retries < 0:
             raise RenderError(f"max_retries: is {self.max_retries}; give 0 or more")
         for name in ("gpus", "workers", "threads"):

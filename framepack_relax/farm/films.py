@@ -15,6 +15,7 @@ from ..errors import CancelledError, Problem, RelaxError, RenderError, Storyboar
 from ..families.loader import Loading
 from ..files import read_file
 from ..rendering.events import Hear
+from ..rendering.finish import is_finished
 from ..rendering.jobs import ShotJob, make_jobs
 from ..rendering.loop import render, render_part
 from ..rendering.mark import CANCELLED, MARK, Note, call_off, settle_owner
@@ -62,7 +63,7 @@ class Film:
         left = [0] * len(session.plan.shots)
         for section, why, _ in verdicts:
             left[section.shot] += why is not None
-        whole = session.finished(folder, verdicts) is not None
+        whole = session.finished(folder, verdicts) is not None and is_finished(session)
         return replace(self, left=tuple(left), sections=len(verdicts), whole=whole)
 
     def jobs(self) -> list[ShotJob]:

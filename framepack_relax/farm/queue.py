@@ -25,7 +25,7 @@ from ..rendering.folder import writing
 from ..rendering.mark import CANCELLED, STORY, Note, call_off
 from ..rendering.session import USUAL, Options
 from ..rendering.status import read_status
-from ..storyboard import read_storyboard
+from ..storyboard import Storyboard, read_storyboard
 from .batch import Batch, Progress, run, told_json
 from .engines import Workers
 from .films import Film, find_films
@@ -250,7 +250,7 @@ class Queue:
     def _film(self, folder: Path, name: str) -> Film:
         """The film of a board that lies in a folder. Raises RelaxError."""
         story = read_storyboard(folder / STORY)
-        if found := [story.located(problem) for problem in outside(story)]:
+        if found := [story.located(problem) for problem in (*outside(story), *_drafts(story))]:
             raise StoryboardError(found)
         try:
             order = json.loads(read_file(folder / ORDER))
@@ -355,3 +355,12 @@ def _as_yaml(text: bytes) -> bytes:
     if not text.lstrip().startswith(b"{"):
         return text
     return PAIR.sub(lambda pair: json.loads(b'"' + pair[0] + b'"').encode("utf8"), text)
+
+
+def _drafts(story: Storyboard) -> Iterator[Problem]:
+    """Folders of drafts, which a board of somebody else's must not name."""
+    starts = {"start_from": story.start_from}
+    starts |= {f"scenes[{index}].start_from": scene.start_from for index, scene in enumerate(story.scenes)}
+    for path, start in starts.items():
+        if start and start.folder:
+            yield Problem(path=f"{path}.folder", message="names a folder, and a board that is posted may name none")

@@ -17,6 +17,7 @@ from ..storyboard.fields import exact_rate
 from ..storyboard.images import ImageError, read_image
 from ..storyboard.paths import path_cure
 from .anchors import anchor_problems, anchored, asked_for, opening_image
+from .draft import begun, start_problems
 from .grid import MOST_SECTIONS, fitting_seconds, snap, split
 from .ladder import Asked, asked_of, plan_ensured, stronger
 from .lexicon import intensity_of
@@ -46,6 +47,9 @@ def make_plan(story: Storyboard, model: Family) -> RenderPlan:
     ladders = [asked_of(story, *pair, profile) for pair in zip(story.scenes, relaxations, strict=True)]
     image_sizes, image_problems = _image_sizes(story, shots, family)
     fits, lora_problems = look(story, family)
+    own_size = family.own_size(image_sizes[0])
+    size = story.size or own_size
+    sampler = story.sampler or family.samplers[0]
     problems = [
         *_timing_problems(asked, list(map(len, units)), rate, grid, film),
         *anchor_problems(story, family),
@@ -55,13 +59,11 @@ def make_plan(story: Storyboard, model: Family) -> RenderPlan:
         *lora_problems,
         *wording_problems(story, list(map(len, units))),
         *_noise_problems(story, shots),
+        *start_problems(story, family, size, sampler),
     ]
     if problems:
         located = [story.located(problem) for problem in problems]
         raise StoryboardError(sorted(located, key=lambda p: (p.line or 0, p.column or 0)))
-    own_size = family.own_size(image_sizes[0])
-    size = story.size or own_size
-    sampler = story.sampler or family.samplers[0]
     # scenes share what is equal: 3,000 of 1,000 steps are 12 million figures otherwise
     rows = lru_cache(maxsize=64)(partial(_plan_steps, family, size, sampler))
     planned = _plan_sections(story, family, shots, units, relaxations, ladders, rows)
@@ -145,6 +147,7 @@ def _plan_sections(
                 blend=blends.get((index, nth)),
                 take=scene.take,
                 lock=scene.lock,
+                start_from=story.start_of(scene),
             )
 
 
@@ -166,9 +169,9 @@ def _rows_of(
     factor: float = 1.0,
 ) -> Rows:
     """A scene's steps with these settings, its base scales so many times as strong."""
-    scales = tuple(stronger(base, factor, family).items())
-    speed = _speed(story, scene, relaxation)
-    return rows(scene.steps or story.steps, relaxation, scales, past, speed, word_gains(scene))
+    scales, start = tuple(stronger(base, factor, family).items()), story.start_of(scene)
+    speed, strength = _speed(story, scene, relaxation), start.strength if start else None
+    return rows(scene.steps or story.steps, relaxation, scales, past, speed, word_gains(scene), strength)
 
 
 def _speed(story: Storyboard, scene: Scene, relaxation: Relaxation) -> str:
@@ -186,10 +189,12 @@ def _plan_steps(
     past: bool,
     speed: str,
     words: tuple[WordGain, ...],
+    strength: float | None,
 ) -> Rows:
     """A row per noise level: eq. 2 for the targets, for the rest the scale at rest of these `scales`.
 
-    Without a `past` there is no grip that could loosen; `speed` is a storyboard's; `words` act in every step.
+    Without a `past` there is no grip that could loosen; `speed` is a storyboard's; `words` act in every step. A
+    `strength` leaves the rows of a section that starts from a draft.
     """
     levels, base = family.levels(steps, size, sampler), dict(scales)
     noise = [sigma for sigma, _ in levels]
@@ -215,7 +220,9 @@ def _plan_steps(
         )
         for index, ((sigma, timestep), weight) in enumerate(zip(levels, weights, strict=True))
     )
-    return made if speed == "full" else tuple(paced(made, family.fast if speed == "fast" else speed, family.terms))
+    if speed != "full":
+        made = tuple(paced(made, family.fast if speed == "fast" else speed, family.terms))
+    return made if strength is None else begun(made, strength)
 
 
 def _plan_shot(

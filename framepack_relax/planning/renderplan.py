@@ -13,7 +13,7 @@ from ..families.base import Anchor, Context, Step
 from ..relax.effects import WordGain
 from ..relax.profile import Relaxation
 from ..storyboard.fields import exact_rate
-from ..storyboard.schema import Lora
+from ..storyboard.schema import Lora, StartFrom
 
 LONG = ("prompt", "negative_prompt", "blend", "sigmas", "scales", "steps")  # of a section, which may be very long
 MOST, STEP = 1 << 25, 250  # bytes that these may take in plan.json, about; bytes of a step's numbers
@@ -106,6 +106,7 @@ class SectionPlan:
     take: str | None = None  # whose noise it has
     lock: bool = False  # it stays that take
     file: str = ""  # of its take, in the run folder; empty: it lies with its shot
+    start_from: StartFrom | None = None  # the draft of which its first step has the latents, noised; None: noise alone
 
     def at(self, rung: Rung) -> "SectionPlan":
         """With the settings of a rung."""

@@ -8,6 +8,7 @@ from itertools import groupby
 from ..errors import Problem
 from ..families.adapters import Fit
 from ..families.base import Family, Size
+from ..relax.guidance import INPUTS
 from ..relax.profile import Profile, Relaxation, paper_profile, written
 from ..storyboard import Relax, Scene, Storyboard
 from ..storyboard.fields import exact_rate
@@ -156,6 +157,7 @@ def plan_warnings(
     yield from _shape_warnings(story, family, own)
     yield from _gathered(_setting_warnings(story, relaxations, family))
     yield from _gathered(_past_warnings(sections, family))
+    yield from _gathered(dict.fromkeys(_speed_warnings(story, sections)))
     yield from _gathered(family.notes(story, shots))
 
 
@@ -201,6 +203,20 @@ def _past_warnings(sections: Sequence[SectionPlan], family: Family) -> Iterator[
         if alone and all({*section.scales[name]} == {1.0} for section in made for name in relax.target):
             fact = f"target {' and '.join(relax.target)} does nothing where no past of the shot is rendered yet"
             yield f"scene {scene}", f"{fact}; {cure}"
+
+
+def _speed_warnings(story: Storyboard, sections: Sequence[SectionPlan]) -> Iterator[Told]:
+    """Scenes that ask for speed where their effects forbid it, or where it holds a scale."""
+    speeds = {scene.id: scene.speed for scene in story.scenes}
+    for section in sections:
+        speed = speeds.get(section.scene) or "full"
+        if "0" not in speed.replace("fast", "0"):
+            continue
+        if not any(step.reused for steps in section.tables for step in steps):
+            fact = "speed spares nothing, for its effects or passes change in every step, and such a step is computed"
+            yield f"scene {section.scene}", f"{fact}; remove what changes them (over_steps: follow), or the line"
+        elif section.relaxation.beta and set(section.relaxation.target).intersection(INPUTS):
+            yield f"scene {section.scene}", "over the steps that speed spares an embedded scale stays as it was"
 
 
 def _gathered(warnings: Iterable[Told]) -> Iterator[str]:

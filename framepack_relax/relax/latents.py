@@ -1,4 +1,4 @@
-"""What is done to latents themselves: fine detail taken off, drifting colours held."""
+"""What is done to latents themselves: fine detail taken off, drifting colours held, a draft's noised again."""
 
 import torch
 from einops import rearrange
@@ -48,3 +48,13 @@ def match_statistics(latents: Tensor, reference: Tensor, strength: float) -> Ten
     mean, deviation = latents.mean(over, keepdim=True), latents.std(over, keepdim=True)
     matched = (latents - mean) / deviation.clamp_min(1e-6) * reference.std(over, keepdim=True)
     return latents.lerp(matched + reference.mean(over, keepdim=True), strength)
+
+
+def noised(latents: Tensor, noise: Tensor, sigma: float) -> Tensor:
+    """(1 - sigma) latents + sigma noise, as flows mix them; `latents` are resized, frame by frame, to those of `noise`.
+
+    Both are [1, C, T, h, w] with h and w of their own.
+    """
+    frames, size = rearrange(latents, "1 c t h w -> t c h w"), noise.shape[-2:]
+    frames = interpolate(frames, size=size, mode="bicubic", antialias=True) if frames.shape[-2:] != size else frames
+    return (1 - sigma) * rearrange(frames, "t c h w -> 1 c t h w") + sigma * noise

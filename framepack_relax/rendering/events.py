@@ -10,8 +10,9 @@ from ..planning.renderplan import RenderPlan
 from .mark import Note
 
 Kind = Literal[
-    "plan", "note", "verdicts", "step", "try", "take", "section", "shot", "film", "warning", "error", "begun", "ended"
-]
+    "plan", "note", "verdicts", "step", "preview", "try", "take", "section", "shot", "film", "warning", "error",
+    "begun", "ended",
+]  # fmt: skip
 Cause = Literal["", "busy", "cancelled", "memory", "mistake", "crash", "death"]
 
 
@@ -20,10 +21,11 @@ class Event:
     """`kind` says which of the others are set.
 
     plan: what will be rendered. verdicts: (section, why it must be rendered or None, how what is kept was made
-    otherwise), in rendering order. note, warning, error: `text`. step: `step`, from 0, of `section` is done.
-    section: it is on disk, its noise drawn with `seed`, which a retry may have changed. try: an ensured section was
-    sampled once and looked at, take: a take was; `text` says what it shows. shot: all its sections are. film: the
-    mp4 is at the path `text`. Of a film that was finished before only plan, verdicts and film are told.
+    otherwise), in rendering order. note, warning, error: `text`. step: `step`, from 0, of `section` is done. preview:
+    the picture that `text` begins with shows what that step predicts; then it says how it was made. section: it is on
+    disk, its noise drawn with `seed`, which a retry may have changed. try: an ensured section was sampled once and
+    looked at, take: a take was; `text` says what it shows. shot: all its sections are. film: the mp4 is at the path
+    `text`. Of a film that was finished before only plan, verdicts and film are told.
 
     begun, ended: a worker has taken up a unit of a batch, and left it, done unless `cause` says why not: another is at
     work on it, its film was called off, memory is full, the user can mend it, a bug, or the worker has died.

@@ -8,6 +8,7 @@ again.
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 from collections import deque
@@ -43,14 +44,15 @@ Frames = Iterable[NDArray[np.uint8]]
 def finish(session: Session, on_event: Hear) -> Path | None:
     """The finished film; None where the board asks for none. Raises RenderError where a command fails."""
     steps, plan, place = session.story.finish, session.plan, session.out / FOLDER
-    key = hash_of([session.mark.film, [step.run for step in steps or ()]])
-    if not steps or is_whole(place / WHOLE, key):
+    if not steps or is_finished(session):
         return place / WHOLE if steps else None
     from ..video.reader import read_frames  # needs PyAV
 
     frames, shots, kept = read_frames(session.out / FILM), list[Path](), set[Path]()
     with writing(place):
         make_folder(place)
+        for rest in place.glob(".*"):  # of one that was killed
+            shutil.rmtree(rest, ignore_errors=True)
         with TemporaryDirectory(prefix=".", dir=place) as scratch:
             for shot in plan.shots:
                 made_from = [[session.keys[i].key for i in shot.sections], plan.decode, plan.fps, session.story.crf]
@@ -69,21 +71,28 @@ def finish(session: Session, on_event: Hear) -> Path | None:
                     source = _run(where, steps[number], source, files[number], Path(scratch))
                 shots.append(source)
                 kept |= {*files}
-            _join(session, shots, place / WHOLE, key)
+            _join(session, shots, place / WHOLE)
         for file in place.iterdir():
             if MADE.fullmatch(file.name) and file not in kept:
                 file.unlink()
     return place / WHOLE
 
 
+def is_finished(session: Session) -> bool:
+    """Whether all that the board's commands make of the film is there. Raises RenderError for an error of the disk."""
+    return not session.story.finish or is_whole(session.out / FOLDER / WHOLE, _key(session))
+
+
+def _key(session: Session) -> str:
+    return hash_of([session.mark.film, [step.run for step in session.story.finish or ()]])
+
+
 def _named(step: Finish) -> str:
     return printable(" ".join(step.run), 200)
 
 
-def _encode(
-    path: Path, frames: Frames, rate: Fraction, crf: int, key: str = "", session: Session | None = None
-) -> None:
-    """Writes frames, of which all must have one size; with a `key` the film of a session, with its sound."""
+def _encode(path: Path, frames: Frames, rate: Fraction, crf: int, session: Session | None = None) -> None:
+    """Writes frames, of which all must have one size; with a session its film, with its sound."""
     from ..video.sound import encode_sound
     from ..video.writer import Mp4Writer, WriteError
 
@@ -103,7 +112,7 @@ def _encode(
             if session and session.sound:
                 writer.sound = encode_sound(session.sound, writer.frames / rate)
             if session:
-                writer.metadata[FACTS_TAG] = json.dumps({"film": key, "packets": writer.digest})
+                writer.metadata[FACTS_TAG] = json.dumps({"film": _key(session), "packets": writer.digest})
 
 
 def _run(where: str, step: Finish, source: Path, target: Path, scratch: Path) -> Path:
@@ -125,7 +134,7 @@ def _run(where: str, step: Finish, source: Path, target: Path, scratch: Path) ->
                 code = process.wait(step.timeout)
             finally:
                 if process.poll() is None:  # also at Ctrl-C: with all that it has started
-                    os.killpg(process.pid, signal.SIGKILL)
+                    process.kill() if os.name == "nt" else os.killpg(process.pid, signal.SIGKILL)
     except subprocess.TimeoutExpired as error:
         fact = f"has run for {step.timeout:g} s and was stopped; give it more `timeout`"
         raise RenderError(f"{where}: {_named(step)}: {fact}; {kept}") from error
@@ -142,7 +151,7 @@ def _run(where: str, step: Finish, source: Path, target: Path, scratch: Path) ->
     return target
 
 
-def _join(session: Session, shots: Sequence[Path], target: Path, key: str) -> None:
+def _join(session: Session, shots: Sequence[Path], target: Path) -> None:
     """One film of the finished shots, with the sound, that carries what the film carries."""
     from ..video.reader import read_frames, read_header
 
@@ -151,4 +160,4 @@ def _join(session: Session, shots: Sequence[Path], target: Path, key: str) -> No
         told = ", ".join(f"{rate:g}" for rate in sorted(rates))
         raise RenderError(f"{target}: the shots that the commands made have different rates ({told} frames a second)")
     rate = Fraction(rates.pop()).limit_denominator(1001)
-    _encode(target, chain.from_iterable(map(read_frames, shots)), rate, session.story.crf, key, session)
+    _encode(target, chain.from_iterable(map(read_frames, shots)), rate, session.story.crf, session)

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -19,10 +19,12 @@ from ..families.heap import give_back
 from ..families.loader import Loading
 from ..families.memory import Demand, choose_placement, enough_memory
 from ..planning.renderplan import RenderPlan, SectionPlan, stable_seed
+from ..relax.latents import noised
 from ..sampling.section import NonFiniteLatents, SectionResult, sample
 from .ensure import Try, best, judged, next_rung, tried, wanted
 from .events import Event, Hear, nobody, noting, telling
 from .folder import Verdict
+from .latent_preview import LatentPreview
 from .report import section_report
 from .session import AnyModel, Session, opened, provenance
 
@@ -55,12 +57,10 @@ def make_jobs(session: Session, model: AnyModel, verdicts: Iterable[Verdict]) ->
     ]
 
 
-def render_shots(jobs: Sequence[ShotJob], backend: Backend, on_event: Hear) -> Generator[Row]:
+def render_shots(jobs: Sequence[ShotJob], conditions: "Conditions", on_event: Hear) -> Generator[Row]:
     """Shot by shot of one film in this process, all prompts and images encoded at once; a row as soon as a section is
     on disk."""
-    session = jobs[0].session
-    conditions = Conditions(session=session, backend=backend)
-    conditions.add([session.plan.sections[index] for job in jobs for index in job.wanted])
+    conditions.add([conditions.session.plan.sections[index] for job in jobs for index in job.wanted])
     for job in jobs:
         yield from _Sampling(job, conditions, on_event).rows()
 
@@ -80,13 +80,18 @@ def render_shot(job: ShotJob, backend: Backend, on_event: Hear = nobody) -> list
 
 @dataclass(kw_only=True)
 class Conditions:
-    """Prompts, and images by path and seed, as a backend encodes them: each once, all that are known at a time."""
+    """Prompts, and images by path and seed, as a backend encodes them: each once, all that are known at a time; and
+    what draws latents, if anything does."""
 
     session: Session
     backend: Backend
     texts: dict[str, Any] = field(default_factory=dict)
     starts: dict[tuple[str | None, int], Start] = field(default_factory=dict)
     ready: bool = False
+    preview: LatentPreview | None = None
+
+    def __post_init__(self) -> None:
+        self.preview = LatentPreview(self.session.out) if self.session.options.preview else None
 
     def add(self, sections: Sequence[SectionPlan], shots: Iterable[int] = ()) -> None:
         """Of `sections` and their shots, and of more shots; then all is placed. Raises RenderError."""
@@ -186,6 +191,7 @@ class _Sampling:
         with folder.shot_held(shot.index):
             verdicts = session.verdicts(folder, [shot])
             start, after = self._start(verdicts), ""
+            self._show_start(start)
             past: dict[int, Tensor] = {}  # latents by place in the shot, of sections that others still need
             last = {place: turn for turn, v in enumerate(verdicts) for place in v.section.context.needs}
             for number, (section, why, _) in enumerate(verdicts):
@@ -206,6 +212,8 @@ class _Sampling:
                 give_back()
                 told: Any = {"seed": seed, "forwards": forwards, "reused": why is None, "tries": tries}
                 yield section_report(section, seconds=seconds, **told)
+        if self.conditions.preview and (told := self.conditions.preview.take()):
+            self.on_event(told)
         self.on_event(Event(kind="shot", shot=shot.index))
 
     def _start(self, verdicts: list[Verdict]) -> Start | None:
@@ -223,6 +231,14 @@ class _Sampling:
         if start:
             self.folder.save_start(shot, start.latent.float().cpu().numpy(), key, provenance(self.backend))
         return start
+
+    def _show_start(self, start: Start | None) -> None:
+        """The shot's image, from which a preview knows its first colours."""
+        preview = self.conditions.preview
+        if preview:
+            preview.settle(self.folder)
+        if preview and start and self.shot.image:
+            preview.learn(start.latent, np.asarray(self.session.images[self.shot.image])[None])
 
     def _ensured(
         self, section: SectionPlan, start: Start | None, past: Mapping[int, Tensor], forwards: Counter[str]
@@ -268,16 +284,31 @@ class _Sampling:
         frames = look(self.session, self.backend, section, first, shown)
         return frames[-(section.frames[1] - section.frames[0] + 1) :]
 
+    def _beginning(self, section: SectionPlan, noise: Tensor, where: str) -> Tensor:
+        """What its first step gets: the noise, or in it the latents of a draft."""
+        draft = self.session.drafts.get(section.index)
+        if draft is None:
+            return noise
+        latents = torch.from_numpy(draft.load())
+        if latents.shape[:3] != noise.shape[:3]:
+            fact = f"{draft.file}: has latents {[*latents.shape[:3]]}, and the model {[*noise.shape[:3]]}"
+            raise RenderError(f"{where}: {fact}; make the draft with a model that has the same VAE")
+        return noised(latents, noise, section.steps[0].sigma)
+
     def _sample(
         self, section: SectionPlan, start: Start | None, past: Mapping[int, Tensor]
     ) -> tuple[SectionResult, int]:
         """The section, and the seed that its noise was drawn with."""
         plan, backend, starts = self.session.plan, self.backend, self.conditions.starts
         read = self.conditions.read_by(section)
+        preview = self.conditions.preview
 
-        def stepped(step: int) -> None:
+        def stepped(step: int, x0: Callable[[], Tensor]) -> None:
             self.folder.check_there()
-            self.on_event(Event(kind="step", shot=section.shot, section=section.index, step=step))
+            behind = step - section.steps[0].index
+            self.on_event(Event(kind="step", shot=section.shot, section=section.index, step=behind))
+            if preview and (told := preview.offer(section, behind, x0, last=behind == len(section.steps) - 1)):
+                self.on_event(told)
 
         for attempt in range(RETRIES + 1):
             seed = section.seed if attempt == 0 else stable_seed("retry", section.seed, attempt)
@@ -295,7 +326,8 @@ class _Sampling:
             with turn(backend, self.session, section) as where:
                 try:
                     inputs = backend.begin(given)
-                    return sample(backend, inputs, section.steps, noise, sampler=plan.sampler, on_step=stepped), seed
+                    x = self._beginning(section, noise, where)
+                    return sample(backend, inputs, section.steps, x, sampler=plan.sampler, on_step=stepped), seed
                 except NonFiniteLatents as error:
                     if self.session.options.on_nan != "retry" or attempt == RETRIES:
                         tried = f" {attempt + 1} seeds were tried." if attempt else ""

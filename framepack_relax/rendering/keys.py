@@ -30,7 +30,7 @@ USUAL = Relaxation(target=("context",), beta=0.0, p=0.7)  # what stands for sett
 # of a plan's row, what does not reach the latents, and what its steps say
 NAMES = (
     *("index", "shot", "frames", "scene", "intensity", "steps", "sigmas", "scales", "lora"),
-    *("anchors", "take", "lock", "file"),
+    *("anchors", "take", "lock", "file", "start_from"),
 )
 
 
@@ -58,9 +58,10 @@ def section_keys(
     adapters: Iterable[Adapter] = (),
     judge: str | None = None,
     locked: Mapping[int, str] = {},
+    drafts: Mapping[int, str] = {},
 ) -> dict[int, SectionKey]:
     """The key of each section by its index, in rendering order; `pictures` are digests of images by path, `judge` is
-    what sees actions, `locked` are keys of takes by section."""
+    what sees actions, `locked` are keys of takes by section, `drafts` digests of the latents that they start from."""
     adapters = tuple(adapters)
     common = {"sampler": [plan.sampler, SAMPLER_VERSION], "family": plan.kind}
     keys, rows = {}, {id(steps): steps for s in plan.sections for steps in s.tables}  # scenes share what is equal
@@ -72,7 +73,7 @@ def section_keys(
             lora = [adapter.inputs for adapter in acting(adapters, section.lora) if adapter.scale] or None
             anchors = [(each.latent, each.role, pictures[each.image]) for each in section.anchors] or None
             row = {**_row(section, hashes, judge), **section.options, **common, **start, "lora": lora}
-            row["anchors"] = anchors
+            row |= {"anchors": anchors, "draft": drafts.get(index)}
             key = SectionKey(parent=parent, inputs=_plain(row), locked=locked.get(index, ""))
             keys[index], parent = key, key.key
     return keys

@@ -102,8 +102,9 @@ def render(
         if film := _finished(session, folder, verdicts, on_event):
             return film
         backend = chosen.load()
-        rows = render_shots(make_jobs(session, chosen, verdicts), backend, on_event)
-        return _write(session, folder, backend, rows, on_event, begun)
+        conditions = Conditions(session=session, backend=backend)
+        rows = render_shots(make_jobs(session, chosen, verdicts), conditions, on_event)
+        return _write(conditions, folder, rows, on_event, begun)
 
 
 def stream(
@@ -125,8 +126,9 @@ def stream(
         verdicts, backend = session.verdicts(folder), chosen.load()
         _tell(session, verdicts, on_event)
         _unread(session, backend, on_event)
-        rows = render_shots(make_jobs(session, chosen, verdicts), backend, on_event)
-        yield from _decoded(session, folder, backend, rows)
+        conditions = Conditions(session=session, backend=backend)
+        rows = render_shots(make_jobs(session, chosen, verdicts), conditions, on_event)
+        yield from _decoded(conditions, folder, rows)
 
 
 def render_one_shot(
@@ -173,8 +175,9 @@ def assemble(session: Session, backend: Backend, on_event: Hear = nobody) -> Ren
         for section, why, _ in verdicts:
             if why is not None:
                 raise RenderError(f"section {section.index} (scene {section.scene}): {why}; render its shot first")
-        Conditions(session=session, backend=backend).add([])
-        return _write(session, folder, backend, _kept(session, folder), on_event, begun)
+        conditions = Conditions(session=session, backend=backend)
+        conditions.add([])
+        return _write(conditions, folder, _kept(session, folder), on_event, begun)
 
 
 def _tell(session: Session, verdicts: list[Verdict], on_event: Hear) -> None:
@@ -214,11 +217,12 @@ def _unread(session: Session, backend: Backend, on_event: Hear) -> dict[str, lis
 
 
 def _write(
-    session: Session, folder: RunFolder, backend: Backend, rows: Generator[Row], on_event: Hear, begun: float
+    conditions: Conditions, folder: RunFolder, rows: Generator[Row], on_event: Hear, begun: float
 ) -> RenderedFilm:
     """The mp4 of sections that are on disk as soon as `rows` tell of them, then pictures and report."""
     from ..video.writer import Mp4Writer, WriteError  # needs PyAV, which `stream` can do without
 
+    session, backend = conditions.session, conditions.backend
     plan, film = session.plan, session.out / FILM
     if backend.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(backend.device)
@@ -240,7 +244,7 @@ def _write(
     with (
         writing(film, kind=WriteError),
         Mp4Writer(film, settle=folder.settle, **encoding) as writer,
-        closing(_decoded(session, folder, backend, rows)) as finished,
+        closing(_decoded(conditions, folder, rows)) as finished,
         ThreadPoolExecutor(max_workers=1) as beside,
     ):
         taken = beside.submit(lambda: None)
@@ -285,8 +289,9 @@ def _sound(session: Session, on_event: Hear) -> bytes:
     return encode_sound(track, length)
 
 
-def _decoded(session: Session, folder: RunFolder, backend: Backend, rows: Generator[Row]) -> Generator[FinishedSection]:
+def _decoded(conditions: Conditions, folder: RunFolder, rows: Generator[Row]) -> Generator[FinishedSection]:
     """Each section as soon as it follows in the film."""
+    session, backend = conditions.session, conditions.backend
     plan, frames = session.plan, 0
     with closing(rows):
         for row in _in_order(rows):
@@ -299,6 +304,8 @@ def _decoded(session: Session, folder: RunFolder, backend: Backend, rows: Genera
                 first = None if start is None else to_device(backend, start)
                 decoder = backend.decoder(plan.decode, first, len(shot.sections), plan.options)
             done = _decode(session, folder, backend, decoder, section, row, frames)
+            if conditions.preview and frames + len(done.frames) == section.frames[1]:  # else they lag behind
+                conditions.preview.learn(done.latents, done.frames[section.frames[0] - section.frames[1] :])
             yield done
             frames += len(done.frames)
             del done

@@ -49,8 +49,9 @@ def section_report(
     """A row of report.json; `seed` is the one that was used, which a retry may have changed; `seconds` of sampling.
 
     Of `tries` those are told that an ensured section took; the settings are those of the one that is kept, `forwards`
-    are of all.
+    and what was skipped are of all.
     """
+    rows = [section.ensure.rungs[each["rung"]].steps for each in tries] if section.ensure else [section.steps]
     section = kept(section, tries)
     settings = section.to_json()
     names = ("index", "shot", "scene", "frames", "beta", "p", "blur", "scope", "target", "at_rest", "lora")
@@ -61,7 +62,7 @@ def section_report(
         "reused": reused,
         "forwards": dict(forwards),
         **{name: settings[name] for name in ("blend", "emphasis") if name in settings},
-        "skipped": 0 if reused else sum(len(step.reused or ()) for step in section.steps),
+        "skipped": 0 if reused else sum(len(step.reused or ()) for steps in rows for step in steps),
         "seconds": {"sampling": round(seconds, 3)},
         **({"tries": list(tries)} if tries else {}),
     }

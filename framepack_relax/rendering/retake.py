@@ -17,7 +17,7 @@ from ..video.contact import ContactSheet
 from ..video.motion import MotionMeter
 from .events import Event, Hear, nobody, noting, telling
 from .folder import RunFolder
-from .jobs import look, make_jobs, render_shots, to_device
+from .jobs import Conditions, look, make_jobs, render_shots, to_device
 from .mark import Mark
 from .session import USUAL, AnyModel, Options, Session, opened, settle
 from .takes import (
@@ -99,7 +99,7 @@ def _render(session: Session, folder: RunFolder, backend: Backend, timing: Scene
     on_event(Event(kind="plan", plan=session.plan))
     on_event(Event(kind="verdicts", verdicts=tuple((section.index, why, note) for section, why, note in verdicts)))
     job = make_jobs(session, backend, verdicts)[shot.index]
-    deque(render_shots([job], backend, on_event), maxlen=0)
+    deque(render_shots([job], Conditions(session=session, backend=backend), on_event), maxlen=0)
     fps, count = float(session.plan.fps), len(timing.sections)
     save_about(folder, timing.scene, name, About(sections=count, fps=fps, seconds=timing.asked_seconds))
 

@@ -26,8 +26,10 @@ from ..storyboard import Storyboard, dump_storyboard
 from ..storyboard.images import ImageError, fit_image, read_image
 from ..storyboard.messages import printable
 from ..storyboard.reader import LARGEST_BYTES
+from ..storyboard.schema import StartFrom
 from ..video.contact import png
 from .before import Before, read_before
+from .drafts import Draft, find_drafts
 from .ensure import Judge, wanted
 from .films import is_anothers, is_whole
 from .folder import BROKEN, FOLLOWS, FRESH, RunFolder, Verdict
@@ -69,7 +71,7 @@ class Options:
     `fresh` renders all sections, `strict` also those that another version or device has made; `on_nan` says what to do
     when latents are not finite: stop, or retry with another seed, at most three times. `store` is a folder in which
     renders share their sections; `judge` gives what sees actions of a family's films, for scenes that ensure one.
-    `commands` lets a board's `finish` run.
+    `commands` lets a board's `finish` run; `preview` draws what is sampled.
     """
 
     fresh: bool = False
@@ -78,6 +80,7 @@ class Options:
     commands: bool = False
     on_nan: Literal["stop", "retry"] = "stop"
     judge: Callable[[Family], Judge] | None = None
+    preview: bool = False
 
 
 USUAL = Options()
@@ -102,6 +105,7 @@ class Session:
     weights: str
     dtype: str
     adapters: tuple[Adapter, ...]
+    drafts: Mapping[int, Draft]  # that sections start from, by index
     keys: Mapping[int, SectionKey]
     starts: Mapping[int, str]
     made: Mapping[str, Any]  # provenance of what is rendered now
@@ -183,6 +187,7 @@ class Session:
                 "keyframes": tuple(k.model_copy(update={"image": names[k.image]}) for k in s.keyframes or ()) or None,
                 "speed": speeds.get(s.speed, s.speed),
                 "intensity": intensity_of(s),
+                "start_from": self._anywhere(s.start_from),
             }
             for s in story.scenes
         ]
@@ -194,12 +199,18 @@ class Session:
         heard = {f"sound/{track.digest[:12]}{plain_suffix(track.path)}": track.path} if track else {}
         settled |= {"audio": next(iter(heard), None), "finish": None}  # whoever renders it again says what to run
         settled["from"] = str(self.before.path.absolute()) if self.before else None
+        settled["start_from"] = self._anywhere(story.start_from)
         whole = story.changed(**settled, image=names.get(story.image or ""), scenes=scenes)
         text = dump_storyboard(whole).encode("utf8")
         if len(text) > LARGEST_BYTES:
             return {}
         pictures = {names[path]: png(image) for path, image in self.images.items()}
         return {**pictures, **{name: read_file(file) for name, file in heard.items()}, STORY: text}
+
+    def _anywhere(self, start: StartFrom | None) -> StartFrom | None:
+        """With the path of its folder as it is found from anywhere."""
+        folder = self.story.resolve(start.folder).absolute() if start and start.folder else None
+        return start and start.model_copy(update={"folder": folder and str(folder)})
 
     @property
     def picture_names(self) -> dict[str, str]:
@@ -233,7 +244,9 @@ def settle(story: Storyboard, out: Path, model: AnyModel, options: Options) -> S
     adapters = find_adapters(story, family, download=getattr(model, "download", True))
     takes = locked_sections(story, plan, out, weights)
     own = {index: stored.key for index, stored in takes.items()}
-    keys = section_keys(plan, pictures, weights, dtype, adapters, _judge(plan, family, options), own)
+    drafts = find_drafts(story, plan, out)
+    digests = {index: draft.digest for index, draft in drafts.items()}
+    keys = section_keys(plan, pictures, weights, dtype, adapters, _judge(plan, family, options), own, digests)
     plan, notes = with_files(plan, keys, out, takes, options.fresh or options.strict)
     asks = {
         "sections": {str(i): key.key for i, key in keys.items()},
@@ -252,6 +265,7 @@ def settle(story: Storyboard, out: Path, model: AnyModel, options: Options) -> S
         weights=weights,
         dtype=dtype,
         adapters=adapters,
+        drafts=drafts,
         keys=keys,
         starts={s.index: hash_of(start_inputs(s, plan, pictures, weights, dtype)) for s in plan.shots if s.image},
         made=made,

@@ -4,13 +4,14 @@ import json
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from ..errors import RenderError
 from ..files import read_file
 from ..storyboard.messages import printable
 from .films import ODD, is_whole
 from .lease import at_work
-from .mark import FILM, PLAN, SECTION_FILE, read_mark, unreadable
+from .mark import FILM, PLAN, SECTION_FILE, Mark, read_mark, unreadable
 from .stored import read_tags
 from .takes import rows_of
 
@@ -46,7 +47,18 @@ class Status:
         return None if pace is None else pace * (self.total - self.done)
 
 
-def read_status(folder: Path) -> Status:
+@dataclass(frozen=True, kw_only=True)
+class Begun:
+    """A run folder as it is: its newest plan.json, by index the files of that and what they say, and which are done."""
+
+    mark: Mark
+    plan: dict[str, Any]
+    files: dict[int, Path]
+    tags: dict[int, dict[str, str]]
+    done: set[int]
+
+
+def read_begun(folder: Path) -> Begun:
     """Raises RenderError if `folder` is not the folder of a render."""
     mark = read_mark(folder)
     if mark is None:
@@ -70,24 +82,39 @@ def read_status(folder: Path) -> Status:
                     break
                 done.add(index)
                 after = tags[index]["digest"]
-        scenes = tuple(
-            (printable(str(scene["scene"])), sum(i in done for i in scene["sections"]), len(scene["sections"]))
-            for scene in plan["scenes"]
-        )
-        title = str(plan["title"]) and printable(str(plan["title"]))
-        times, working = sorted(files[index].stat().st_mtime for index in done), at_work(folder)
     except FileNotFoundError as error:
         raise RenderError(f"{folder}: the render has only just begun, or lost its {PLAN}; render again") from error
     except OSError as error:
         raise unreadable(Path(error.filename or folder / PLAN), error) from error
     except ODD as error:
-        raise RenderError(f"{folder / PLAN}: is damaged; render again, which writes it anew") from error
+        raise damaged_plan(folder) from error
+    return Begun(mark=mark, plan=plan, files=files, tags=tags, done=done)
+
+
+def damaged_plan(folder: Path) -> RenderError:
+    return RenderError(f"{folder / PLAN}: is damaged; render again, which writes it anew")
+
+
+def read_status(folder: Path) -> Status:
+    """Raises RenderError if `folder` is not the folder of a render."""
+    begun = read_begun(folder)
+    try:
+        scenes = tuple(
+            (printable(str(scene["scene"])), sum(i in begun.done for i in scene["sections"]), len(scene["sections"]))
+            for scene in begun.plan["scenes"]
+        )
+        title = str(begun.plan["title"]) and printable(str(begun.plan["title"]))
+        times, working = sorted(begun.files[index].stat().st_mtime for index in begun.done), at_work(folder)
+    except OSError as error:
+        raise unreadable(Path(error.filename or folder / PLAN), error) from error
+    except ODD as error:
+        raise damaged_plan(folder) from error
     gaps = sorted(after - before for before, after in pairwise(times))
     film = folder / FILM
     return Status(
         title=title,
         scenes=scenes,
-        film=film if is_whole(film, mark.film) else None,
+        film=film if is_whole(film, begun.mark.film) else None,
         at_work=working,
         seconds_per_section=gaps[len(gaps) // 2] if gaps else None,
         newest=times[-1] if times else None,

@@ -95,10 +95,9 @@ def read_take(out: Path, plan: RenderPlan, timing: SceneTiming, take: str, weigh
         try:
             stored = unpack(read_file(file))
         except (FileNotFoundError, NotADirectoryError):
-            others = ", ".join(name for name in names_of(out, timing.scene) if name != take) or "none"
-            cure = "copy that folder from where the take was made"
-            again = "or remove `lock`, and the scene is rendered from the take's noise"
-            return [], f"{file} is not there; {cure}, pick another ({others}), {again}"
+            others = ", ".join(name for name in names_of(out, timing.scene) if name != take)
+            cure = "copy that folder from where the take was made" + (f", pick another ({others})" if others else "")
+            return [], f"{file} is not there; {cure}, or remove `lock`, and the scene is rendered from the take's noise"
         except OSError as error:
             raise unreadable(file, error) from error
         if stored is None:

@@ -1,7 +1,8 @@
-"""Samples one section from noise, step by step, as its plan's rows say."""
+"""Samples one section, step by step, as its plan's rows say."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -11,6 +12,8 @@ from torch import Tensor
 from ..families.backend import Backend
 from ..families.base import Step
 from ..relax.guidance import KINDS, combine
+
+OnStep = Callable[[int, Callable[[], Tensor]], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,17 +36,18 @@ def sample(
     backend: Backend,
     inputs: Any,
     steps: Sequence[Step],
-    noise: Tensor,
+    x: Tensor,
     *,
     sampler: str,
-    on_step: Callable[[int], None] = lambda step: None,
+    on_step: OnStep = lambda step, x0: None,
 ) -> SectionResult:
     """Latents of the section that `inputs` (of the backend's `begin`) and its rows describe.
 
-    `noise` is [1, C, T, h, w] float32; `on_step` is told each finished step. Settings at rest and Euler give the bits
-    of the stock pipeline's loop. Raises NonFiniteLatents at the first such step.
+    `x` [1, C, T, h, w] float32 is noise, or noised as the first row's sigma says; `on_step` is told each finished step
+    and may ask for the x0 that it predicts. Settings at rest and Euler give the bits of the stock pipeline's loop.
+    Raises NonFiniteLatents at the first such step.
     """
-    solve, x = backend.solver(sampler, steps), noise.to(backend.device)
+    solve, x = backend.solver(sampler, steps), x.to(backend.device)
     velocities: dict[str, Tensor] = {}  # of each branch, the newest
     forwards = dict.fromkeys(KINDS, 0)
     for effects, rows in groupby(steps, key=lambda step: step.effects):
@@ -51,10 +55,16 @@ def sample(
             for step in rows:
                 velocities |= backend.passes(x, step, inputs)
                 seen = {branch.name: velocities[branch.name] for branch in step.branches}
-                x = solve(step.index, combine(seen, step.scales), x)
+                velocity, before = combine(seen, step.scales), x
+                x = solve(step.index, velocity, x)
                 for branch in step.passes:
                     forwards[branch.kind] += 1
                 if not torch.isfinite(x).all():
                     raise NonFiniteLatents(step.index)
-                on_step(step.index)
+                on_step(step.index, partial(_predicted, backend, inputs, before, step.sigma, velocity))
     return SectionResult(latents=backend.finish(x, inputs), forwards=forwards)
+
+
+def _predicted(backend: Backend, inputs: Any, x: Tensor, sigma: float, velocity: Tensor) -> Tensor:
+    """The section, were this the last step."""
+    return backend.finish(x - sigma * velocity, inputs)

@@ -51,11 +51,13 @@ FORMS = {  # where a name alone says too little
     "emphasis": "emphasis: [{words: .., gain: ..}]",
     "keyframes": "keyframes: [{at: .., image: ..}]",
     "lora": "lora: [{file: .., scale: ..}]",
+    "start_from": "start_from: {folder: .., strength: 0.6}",
 }
 BARE = {  # of numbers
     "guidance": "{{text: {}}}",
     "relax": "{{beta: {}}}",
     "ensure": "{{motion: {}}}",
+    "start_from": "{{strength: {}}}",
     "size": "[{}, {}]",
     "interval": "[{}, {}]",
 }

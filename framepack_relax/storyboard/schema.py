@@ -64,6 +64,9 @@ else:
     ModelMetaclass = type(BaseModel)
 
 
+STRENGTH = 0.6  # of `start_from` (LOG.md)
+
+
 class _Told(ModelMetaclass):
     """Makes `Scene(secnds=2)` raise the StoryboardError that a file with this mistake would."""
 
@@ -193,6 +196,15 @@ class Keyframe(Part):
     image: Words = Field(description="relative to the storyboard")
 
 
+class StartFrom(Part):
+    """Sections begin with a draft's latents, resized and noised, in the midst of their steps."""
+
+    folder: Words | None = Field(None, description="of the draft's render, by its path; default: the board's")
+    strength: float | None = Field(
+        None, gt=0, le=1, description="most noise that they get, a sigma; default 0.6; 1: all"
+    )
+
+
 class Scene(Part):
     """A stretch of film under one prompt."""
 
@@ -219,6 +231,9 @@ class Scene(Part):
     ensure: Ensure | None = Field(None, description="that something moves; default: the board's unless at rest")
     take: TakeId | None = Field(None, description="that the scene is; on another past only its noise; see `pick`")
     lock: bool = Field(False, description="the take stays as it is, whatever changes around it")
+    start_from: StartFrom | None = Field(
+        None, description="where the film starts from a draft; what is absent is the board's"
+    )
 
 
 class FramePackBlock(Part):
@@ -298,6 +313,7 @@ class Storyboard(Continued):
     profile: ProfileName = Field("auto", description="intensity profile: auto (the model's own), paper, or a file")
     ensure: Ensure | None = Field(None, description="of every scene that is not at rest: that something moves")
     finish: tuple[Finish, ...] | None = Field(None, min_length=1, max_length=8, description="commands, in turn, a shot")
+    start_from: StartFrom | None = Field(None, description="a draft that was accepted, of which this is the final film")
     crf: int = Field(16, ge=0, le=51, description="H.264 quality; lower is better and larger; 0 is made 1")
     scenes: tuple[Scene, ...] = Field(min_length=1, max_length=3000, description="in the order of the film")
 
@@ -321,6 +337,12 @@ class Storyboard(Continued):
     def guidance_of(self, scene: Scene) -> dict[str, float]:
         """The base scales that the scene sets, else the board."""
         return {**self.guidance.scales, **scene.guidance.scales}
+
+    def start_of(self, scene: Scene) -> StartFrom | None:
+        """What the scene starts from: as it says itself, else the board; None: noise, as where no draft is named."""
+        said = [part.model_dump(exclude_none=True) for part in (self.start_from, scene.start_from) if part]
+        made = StartFrom(**{"strength": STRENGTH, **{name: part[name] for part in said for name in part}})
+        return made if made.folder and made.strength != 1 else None
 
     def block(self, kind: str, options: Mapping[str, Any]) -> dict[str, Any]:
         """The board's field for a family, and in it what the board says of that, and a plan's `options` of it."""

@@ -224,7 +224,7 @@ class Geometry:
         noise = self.model.noise(section.latents, self.setup.size, section.seed).to(self.setup.device)
         inputs = self.begin(section, noise)
         result = sample(
-            self.model, inputs, section.steps, noise, sampler=self.plan.sampler, on_step=lambda step: watch.mark()
+            self.model, inputs, section.steps, noise, sampler=self.plan.sampler, on_step=lambda step, x0: watch.mark()
         )
         return watch.laps(), sum(result.forwards.values())
 

@@ -18,7 +18,7 @@ from ...relax.latents import low_pass, match_statistics
 from ...relax.unlearning import FramePart, Segment
 from ...storyboard.fields import Order
 from ..backend import Decoder, Given, GoingOn, Solve, Start
-from ..base import Context, Size, Step
+from ..base import Context, Size, Step, noise_table
 from ..hunyuan_video.backend import HunyuanVideoBackend, SectionInputs, euler, on_table
 from .blend import BlendDecoder
 from .history import SECTION_LATENTS, HistorySlots
@@ -149,7 +149,7 @@ class FramePackBackend(HunyuanVideoBackend):
         return {name: x.to(**kind) if name.startswith("latents") else x for name, x in history.items()}
 
     def solver(self, sampler: str, steps: Sequence[Step]) -> Solve:
-        return make_solver(sampler, [step.sigma for step in steps], self.dtype)
+        return make_solver(sampler, noise_table(steps), self.dtype, steps[0].index)
 
     def finish(self, latents: Tensor, inputs: SectionInputs) -> Tensor:
         """Colours pulled towards those of the section that was rendered first, as `drift` says."""
@@ -168,13 +168,13 @@ class FramePackBackend(HunyuanVideoBackend):
         return sum(segment.tokens for segment in packed_segments(context, size[1] // 8, size[0] // 8))
 
 
-def make_solver(name: str, sigmas: Sequence[float], dtype: torch.dtype = torch.float32) -> Solve:
+def make_solver(name: str, sigmas: Sequence[float], dtype: torch.dtype = torch.float32, first: int = 0) -> Solve:
     """A section's solver, (index of sigma, velocity, x) -> x at the next sigma, all [1, C, T, h, w] float32.
 
     `unipc` is FramePack's, `euler` that of HunyuanVideoFramepackPipeline; both take the shifted table [steps] as it
-    is. `dtype` is the transformer's, in which it saw x.
+    is, and begin at index `first`. `dtype` is the transformer's, in which it saw x.
     """
-    return euler(sigmas) if name == "euler" else on_table(FramePackUniPC.of(len(sigmas), dtype), sigmas)
+    return euler(sigmas, first) if name == "euler" else on_table(FramePackUniPC.of(len(sigmas), dtype), sigmas, first)
 
 
 class FramePackUniPC(UniPCMultistepScheduler):

@@ -25,7 +25,7 @@ from ...relax.guidance import Branch
 from ...relax.latents import low_pass
 from ..attention import Editing, edited, weighted, word_bias
 from ..backend import Decoder, Given, Solve, Start
-from ..base import Context, Size, Step
+from ..base import Context, Size, Step, noise_table
 from ..framepack.backend import begun_with, gather_history, initial_history, packed_segments
 from ..framepack.history import SECTION_LATENTS, HistorySlots
 from ..hunyuan_video.backend import SectionInputs
@@ -104,7 +104,9 @@ class HeliosBackend(UMT5Model):
     def solver(self, sampler: str, steps: Sequence[Step]) -> Solve:
         assert isinstance(self.family, Helios)
         scheduler = HeliosScheduler(stages=1, scheduler_type=sampler, **self.family.schedule.solver)
-        scheduler.set_timesteps(len(steps), sigmas=np.array([step.sigma for step in steps]))
+        sigmas = noise_table(steps)
+        scheduler.set_timesteps(len(sigmas), sigmas=np.array(sigmas))
+        scheduler._step_index = steps[0].index  # its UniPC does not ask what set_begin_index says
         return lambda index, v, x: scheduler.step(v, scheduler.timesteps[index], x, return_dict=False)[0]
 
     @torch.no_grad()

@@ -19,7 +19,7 @@ from ...relax.guidance import Branch
 from ...relax.unlearning import FramePart, Segment
 from ..attention import attention_edit, word_bias
 from ..backend import Decoder, Given, Solve
-from ..base import Context, Size, Step
+from ..base import Context, Size, Step, noise_table
 from ..loaded import LoadedModel
 from .attention import edited_attention
 from .stream import StreamDecoder
@@ -86,7 +86,7 @@ class HunyuanVideoBackend(LoadedModel):
         )
 
     def solver(self, sampler: str, steps: Sequence[Step]) -> Solve:
-        return euler([step.sigma for step in steps])
+        return euler(noise_table(steps), steps[0].index)
 
     @torch.no_grad()
     def predict(self, x: Tensor, step: Step, branch: Branch, inputs: SectionInputs) -> Tensor:
@@ -142,15 +142,15 @@ class HunyuanVideoBackend(LoadedModel):
         return latents * -(-size[1] // 16) * -(-size[0] // 16)
 
 
-def euler(sigmas: Sequence[float]) -> Solve:
+def euler(sigmas: Sequence[float], first: int = 0) -> Solve:
     """The Euler solver of diffusers' flow-matching pipelines on shifted sigmas [steps]: (index, velocity, x) -> x."""
-    return on_table(FlowMatchEulerDiscreteScheduler(shift=1.0), sigmas)
+    return on_table(FlowMatchEulerDiscreteScheduler(shift=1.0), sigmas, first)
 
 
-def on_table(scheduler: Any, sigmas: Sequence[float]) -> Solve:
-    """Steps of a diffusers scheduler on these very sigmas [steps], to which it does nothing more."""
+def on_table(scheduler: Any, sigmas: Sequence[float], first: int = 0) -> Solve:
+    """Steps of a diffusers scheduler on these very sigmas [steps], to which it does nothing more, from `first` on."""
     table = np.array(sigmas, dtype=np.float32)
     scheduler.set_timesteps(sigmas=table.copy())
     scheduler.sigmas[0] = table[0].item()  # diffusers' UniPC moves a first sigma of 1
-    scheduler.set_begin_index(0)
+    scheduler.set_begin_index(first)
     return lambda index, velocity, x: scheduler.step(velocity, scheduler.timesteps[index], x, return_dict=False)[0]

@@ -20,7 +20,7 @@ from ...relax.latents import low_pass
 from ...relax.unlearning import FramePart, Segment
 from ..attention import edited, weighted, word_bias
 from ..backend import Decoder, Given, GoingOn, Solve, Start
-from ..base import Context, Size, Step
+from ..base import Context, Size, Step, noise_table
 from ..hunyuan_video.backend import euler, on_table
 from ..umt5 import UMT5Model
 from ..wan_vae import WanDecoder, encode
@@ -88,11 +88,11 @@ class WanBackend(UMT5Model):
         )
 
     def solver(self, sampler: str, steps: Sequence[Step]) -> Solve:
-        sigmas = [step.sigma for step in steps]  # shifted
+        sigmas, first = noise_table(steps), steps[0].index
         if sampler == "euler":
-            return euler(sigmas)
+            return euler(sigmas, first)
         flow = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 1.0}
-        return on_table(UniPCMultistepScheduler(**flow, **self.family.schedule.solver), sigmas)
+        return on_table(UniPCMultistepScheduler(**flow, **self.family.schedule.solver), sigmas, first)
 
     @torch.no_grad()
     def predict(self, x: Tensor, step: Step, branch: Branch, inputs: SectionInputs) -> Tensor:

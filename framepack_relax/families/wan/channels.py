@@ -43,12 +43,16 @@ class WanI2VBackend(WanBackend):
         )
 
     def seen(self, beside: Tensor, step: Step) -> Tensor:
-        """With the step's amplitude on latents as the VAE gives them, as the node's are; of no image there is none."""
+        """With the step's amplitude on latents as the VAE gives them, as the node's are; of no image there is none, nor
+        of anchors."""
         factors = [effect.factor for effect in step.effects if isinstance(effect, MotionAmplitude)]
         if not factors or not beside[:, :MASK].any():
             return beside
         mean, scale = statistics(self.vae)
-        latents = (amplified(beside[:, MASK:] / scale + mean, factors[0]) - mean) * scale
+        latents, shown = amplified(beside[:, MASK:] / scale + mean, factors[0]), beside[:, MASK - 1 : MASK]
+        latents = (latents - mean) * scale
+        if shown[:, :, 1:].any():
+            latents = torch.where(shown > 0, beside[:, MASK:], latents)
         return torch.cat([beside[:, :MASK], latents], dim=1)
 
     def clip(self, first: Tensor, rest: Tensor, given: Given) -> Tensor:
