@@ -222,7 +222,7 @@ def test_every_control_does_what_it_says(page, folder, png):  # noqa: F811
             ("title", "Mine: all", "title: 'Mine: all'"),
             ("style", "in oil", "style: in oil"),
             ("seed", "5", "seed: 5"),
-            ("steps", "3", "steps: 3"),
+            ("steps", "9", "steps: 9"),
             ("negative_prompt", "fog", "negative_prompt: fog"),
         ):
             page.write(path, text)
@@ -246,9 +246,20 @@ def test_every_control_does_what_it_says(page, folder, png):  # noqa: F811
         holds(page, folder, "# by hand")
 
         use("#tab-scene")
+        use("#draft")
+        use("#accept")
+        holds(page, folder, "start_from: {folder: out/story-draft}")
+        page.click("#tab-film")
+        page.write("start_from.strength", "0.9")
+        holds(page, folder, "strength: 0.9")
+        use("#reject")
+        page.until(lambda: "start_from" not in read(folder))
+        page.click("#tab-scene")
         use("#render")
         page.until(lambda: page.all("#download"), "the film")
         used.add("#download")
+        page.click(".view:last-child")
+        page.until(lambda: "story-draft" in page.js("return document.querySelector('video').src"))
         use("#more-takes")
         page.until(lambda: len(page.all(".take img")) == 4, "the takes")
         assert page.until(

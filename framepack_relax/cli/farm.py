@@ -182,7 +182,8 @@ def _serve(out: Path, crew: Crew, asked: Asked, models: tuple[str, ...] = (), bo
     extend = partial(add_studio, boards=Boards(boards)) if boards else lambda app: None
     try:
         with quietly:
-            queue = Queue(out, api.workers(**vars(crew)), models=models, options=make_options("stop"), note=warn)
+            options = make_options("stop", preview=bool(boards))
+            queue = Queue(out, api.workers(**vars(crew)), models=models, options=options, note=warn)
             service.serve(queue, listening, asked.token, told, extend)
     except (KeyboardInterrupt, SystemExit) as stop:
         errors.aside("stopped: what is finished is kept; the same command goes on from there", soft_wrap=True)

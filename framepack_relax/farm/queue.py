@@ -13,12 +13,14 @@ from itertools import chain, count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Event, RLock, Thread
+from typing import Any
 
 from ..errors import Problem, RelaxError, StoryboardError
 from ..families.adapters import outside
 from ..families.catalog import CATALOG
 from ..families.loader import Loading
 from ..files import make_folder, read_file, sync
+from ..planning.draft import as_draft
 from ..planning.planner import make_plan
 from ..planning.renderplan import RenderPlan
 from ..rendering.folder import writing
@@ -32,7 +34,7 @@ from .films import Film, find_films
 from .ledger import Entry, read_entry, read_ledger
 from .records import LOGS, Logs
 
-BOARDS, ORDER = ".boards", "order.json"
+BOARDS, ORDER, DRAFT = ".boards", "order.json", "-draft"
 NAME = r"^[a-z0-9][a-z0-9-]{0,63}$"  # of a film: a folder, a part of a URL, the same on every disk
 IMAGE = re.compile(r"[^./\\][^/\\]{0,99}\.(png|jpe?g|webp|bmp|tiff?|gif|ppm)", re.IGNORECASE)
 PAIR = re.compile(rb"\\u(d[89ab][0-9a-f]{2})\\u(d[c-f][0-9a-f]{2})", re.IGNORECASE)  # one sign in JSON, none in YAML
@@ -192,8 +194,19 @@ class Queue:
 
     def planned(self, file: Path) -> Film:
         """The film of a board that lies elsewhere, and what is left of it to do. Raises StoryboardError."""
-        loading = {**self.loading, "download": False}
-        return find_films([file], self.out, loading=loading, options=self.options)[0]
+        return find_films([file], self.out, loading=self._given, options=self.options)[0]
+
+    def drafted(self, file: Path) -> Film:
+        """The same for its draft, which is called NAME-draft."""
+        story, name = read_storyboard(file), f"{file.stem}{DRAFT}"
+        loading = Loading(name=story.model, **self._given)
+        draft = as_draft(story, loading.family, make_plan(story, loading.family).size)
+        return Film(name=name, story=draft, out=self.out / name, loading=loading, options=self.options).planned()
+
+    @property
+    def _given(self) -> dict[str, Any]:
+        """How models of boards from elsewhere are loaded."""
+        return {**self.loading, "download": False}
 
     def render(self, film: Film) -> str:
         """Takes in a film whose board stays where it is, and goes on from what is there of it; gives its name.
@@ -263,7 +276,7 @@ class Queue:
             raise StoryboardError([story.located(Problem(path="model", message=fact))])
         if order["seed"] is not None:
             story = story.changed(seed=order["seed"])
-        loading = Loading(name=story.model, download=False, **self.loading)
+        loading = Loading(name=story.model, **self._given)
         out = self.out / name
         return Film(name=name, story=story, out=out, loading=loading, options=self.options, priority=order["priority"])
 

@@ -22,6 +22,7 @@ from pydantic import BaseModel
 from .._version import __version__
 from ..errors import RelaxError, RenderError, StoryboardError
 from ..files import open_file
+from ..rendering.latent_preview import PREVIEW
 from ..rendering.mark import FILM, PARTS, PLAN, REPORT, STORY
 from ..storyboard.messages import path_of
 from .guard import Guard, is_loopback
@@ -33,7 +34,8 @@ UNKEPT = {"Cache-Control": "no-store"}
 SILENCE = 15.0  # seconds without events after which a line says so, or proxies hang up
 BEAT = 0.2  # seconds between two looks for new events
 GRACE = 5.0  # seconds for which a service tells of its crash before it ends
-FILES = {"contact.png": "image/png", REPORT: "application/json", PLAN: "application/json", STORY: "application/yaml"}
+PICTURE, JSON = "image/png", "application/json"
+FILES = {"contact.png": PICTURE, PREVIEW: PICTURE, REPORT: JSON, PLAN: JSON, STORY: "application/yaml"}
 VARIABLE = "FRAMEPACK_RELAX_TOKEN"
 
 
@@ -98,7 +100,7 @@ def _queue(request: Request) -> Queue:
 
 Here = Annotated[Queue, Depends(_queue)]
 Name = Annotated[str, InPath(pattern=NAME, description="of a film")]
-Made = Literal["contact.png", "report.json", "plan.json", "story.yaml"]
+Made = Literal["contact.png", "preview.png", "report.json", "plan.json", "story.yaml"]
 Story = Annotated[UploadFile, File(description="storyboard, YAML or JSON, UTF-8")]
 Images = Annotated[list[UploadFile], File(description="its images, under the names that the storyboard has for them")]
 Seed = Annotated[int | None, Form(ge=0, lt=1 << 63, description="instead of the storyboard's")]
@@ -250,7 +252,7 @@ def get_video(queue: Here, name: Name) -> FileResponse:
 
 @router.get("/films/{name}/{file}", response_class=FileResponse, responses=kinds_of(" ".join(FILES.values()), 404))
 def get_file(queue: Here, name: Name, file: Made) -> FileResponse:
-    """The contact sheet, the report, the plan, the storyboard with all its settings."""
+    """The contact sheet, what is sampled now, the report, the plan, the storyboard with all its settings."""
     return _file(queue, name, (file,), FILES[file])
 
 

@@ -26,7 +26,7 @@ from ..storyboard.fields import ID, TAKE
 from ..storyboard.patch import Value, insert_scene, move_scene, remove_scene, set_field, tree_of
 from .boards import Boards
 from .costs import costs
-from .queue import NAME, Refusal
+from .queue import DRAFT, NAME, Refusal
 from .service import BEAT, SILENCE, UNKEPT, Events, Here, Mistake, Shown, shown, told_as
 from .takes import SUFFIX, takes_of
 
@@ -107,7 +107,7 @@ class Plan(BaseModel):
 class Board(BaseModel):
     """A storyboard as it lies on the disk: `fields` are its own, numbers as they are written; where it has mistakes
     there is no plan. `takes` are those of its scenes, by scene. `busy` is the name of what is rendered of it here, or
-    waits for that: the film, or takes."""
+    waits for that: the film, its draft, or takes."""
 
     name: str
     version: str
@@ -116,6 +116,7 @@ class Board(BaseModel):
     problems: list[Mistake]
     plan: Plan | None
     film: Shown | None
+    draft: Shown | None
     takes: dict[str, list[str]]
     busy: str
 
@@ -231,6 +232,13 @@ def render_board(queue: Here, boards: There, name: Name) -> Shown:
     return shown(queue, queue.render(queue.planned(boards.file(name))))
 
 
+@router.post("/boards/{name}/draft", status_code=201, responses=told_as(404, 409))
+def draft_board(queue: Here, boards: There, name: Name) -> Shown:
+    """Renders a storyboard small and in few steps; the film is called NAME-draft. One that is accepted stands in the
+    storyboard as `start_from: {folder: out/NAME-draft}`."""
+    return shown(queue, queue.render(queue.drafted(boards.file(name))))
+
+
 @router.post("/boards/{name}/takes/{scene}", status_code=201, responses=told_as(404, 409))
 def render_takes(queue: Here, boards: There, name: Name, scene: str, count: Count = 3) -> Shown:
     """Renders takes of a scene, other noise on the same past; what is rendered is called NAME-takes."""
@@ -291,11 +299,7 @@ def _board(queue: Here, boards: Boards, name: str, read: tuple[str, str] | None 
         fields = tree_of(text)
     except StoryboardError:
         fields = None
-    try:
-        film = shown(queue, name)
-    except (Refusal, RelaxError):
-        film = None
-    going = ((other, queue.batch.progress.get(other)) for other in (name, name + SUFFIX))
+    going = ((other, queue.batch.progress.get(other)) for other in (name, name + DRAFT, name + SUFFIX))
     ids = [scene.scene for scene in made.scenes] if made else []
     return Board(
         name=name,
@@ -304,10 +308,18 @@ def _board(queue: Here, boards: Boards, name: str, read: tuple[str, str] | None 
         fields=fields,
         problems=[Mistake(message=p.message, path=p.path, line=p.line, column=p.column) for p in problems],
         plan=made and _plan(made),
-        film=film,
+        film=_film(queue, name),
+        draft=_film(queue, name + DRAFT),
         takes={scene: names for scene in ids if (names := _takes(queue.out / name, scene))},
         busy=next((other for other, progress in going if progress and not progress.over), ""),
     )
+
+
+def _film(queue: Here, name: str) -> Shown | None:
+    try:
+        return shown(queue, name)
+    except (Refusal, RelaxError):
+        return None
 
 
 def _takes(folder: Path, scene: str) -> list[str]:

@@ -183,6 +183,7 @@ export function SceneForm() {
 }
 
 export function FilmForm() {
+  const start = useStudio((state) => Boolean(state.board.fields?.start_from));
   return (
     <form id="film" onSubmit={(event) => event.preventDefault()}>
       <Field path="title" label="Title" />
@@ -195,6 +196,7 @@ export function FilmForm() {
         <Field path="steps" label="Steps" number whole hint="of denoising, per section" />
         <Choice path="speed" label="Speed" options={[["full", "full"], ["fast", "fast: calm scenes reuse steps"]]} />
       </div>
+      {start && <Field path="start_from.strength" label="Strength" number hint="most noise that the draft's latents get, 0 to 1; default 0.6" />}
       <Field path="negative_prompt" label="Negative prompt" />
       <Image path="image" label="Start image of the film" />
     </form>

@@ -39,6 +39,7 @@ const takes = (name, scene) => `${board(name)}/takes/${encodeURIComponent(scene)
 export const renderTakes = (name, scene, count) => ask("POST", `${takes(name, scene)}?count=${count}`);
 export const pickTake = (name, scene, version, take, lock) => ask("PUT", takes(name, scene), { version, take, lock });
 export const takeUrl = (name, scene, take) => `${takes(name, scene)}/${take}.png`;
+export const draftBoard = (name) => ask("POST", `${board(name)}/draft`);
 export const cancelFilm = (name) => ask("DELETE", film(name));
 export const getFilm = (name) => ask("GET", film(name));
 export const getReport = (name) => ask("GET", `${film(name)}/report.json`);

@@ -15,6 +15,7 @@ const state = {
   progress: null, // {section, step, begun, first} of the film at work
   report: null,
   left: null,
+  drawn: 0, // counts the pictures of what is sampled
   take: 0, // counts up when there is more of the film to see
   saving: false,
 };
@@ -275,6 +276,8 @@ export async function render(ask = server.renderBoard) {
   }
 }
 
+export const draftOf = (name) => `${name}-draft`;
+export const draft = () => render(server.draftBoard);
 export const renderTakes = (scene, count) => render((name) => server.renderTakes(name, scene, count));
 
 export function pick(scene, take, lock) {
@@ -317,17 +320,21 @@ async function hear(name, work, event) {
   if (event.kind === "step") {
     const first = state.progress?.first ?? doneOf(state.board?.film);
     set({ progress: { ...state.progress, section: event.section, step: event.step + 1, first } });
-  } else if (["section", "shot", "film"].includes(event.kind) && work === name) {
-    seen(name, work, await server.getFilm(name).catch(() => state.board.film));
+  } else if (["section", "shot", "film", "preview"].includes(event.kind)) {
+    const film = await server.getFilm(work).catch(() => null);
+    if (film) seen(name, work, film);
+    if (event.kind === "preview") set({ drawn: state.drawn + 1 });
   } else if (["warning", "error", "take"].includes(event.kind)) say(event.text);
 }
 
 export const doneOf = (film) => (film?.scenes ?? []).reduce((sum, scene) => sum + scene.done, 0);
 
 function seen(name, work, film) {
-  if (name !== state.name || !state.board || work !== name) return;
-  const grown = doneOf(film) !== doneOf(state.board.film) || film.state !== state.board.film?.state;
-  set({ board: merged(state.board, { ...state.board, film }), take: state.take + (grown ? 1 : 0) });
+  const part = { [name]: "film", [draftOf(name)]: "draft" }[work];
+  if (name !== state.name || !part) return;
+  const before = state.board[part];
+  const grown = doneOf(film) !== doneOf(before) || film.state !== before?.state;
+  set({ board: merged(state.board, { ...state.board, [part]: film }), take: state.take + (grown ? 1 : 0) });
 }
 
 async function loadReport() {
@@ -342,7 +349,7 @@ function lookLeft() {
   clearTimeout(looking);
   looking = setTimeout(async () => {
     const { name, board } = state;
-    const left = board?.plan ? await server.getLeft(name).catch(() => null) : null;
+    const left = board?.plan ? await server.getLeft(name).catch((error) => ({ wrong: error.message })) : null;
     if (name === state.name) set({ left });
   }, 700);
 }
