@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from framepack_relax.errors import StoryboardError
-from framepack_relax.storyboard.patch import insert_scene, move_scene, remove_scene, set_field, tree_of
+from framepack_relax.storyboard.patch import insert_scene, move_scene, remove_scene, set_fields, tree_of
 
 BOARD = """\
 # a film
@@ -66,9 +66,9 @@ def lines_of(text: str, changed: str) -> tuple[list[str], list[str]]:
     ],
 )  # fmt: skip
 def test_a_field_changes_and_nothing_else_does(path, value, gone, new):
-    assert lines_of(BOARD, set_field(BOARD, path, value)) == (gone, new)
+    assert lines_of(BOARD, set_fields(BOARD, {path: value})) == (gone, new)
     windows = BOARD.replace("\n", "\r\n")
-    assert set_field(windows, path, value) == set_field(BOARD, path, value).replace("\n", "\r\n")
+    assert set_fields(windows, {path: value}) == set_fields(BOARD, {path: value}).replace("\n", "\r\n")
 
 
 def test_scenes_move_with_their_comments():
@@ -97,7 +97,7 @@ def test_what_cannot_be_done_is_refused(text):
 @pytest.mark.parametrize("path", ["", "scenes", "scenes[7].prompt", "scenes[0]", "a..b", "title.x", "scenes[0].id[0]"])
 def test_a_path_that_leads_to_no_field_is_refused_or_changes_that_alone(path):
     try:
-        changed = set_field(BOARD, path, "x")
+        changed = set_fields(BOARD, {path: "x"})
     except StoryboardError as error:
         assert error.problems[0].path in (path, path[:60])
     else:
@@ -106,6 +106,6 @@ def test_a_path_that_leads_to_no_field_is_refused_or_changes_that_alone(path):
 
 @given(st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1), st.sampled_from(["title", "scenes[2].id"]))
 def test_any_text_is_read_as_it_was_written(value, path):
-    changed = tree_of(set_field(BOARD, path, value))
+    changed = tree_of(set_fields(BOARD, {path: value}))
     assert (changed["title"] if path == "title" else changed["scenes"][2]["id"]) == value
-    assert yaml.safe_load(set_field(BOARD, path, value))["model"] == "puppet"
+    assert yaml.safe_load(set_fields(BOARD, {path: value}))["model"] == "puppet"

@@ -111,7 +111,6 @@ def test_json_too(tmp_path, indent):
     [
         ("scenes:\n- {id: a, prompt: &x he runs, seconds: 1.2}\n", r"story.yaml:2:19: .*anchor &x"),
         ("scenes:\n- {id: a, prompt: he runs, seconds: 1.2, intensity: high}\n", r":2:53: .*intensity: is 'high'"),
-        ("scenes:\n- id: a\n  prompt: he runs\n  seconds: 1\n  intensity: >-\n    auto\n", r":5:14: .*intensity: 0.8"),
         ("scenes:\n- id: a\n  prompt: he runs\n  intensity: auto\n", r"scenes\[0\].seconds: is missing"),
     ],
 )  # fmt: skip

@@ -328,7 +328,7 @@ def test_locks_that_cannot_be_kept_are_told_at_their_places_all_at_once(locked, 
     done = here("render", file, "--out", locked.folder)
     assert done.returncode == 2 and done.stdout == "" and "Traceback" not in done.stderr
     lines = done.stderr.splitlines()
-    assert len(lines) == 2 and f"{file}:5:" in lines[0] and f"{file}:9:11: scenes[1].take: {part}" in lines[1]
+    assert len(lines) == 2 and f"{file}:5:" in lines[0] and f"{file}:10:11: scenes[1].take: {part}" in lines[1]
     assert "scenes[0].take" in lines[0] and "copy that folder from where the take was made" in lines[0]
     assert locked.path.read_bytes() == film, "nothing is lost"
     edit(file, (", take: 7-abcdef, lock: true", ""))

@@ -23,7 +23,7 @@ from ..planning.renderplan import RenderPlan, SectionPlan
 from ..rendering.retake import pick_take
 from ..rendering.takes import STRIP, names_of
 from ..storyboard.fields import ID, TAKE
-from ..storyboard.patch import Value, insert_scene, move_scene, remove_scene, set_field, tree_of
+from ..storyboard.patch import Value, insert_scene, move_scene, remove_scene, set_fields, tree_of
 from .boards import Boards
 from .costs import costs
 from .queue import DRAFT, NAME, Refusal
@@ -57,7 +57,7 @@ class Change(BaseModel, extra="forbid", frozen=True):
             return remove_scene(text, self.remove)
         if self.move is not None:
             return move_scene(text, self.move, self.to)
-        return set_field(text, self.path, self.value)
+        return set_fields(text, {self.path: self.value})
 
 
 class Changes(BaseModel, extra="forbid"):

@@ -5,7 +5,7 @@ out or moved. Text with mistakes may be changed too, so long as it is YAML.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import yaml
@@ -15,10 +15,10 @@ from .reader import LOADER
 from .schema import Scene, Storyboard
 
 PART = re.compile(r"\.?([A-Za-z_][\w-]*)|\[([0-9]{1,4})\]")
-LINE_END = re.compile("\r\n|[\r\n]|$")
+BREAK = re.compile("\r\n|[\r\n\x85\u2028\u2029]|$")  # of lines, as YAML counts them, and the end
 ORDER = {name: place for model in (Storyboard, Scene) for place, name in enumerate(model.model_fields)}
 Value = str | float | bool | None | list[Any] | dict[str, Any]
-Path = tuple[str | int, ...]
+Edit = tuple[int, int, str]  # signs of a text, from the first until before the second, and what is written for them
 
 
 def tree_of(text: str) -> Any:
@@ -26,10 +26,19 @@ def tree_of(text: str) -> Any:
     return _plain(_compose(text))
 
 
-def set_field(text: str, path: str, value: Value) -> str:
-    """The text with a field of this value, or without the field. Raises StoryboardError."""
-    expected, node = tree_of(text), _compose(text)
-    inside, parts = expected, _parts(path)
+def set_fields(text: str, values: Mapping[str, Value]) -> str:
+    """The text in which the fields at these paths have these values, or are gone. Raises StoryboardError."""
+    expected, root = tree_of(text), _compose(text)
+    edits = [edit for path, value in values.items() for edit in [_edit(text, root, expected, path, value)] if edit]
+    changed, end = "", 0
+    for begin, stop, written in sorted(edits, key=lambda edit: edit[:2]):
+        changed, end = changed + text[end:begin] + written, stop
+    return _checked(changed + text[end:], expected, next(iter(values), ""))
+
+
+def _edit(text: str, node: yaml.Node, inside: Any, path: str, value: Value) -> Edit | None:
+    """What sets one field, which it sets in `inside`, the whole tree, too."""
+    parts = _parts(path)
     while len(parts) > 1 and (inner := _child(node, parts[0])) is not None:
         node, inside, parts = inner, inside[parts[0]], parts[1:]
     name, *deeper = parts
@@ -39,17 +48,17 @@ def set_field(text: str, path: str, value: Value) -> str:
         value = None if value is None else {str(part): value}
     inside.pop(name, None)
     if value is not None:
-        inside[name] = _as_texts(value)
-    return _checked(_set(text, node, name, value), expected, path)
+        inside[name] = tree_of(f"a: {written(value)}")["a"]
+    return _set(text, node, name, value)
 
 
 def insert_scene(text: str, index: int, scene: dict[str, Value]) -> str:
     """The text with one more scene, which stands at `index`. Raises StoryboardError."""
     chunks, indent = _scenes(text)
-    fields = [f"{name}: {_written(value)}" for name, value in scene.items()]
+    fields = [f"{name}: {written(value)}" for name, value in scene.items()]
     sign = _newline(text)
     chunks.insert(index, f"{indent}- " + f"{sign}{indent}  ".join(fields) + sign)
-    return _rejoined(text, chunks, lambda scenes: scenes.insert(index, _as_texts(scene)))
+    return _rejoined(text, chunks, lambda scenes: scenes.insert(index, tree_of(f"a: {written(scene)}")["a"]))
 
 
 def remove_scene(text: str, index: int) -> str:
@@ -91,11 +100,6 @@ def _plain(node: yaml.Node) -> Any:
     return node.value
 
 
-def _as_texts(value: Any) -> Any:
-    """A value as `_plain` gives it back."""
-    return tree_of(f"a: {_written(value)}")["a"]
-
-
 def _child(node: yaml.Node, part: str | int) -> yaml.Node | None:
     if isinstance(node, yaml.MappingNode):
         return next((value for key, value in node.value if key.value == part), None)
@@ -104,7 +108,7 @@ def _child(node: yaml.Node, part: str | int) -> yaml.Node | None:
     return None
 
 
-def _parts(path: str) -> Path:
+def _parts(path: str) -> tuple[str | int, ...]:
     found = list(PART.finditer(path))
     if not found or "".join(match[0] for match in found) != path:
         raise _refusal(path[:60], "is no path of a field, such as scenes[1].seconds")
@@ -120,32 +124,28 @@ def _end(text: str, node: yaml.Node) -> int:
     return node.start_mark.index + len(text[node.start_mark.index : end].rstrip())
 
 
-def _line_end(text: str, place: int) -> int:
-    found = LINE_END.search(text, place)
-    return found.start() if found else len(text)
-
-
-def _next_line(text: str, place: int) -> int:
-    found = LINE_END.search(text, place)
-    return found.end() if found else len(text)
+def _line_end(text: str, place: int) -> re.Match[str]:
+    """What ends the line, or the text."""
+    found = BREAK.search(text, place)
+    assert found
+    return found
 
 
 def _newline(text: str) -> str:
-    found = re.search("\r\n|[\r\n]", text)
-    return found[0] if found else "\n"
+    return _line_end(text, 0)[0] or "\n"
 
 
 # --- fields -----------------------------------------------------------------------------------------------------------
 
 
-def _written(value: Any, flow: bool = False, quote: str | None = None) -> str:
+def written(value: Any, flow: bool = False, quote: str | None = None) -> str:
     """As YAML has it, on one line."""
     if isinstance(value, float):
         return f"{value:.10g}"
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{name}: {_written(item, True)}" for name, item in value.items()) + "}"
+        return "{" + ", ".join(f"{name}: {written(item, True)}" for name, item in value.items()) + "}"
     if isinstance(value, list):
-        return "[" + ", ".join(_written(item, True) for item in value) + "]"
+        return "[" + ", ".join(written(item, True) for item in value) + "]"
     style = (quote or ('"' if "\n" in value else None)) if isinstance(value, str) else None
     shown = yaml.safe_dump([value] if flow else value, default_flow_style=flow, default_style=style, width=float("inf"),
                            allow_unicode=True)  # fmt: skip
@@ -153,55 +153,52 @@ def _written(value: Any, flow: bool = False, quote: str | None = None) -> str:
     return shown[1:-1] if flow else shown
 
 
-def _set(text: str, node: yaml.MappingNode, name: str, value: Value) -> str:
+def _set(text: str, node: yaml.MappingNode, name: str, value: Value) -> Edit | None:
     """Of a mapping."""
     place = next((at for at, (key, _) in enumerate(node.value) if key.value == name), None)
     if value is None:
-        return text if place is None else _without(text, node, place)
+        return None if place is None else _without(text, node, place)
     if place is None:
         return _with(text, node, name, value)
-    old = node.value[place][1]
+    key, old = node.value[place]
     begin, end = old.start_mark.index, _end(text, old)
-    quote = old.style if isinstance(old, yaml.ScalarNode) and old.style in ('"', "'") else None
     if begin == end:  # there is a key alone
-        begin = end = node.value[place][0].end_mark.index + 1
-        return f"{text[:begin]} {_written(value, node.flow_style)}{text[end:]}"
-    return text[:begin] + _written(value, node.flow_style, quote) + text[end:]
+        begin = key.end_mark.index + 1
+        return begin, begin, f" {written(value, node.flow_style)}"
+    quote = old.style if isinstance(old, yaml.ScalarNode) and old.style in ('"', "'") else None
+    return begin, end, written(value, node.flow_style, quote)
 
 
-def _with(text: str, node: yaml.MappingNode, name: str, value: Value) -> str:
+def _with(text: str, node: yaml.MappingNode, name: str, value: Value) -> Edit:
     """A mapping with one more field, behind those that the schema has before it."""
+    shown = f"{name}: {written(value, node.flow_style)}"
+    if not node.value:
+        begin = node.start_mark.index + 1
+        return begin, begin, shown
     order = [ORDER.get(key.value, -1) for key, _ in node.value]
     before = [at for at, place in enumerate(order) if place <= ORDER.get(name, len(ORDER))]
-    shown = _written(value, node.flow_style)
-    if not node.value:
-        place = node.start_mark.index + 1
-        return f"{text[:place]}{name}: {shown}{text[place:]}"
     key, after = node.value[before[-1] if before else -1]
     end = _end(text, after)
     if node.flow_style:
         quote = key.style or ""
-        return f"{text[:end]}, {quote}{name}{quote}: {shown}{text[end:]}"
-    end = _line_end(text, end)
-    return f"{text[:end]}{_newline(text)}{' ' * node.value[0][0].start_mark.column}{name}: {shown}{text[end:]}"
+        return end, end, f", {quote}{name}{quote}{shown[len(name) :]}"
+    end = _line_end(text, end).start()
+    return end, end, f"{_newline(text)}{' ' * node.start_mark.column}{shown}"
 
 
-def _without(text: str, node: yaml.MappingNode, place: int) -> str:
+def _without(text: str, node: yaml.MappingNode, place: int) -> Edit:
     """A mapping without a field; a comment in its line goes with it."""
     key, value = node.value[place]
     begin, end = key.start_mark.index, max(_end(text, value), key.end_mark.index + 1)
+    following = node.value[place + 1][0].start_mark.index if place + 1 < len(node.value) else None
     if node.flow_style:
-        if place + 1 < len(node.value):
-            end = node.value[place + 1][0].start_mark.index
-        elif place:
-            begin = _end(text, node.value[place - 1][1])
-        return text[:begin] + text[end:]
-    line = begin - key.start_mark.column
-    if text[line:begin].strip():  # behind a dash, where the next one takes its place
-        following = node.value[place + 1][0].start_mark.index if place + 1 < len(node.value) else _line_end(text, end)
-        kept = text[_next_line(text, end) : following]
-        return text[:begin] + (_newline(text) + kept if kept.strip() else "") + text[following:]
-    return text[:line] + text[_next_line(text, end) :]
+        before = _end(text, node.value[place - 1][1]) if place else begin
+        return (begin, following, "") if following else (before, end, "")
+    line, stop = begin - key.start_mark.column, _line_end(text, end).end()
+    if not text[line:begin].strip():
+        return line, stop, ""
+    kept = text[stop:following] if following else ""  # behind a dash, where the next one takes its place
+    return begin, following or stop, _newline(text) + kept if kept.strip() else ""
 
 
 # --- scenes -----------------------------------------------------------------------------------------------------------
@@ -213,7 +210,7 @@ def _scenes(text: str) -> tuple[list[str], str]:
     if not isinstance(node, yaml.SequenceNode) or node.flow_style or not node.value:
         raise _refusal("scenes", "is not a list with a dash before each scene; change it in the text")
     begins = list(_begins(text, node))
-    stops = [*begins[1:], _next_line(text, _end(text, node.value[-1]))]
+    stops = [*begins[1:], _line_end(text, _end(text, node.value[-1])).end()]
     chunks = [text[begin:stop] for begin, stop in zip(begins, stops, strict=True)]
     sign = _newline(text)
     whole = [chunk if chunk.endswith(("\n", "\r")) else chunk + sign for chunk in chunks]
@@ -233,10 +230,10 @@ def _begins(text: str, node: yaml.SequenceNode) -> Iterator[int]:
         yield begin
 
 
-def _rejoined(text: str, chunks: list[str], change: Any) -> str:
+def _rejoined(text: str, chunks: list[str], change: Callable[[list[Any]], Any]) -> str:
     node = _child(_compose(text), "scenes")
     assert isinstance(node, yaml.SequenceNode)
-    begin, stop = next(_begins(text, node)), _next_line(text, _end(text, node.value[-1]))
+    begin, stop = next(_begins(text, node)), _line_end(text, _end(text, node.value[-1])).end()
     expected = tree_of(text)
     change(expected["scenes"])
     return _checked(text[:begin] + "".join(chunks) + text[stop:], expected, "scenes")
