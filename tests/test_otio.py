@@ -69,6 +69,19 @@ def test_a_clip_is_a_scene_of_the_film_and_a_marker_a_border(film):
         assert marker.color == jumps
 
 
+def test_takes_are_alternative_references_that_wait_to_be_picked(tmp_path):
+    (tmp_path / "story.yaml").write_text(BOARD)
+    out = fr.render(tmp_path / "story.yaml", out=tmp_path / "out").folder
+    fr.take(tmp_path / "story.yaml", "flip", n=2, out=out)
+    names = {place.name for place in (out / "takes/flip").iterdir() if place.is_dir()}
+    clips = list(otio.adapters.read_from_file(str(export(out, "film.otio"))).video_tracks()[0].find_clips())
+    others = [set(clip.media_references()) - {clip.active_media_reference_key} for clip in clips]
+    assert others == [set(), names, set()] and len(names) == 3, "two more, and the film's own"
+    assert all(clip.active_media_reference_key == "DEFAULT_MEDIA" for clip in clips)
+    waiting = clips[1].media_references()[min(names)]
+    assert waiting.is_missing_reference and (tmp_path / waiting.metadata["framepack_relax"]["latents"]).is_dir()
+
+
 def test_the_timeline_comes_back_as_the_same_board(film, tmp_path):
     seen = imported(tmp_path, "film.otio", export(film, "film.otio").read_bytes())
     asked = fr.read(film.parent / "story.yaml")

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from ..errors import RenderError
 from ..rendering.folder import writing
+from ..rendering.takes import TAKES, names_of
 from .draft import Draft
 from .finished import FinishedFilm
 from .source import Source
@@ -134,6 +135,12 @@ def _timeline(otio: ModuleType, film: FinishedFilm, out: Path) -> Any:
         where = Path(os.path.relpath(path, out.parent)).as_posix()
         return otio.schema.ExternalReference(target_url=where, available_range=span(0, frames))
 
+    def absent(scene: str, take: str) -> Any:
+        where = Path(os.path.relpath(film.folder / TAKES.format(scene) / take, out.parent)).as_posix()
+        return otio.schema.MissingReference(
+            name=take, metadata={OURS: {"latents": where}}
+        )  # `pick` makes it the film's
+
     line = otio.schema.Timeline(name=film.story.title or film.folder.name, global_start_time=_time(0))
     line.metadata[OURS] = film.story.model_dump(mode="json", exclude_unset=True, exclude={"scenes"})
     track = otio.schema.Track(name="film", kind=otio.schema.TrackKind.Video)
@@ -143,7 +150,7 @@ def _timeline(otio: ModuleType, film: FinishedFilm, out: Path) -> Any:
         sections = [row for row in report["sections"] if row["scene"] == scene.id]
         clip = otio.schema.Clip(name=scene.id, source_range=span(first, end))
         clip.metadata[OURS] = _facts(scene, end - first, sections)
-        takes = {name: reference(path, end - first) for name, path in takes_of(film.folder, scene.id).items()}
+        takes = {name: absent(scene.id, name) for name in names_of(film.folder, scene.id)}
         key = otio.schema.Clip.DEFAULT_MEDIA_KEY
         clip.set_media_references({key: reference(film.film, report["totals"]["frames"]), **takes}, key)
         for row in sections:
