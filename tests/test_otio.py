@@ -5,6 +5,7 @@ import json
 import pytest
 from exchanged import imported, survives
 from faults import here
+from PIL import Image
 
 import framepack_relax as fr
 
@@ -91,6 +92,19 @@ def test_the_timeline_comes_back_as_the_same_board(film, tmp_path):
     assert [s.intensity for s in seen.story.scenes] == [0.0, 0.9, 0.0] and seen.story.scenes[0].seed == 9
     lengths = [scene.frames for scene in fr.plan(film.parent / "story.yaml").scenes]
     assert [scene.frames for scene in fr.plan(tmp_path / "story.yaml").scenes] == lengths
+
+
+def test_a_blend_comes_back_and_files_are_told(tmp_path):
+    Image.new("RGB", (64, 64), "red").save(tmp_path / "a.png")
+    blend = "transition: {blend: 2}, seconds: 2.4, prompt: b}"
+    (tmp_path / "story.yaml").write_text(
+        f"model: fake\nimage: a.png\nscenes:\n- {{id: a, prompt: a, seconds: 2.4}}\n- {{id: b, {blend}\n"
+    )
+    out = fr.render(tmp_path / "story.yaml", out=tmp_path / "out").folder
+    (tmp_path / "back").mkdir()
+    seen = imported(tmp_path / "back", "film.otio", export(out, "film.otio").read_bytes())
+    assert seen.story.scenes[1].transition == fr.read(tmp_path / "story.yaml").scenes[1].transition
+    assert seen.story.image is None and "film.otio: `image` is not carried over" in seen.said
 
 
 def test_what_an_editor_changed_counts(film, tmp_path):
