@@ -35,7 +35,8 @@ def test_sections_from_the_end_become_scenes_from_the_start(tmp_path):
         ("he bows", 1.2, "continue"),
     ]
     assert seen.story.seed == 5 and seen.story.model == "framepack" and seen.story.image
-    for fact in ("000.png: is no start image", "end.png: is not carried over", "count from the film's end"):
+    assert seen.story.scenes[-1].end_image == "story-images/scene-4-end.png"
+    for fact in ("000.png: is no start image", "count from the film's end"):
         assert fact in seen.said, fact
 
 

@@ -29,8 +29,23 @@ def test_segments_are_scenes_in_the_order_of_their_times(tmp_path):
     ]
     assert seen.story.style == "noir" and seen.story.resolve(seen.story.image).exists() and seen.story.scenes[2].image
     for fact in ("no frame rate", "sound is not", "segments[1]: is shortened", "segments[2]: has no prompt",
-                 "segments[3]: its end image", "segments[2]: its image begins a shot"):  # fmt: skip
+                 "its end image is not carried over", "segments[2]: its image begins a shot"):  # fmt: skip
         assert fact in seen.said, fact
+
+
+def test_an_end_image_is_for_models_that_come_to_it_where_the_shot_ends(tmp_path):
+    (tmp_path / "dog.png").write_bytes(png("blue"))
+    seen = imported(tmp_path, "t.json", LINE, "--model", "framepack")
+    assert [scene.end_image for scene in seen.story.scenes] == [None] * 3 + ["story-images/scene-3.png"]
+    assert "end image" not in seen.said
+    (tmp_path / "story-images/scene-1.png").unlink()
+    (tmp_path / "story-images/scene-3.png").unlink()
+    early = {
+        **LINE,
+        "segments": [*LINE["segments"], {"type": "text", "start": 144, "length": 24, "prompt": "it wakes"}],
+    }
+    seen = imported(tmp_path, "t.json", early, "--model", "framepack")
+    assert "segments[3]: its end image is not carried over: the shot goes on after it" in seen.said
 
 
 def test_the_node_holds_the_same_as_a_text(tmp_path):

@@ -11,7 +11,8 @@ a man walks --w 640 --h 480 --f 3 --d 7 --s 20 --g 2.5 --fs 3 --i a.png --n blur
 
 
 def test_lines_are_shots_and_sections_scenes(tmp_path):
-    (tmp_path / "a.png").write_bytes(png())
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(png("red" if name == "a.png" else "blue"))
     seen = imported(tmp_path, "p.txt", TEXT)
     assert seen.scenes == [
         ("a man walks", 3.0, "continue"),
@@ -21,6 +22,7 @@ def test_lines_are_shots_and_sections_scenes(tmp_path):
         ("he waves", 1.2, "continue"),
     ]
     first, *others = seen.story.scenes
+    assert first.end_image == "story-images/scene-1-end.png" and not any(scene.end_image for scene in others)
     assert (seen.story.size, seen.story.model, seen.story.image) == (
         (640, 480),
         "framepack",
@@ -33,7 +35,7 @@ def test_lines_are_shots_and_sections_scenes(tmp_path):
         "blurry -- bad",
     )
     assert {scene.seed for scene in others} == {8} and others[0].image == seen.story.image
-    for fact in ("line 2: `--fs`", "line 2: the end image", "line 4: the image of section 2"):
+    for fact in ("line 2: `--fs`", "line 4: the image of section 2"):
         assert fact in seen.said, fact
 
 

@@ -32,7 +32,8 @@ def test_a_queue_is_a_shot_a_task_or_a_line(tmp_path):
     story = seen.story
     assert (story.model, story.size, story.steps, story.seed) == ("wan2.2-a14b", (832, 480), 30, 7)
     assert story.guidance.scales == {"text": 3.5, "text_low": 3.0} and story.image and story.scenes[1].image
-    for fact in ("end image", "x.safetensors", "`flow_shift`"):
+    assert story.scenes[0].end_image == "story-images/scene-1-end.png"
+    for fact in ("x.safetensors", "`flow_shift`"):
         assert fact in seen.said, fact
     assert "image_mode" not in seen.said
 

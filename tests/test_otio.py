@@ -5,6 +5,7 @@ import json
 import pytest
 from exchanged import imported, survives
 from faults import here
+from PIL import Image
 
 import framepack_relax as fr
 
@@ -69,6 +70,19 @@ def test_a_clip_is_a_scene_of_the_film_and_a_marker_a_border(film):
         assert marker.color == jumps
 
 
+def test_takes_are_alternative_references_that_wait_to_be_picked(tmp_path):
+    (tmp_path / "story.yaml").write_text(BOARD)
+    out = fr.render(tmp_path / "story.yaml", out=tmp_path / "out").folder
+    fr.take(tmp_path / "story.yaml", "flip", n=2, out=out)
+    names = {place.name for place in (out / "takes/flip").iterdir() if place.is_dir()}
+    clips = list(otio.adapters.read_from_file(str(export(out, "film.otio"))).video_tracks()[0].find_clips())
+    others = [set(clip.media_references()) - {clip.active_media_reference_key} for clip in clips]
+    assert others == [set(), names, set()] and len(names) == 3, "two more, and the film's own"
+    assert all(clip.active_media_reference_key == "DEFAULT_MEDIA" for clip in clips)
+    waiting = clips[1].media_references()[min(names)]
+    assert waiting.is_missing_reference and (tmp_path / waiting.metadata["framepack_relax"]["latents"]).is_dir()
+
+
 def test_the_timeline_comes_back_as_the_same_board(film, tmp_path):
     seen = imported(tmp_path, "film.otio", export(film, "film.otio").read_bytes())
     asked = fr.read(film.parent / "story.yaml")
@@ -78,6 +92,19 @@ def test_the_timeline_comes_back_as_the_same_board(film, tmp_path):
     assert [s.intensity for s in seen.story.scenes] == [0.0, 0.9, 0.0] and seen.story.scenes[0].seed == 9
     lengths = [scene.frames for scene in fr.plan(film.parent / "story.yaml").scenes]
     assert [scene.frames for scene in fr.plan(tmp_path / "story.yaml").scenes] == lengths
+
+
+def test_a_blend_comes_back_and_files_are_told(tmp_path):
+    Image.new("RGB", (64, 64), "red").save(tmp_path / "a.png")
+    blend = "transition: {blend: 2}, seconds: 2.4, prompt: b}"
+    (tmp_path / "story.yaml").write_text(
+        f"model: fake\nimage: a.png\nscenes:\n- {{id: a, prompt: a, seconds: 2.4}}\n- {{id: b, {blend}\n"
+    )
+    out = fr.render(tmp_path / "story.yaml", out=tmp_path / "out").folder
+    (tmp_path / "back").mkdir()
+    seen = imported(tmp_path / "back", "film.otio", export(out, "film.otio").read_bytes())
+    assert seen.story.scenes[1].transition == fr.read(tmp_path / "story.yaml").scenes[1].transition
+    assert seen.story.image is None and "film.otio: `image` is not carried over" in seen.said
 
 
 def test_what_an_editor_changed_counts(film, tmp_path):

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..errors import Problem, StoryboardError
+from ..families.catalog import CATALOG
 from ..storyboard.images import ImageError, decode_image
 from ..storyboard.messages import printable
 from ..storyboard.reader import LONGEST_LIST
@@ -40,6 +41,7 @@ class Draft:
     scenes: list[dict[str, Any]] = field(default_factory=list)
     places: list[str] = field(default_factory=list)  # of the scenes in the file
     pictures: dict[str, bytes] = field(default_factory=dict)
+    ends: dict[int, str | bytes] = field(default_factory=dict)  # images that scenes end on, by their number
     told: dict[str, list[str]] = field(default_factory=dict)  # where each fact holds
 
     def leave(self, place: str, fact: str) -> None:
@@ -76,6 +78,11 @@ class Draft:
             made["image"], cut = path, True
         if cut and len(self.scenes) > 1:
             made["transition"] = "cut"
+
+    def end(self, image: str | bytes | None) -> None:
+        """The scene that was added last ends on an image."""
+        if image and self.scenes:
+            self.ends[len(self.scenes) - 1] = image
 
     def _id(self, name: str) -> str:
         """A name of its own for a scene."""
@@ -130,6 +137,8 @@ class Draft:
                 self.scenes = [{k: v for k, v in scene.items() if k != name} for scene in self.scenes]
         if self.scenes[0].get("image"):
             self.board["image"] = self.scenes[0].pop("image")
+        for number, image in self.ends.items():
+            self._end(number, image)
         if "model" not in self.board:
             self.leave("", "names no model that is known here: say `--model NAME`, or write `model:` into the board")
         try:
@@ -137,6 +146,16 @@ class Draft:
         except StoryboardError as error:
             raise StoryboardError([self._located(problem) for problem in error.problems]) from None
         return Imported(story=story, pictures=self.pictures, told=tuple(map(self._in_words, self.told.items())))
+
+    def _end(self, number: int, image: str | bytes) -> None:
+        """Puts the image that a scene ends on to it, where the board can say it and its model comes to it."""
+        entry, scene, place = CATALOG.get(self.board.get("model", "")), self.scenes[number], self.places[number]
+        if any(after.get("transition") != "cut" for after in self.scenes[number + 1 : number + 2]):
+            self.leave(place, "its end image is not carried over: the shot goes on after it")
+        elif not (entry and entry.family and "end" in entry.family.anchors):
+            self.leave(place, "its end image is not carried over: the board's model comes to none")
+        elif path := self._picture(place, f"{scene['id']}-end", image):
+            scene["end_image"] = path
 
     def _located(self, problem: Problem) -> Problem:
         """With the place in the file instead of the scene's on the board that is not there."""

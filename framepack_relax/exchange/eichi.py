@@ -56,9 +56,9 @@ def read(draft: Draft) -> None:
         draft.leave("", "lora_settings are not carried over: put the files on the board as `lora:`")
     draft.rest("", board)
     draft.rest("", board.video_settings, QUIET)
-    start = next((name for stem, name in sorted(images.items()) if stem.startswith("start")), None)
+    start, end = (next((images[s] for s in sorted(images) if s.startswith(word)), None) for word in ("start", "end"))
     for stem, name in sorted(images.items()):
-        if name != start:
+        if name not in (start, end):
             draft.leave(
                 name, "is no start image and is not carried over" if stem[:3].isdigit() else "is not carried over"
             )
@@ -69,3 +69,4 @@ def read(draft: Draft) -> None:
         numbers = [number for number, _ in run]
         place = f"section {numbers[0]}" + (f" to {numbers[-1]}" if len(numbers) > 1 else "")
         draft.scene(place, prompt, round(seconds * len(numbers), 3), image=None if draft.scenes else start)
+    draft.end(end)

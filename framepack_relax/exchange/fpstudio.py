@@ -54,8 +54,6 @@ def read(draft: Draft) -> None:
             draft.agree(place, "model", known)
         if job.width and job.height:
             draft.size(place, job.width, job.height)
-        if job.end_image:
-            draft.leave(place, "its end image is not carried over")
         for lora, scale in job.loras.items():
             draft.leave(place, f"the LoRA {lora} at {scale} is not carried over: put its file on the board as `lora:`")
         draft.rest(place, job, QUIET)
@@ -66,6 +64,7 @@ def read(draft: Draft) -> None:
         }
         fields["guidance"] = {"text": job.cfg} | ({"embedded": job.gs} if job.gs else {})
         _prompt(draft, place, job.prompt, job.total_second_length, image=job.image or None, cut=True, **fields)
+        draft.end(job.end_image)
 
 
 def _prompt(draft: Draft, place: str, text: str, length: float | None, **fields: Any) -> None:

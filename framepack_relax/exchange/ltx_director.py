@@ -68,12 +68,11 @@ def read(draft: Draft) -> None:
             continue
         if one.kind == "video":
             draft.leave(place, "its video is not carried over")
-        picture = None if one.kind == "video" or one.is_end else _picture(draft, place, one)
-        if one.is_end and (one.image or one.inline):
-            draft.leave(place, "its end image is not carried over")
-        if picture and draft.scenes:
+        picture = None if one.kind == "video" else _picture(draft, place, one)
+        if picture and draft.scenes and not one.is_end:
             draft.leave(place, "its image begins a shot: a cut, where the program leads over to it")
-        draft.scene(place, one.prompt, round(frames / line.frame_rate, 3), image=picture)
+        draft.scene(place, one.prompt, round(frames / line.frame_rate, 3), image=None if one.is_end else picture)
+        draft.end(picture if one.is_end else None)
 
 
 def _relay(draft: Draft, line: Timeline) -> list[Segment]:

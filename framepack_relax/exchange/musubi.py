@@ -23,7 +23,7 @@ NUMBERS: dict[str, type[int] | type[float]] = {
     "vs": int,
 }
 LONGEST = 20  # characters of a number
-ELSEWHERE = ("n", "i")
+ELSEWHERE = ("n", "i", "ei")
 MOST = 3000  # sections of a line
 
 
@@ -52,8 +52,7 @@ def _video(draft: Draft, place: str, prompt: str, said: Mapping[str, str], value
     """A line, which is a shot."""
     for name in said:
         if name not in NUMBERS and name not in ELSEWHERE:
-            fact = "the end image" if name == "ei" else f"`--{name}`"
-            draft.leave(place, f"{fact} is not carried over")
+            draft.leave(place, f"`--{name}` is not carried over")
     if "w" in values and "h" in values:
         draft.size(place, int(values["w"]), int(values["h"]))
     seconds = values["vs"] * SECTION if "vs" in values else values.get("f")
@@ -73,6 +72,7 @@ def _video(draft: Draft, place: str, prompt: str, said: Mapping[str, str], value
     for turn, (text, length) in enumerate(runs):
         wanted = seconds if len(runs) == 1 else round(length * SECTION, 3)
         draft.scene(place, text, wanted, image=None if turn else images.get(0) or None, cut=not turn, **fields)
+    draft.end(said.get("ei"))
 
 
 def _sections(text: str, count: int) -> dict[int, str]:

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from ..errors import RenderError
 from ..rendering.folder import writing
+from ..rendering.takes import TAKES, names_of
 from .draft import Draft
 from .finished import FinishedFilm
 from .source import Source
@@ -22,21 +23,9 @@ OURS = "framepack_relax"  # metadata of clips and markers
 EXTRA = "pip install 'framepack-relax[otio]'"
 ADAPTERS = {".otio": "otio_json", ".edl": "cmx_3600", ".fcpxml": "fcpx_xml"}
 JUMPS = ((4.0, "RED"), (2.0, "YELLOW"), (0.0, "GREEN"))  # report.json's `seam` from which on a border has a colour
-BOARD = (
-    "title",
-    "model",
-    "size",
-    "fps",
-    "seed",
-    "steps",
-    "sampler",
-    "speed",
-    "noise",
-    "style",
-    "negative_prompt",
-    "guidance",
-)
-SCENE = ("negative_prompt", "seed", "steps", "speed", "intensity", "guidance", "relax", "transition")  # what comes back
+BOARD = "title model size fps seed steps sampler speed noise style negative_prompt guidance".split()  # what comes back
+SCENE = "negative_prompt seed steps speed intensity guidance relax transition".split()
+FILES = "image end_image keyframes from audio lora".split()  # what does not, for a timeline holds no files
 
 
 def claims(source: Source) -> bool:
@@ -74,15 +63,22 @@ def read(draft: Draft) -> None:
     board = _plain(made.metadata.get(OURS, {}))
     draft.board |= {name: board[name] for name in BOARD if isinstance(board, dict) and name in board}
     for number, (name, seconds, comment, ours) in enumerate(clips, 1):
-        fields = {key: ours[key] for key in SCENE if key in ours}
-        if isinstance(asked := ours.get("seconds"), (int, float)) and ours.get("frames") == round(
-            seconds * rates[number]
-        ):
-            seconds = float(asked)
-        prompt, cut = comment or str(ours.get("prompt") or name), fields.pop("transition", "") == "cut"
-        draft.scene(f"clip {number}", prompt, round(seconds, 3), name=name, cut=cut, **fields)
-        if ours.get("image"):
-            draft.leave(f"clip {number}", "its start image is not carried over")
+        fields, place = {key: ours[key] for key in SCENE if key in ours}, f"clip {number}"
+        frames, asked = round(seconds * rates[number]), ours.get("seconds")
+        seconds = (
+            float(asked) if isinstance(asked, (int, float)) and ours.get("frames") == frames else round(seconds, 3)
+        )
+        prompt, transition = comment or str(ours.get("prompt") or name), fields.pop("transition", "")
+        fields |= {"transition": transition} if isinstance(transition, dict) and draft.scenes else {}
+        draft.scene(place, prompt, seconds, name=name, cut=transition == "cut", **fields)
+        _tell_files(draft, place, ours)
+    _tell_files(draft, "", board if isinstance(board, dict) else {})
+
+
+def _tell_files(draft: Draft, place: str, ours: Mapping[str, Any]) -> None:
+    for name in FILES:
+        if ours.get(name):
+            draft.leave(place, f"`{name}` is not carried over: copy its files to the board, and write it anew")
 
 
 def _said(clip: Any) -> tuple[str, dict[str, Any]]:
@@ -134,6 +130,12 @@ def _timeline(otio: ModuleType, film: FinishedFilm, out: Path) -> Any:
         where = Path(os.path.relpath(path, out.parent)).as_posix()
         return otio.schema.ExternalReference(target_url=where, available_range=span(0, frames))
 
+    def absent(scene: str, take: str) -> Any:
+        where = Path(os.path.relpath(film.folder / TAKES.format(scene) / take, out.parent)).as_posix()
+        return otio.schema.MissingReference(
+            name=take, metadata={OURS: {"latents": where}}
+        )  # `pick` makes it the film's
+
     line = otio.schema.Timeline(name=film.story.title or film.folder.name, global_start_time=_time(0))
     line.metadata[OURS] = film.story.model_dump(mode="json", exclude_unset=True, exclude={"scenes"})
     track = otio.schema.Track(name="film", kind=otio.schema.TrackKind.Video)
@@ -143,7 +145,7 @@ def _timeline(otio: ModuleType, film: FinishedFilm, out: Path) -> Any:
         sections = [row for row in report["sections"] if row["scene"] == scene.id]
         clip = otio.schema.Clip(name=scene.id, source_range=span(first, end))
         clip.metadata[OURS] = _facts(scene, end - first, sections)
-        takes = {name: reference(path, end - first) for name, path in takes_of(film.folder, scene.id).items()}
+        takes = {name: absent(scene.id, name) for name in names_of(film.folder, scene.id)}
         key = otio.schema.Clip.DEFAULT_MEDIA_KEY
         clip.set_media_references({key: reference(film.film, report["totals"]["frames"]), **takes}, key)
         for row in sections:

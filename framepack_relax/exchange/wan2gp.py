@@ -69,10 +69,8 @@ def _task(draft: Draft, place: str, task: Task) -> None:
         draft.size(place, int(found[1]), int(found[2]))
     for lora in task.activated_loras:
         draft.leave(place, f"the LoRA {str(lora)[:90]} is not carried over: put its file on the board as `lora:`")
-    if task.image_end:
-        draft.leave(place, "its end image is not carried over")
     draft.rest(place, task, QUIET)
-    images = [task.image_start] if isinstance(task.image_start, str) else task.image_start
+    images, ends = ([one] if isinstance(one, str) else one for one in (task.image_start, task.image_end))
     if len(images) > 1:
         draft.leave(place, "of its start images the first is taken")
     scales = {
@@ -91,6 +89,7 @@ def _task(draft: Draft, place: str, task: Task) -> None:
         prompts = [task.prompt.strip()] if mode == "FG" else _units(task.prompt, mode)
         for prompt in prompts:
             draft.scene(place, prompt, whole, **fields, **begins)
+            draft.end(next(iter(ends), None))
         return
     left, window = whole or 0.0, task.window / rate
     for number, unit in enumerate(_units(task.prompt, mode), 1):
@@ -102,6 +101,7 @@ def _task(draft: Draft, place: str, task: Task) -> None:
         seconds = _seconds(draft, spot, said["duration"], rate, whole or 0.0) if said.get("duration") else share
         draft.scene(spot, prompt, seconds, **fields, **(begins if number == 1 else {"cut": cut}))
         left = max(left - (seconds or 0.0), 0.0)
+    draft.end(next(reversed(ends), None))
 
 
 def _units(prompt: str, mode: str) -> list[str]:

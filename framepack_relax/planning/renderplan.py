@@ -1,7 +1,7 @@
 """The plan that every later room works from: frozen, comparable, and written out as plan.json."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import MISSING, dataclass, fields, replace
 from fractions import Fraction
 from hashlib import blake2b
 from typing import Any
@@ -157,23 +157,16 @@ class SectionPlan:
 
     def to_json(self, without: Collection[str] = ()) -> dict[str, Any]:
         """A row of plan.json, in which the relaxation's settings stand beside the section's own."""
-        row: dict[str, Any] = {}
-        for name, value in vars(self).items():
-            if name == "relaxation":
-                row |= {**vars(value), "at_rest": value.at_rest}
-            elif name == "ensure":
-                row |= {name: value.to_json()} if value else {}
-            elif name == "blend" and name not in without:
-                row |= {name: vars(value)} if value else {}
-            elif name in ("take", "lock", "file"):
-                row |= {name: value} if value and name not in without else {}
-            elif name == "anchors" and not value:
-                pass  # rows say them where there are any
-            elif name not in ("place", "context", "options", *without):
-                row[name] = value
+        left = {"place", "context", "options", "relaxation", *without}
+        row = {name: value for name, value in vars(self).items() if name not in left and (value or name not in RARE)}
+        row |= {**vars(self.relaxation), "at_rest": self.relaxation.at_rest}
+        row |= {"ensure": self.ensure.to_json()} if self.ensure else {}
         row |= {"emphasis": self.emphasis} if self.emphasis else {}
         tables = {"sigmas": self.sigmas, "scales": self.scales} if "sigmas" not in without else {}
         return to_jsonable_python({**row, **tables})
+
+
+RARE = {field.name for field in fields(SectionPlan) if field.default is not MISSING}  # said where they say anything
 
 
 @dataclass(frozen=True, kw_only=True)
