@@ -201,8 +201,9 @@ def test_takes_are_rendered_looked_at_picked_and_locked(folder):
         assert pick(take=second, version=shown["version"] + "x").status_code == 409
         picked = pick(take=second, lock=True)
         assert picked.json()["fields"]["scenes"][1]["take"] == second and picked.json()["problems"] == []
+        assert not it.client.get("/boards/story/left").json()["whole"]
         assert it.client.post("/boards/story/film").status_code == 201
-        assert it.until_over("story")["state"] == "done"
+        assert it.until_over("story")["state"] == "done" and it.client.get("/boards/story/left").json()["whole"]
         assert it.client.get("/films/story/report.json").json()["takes"][0]["take"] == second
         free = change(it, {"path": "scenes[1].lock", "value": None}, {"path": "scenes[1].take", "value": None})
         assert free.json()["text"] == BOARD

@@ -191,7 +191,8 @@ def test_a_picked_take_is_taken_and_what_follows_is_rendered_anew(film, file):
     done = here("pick", file, "flip", 3, "--out", film.folder)
     assert done.returncode == 0 and made.takes[2].name in done.stdout
     own = "intensity: 0.9\n"
-    assert file.read_text() == BOARD.replace(own, f"{own}    take: {made.takes[2].name}\n", 1), "comments and order stay"
+    wanted = BOARD.replace(own, f"{own}    take: {made.takes[2].name}\n", 1)
+    assert file.read_text() == wanted, "comments and order stay"
     assert whys(file, film.folder) == [None, None, None, "it follows a section that is rendered anew"]
     said = here("plan", file, "--out", film.folder)
     assert f"take {made.takes[2].name}" in said.stdout and "3 of 4 sections are kept" in said.stdout

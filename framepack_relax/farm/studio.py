@@ -130,9 +130,10 @@ class Pick(BaseModel, extra="forbid"):
 
 
 class Left(BaseModel):
-    """Of a film what is there and what is left: sections, passes, an H200's seconds by estimate (null where the model
-    cannot be asked)."""
+    """Of a film what is there, `whole` or not, and what is left: sections, passes, an H200's seconds by estimate (null
+    where the model cannot be asked)."""
 
+    whole: bool
     kept: int
     sections: int
     passes: tuple[int, int]
@@ -219,6 +220,7 @@ def get_left(queue: Here, boards: There, name: Name) -> Left:
     shots = list(costs([film]))
     seconds = [cost.seconds for cost in shots]
     return Left(
+        whole=film.whole,
         kept=film.sections - sum(film.left),
         sections=film.sections,
         passes=(sum(cost.passes[0] for cost in shots), sum(cost.passes[1] for cost in shots)),

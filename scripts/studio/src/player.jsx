@@ -67,7 +67,7 @@ function Making() {
   const board = useStudio((state) => state.board);
   const left = useStudio((state) => state.left);
   const { film: made, draft, plan } = board;
-  const whole = made?.state === "done" && left && left.kept === left.sections;
+  const whole = made?.state === "done" && left?.whole;
   const begun = left?.kept > 0 && !whole;
   const start = board.fields?.start_from;
   return (

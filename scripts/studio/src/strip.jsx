@@ -127,7 +127,7 @@ const Card = memo(function Card({ scene, index, planned, begins, step, selected,
       <div class="head">
         <span class="grip" aria-hidden="true" title="drag to move the scene">⠿</span>
         <b>{scene.id}</b>
-        {scene.lock === "true" && <span class="tag" title={`locked: take ${scene.take}`}>🔒<span class="sr">locked</span></span>}
+        {scene.lock === "true" && <span class="tag" title={`locked: take ${scene.take}`}>locked</span>}
         {scene.transition === "cut" && <span class="tag">cut</span>}
         <span class="at">{begins.toFixed(1)} s</span>
       </div>
