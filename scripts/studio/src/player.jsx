@@ -108,8 +108,8 @@ function Making() {
         {plan && (
           <p class="quiet">
             {plan.seconds.toFixed(2)} s, {plan.sections} sections, {plan.size.join("×")}, {plan.model}
-            {left?.passes && !whole && `; ${span(left.passes, String)} passes`}
-            {left?.seconds && !whole && `; by estimate ${span(left.seconds, lasting)} on an H200`}
+            {left?.passes?.[1] > 0 && `; ${span(left.passes, String)} passes`}
+            {left?.seconds?.[1] > 0 && `; by estimate ${span(left.seconds, lasting)} on an H200`}
           </p>
         )}
       </div>
