@@ -149,7 +149,8 @@ def test_a_first_film_from_an_empty_folder_to_one_that_plays(page, tmp_path):
         assert "is as the storyboard says" in page.one("#making").text
         page.js("document.querySelector('video').muted = true; document.querySelector('video').play()")
         page.until(lambda: page.js("return document.querySelector('video').currentTime") > 0.2, "that it plays")
-        page.until(lambda: page.js("return [...document.images].filter((i) => i.src.startsWith('blob:')).length") == 3)
+        strips = "return [...document.querySelectorAll('.picture')].map((one) => one.style.backgroundImage)"
+        page.until(lambda: sum("blob:" in one for one in page.js(strips)) == 3, "pictures of the film on the cards")
         assert len(page.all(".jump")) == 2 and len(page.all(".ticks [data-done=true]")) == 4
     finally:
         process.send_signal(signal.SIGTERM)
