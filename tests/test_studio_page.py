@@ -199,6 +199,15 @@ def test_every_control_does_what_it_says(page, folder, png):  # noqa: F811
         holds(page, folder, "image: hero")
         page.click("[id='no-scenes[0].image']")
         page.until(lambda: "image: hero" not in read(folder))
+        page.js(
+            """const dropped = new DataTransfer();
+            dropped.items.add(new File([Uint8Array.from(arguments[0])], "dropped.png", { type: "image/png" }));
+            document.querySelector(".drop").dispatchEvent(
+                new DragEvent("drop", { bubbles: true, cancelable: true, dataTransfer: dropped }))""",
+            list(png),
+        )
+        holds(page, folder, "image: dropped.png")
+        assert (folder / "dropped.png").read_bytes() == png
 
         use("#add-after")
         page.until(lambda: len(page.all(".card")) == 3)
