@@ -4,7 +4,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from comfy_api.latest import ComfyExtension, io
 from PIL import Image
@@ -14,25 +13,23 @@ from .. import api
 from ..errors import RenderError
 from ..storyboard.reader import parse_storyboard
 from ..video.reader import read_frames, read_header
-from .passes import Curve, blurred, check_blurred, check_flow, image_of, loosened, moved, relaxed_cfg, relaxed_embedded
+from .passes import Curve, blurred, check_flow, image_of, loosened, moved, relaxed_cfg, relaxed_embedded
 
-KEY = "framepack_relax"
 BOARD = """\
-title: Backflip on the beach
 scenes:
-  - id: calm
-    prompt: a red figure stands still on the beach
-    seconds: 2.4
-  - id: flip
-    prompt: a red figure does a backflip on the beach
-    seconds: 2.4
-    intensity: 0.9
+  - {id: calm, seconds: 2.4, prompt: a red figure stands still on the beach}
+  - {id: flip, seconds: 2.4, prompt: a red figure does a backflip on the beach, intensity: 0.9}
 """
 
 
-def schema(name: str, title: str, about: str, inputs: list[Any], outputs: list[Any], **more: Any) -> Any:
-    said = {"category": "framepack-relax", "description": about, "inputs": inputs, "outputs": outputs}
-    return io.Schema(node_id=f"FramePackRelax{name}", display_name=title, **said, **more)
+def schema(node: type, name: str, title: str, inputs: list[Any], outputs: list[Any], **more: Any) -> Any:
+    """Of a node whose docstring is what ComfyUI shows of it."""
+    more |= {"category": "framepack-relax", "description": node.__doc__, "inputs": inputs, "outputs": outputs}
+    return io.Schema(node_id=f"FramePackRelax{name}", display_name=title, **more)
+
+
+def patch(node: type, name: str, title: str, *inputs: Any, **more: Any) -> Any:
+    return schema(node, name, title, [io.Model.Input("model"), *inputs], [io.Model.Output()], **more)
 
 
 def number(name: str, default: float, low: float, high: float, about: str, **more: Any) -> Any:
@@ -50,34 +47,30 @@ def strength() -> list[Any]:
 
 
 class RelaxedGuidance(io.ComfyNode):
-    """The sampler's cfg, and the guidance that HunyuanVideo or Flux is fed, by eq. 2."""
+    """Lowers the sampler's cfg, and the guidance that HunyuanVideo or Flux is fed, while the noise is high."""
 
     @classmethod
     def define_schema(cls) -> Any:
-        about = "Lowers the sampler's cfg, and the conditioning's guidance, while the noise is high."
         floor = number("s_min", 1.0, 0, 30, "what guidance falls to at beta 1; a lower one stays", optional=True)
-        inputs = [io.Model.Input("model"), *strength(), floor]
-        return schema("Guidance", "Relaxed Guidance", about, inputs, [io.Model.Output()])
+        return patch(cls, "Guidance", "Relaxed Guidance", *strength(), floor)
 
     @classmethod
     def execute(cls, model: Any, intensity: float, beta: float = 0.75, p: float = 0.7, s_min: float = 1.0) -> Any:
         patched, curve = model.clone(), Curve.of(intensity, beta, p)
         if curve.beta:
             check_flow(model)
-            patched.add_wrapper_with_key("predict_noise", KEY, relaxed_cfg(curve, s_min))
-            patched.add_wrapper_with_key("apply_model", KEY, relaxed_embedded(curve, s_min))
+            patched.add_wrapper_with_key("predict_noise", "framepack_relax", relaxed_cfg(curve, s_min))
+            patched.add_wrapper_with_key("apply_model", "framepack_relax", relaxed_embedded(curve, s_min))
         return io.NodeOutput(patched)
 
 
 class LoosenedContext(io.ComfyNode):
-    """The grip of the start image on an image-to-video model that sees it in channels beside the noise."""
+    """Loosens the start image's grip while the noise is high, with one more pass, which does not see it."""
 
     @classmethod
     def define_schema(cls) -> Any:
-        about = "Loosens the start image's grip while the noise is high, with one more pass, which does not see it."
         positive = io.Conditioning.Input("positive", tooltip="of WanImageToVideo: it tells length and size")
-        inputs = [io.Model.Input("model"), positive, io.Vae.Input("vae"), *strength()]
-        return schema("Context", "Loosened Context", about, inputs, [io.Model.Output()])
+        return patch(cls, "Context", "Loosened Context", positive, io.Vae.Input("vae"), *strength())
 
     @classmethod
     def execute(cls, model: Any, positive: Any, vae: Any, intensity: float, beta: float = 0.75, p: float = 0.7) -> Any:
@@ -87,24 +80,21 @@ class LoosenedContext(io.ComfyNode):
         frames, height, width = image_of(positive[0][1]).shape[2:]
         if curve.beta:
             check_flow(model)
-            side, seconds = vae.spacial_compression_encode(), (frames - 1) * vae.temporal_compression_decode() + 1
-            unseen = vae.encode(torch.full((seconds, height * side, width * side, 3), 0.5))
+            side, length = vae.spacial_compression_encode(), (frames - 1) * vae.temporal_compression_decode() + 1
+            unseen = vae.encode(torch.full((length, height * side, width * side, 3), 0.5))
             patched.set_model_sampler_post_cfg_function(loosened(curve, unseen, calc_cond_batch))
         return io.NodeOutput(patched)
 
 
 class MotionAmplitude(io.ComfyNode):
-    """PainterI2V's motion amplitude, on the conditioning that another node has made."""
+    """Sets what stands for unseen frames further from the start image, as PainterI2V. Colours suffer above 1.15."""
 
     @classmethod
     def define_schema(cls) -> Any:
-        about = "Sets what stands for unseen frames further from the start image. Colours suffer above 1.15."
         amplitude = number("amplitude", 1.15, 1, 2, "1 is off", display_mode=io.NumberDisplay.slider)
         both = ("positive", "negative")
-        inputs = [*map(io.Conditioning.Input, both), amplitude]
-        return schema(
-            "Amplitude", "Motion Amplitude (Wan)", about, inputs, [io.Conditioning.Output(display_name=n) for n in both]
-        )
+        inputs, outputs = map(io.Conditioning.Input, both), [io.Conditioning.Output(display_name=one) for one in both]
+        return schema(cls, "Amplitude", "Motion Amplitude (Wan)", [*inputs, amplitude], outputs)
 
     @classmethod
     def execute(cls, positive: Any, negative: Any, amplitude: float) -> Any:
@@ -112,48 +102,42 @@ class MotionAmplitude(io.ComfyNode):
 
 
 class KVBlur(io.ComfyNode):
-    """Temporal unlearning: keys and values of self-attention smoothed over latent frames."""
+    """Smooths self-attention's keys and values over time (Wan, HunyuanVideo)."""
 
     @classmethod
     def define_schema(cls) -> Any:
-        about = "Smooths self-attention's keys and values over time (Wan, HunyuanVideo)."
         blur = number("blur", 0.6, 0, 8, "of a Gaussian, in latent frames; 0 is off")
-        inputs = [io.Model.Input("model"), blur, io.Combo.Input("of", options=["kv", "k", "v"], default="kv")]
-        return schema("Blur", "K/V Blur", about, inputs, [io.Model.Output()], is_experimental=True)
+        return patch(cls, "Blur", "K/V Blur", blur, is_experimental=True)
 
     @classmethod
-    def execute(cls, model: Any, blur: float, of: str) -> Any:
+    def execute(cls, model: Any, blur: float) -> Any:
         patched = model.clone()
         if blur > 0:
-            check_blurred(model.model.diffusion_model)
-            patched.add_wrapper_with_key("apply_model", KEY, blurred(blur, of))
+            patched.add_wrapper_with_key("apply_model", "framepack_relax", blurred(model.model.diffusion_model, blur))
         return io.NodeOutput(patched)
 
 
 class RenderStoryboard(io.ComfyNode):
-    """A film by framepack-relax itself, on a model of its own."""
+    """Renders a framepack-relax storyboard. What is rendered stays; the same board goes on from it."""
 
     @classmethod
     def define_schema(cls) -> Any:
-        about = "Renders a framepack-relax storyboard. What is rendered stays; the same board goes on from it."
-        seen = "they are the board's image1.png, image2.png, ..; the first is its start image if it names none"
         inputs = [
             io.String.Input("storyboard", multiline=True, default=BOARD, tooltip="YAML"),
             io.String.Input("model", default="", tooltip="a name, a folder or a hub id; empty: the board's"),
             io.String.Input("folder", default="film", tooltip="in ComfyUI's output folder"),
-            io.Image.Input("images", optional=True, tooltip=seen),
+            io.Image.Input(
+                "images", optional=True, tooltip="image1.png, image2.png, .. of the board; it starts on the first"
+            ),
         ]
-        outputs = [
-            io.Image.Output(display_name="frames"),
-            io.String.Output(display_name="path"),
-            io.Float.Output(display_name="fps"),
-        ]
-        return schema("Render", "Render Storyboard", about, inputs, outputs, is_output_node=True)
+        made = {"frames": io.Image, "path": io.String, "fps": io.Float}
+        outputs = [kind.Output(display_name=name) for name, kind in made.items()]
+        return schema(cls, "Render", "Render Storyboard", inputs, outputs, is_output_node=True)
 
     @classmethod
     def execute(cls, storyboard: str, model: str, folder: str, images: Tensor | None = None) -> Any:
         import folder_paths
-        from comfy import model_management
+        from comfy.model_management import throw_exception_if_processing_interrupted, unload_all_models
         from comfy.utils import ProgressBar
 
         root = Path(folder_paths.get_output_directory()).resolve()
@@ -168,21 +152,21 @@ class RenderStoryboard(io.ComfyNode):
 
             def on_step(section: Any, step: int) -> None:
                 bar.update(1)
-                model_management.throw_exception_if_processing_interrupted()
+                throw_exception_if_processing_interrupted()
 
-            model_management.unload_all_models()
+            unload_all_models()
             film = api.render(board, out=out, on_step=on_step)
-        frames = torch.from_numpy(np.stack(list(read_frames(film.path)))).float() / 255
+        bar.update_absolute(bar.total)
+        frames = torch.stack([torch.from_numpy(frame) for frame in read_frames(film.path)]).float() / 255
         return io.NodeOutput(frames, str(film.path), read_header(film.path)[1])
 
 
 def written(images: Tensor | None, folder: Path) -> list[str]:
     """The names of image1.png, image2.png, .., of a batch [B, H, W, C] in 0..1."""
     pixels: Any = [] if images is None else (images[..., :3].cpu() * 255).round().clamp(0, 255).byte().numpy()
-    names = [f"image{count}.png" for count, _ in enumerate(pixels, 1)]
-    for name, image in zip(names, pixels, strict=True):
-        Image.fromarray(image).save(folder / name)
-    return names
+    for count, image in enumerate(pixels, 1):
+        Image.fromarray(image).save(folder / f"image{count}.png")
+    return [f"image{count + 1}.png" for count in range(len(pixels))]
 
 
 class Pack(ComfyExtension):

@@ -3,7 +3,7 @@
 B batch, C channels, T latent frames, h and w latent height and width, L tokens, N heads, H head dim
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from ..errors import ModelError
-from ..relax.guidance import TEXTS, branches, combine, relaxed_scale
+from ..relax.guidance import branches, combine, relaxed_scale
 from ..relax.latents import amplified
 from ..relax.profile import paper_profile
-from ..relax.unlearning import Blur, Segment
+from ..relax.unlearning import Blur, FramePart, Segment
 
 OVERRIDE = "optimized_attention_override"  # of transformer_options: what is called in attention's place
 Attention = Callable[..., Tensor]
@@ -37,16 +37,14 @@ class Curve:
 
     def scale(self, sigma: Tensor, *, base: float, minimum: float) -> float:
         """s(sigma); a base at or under the minimum stays."""
-        weight = float(sigma.max()) ** self.p
-        return relaxed_scale(weight, base=base, minimum=min(base, minimum), beta=self.beta)
+        return relaxed_scale(float(sigma.max()) ** self.p, base=base, minimum=min(base, minimum), beta=self.beta)
 
 
 def check_flow(model: Any) -> None:
     """Raises ModelError where sigmas are no noise fractions."""
-    most = float(model.get_model_object("model_sampling").sigma_max)
-    if most > 1:
-        fact = f"its noise goes to {most:g}, a flow model's to 1"
-        raise ModelError(f"model: {fact}; give a flow model, such as Wan, HunyuanVideo, LTX or Flux")
+    if (most := float(model.get_model_object("model_sampling").sigma_max)) > 1:
+        cure = "give a flow model, such as Wan, HunyuanVideo, LTX or Flux"
+        raise ModelError(f"model: its noise goes to {most:g}, a flow model's to 1; {cure}")
 
 
 def relaxed_cfg(curve: Curve, minimum: float) -> Callable[..., Tensor]:
@@ -55,7 +53,7 @@ def relaxed_cfg(curve: Curve, minimum: float) -> Callable[..., Tensor]:
     def around(executor: Any, x: Tensor, sigma: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         guider, base = executor.class_obj, executor.class_obj.cfg
         scale = curve.scale(sigma, base=base, minimum=minimum)
-        guider.cfg = scale if len(branches({TEXTS[0]: scale})) > 1 else 1.0
+        guider.cfg = scale if len(branches({"text": scale})) > 1 else 1.0
         try:
             return executor(x, sigma, *args, **kwargs)
         finally:
@@ -79,8 +77,7 @@ def relaxed_embedded(curve: Curve, minimum: float) -> Callable[..., Tensor]:
 def loosened(curve: Curve, unseen: Tensor, run: Callable[..., Sequence[Tensor]]) -> Callable[[Given], Tensor]:
     """After CFG: + (1 - s)(v(c, h - g) - v(c, h)), in what is left when the noise is off, to which v is linear.
 
-    `unseen` are the VAE's latents [1, C, T, h, w] of a grey clip, `run` ComfyUI's calc_cond_batch. Where looseness is
-    not worth a pass there is none.
+    `unseen`: a grey clip as the VAE's latents [1, C, T, h, w]; `run`: calc_cond_batch; no pass where it has no weight.
     """
 
     def after(args: Given) -> Tensor:
@@ -90,21 +87,20 @@ def loosened(curve: Curve, unseen: Tensor, run: Callable[..., Sequence[Tensor]])
             return args["denoised"]
         grey, unmasked = unseen.to(x.device, copy=True), torch.ones_like(unseen[:, :1])
         given = model.concat_cond(noise=x, concat_latent_image=grey, concat_mask=unmasked, device=x.device)
-        (free,) = run(model, [blind(args["cond"], given)], x, sigma, args["model_options"])
+        (free,) = run(model, [list(blind(args["cond"], given))], x, sigma, args["model_options"])
         return args["denoised"] + combine({"cond": cond, "context": free}, scales) - cond
 
     return after
 
 
-def blind(cond: Sequence[Given], concat: Tensor | None) -> list[dict[str, Any]]:
+def blind(cond: Sequence[Given], concat: Tensor | None) -> Iterator[Given]:
     """ComfyUI's conditions with another tensor beside the noise. Raises ModelError where none like it stands there."""
-    there = [one["model_conds"].get("c_concat") for one in cond]
-    if concat is None or any(one is None or one.cond.shape[1:] != concat.shape[1:] for one in there):
-        raise ModelError(
-            "Loosened Context: the sampler's positive is not this node's, or the model sees no image in it"
-        )
-    given = [{**one["model_conds"], "c_concat": old._copy_with(concat)} for one, old in zip(cond, there, strict=True)]
-    return [{**one, "model_conds": conds} for one, conds in zip(cond, given, strict=True)]
+    for one in cond:
+        there = one["model_conds"].get("c_concat")
+        if concat is None or there is None or there.cond.shape[1:] != concat.shape[1:]:
+            fact = "the model is shown no image beside the noise, or none of its size"
+            raise ModelError(f"Loosened Context: {fact}; give it the sampler's own positive, and a model that is")
+        yield {**one, "model_conds": {**one["model_conds"], "c_concat": there._copy_with(concat)}}
 
 
 def image_of(said: Given) -> Tensor:
@@ -133,53 +129,41 @@ class BlurredAttention:
     blur: Blur
     tokens: int  # of the video
     after: int | None  # tokens of the prompt that follow in the same sequence at least; None: it is the video's alone
-    of: str  # k, v or kv
     inner: Attention | None = None  # what another has put in attention's place
 
     def __call__(self, attention: Attention, q: Tensor, k: Tensor, v: Tensor, *args: Any, **kw: Any) -> Tensor:
         apart, length = bool(kw.get("skip_reshape")), k.shape[-2]  # [B, N, L, H], else [B, L, N H]
         whole = length == self.tokens if self.after is None else length >= self.tokens + self.after
         if whole and q.shape[-2] == length:
-            k, v = (self.blurred(x, apart) if name in self.of else x for name, x in (("k", k), ("v", v)))
+            k, v = self.blurred(k, apart), self.blurred(v, apart)
         return self.inner(attention, q, k, v, *args, **kw) if self.inner else attention(q, k, v, *args, **kw)
 
     def blurred(self, x: Tensor, apart: bool) -> Tensor:
         return self.blur(x.transpose(1, 2)).transpose(1, 2) if apart else self.blur(x.unsqueeze(2)).squeeze(2)
 
 
-def check_blurred(network: Any) -> None:
-    """Raises ModelError for a network whose tokens are laid out in a way that is not known here."""
-    layered = hasattr(network, "blocks") or hasattr(network, "double_blocks")
-    if not layered or len(getattr(network, "patch_size", ())) != 3:
+def blurred(network: Any, sigma_blur: float) -> Callable[..., Tensor]:
+    """Around a pass: eq. 3 on self-attention of Wan's or HunyuanVideo's. Frames that are held clean are read alone.
+
+    Raises ModelError for a network whose tokens are laid out in a way that is not known here.
+    """
+    joint = hasattr(network, "double_blocks")  # text follows the video in one sequence
+    if not (joint or hasattr(network, "blocks")) or len(getattr(network, "patch_size", ())) != 3:
         raise ModelError(f"model: {type(network).__name__} is neither Wan nor HunyuanVideo; K/V Blur knows only these")
-
-
-def blurred(sigma_blur: float, of: str) -> Callable[..., Tensor]:
-    """Around a pass: eq. 3 on self-attention of Wan's or HunyuanVideo's. Frames that are held clean are read alone."""
 
     def around(executor: Any, x: Tensor, sigma: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         if found := [name for name in BESIDE if kwargs.get(name) is not None]:
             raise ModelError(f"K/V Blur: {found[0]} puts other tokens among the video's; take the blur off this model")
         concat, text, control, options = args
-        network, options = executor.class_obj.diffusion_model, dict(options)
         height, width = (-(-side // patch) for side, patch in zip(x.shape[3:], network.patch_size[1:], strict=True))
-        frames = tuple(map(float, range(x.shape[2])))
-        segment = Segment(parts=clean(x, kwargs), frames=frames, height=height, width=width)
-        options[OVERRIDE] = BlurredAttention(
-            blur=Blur.over([segment], sigma_blur=sigma_blur, scope="section", device=x.device, dtype=x.dtype),
-            tokens=segment.tokens,
-            after=text.shape[1] if hasattr(network, "double_blocks") else None,
-            of=of,
-            inner=options.get(OVERRIDE),
-        )
-        return executor(x, sigma, concat, text, control, options, **kwargs)
+        frames, mask = tuple(map(float, range(x.shape[2]))), kwargs.get("denoise_mask")  # 0 on an image
+        noisy = [True] * len(frames) if mask is None else mask.amax(dim=(0, 1, 3, 4)).tolist()
+        noisy[0] = noisy[0] and kwargs.get("guiding_frame_index") is None
+        parts: tuple[FramePart, ...] = tuple("section" if one else "reference" for one in noisy)
+        segment = Segment(parts=parts, frames=frames, height=height, width=width)
+        blur = Blur.over([segment], sigma_blur=sigma_blur, scope="section", device=x.device, dtype=x.dtype)
+        after = text.shape[1] if joint else None
+        edited = BlurredAttention(blur=blur, tokens=segment.tokens, after=after, inner=options.get(OVERRIDE))
+        return executor(x, sigma, concat, text, control, {**options, OVERRIDE: edited}, **kwargs)
 
     return around
-
-
-def clean(x: Tensor, given: Given) -> tuple[Any, ...]:
-    """Of each latent frame of x [B, C, T, h, w] whether it is noise or an image's, by the conditions of the pass."""
-    mask = given.get("denoise_mask")
-    held = [False] * x.shape[2] if mask is None else (mask.amax(dim=(0, 1, 3, 4)) == 0).tolist()
-    held[0] = held[0] or given.get("guiding_frame_index") is not None
-    return tuple("reference" if one else "section" for one in held)
