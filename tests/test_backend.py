@@ -317,33 +317,8 @@ def test_the_options_of_a_family_are_part_of_its_keys(case, tmp_path):
     pictures = {shot.image: "picture" for shot in plan.shots if shot.image}
     first = [key.key for key in section_keys(plan, pictures, "w", "d").values()]
     for name in plan.options:
-        others = [replace(section, options={**section.options, name: "another"}) for section in plan.sections]
-        other = replace(plan, sections=tuple(others))
+        other = replace(plan, options={**plan.options, name: "another"})
         assert all(a != key.key for a, key in zip(first, section_keys(other, pictures, "w", "d").values(), strict=True))
-
-
-IDLE = {"p": 3.0, "experimental": {"schedule": "cosine", "blur_of": "k", "lowpass_above": 0.5}}
-ACTING = {"wan": {"carry": 2}, "helios": {"no_past": "none"}, "framepack": {"drift": "adain 0.25"}}
-
-
-def test_settings_that_nothing_comes_of_change_no_key(case, tmp_path):
-    """Of scenes at rest, and an option of the family where a section does not use it."""
-    model, own = case
-    base = board(tmp_path, model, **own)
-    first, plan = keys(base, model), make_plan(base, model.family)
-    for relax in (IDLE, {"target": [model.family.terms[0].name]}, {"scope": model.family.scopes[-1]}):
-        made = board(tmp_path, model, **own, scene={"relax": relax})
-        assert make_plan(made, model.family).sections[0].steps == plan.sections[0].steps
-        assert keys(made, model) == first, relax
-    kind = model.family.kind
-    option = next(iter(ACTING.get(kind, {})), None)
-    if option not in plan.options and option != "drift":
-        return
-    said = {kind: (own.get(kind) or {}) | ACTING[kind]}
-    changed = keys(base.changed(**said), model)
-    kept = [a == b for a, b in zip(first, changed, strict=True)]
-    initial = [section.context.initial for section in plan.sections]
-    assert kept == ([True] * len(kept) if kind == "helios" else initial)
 
 
 def test_a_film_is_encoded_once_resumed_and_the_same_again(case, tmp_path, monkeypatch):

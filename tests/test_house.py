@@ -24,6 +24,7 @@ ROOMS = (
     "evaluate",
     "api",
     "cli",
+    "comfyui",
 )
 
 

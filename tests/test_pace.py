@@ -92,6 +92,10 @@ def test_what_forbids_speed_and_what_it_holds_is_told(image):
     told = [text for text in made.warnings if "speed" in text]
     assert [text.split(":")[0] for text in told] == ["scene wild", "scene held"]
     assert "spares nothing" in told[0] and "stays as it was" in told[1]
+    few = fr.plan([scene("calm", speed="fast")], model="puppet", image=str(image), steps=2)
+    assert asked(few.sections[0]) == "11" and not [text for text in few.warnings if "speed" in text], (
+        "nothing forbids it"
+    )
 
 
 def test_the_second_expert_begins_with_its_own_velocity():

@@ -32,14 +32,16 @@ Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; default: cu
 OnNan = Annotated[api.OnNan, typer.Option(help="latents with NaN: stop, or retry with another seed, three times")]
 
 
+DTYPE = "float32, bfloat16 (default on CUDA); fp8, int8: bfloat16 with smaller weights"
+Dtype = Annotated[str | None, typer.Option(help=DTYPE)]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Loaded:
     """How a model is loaded."""
 
     device: Device = None
-    dtype: Annotated[
-        str | None, typer.Option(help="float32, bfloat16 (default on CUDA), or fp8: bfloat16 with smaller weights")
-    ] = None
+    dtype: Dtype = None
     memory: Annotated[
         str, typer.Option(help="20GiB of the GPU; or full: all there, tiled: VAE in tiles, offload: weights elsewhere")
     ] = "auto"

@@ -17,7 +17,22 @@ from ..api.films import draft_of, make_options
 from ..errors import RelaxError, RenderError
 from ..families.quiet import quietly
 from . import tables
-from .app import STOPPED, Device, Loaded, Model, OnNan, Out, app, console, errors, print_json, processes, spread, warn
+from .app import (
+    STOPPED,
+    Device,
+    Dtype,
+    Loaded,
+    Model,
+    OnNan,
+    Out,
+    app,
+    console,
+    errors,
+    print_json,
+    processes,
+    spread,
+    warn,
+)
 from .bars import Bar
 
 if TYPE_CHECKING:
@@ -222,7 +237,7 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="print plan.json")] = False,
     out: Into = None,
     device: Device = None,
-    dtype: str | None = None,
+    dtype: Dtype = None,
     memory: Annotated[bool, typer.Option("--memory", help="say what it takes of a GPU and of main memory")] = False,
 ) -> None:
     """Show what a render would do: scenes on the grid, every rounding, settings; needs no weights and no torch."""

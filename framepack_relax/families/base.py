@@ -6,7 +6,7 @@ the facts of one model. No torch.
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self
@@ -198,10 +198,6 @@ class Family(ABC):
     def options(self) -> Mapping[str, Any]:
         """Settings of this family alone that reach the latents: part of the plan and of every key."""
         return {}
-
-    def acting_options(self, context: Context, loosened: Collection[str]) -> Mapping[str, Any]:
-        """Of a section that relaxes these terms: what does not reach its latents is as it usually is."""
-        return self.options
 
     @property
     def decode(self) -> str:

@@ -151,7 +151,7 @@ def check_dtype(name: str | None, *, away: bool = False) -> None:
     if name == "float16":
         raise ModelError(f"dtype={name}: no transformer here is made for its range (NaN); use bfloat16")
     if name is not None and name not in (*DTYPES, *STORED):
-        raise ModelError(f"dtype={name}: unknown; use {', '.join(DTYPES)} or {' or '.join(STORED)}")
+        raise ModelError(f"dtype={name}: unknown; use one of {', '.join((*DTYPES, *STORED))}")
     if name in STORED and not away and not find_spec(package := STORED[name]):
         raise ModelError(f"dtype={name}: {package} is not installed; pip install 'framepack-relax[quant]'")
 

@@ -137,7 +137,7 @@ def _least(demand: Demand, limit: int | None) -> str:
     smaller = size_that_fits(demand, least, limit or 0)
     fact = f"memory={least} takes about {demand.need(least).total / GIB:.1f} GiB at {demand.size[0]}x{demand.size[1]}"
     if smaller is None:
-        return f"{fact}, too much at any size: choose another device or model"
+        return f"{fact}, too much at any size: give it more, or choose another model"
     return f"{fact}; `size: [{smaller[0]}, {smaller[1]}]` fits"
 
 

@@ -142,20 +142,12 @@ def _plan_sections(
                 latents=grid.latents(length, first=place == 0 and not film),
                 steps=steps(relaxation),
                 context=context,
-                options=family.acting_options(context, _loosened(family, past, relaxation, ladders[index])),
                 ensure=plan_ensured(ladders[index], steps),
                 blend=blends.get((index, nth)),
                 take=scene.take,
                 lock=scene.lock,
                 start_from=story.start_of(scene),
             )
-
-
-def _loosened(family: Family, past: bool, relaxation: Relaxation, ladder: Asked | None) -> set[str]:
-    """Terms that are relaxed where a section is sampled with these settings, or with those of a ladder."""
-    settings = [relaxation] if ladder is None else [relax for relax, _ in ladder[1]]
-    without = set() if past else {term.name for term in family.terms if term.of_past}
-    return {name for relax in settings if relax.beta for name in relax.target} - without
 
 
 def _rows_of(

@@ -99,7 +99,6 @@ class SectionPlan:
     latents: int  # frames that it samples
     steps: tuple[Step, ...]
     context: Context
-    options: Mapping[str, Any]  # of the family: the plan's, as far as they reach its latents; in plan.json the plan's
     ensure: Ensured | None = None
     blend: Blended | None = None
     anchors: tuple[Anchor, ...] = ()
@@ -157,7 +156,7 @@ class SectionPlan:
 
     def to_json(self, without: Collection[str] = ()) -> dict[str, Any]:
         """A row of plan.json, in which the relaxation's settings stand beside the section's own."""
-        left = {"place", "context", "options", "relaxation", *without}
+        left = {"place", "context", "relaxation", *without}
         row = {name: value for name, value in vars(self).items() if name not in left and (value or name not in RARE)}
         row |= {**vars(self.relaxation), "at_rest": self.relaxation.at_rest}
         row |= {"ensure": self.ensure.to_json()} if self.ensure else {}
@@ -202,7 +201,7 @@ class RenderPlan:
     fps: float  # as written: 29.97 stands for 30000/1001
     size: tuple[int, int]  # width, height px
     kind: str  # the model's family
-    options: Mapping[str, Any]  # settings of that family
+    options: Mapping[str, Any]  # settings of that family, part of every key
     lora: tuple[Fit, ...]  # of all scenes
     decode: str
     sampler: str

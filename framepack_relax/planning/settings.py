@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import groupby
+from itertools import groupby, pairwise
 
 from ..errors import Problem
 from ..families.adapters import Fit
@@ -212,8 +212,9 @@ def _speed_warnings(story: Storyboard, sections: Sequence[SectionPlan]) -> Itera
         speed = speeds.get(section.scene) or "full"
         if "0" not in speed.replace("fast", "0"):
             continue
-        if not any(step.reused for steps in section.tables for step in steps):
-            fact = "speed spares nothing, for its effects or passes change in every step, and such a step is computed"
+        changes = [a.effects != b.effects for steps in section.tables for a, b in pairwise(steps)]
+        if changes and all(changes):
+            fact = "speed spares nothing, for its effects change in every step, and such a step is computed"
             yield f"scene {section.scene}", f"{fact}; remove what changes them (over_steps: follow), or the line"
         elif section.relaxation.beta and set(section.relaxation.target).intersection(INPUTS):
             yield f"scene {section.scene}", "over the steps that speed spares an embedded scale stays as it was"

@@ -7,7 +7,7 @@ stands beside the latents, a difference is told, and undoes nothing unless that 
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cache
 from hashlib import blake2b
 from importlib.metadata import version
@@ -20,13 +20,10 @@ from pydantic_core import to_jsonable_python
 from .._version import __version__
 from ..families.adapters import Adapter, acting
 from ..planning.renderplan import RenderPlan, SectionPlan, ShotPlan
-from ..planning.settings import NEEDS
-from ..relax.profile import Relaxation
 from ..storyboard import Storyboard
 from ..storyboard.messages import printable
 
 SAMPLER_VERSION = 2  # part of every section's key; raised when the same plan would give other latents
-USUAL = Relaxation(target=("context",), beta=0.0, p=0.7)  # what stands for settings of which nothing comes
 # of a plan's row, what does not reach the latents, and what its steps say
 NAMES = (
     *("index", "shot", "frames", "scene", "intensity", "steps", "sigmas", "scales", "lora"),
@@ -63,7 +60,7 @@ def section_keys(
     """The key of each section by its index, in rendering order; `pictures` are digests of images by path, `judge` is
     what sees actions, `locked` are keys of takes by section, `drafts` digests of the latents that they start from."""
     adapters = tuple(adapters)
-    common = {"sampler": [plan.sampler, SAMPLER_VERSION], "family": plan.kind}
+    common = {"sampler": [plan.sampler, SAMPLER_VERSION], "family": plan.kind, **plan.options}
     keys, rows = {}, {id(steps): steps for s in plan.sections for steps in s.tables}  # scenes share what is equal
     hashes = {name: hash_of(_plain(to_jsonable_python(steps))) for name, steps in rows.items()}
     for shot in plan.shots:
@@ -72,7 +69,7 @@ def section_keys(
             section = plan.sections[index]
             lora = [adapter.inputs for adapter in acting(adapters, section.lora) if adapter.scale] or None
             anchors = [(each.latent, each.role, pictures[each.image]) for each in section.anchors] or None
-            row = {**_row(section, hashes, judge), **section.options, **common, **start, "lora": lora}
+            row = {**_row(section, hashes, judge), **common, **start, "lora": lora}
             row |= {"anchors": anchors, "draft": drafts.get(index)}
             key = SectionKey(parent=parent, inputs=_plain(row), locked=locked.get(index, ""))
             keys[index], parent = key, key.key
@@ -140,8 +137,7 @@ def _short(value: Any) -> bool:
 
 
 def _row(section: SectionPlan, hashes: Mapping[int, str], judge: str | None) -> dict[str, Any]:
-    """Of a section's steps their hash, no negative prompt where no pass reads one, of its settings those that act."""
-    section = replace(section, relaxation=_acting(section))
+    """Of a section's steps their hash, and no negative prompt where no pass reads one."""
     row = {**section.to_json(without=NAMES), "place": section.place, "steps": hashes[id(section.tables[-1])]}
     row["context"] = asdict(section.context)  # type: ignore[call-overload]
     if not any(branch.prompt == "negative" for steps in section.tables for step in steps for branch in step.branches):
@@ -153,19 +149,6 @@ def _row(section: SectionPlan, hashes: Mapping[int, str], judge: str | None) -> 
         action = {"action": section.ensure.action, "judge": judge} if section.ensure.action else {}
         row["ensure"] = {"motion": section.ensure.motion, "tries": section.ensure.tries, "rungs": rungs, **action}
     return row
-
-
-def _acting(section: SectionPlan) -> Relaxation:
-    """Its settings, each of which nothing comes of as it usually is: what does come of them its steps say."""
-    relax, idle = section.relaxation, dict[str, Any]()
-    if relax.beta == 0 or all(step.scales[name] == 1 for step in section.steps for name in relax.target):
-        guiding = ("beta", "target", "min", "schedule", "interval", "coord")
-        idle = {name: getattr(USUAL, name) for name in guiding}
-        idle |= {} if relax.blur and relax.over_steps == "follow" else {"p": USUAL.p}
-    for names, _, at_work in NEEDS:
-        idle |= {} if at_work(relax) else {name: getattr(USUAL, name) for name in names}
-    idle |= {"motion_amplitude": None} if relax.motion_amplitude == 1 else {}
-    return replace(relax, **idle)
 
 
 def _plain(value: Any) -> Any:

@@ -1,6 +1,6 @@
 """FramePack without torch: 9 latent frames, 36 new frames a section; one frame more a shot, its start image."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
@@ -73,9 +73,6 @@ class FramePack(HunyuanVideo):
     @property
     def options(self) -> Mapping[str, Any]:
         return {"order": self.order, "adain": self.drift}
-
-    def acting_options(self, context: Context, loosened: Collection[str]) -> Mapping[str, Any]:
-        return {**self.options, "adain": 0.0} if context.initial else self.options
 
     @property
     def decode(self) -> str:

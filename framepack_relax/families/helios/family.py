@@ -1,7 +1,7 @@
 """Helios without torch: Wan's 14B body with FramePack's history; 9 latent frames, a clip of 33 frames, a section."""
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -102,9 +102,6 @@ class Helios(Family):
     @property
     def options(self) -> Mapping[str, Any]:
         return {"no_past": self.no_past, **self.schedule.solver}
-
-    def acting_options(self, context: Context, loosened: Collection[str]) -> Mapping[str, Any]:
-        return self.options if CONTEXT.name in loosened else {**self.options, "no_past": "zeros"}
 
     def configured(self, story: Storyboard) -> Self:
         return replace(self, no_past=(story.helios or HeliosBlock()).no_past or self.no_past)

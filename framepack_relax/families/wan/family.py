@@ -6,7 +6,7 @@ before, the *motion*. Sources of that: vita-epfl/Stable-Video-Infinity, branch s
 inference_svi_2.0.py, inference_svi_2.0_pro.py); kijai/ComfyUI-KJNodes 3f20054 (WanImageToVideoSVIPro).
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, cast
@@ -166,9 +166,6 @@ class WanTI2V(Wan):
     def options(self) -> Mapping[str, Any]:
         return {"carry": self.carry, **super().options}
 
-    def acting_options(self, context: Context, loosened: Collection[str]) -> Mapping[str, Any]:
-        return {**self.options, "carry": 1} if context.initial else self.options
-
     def configured(self, story: Storyboard) -> Self:
         return replace(self, carry=(story.wan or WanBlock()).carry or self.carry)
 
@@ -251,10 +248,6 @@ class WanI2V(WanExperts):
     def options(self) -> Mapping[str, Any]:
         own = {name: getattr(self, name) for name in sorted(self.takes)} if self.past != "frame" else {}
         return {**own, **super().options}
-
-    def acting_options(self, context: Context, loosened: Collection[str]) -> Mapping[str, Any]:
-        usual = {"carry": CARRIED[self.past]} if context.initial and "carry" in self.options else {}
-        return {**self.options, **usual}
 
     def configured(self, story: Storyboard) -> Self:
         """A LoRA that it comes with is for its own kind of past alone."""
