@@ -1,14 +1,14 @@
 # make demo: installs into .venv and renders a film on the CPU.  make test: installs and runs the tests; make test-all:
 # those that train networks too; make evidence: whether RESULTS.md, the packaged model's figures and the demo film's
 # latents are what this tree gives; make bench: our speed beside the stock pipelines', as ratios, in about eight minutes;
-# make drill: rehearses scripts/gpu/drill.sh on the CPU.
+# make drill: rehearses scripts/gpu/drill.sh on the CPU; make docs: the site, into out/site.
 PYTHON ?= python3
 BIN := .venv/bin
 # a file of tests at a time on each of two cores, where two threads each would stand in each other's way, the files by name:
 # those with the fewest tests take the longest
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -rs --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test test-all test-versions evidence check drill bench clean
+.PHONY: demo test test-all test-versions evidence check docs drill bench clean
 
 demo: .venv/installed
 	$(BIN)/framepack-relax render storyboards/backflip.yaml --out out/backflip
@@ -29,6 +29,9 @@ check: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: .venv/installed-dev
+	$(BIN)/mkdocs build --strict --quiet
 
 bench: .venv/installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python scripts/bench.py

@@ -43,6 +43,7 @@ def test_what_is_declared_is_what_is_imported():
         "peft",  # diffusers puts LoRA on by it
         "otio-cmx3600-adapter",
         "otio-fcpx-xml-adapter",  # OpenTimelineIO writes EDL and FCPXML by them
+        "mkdocs-material",  # mkdocs makes the site with it
         "xformers",  # diffusers' attention takes it where it is there
     }
     parts = {"pydantic_core", "huggingface_hub", "starlette"}  # of pydantic, diffusers, fastapi, at their versions

@@ -210,7 +210,7 @@ class Scene(Part):
 
     id: Id = Field(description="unique name; part of the scene's seeds")
     prompt: Words = Field(description="what is seen and what happens", max_length=20_000)
-    seconds: float = Field(gt=0, le=3600, description="length in seconds; scene ends snap to the 36-frame grid")
+    seconds: float = Field(gt=0, le=3600, description="length in seconds; scene ends snap to the model's grid")
     intensity: Intensity | Literal["auto"] = Field(0.0, description="0 calm .. 1 most dynamic, or auto: by the prompt")
     negative_prompt: Text | None = Field(None, description="instead of the board's", max_length=20_000)
     image: Words | None = Field(None, description="start image of a shot, relative to the storyboard")
