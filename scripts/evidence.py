@@ -3,7 +3,7 @@
 make evidence
 python scripts/evidence.py --write   # commits what the demo film's latents are here
 
-RESULTS.md and the README's figures come from scripts/measured/films.jsonl, the packaged model's profile, card and
+RESULTS.md and the figures of README.md and docs/method.md come from scripts/measured/films.jsonl, the packaged model's profile, card and
 figures from it and from measurements.jsonl; both name the weights that they were measured on. The demo film is rendered
 on one thread. Its latents are equal to the bit on the processor and the torch that made scripts/measured/demo.json, and
 within TOLERANCE elsewhere, where sums of floats are taken in another order.
@@ -34,6 +34,14 @@ from framepack_relax.families.configs import SIDECAR
 
 BOARD = "storyboards/backflip.yaml"
 FACTS, LATENTS = results.MEASURED / "demo.json", results.MEASURED / "demo.safetensors"  # each section's last latent
+PAGES = ("README.md", "docs/method.md")
+ARMS = {  # of the ablation, by what those pages call them
+    "plain FramePack": "vanilla",
+    "the paper's settings": "paper",
+    "relaxed guidance alone": "guidance relaxed",
+    "constant guidance of the same mean": "guidance constant at the mean",
+    "loosened context": "context",
+}
 TOLERANCE = 1e-4
 OVERALL = ("share", "films")  # of a figure of the model; its others are shares by action
 Latents = Mapping[str, NDArray[np.float32]]
@@ -87,19 +95,13 @@ def of_films() -> Iterator[str]:
         yield "films.jsonl: measured on other weights; run the sweeps again"
 
 
-def of_readme(readme: Path) -> Iterator[str]:
-    """The figures of README.md."""
-    said = " ".join(readme.read_text(encoding="utf8").split())
-    arms = ("vanilla", "paper", "guidance relaxed", "guidance constant at the mean", "context")
+def of_page(page: Path) -> Iterator[str]:
+    """The table of figures that a page shows."""
+    said = page.read_text(encoding="utf8").splitlines()
     ablation = results.of_sweep(read_rows(results.FILMS), "ablation")
-    plain, paper, text, constant, context = (results.percent(results.right(ablation, arm)) for arm in arms)
-    for words in (
-        f"shows the wanted action in {plain} of the films, the paper's settings in {paper},",
-        f"relaxed guidance in {text} (constant guidance of the same mean: {constant})",
-        f"loosened context in {context},",
-    ):
-        if words not in said:
-            yield f"README.md: does not say {words!r}, as the films do"
+    for called, arm in ARMS.items():
+        if (row := f"| {called} | {results.percent(results.right(ablation, arm))} |") not in said:
+            yield f"{page.name}: does not say {row!r}, as the films do"
 
 
 def of_model() -> Iterator[str]:
@@ -151,6 +153,7 @@ if __name__ == "__main__":
         said = {"storyboard": BOARD, "threads": 1, **machine(), "sha256": hashes(made)}
         FACTS.write_text(json.dumps(said, indent=1) + "\n", encoding="utf8")
         save_file(last(made), LATENTS)
-    mistakes = [*of_films(), *of_readme(results.ROOT / "README.md"), *of_model(), *of_demo()]
+    pages = [line for page in PAGES for line in of_page(results.ROOT / page)]
+    mistakes = [*of_films(), *pages, *of_model(), *of_demo()]
     print("\n".join(mistakes) or "the evidence is what this tree gives")
     sys.exit(bool(mistakes))

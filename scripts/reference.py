@@ -104,14 +104,9 @@ def commands() -> str:
 def model(entry: Entry) -> Iterator[str]:
     """What planning knows of a model, as a list."""
     family = entry.family or find_family(entry.name)
-    yield f"## `{entry.name}`"
-    yield ""
-    yield f"{entry.about}."
-    yield ""
     grid = family.grid
-    frames = (
-        f"{grid.unit_frames * grid.most_units} frames at most" if grid.most_units > 1 else f"{grid.unit_frames} frames"
-    )
+    frames = f"{grid.unit_frames * grid.most_units} frames" + (" at most" if grid.most_units > 1 else "")
+    hub = [name for name in entry.repositories if name and not Path(name).is_absolute()]
     facts = {
         "family": f"`{family.kind}`",
         "size": "{}x{}".format(*family.size) if family.size else "of its start image",
@@ -124,24 +119,18 @@ def model(entry: Entry) -> Iterator[str]:
         "whose keys and values are blurred (`scope`)": ", ".join(f"`{scope}`" for scope in family.scopes),
         "samplers": ", ".join(f"`{sampler}`" for sampler in family.samplers),
         "on disk": f"{entry.gigabytes:g} GB" if entry.gigabytes else "not known" if entry.repository else "",
-        "repositories": ", ".join(
-            f"`{name}`" for name in entry.repositories if name and "/" in name and name[0] != "/"
-        ),
+        "repositories": ", ".join(f"`{name}`" for name in hub),
         "licence": entry.licence,
     }
+    yield from (f"## `{entry.name}`", "", f"{entry.about[:1].upper()}{entry.about[1:]}.", "")
     yield from (f"- {name}: {value}" for name, value in facts.items() if value)
     yield ""
 
 
 def models() -> str:
     """Every model that is known by name."""
-    lines = [
-        "# Models by name",
-        "",
-        "What planning knows. [Models](../models.md) says what was measured and checked.",
-        "",
-    ]
-    return "\n".join([*lines, *(line for entry in CATALOG.values() for line in model(entry))])
+    said = "What planning knows. [Models](../models.md) says what was measured and checked."
+    return "\n".join(["# Models by name", "", said, "", *(line for entry in CATALOG.values() for line in model(entry))])
 
 
 def plain(annotation: str) -> str:

@@ -178,7 +178,7 @@ SOLVERS = {  # by sampler version
 }
 INTRO = """# Results
 
-Written by `python scripts/results.py` from `scripts/measured/films.jsonl`; README.md says how a film is judged.
+Written by `python scripts/results.py` from `scripts/measured/films.jsonl`; docs/measuring.md says how a film is judged.
 
 Model: the packaged puppet (weights {weights}, by its own judges). A film is 2.4 s of standing still,
 then 2.4 s in which the prompt asks for {scenes}; an arm acts on the second part. {seeds} seeds, each with

@@ -170,7 +170,7 @@ def results(tmp_path_factory):
     return [file, folder / "tests.json"]
 
 
-def test_a_measured_run_is_in_readme_and_twice_is_once(results, tmp_path):
+def test_a_measured_run_is_on_its_page_and_twice_is_once(results, tmp_path):
     run = report.merge(results)
     assert report.file_name(run) == f"{run['date']}-nvidia-test-80gb.json" and set(run["parts"]) == {
         "geometry",
@@ -179,7 +179,7 @@ def test_a_measured_run_is_in_readme_and_twice_is_once(results, tmp_path):
     (tmp_path / report.file_name(run)).write_text(json.dumps(run))
     (tmp_path / "2020-01-01-old.json").write_text(json.dumps({}))
     assert report.newest(tmp_path) == run
-    before = report.rewrite((ROOT / "README.md").read_text(encoding="utf8"), None)
+    before = report.rewrite(report.PAGE.read_text(encoding="utf8"), None)
     after = report.rewrite(before, run)
     assert f"Measured on NVIDIA Test 80GB, {run['date']}" in after and "By estimate, counted" not in after
     assert [f"{need} GiB (" in after for need in (50, 40, 30, 3)] == [True, True, True, False]
@@ -187,9 +187,9 @@ def test_a_measured_run_is_in_readme_and_twice_is_once(results, tmp_path):
     assert max(len(line) for line in report.speed(run["parts"]["geometry"]["results"]).splitlines()) <= 120
 
 
-def test_readme_is_what_the_committed_runs_say():
-    readme = report.README.read_text(encoding="utf8")
-    assert report.rewrite(readme, report.newest()) == readme, "run python scripts/gpu/report.py"
+def test_the_page_is_what_the_committed_runs_say():
+    page = report.PAGE.read_text(encoding="utf8")
+    assert report.rewrite(page, report.newest()) == page, "run python scripts/gpu/report.py"
 
 
 def test_results_that_make_no_run_are_refused_with_every_reason(results, tmp_path):

@@ -22,5 +22,5 @@ def test_latents_that_differ_are_named():
 def test_a_readme_that_says_other_figures_than_the_films_is_told(tmp_path):
     readme = tmp_path / "README.md"
     readme.write_text("all well", encoding="utf8")
-    told = list(evidence.of_readme(readme))
-    assert len(told) == 3 and all("README.md: does not say" in line for line in told)
+    told = list(evidence.of_page(readme))
+    assert len(told) == 5 and all("README.md: does not say" in line for line in told)

@@ -1,7 +1,7 @@
-"""Puts a drill's results into the repository and into README's table of memory and speed.
+"""Puts a drill's results into the repository and into the table of docs/memory.md.
 
-python scripts/gpu/report.py out/gpu     # the parts become scripts/measured/gpu/DATE-HARDWARE.json, README says so
-python scripts/gpu/report.py             # README anew, from the newest run that is there; without one, by estimate
+python scripts/gpu/report.py out/gpu     # the parts become scripts/measured/gpu/DATE-HARDWARE.json, the page says so
+python scripts/gpu/report.py             # the page anew, from the newest run that is there; without one, by estimate
 """
 
 import json
@@ -20,7 +20,7 @@ from framepack_relax.families.framepack.history import SECTION_LATENTS, slots
 from framepack_relax.families.memory import GIB
 
 ROOT = IMAGE.parents[1]
-README = ROOT / "README.md"
+PAGE = ROOT / "docs" / "memory.md"
 MEASURED = ROOT / "scripts" / "measured" / "gpu"
 BEGIN, END = "<!-- by scripts/gpu/report.py -->\n", "<!-- until here -->\n"
 LIES = {  # where things are: weights, what the VAE decodes, main memory
@@ -69,7 +69,7 @@ def gib(count: float) -> str:
 
 
 def table(run: Run | None) -> str:
-    """README's paragraph and table."""
+    """The page's paragraph and table."""
     if run is None:
         setup = Setup(device=torch.device("meta"))
         model = random_model(setup)
@@ -121,9 +121,9 @@ def optional(results: Run) -> Iterator[str]:
         yield f"\nA pass with compiled blocks takes {compiled['ratio']:.2f}, {compiled['error']:.1e} from the other."
 
 
-def rewrite(readme: str, run: Run | None) -> str:
-    """README with the table of this run."""
-    before, rest = readme.split(BEGIN)
+def rewrite(page: str, run: Run | None) -> str:
+    """The page with the table of this run."""
+    before, rest = page.split(BEGIN)
     return before + BEGIN + table(run) + END + rest.split(END)[1]
 
 
@@ -137,7 +137,7 @@ def main(*given: str) -> int:
             return 2
         MEASURED.mkdir(parents=True, exist_ok=True)
         (MEASURED / file_name(run)).write_text(json.dumps(run, indent=1) + "\n", encoding="utf8")
-    README.write_text(rewrite(README.read_text(encoding="utf8"), newest()), encoding="utf8")
+    PAGE.write_text(rewrite(PAGE.read_text(encoding="utf8"), newest()), encoding="utf8")
     return 0
 
 
