@@ -3,10 +3,10 @@
 make evidence
 python scripts/evidence.py --write   # commits what the demo film's latents are here
 
-RESULTS.md and the figures of README.md and docs/method.md come from scripts/measured/films.jsonl, the packaged model's profile, card and
-figures from it and from measurements.jsonl; both name the weights that they were measured on. The demo film is rendered
-on one thread. Its latents are equal to the bit on the processor and the torch that made scripts/measured/demo.json, and
-within TOLERANCE elsewhere, where sums of floats are taken in another order.
+RESULTS.md and the figures of README.md and docs/method.md come from scripts/measured/films.jsonl, the packaged model's
+profile, card and figures from it and from measurements.jsonl; both name the weights that they were measured on. The
+demo film is rendered on one thread. Its latents are equal to the bit on the processor and the torch that made
+scripts/measured/demo.json, and within TOLERANCE elsewhere, where sums of floats are taken in another order.
 """
 
 import argparse
