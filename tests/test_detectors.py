@@ -1,11 +1,16 @@
-"""Detectors on drawn clips with a failure built in; scripts/failures.py counts them on many more."""
+"""Detectors on drawn clips and real footage with a failure built in; scripts/ counts them on many more."""
+
+from dataclasses import replace
+from pathlib import Path
 
 import failures as drawn
+import footage
 import numpy as np
 import pytest
+from training.world import FIRST, SECOND
 
 from framepack_relax.evaluate import detectors
-from framepack_relax.evaluate.detectors import find_failures
+from framepack_relax.evaluate.detectors import find_cuts, find_failures, measure_signals
 from framepack_relax.evaluate.evaluation import Instruments
 
 BARE = Instruments(action=None, text=None, distance=None, notes=())
@@ -68,3 +73,48 @@ def test_two_equal_frames_are_static():
     assert find_failures(np.zeros((2, 96, 160, 3), np.uint8), 30) == {
         "collapse": False, "chaos": False, "static": True, "snap-back": False
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("world", [FIRST, SECOND], ids=["first", "second"])
+@pytest.mark.parametrize("action", ["jump", "backflip", "wave"])
+def test_what_comes_down_by_itself_is_no_snap_back(world, action):
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        played = drawn.film_of(rng, action, start=int(rng.integers(5, 40)))
+        if world is SECOND:
+            pose, segments = drawn.act(rng, [(action, 73)], drawn.Mix(), starts=[[20 + 5 * seed]], world=world)
+            colour, place = world.pairs(held_out=False)[seed]
+            played = replace(played, world=world, colour=colour, place=place, pose=pose, segments=segments)
+        frames = drawn.drawn(played).clip(0, 255).round().astype(np.uint8)
+        assert footage.called(frames, drawn.FPS) == "sound", (action, seed)
+
+
+CLIP = Path(__file__).parent / "footage" / "backflip.mp4"  # NOTICE beside it
+
+
+@pytest.fixture(scope="module", params=[None, footage.CLIPS["backflip, crop"].crop], ids=["whole", "crop"])
+def real(request):
+    return list(footage.stretches(CLIP, request.param))
+
+
+def made(kind, stretch):
+    first, frames, fps = stretch
+    return footage.called(footage.KINDS[kind][1](np.random.default_rng(first), frames), fps)
+
+
+def test_a_real_backflip_raises_no_alarm(real):
+    assert [made("as it is", stretch) for stretch in real] == ["sound"] * 3
+
+
+@pytest.mark.parametrize("kind", ["first frame held", "shuffled", "dissolved: run"])
+def test_failures_built_into_real_footage_are_called_by_their_name(real, kind):
+    assert [made(kind, stretch) for stretch in real] == [footage.KINDS[kind][0]] * 3
+
+
+def test_a_cut_is_no_failure_and_is_found():
+    _, frames, fps = next(iter(footage.stretches(CLIP, None)))
+    left, right = frames[:, :, :224], frames[:, :, -224:][:, ::-1]
+    joined = np.concatenate([left[:30], right[30:]])
+    assert find_cuts(measure_signals(joined, fps)) == [30]
+    assert footage.called(joined, fps) == footage.called(right[30:], fps)
+    assert not find_cuts(measure_signals(left, fps))

@@ -45,7 +45,7 @@ FILMS = "films.jsonl"
 EVERY = 4  # frames, of those that are asked who and where
 PROFILE = "profile.yaml"
 SWEEPS = Mark(board="", title="films of sweeps")  # of every sweep: several may share a folder, and their films
-MEASURES = 3  # raised when the same film would get other figures
+MEASURES = 4  # raised when the same film would get other figures
 
 
 @dataclass(frozen=True, kw_only=True)
