@@ -17,6 +17,8 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+import footage
+
 from framepack_relax.evaluate.calibration import DOUBT, LEVELS, calibrated_profile, choose, ranked
 from framepack_relax.evaluate.pages import plots
 from framepack_relax.evaluate.rows import read_rows
@@ -29,6 +31,7 @@ ROOT = Path(__file__).parents[1]
 MEASURED = ROOT / "scripts" / "measured"
 FILMS = MEASURED / "films.jsonl"
 DETECTORS = MEASURED / "detectors.json"
+FOOTAGE = MEASURED / "footage.jsonl"
 CONCLUSIONS = ROOT / "scripts" / "conclusions.md"  # in words, with places for the figures
 NEAR = {"target": 0.1, "motion": 0.05, "identity": 0.1, "jump": 5.0}  # differences that would not matter
 PAPER = {  # its table 1: probability of the class somersaulting, and the class seen
@@ -351,8 +354,10 @@ def text(rows: list[Row]) -> str:
         "\nWith jumps, and at beta 0.75:\n",
         *arms_table(second),
         "\n## The detectors\n",
-        "On drawn clips with the failure built in (`python scripts/failures.py`), and on the films of the ablation:\n",
+        "On drawn clips with the failure built in (`python scripts/failures.py`), and on the films of the ablation; both as the detectors were before their snap-backs, order and cuts were changed:\n",
         *detectors_table(ablation),
+        footage.INTRO,
+        *footage.tables([json.loads(line) for line in FOOTAGE.read_text(encoding="utf8").splitlines()]),
     ]
     return "\n".join(parts) + "\n"
 

@@ -1,5 +1,6 @@
 """Detectors on drawn clips and real footage with a failure built in; scripts/ counts them on many more."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import failures as drawn
 import footage
 import numpy as np
 import pytest
+import results
 from training.world import FIRST, SECOND
 
 from framepack_relax.evaluate import detectors
@@ -118,3 +120,11 @@ def test_a_cut_is_no_failure_and_is_found():
     assert find_cuts(measure_signals(joined, fps)) == [30]
     assert footage.called(joined, fps) == footage.called(right[30:], fps)
     assert not find_cuts(measure_signals(left, fps))
+
+
+def test_every_stretch_of_the_committed_rows_has_every_kind():
+    rows = [json.loads(line) for line in results.FOOTAGE.read_text(encoding="utf8").splitlines()]
+    made = {name: drawn.Counter(row["made"] for row in rows if row["clip"] == name) for name in footage.CLIPS}
+    assert sum(map(len, made.values())) == len(made) * len(footage.KINDS)
+    assert all(len(set(counts.values())) == 1 for counts in made.values())
+    assert all(row["kind"] == footage.KINDS[row["made"]][0] for row in rows)
