@@ -354,7 +354,7 @@ def text(rows: list[Row]) -> str:
         "\nWith jumps, and at beta 0.75:\n",
         *arms_table(second),
         "\n## The detectors\n",
-        "On drawn clips with the failure built in (`python scripts/failures.py`), and on the films of the ablation; both as the detectors were before their snap-backs, order and cuts were changed:\n",
+        "On drawn clips with the failure built in (`python scripts/failures.py --count 20`), and on the films of the ablation,\nas the detectors of its time called them, before their snap-backs, order and cuts were changed:\n",
         *detectors_table(ablation),
         footage.INTRO,
         *footage.tables([json.loads(line) for line in FOOTAGE.read_text(encoding="utf8").splitlines()]),
