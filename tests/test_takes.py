@@ -1,5 +1,6 @@
 """Takes of a scene: other noise on the same past; which one the film has, and what stays when all around it changes."""
 
+import shlex
 import shutil
 import signal
 import subprocess
@@ -127,8 +128,8 @@ def test_takes_of_another_past_stay_and_are_looked_at_on_this_one(film, file):
 
 def test_takes_of_a_scene_after_a_locked_one_have_its_take_as_their_past(locked, file):
     edit(file, ("stands still", "sits down"))
-    made = fr.take(file, "after", n=1, out=locked.folder)
     film = fr.render(file, out=locked.folder)
+    made = fr.take(file, "after", n=1, out=locked.folder)
     assert latents(locked.folder / "takes/after" / made.takes[0].name) == latents(locked.folder / "shots/00")[3:]
     assert made.takes[0].seam == pytest.approx(film.report["sections"][3]["seam"], rel=1e-3)
 
@@ -415,11 +416,126 @@ def test_the_board_that_a_film_carries_says_which_take_it_needs(locked, tmp_path
     film = fr.render(file, out=locked.folder)
     edit(file, ("stands still", "sits down"))
     film = fr.render(file, out=locked.folder)
-    board = fr.restore(film.path, tmp_path / "again")
+    alone = Path(shutil.copy(film.path, tmp_path / "alone.mp4"))
+    board = fr.restore(alone, tmp_path / "again")
     with pytest.raises(fr.StoryboardError, match="copy that folder from where the take was made"):
         fr.render(board, out=tmp_path / "again")
     shutil.copytree(locked.folder / "takes", tmp_path / "again/takes")
     assert frames(fr.render(board, out=tmp_path / "again")) == frames(film)
+    done = here("rerun", film.path, "--out", tmp_path / "beside")
+    assert done.returncode == 0, "beside the film its takes are found"
+    assert packets(tmp_path / "beside/video.mp4") == frames(film)
+
+
+# --- another board's film in the folder ------------------------------------------------------------------------------
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Of all files of a run folder but its mark."""
+    return {str(p): p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.name != "framepack-relax.json"}
+
+
+def told(folder: Path) -> tuple:
+    status = fr.status(folder)
+    return status.done, status.total, status.film
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--seed", 7], "it has --seed 7, and this 31337"),
+        (["--steps", 3], "it has --steps 3, and this 4"),
+        (["--draft"], "as --draft may have made it"),
+    ],
+)
+def test_a_film_of_other_options_is_left_as_it_is_until_take_has_them_too(file, tmp_path, options, message):
+    edit(file, ("steps: 4", "steps: 4\nsize: [128, 128]"))
+    text, out = file.read_text(), tmp_path / "an out"
+    assert here("render", file, *options, "--out", out).returncode == 0
+    before, said = contents(out), told(out)
+    done = here("take", file, "flip", "-n", 1, "--out", out)
+    assert done.returncode == 2 and message in done.stderr and "another --out" in done.stderr
+    assert contents(out) == before and told(out) == said
+    done = here("take", file, "flip", "-n", 1, *options, "--out", out)
+    assert done.returncode == 0 and contents(out).items() >= before.items()
+    words = shlex.join(map(str, options))
+    assert f"framepack-relax pick {file} flip TAKE {words} --out '{out}'" in done.stdout
+    done = here("pick", file, "flip", *options, "--out", out)
+    assert done.returncode == 0 and f"`framepack-relax render {file} {words} --out '{out}'` makes" in done.stdout
+    written = file.read_text().splitlines()
+    (line,) = [line for line in written if line not in text.splitlines()]
+    assert line.startswith("    take: 1-") and contents(out).items() >= before.items()
+    assert "4 of 4 sections are kept" in here("render", file, *options, "--dry-run", "--out", out).stdout
+
+
+def test_take_on_an_edited_past_asks_for_a_render_first(film, file):
+    edit(file, ("stands still", "sits down"))
+    before = contents(film.folder)
+    with pytest.raises(fr.RenderError, match=r"prompt: a red figure stands still -> .* render the film first"):
+        fr.take(file, "flip", n=1, out=film.folder)
+    assert contents(film.folder) == before
+    fr.render(file, out=film.folder)
+    assert len(fr.take(file, "flip", n=1, out=film.folder).takes) == 2
+
+
+def test_takes_of_an_edited_scene_leave_the_film_and_what_is_told_of_it(film, file):
+    edit(file, ("does a backflip", "does a somersault"))
+    before, said = contents(film.folder), told(film.folder)
+    fr.take(file, "flip", n=1, out=film.folder)
+    assert contents(film.folder).items() >= before.items() and told(film.folder) == said
+    assert whys(file, film.folder)[0] is None and whys(file, film.folder)[1] is not None
+
+
+def test_a_locked_board_can_be_drafted(locked, file, tmp_path):
+    draft = fr.render(file, out=tmp_path / "draft", draft=True)
+    assert not any(row["reused"] for row in draft.report["sections"])
+    edit(file, ("steps: 4", f"steps: 4\nstart_from: {{folder: {draft.folder}, strength: 1}}"))
+    film = fr.render(file, out=locked.folder)
+    assert [row["reused"] for row in film.report["sections"]][1:3] == [True, True]
+
+
+# --- what is told of a locked scene ----------------------------------------------------------------------------------
+
+
+def test_what_is_told_of_a_locked_scene_is_what_its_take_was_made_with(locked, file):
+    edit(file, ("intensity: 0.9", "intensity: 0.9\n    emphasis: [{words: backflip, gain: 2}]"))
+    film = fr.render(file, out=locked.folder)
+    rows = [row for row in film.plan.to_json()["sections"] if row["scene"] == "flip"]
+    assert all("emphasis" not in row for row in [*rows, *film.report["sections"]])
+    assert all(row["sigmas"] == [] for row in rows), "the take has other steps, of which nothing is known"
+
+
+def test_a_neighbour_is_blended_with_the_words_of_the_take(file, tmp_path):
+    edit(file, ("walks, seconds: 0.8", "walks, seconds: 0.8, transition: {blend: 2}"))
+    film = fr.render(file, out=tmp_path / "out")
+    fr.pick(file, "flip", lock=True, out=film.folder)
+    edit(file, ("does a backflip", "sits"))
+    assert whys(file, film.folder) == [None] * 4
+    again = fr.render(file, out=film.folder)
+    flip, after = again.plan.sections[2:]
+    assert after.blend.prompt == flip.prompt == "a red figure does a backflip"
+    edit(file, (", transition: {blend: 2}", ""))
+    kept = fr.render(file, out=film.folder).plan.sections[2]
+    assert flip.blend.prompt == "a red figure walks" and kept.blend == flip.blend, "it was made with it"
+
+
+def test_plan_warns_of_a_lock_whose_take_is_not_in_the_usual_folder(locked, file, tmp_path):
+    done = here("plan", file, cwd=tmp_path)
+    assert done.returncode == 0 and "scene flip: is locked, and out/story/takes/flip has no take 1-" in done.stderr
+    shutil.copytree(locked.folder, tmp_path / "out/story")
+    assert "is locked, and" not in here("plan", file, cwd=tmp_path).stderr
+
+
+def test_all_misfits_of_a_lock_are_told_at_once(locked, file):
+    edit(file, ("steps: 4", "steps: 4\nsize: [96, 64]"), ("seconds: 1.6", "seconds: 2.6"))
+    message = r"is of size \[64, 64\].*, and has 2 sections.*; undo that, write `seconds: 1.6`, .* without `lock`"
+    with pytest.raises(fr.StoryboardError, match=message):
+        fr.render(file, out=locked.folder)
+    told = []
+    edit(file, ("    lock: true\n", ""))
+    fr.render(file, out=locked.folder)
+    fr.take(file, "flip", n=1, out=locked.folder, on_note=told.append)
+    assert any("is of size" in text for text in told) and not any("`lock`" in text for text in told)
 
 
 # --- real networks ----------------------------------------------------------------------------------------------------

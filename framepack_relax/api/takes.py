@@ -46,19 +46,27 @@ def take(
 
 @quietly
 def pick(
-    story: Place, scene: str, take: str | int | None = None, *, lock: bool = False, out: Place | None = None
+    story: Place,
+    scene: str,
+    take: str | int | None = None,
+    *,
+    lock: bool = False,
+    out: Place | None = None,
+    model: str | None = None,
+    **board: Any,
 ) -> str:
     """Writes into a storyboard's file which take a scene is, by name or number; gives the name.
 
     Without `take` it is what the newest render has of the scene, which is made a take; with `lock` the scene stays it
-    whatever changes around it. Raises RenderError for a take that is not in `out`, StoryboardError for one that does
-    not fit the scene, or where it cannot be written; the file is then as it was.
+    whatever changes around it. `model` and `board` are what the film in `out` was rendered with, as of `render`; none
+    of them is written. Raises RenderError for a take that is not in `out`, StoryboardError for one that does not fit
+    the scene, or where it cannot be written; the file is then as it was.
     """
     from ..families.loader import Loading
     from ..rendering.retake import pick_take
 
     if not isinstance(story, Place):
         raise RenderError("pick writes into a storyboard's file; give its path")
-    board, folder, _ = prepare(story, out, None, {})
-    given: dict[str, Any] = {"model": Loading(name=board.model, download=False), "options": make_options("stop")}
-    return pick_take(board, scene, None if take is None else str(take), lock=lock, out=folder, **given)
+    checked, folder, _ = prepare(story, out, model, board)
+    given: dict[str, Any] = {"model": Loading(name=checked.model, download=False), "options": make_options("stop")}
+    return pick_take(checked, scene, None if take is None else str(take), lock=lock, out=folder, **given)

@@ -95,6 +95,13 @@ class Changes:
     ] = None
     strength: Annotated[float | None, typer.Option(help="most noise that its latents get, 0 to 1; default: 0.6")] = None
 
+    def words(self) -> list[str]:
+        """The options as they were given."""
+        given: dict[str, object] = {"--model": self.model, "--steps": self.steps, "--seed": self.seed}
+        given |= {"--from": self.start, "--strength": self.strength}
+        said = [str(word) for name, value in given.items() if value is not None for word in (name, value)]
+        return [*said, *["--draft"] * self.draft]
+
     def of(self, file: Path) -> Storyboard:
         """The storyboard with them; `steps` stand in for those of scenes, too."""
         board = api.read(file)
@@ -202,11 +209,11 @@ def _render(
 
 def _preview(board: Storyboard, folder: Path, **given: Any) -> None:
     """What a render would keep, and which takes the film has that is there."""
-    from ..rendering.takes import rows_of
+    from ..rendering.takes import takes_told
 
     line = tables.verdict_line(api.preview(board, out=folder, on_note=warn, **given)) or "nothing is there yet"
     console.print(f"{folder}: {line}", soft_wrap=True)
-    for text in rows_of(folder):
+    for text in takes_told(folder):
         console.print(f"in the film that is there {text}", soft_wrap=True)
 
 
@@ -255,9 +262,12 @@ def plan(
         console.print(tables.memory_table(made, choices))
     else:
         _show(board, made)
-    warn(*made.warnings)
+    from ..rendering.takes import locks_without_takes
+
+    folder = api.folder_for(board, out, changes.draft)
+    warn(*made.warnings, *locks_without_takes(board, folder))
     if out:
-        _preview(board, api.folder_for(board, out), device=device, dtype=dtype)
+        _preview(board, folder, device=device, dtype=dtype)
 
 
 def _show(board: Storyboard, made: RenderPlan) -> None:

@@ -12,10 +12,11 @@ LEAST = 4  # tokens each way that are left at least: with three the packaged mod
 
 
 def as_draft(story: Storyboard, family: Family, size: Size) -> Storyboard:
-    """The same film for a first look, from noise; `size` is (width, height) px of the film itself."""
+    """The same film for a first look, from noise and all anew: its takes are of another size, so that no lock holds;
+    `size` is (width, height) px of the film itself."""
     side = 2 * family.spatial
     width, height = (max(round(length / SMALLER / side) * side, min(LEAST * side, length)) for length in size)
-    own = [{"steps": scene.steps and _fewer(scene.steps), "start_from": None} for scene in story.scenes]
+    own = [{"steps": scene.steps and _fewer(scene.steps), "start_from": None, "lock": False} for scene in story.scenes]
     scenes = tuple(scene.model_copy(update=said) for scene, said in zip(story.scenes, own, strict=True))
     few = {"steps": _fewer(story.steps), "speed": "fast", "start_from": None}
     return story.changed(size=(width, height), scenes=scenes, **few)

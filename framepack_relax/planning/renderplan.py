@@ -97,7 +97,7 @@ class SectionPlan:
     relaxation: Relaxation
     lora: tuple[Lora, ...]  # that act, the board's among them
     latents: int  # frames that it samples
-    steps: tuple[Step, ...]
+    steps: tuple[Step, ...]  # empty: a locked one was made with others, which are not known
     context: Context
     ensure: Ensured | None = None
     blend: Blended | None = None
@@ -126,7 +126,8 @@ class SectionPlan:
     @property
     def emphasis(self) -> dict[str, float]:
         """Gains of words of the prompt."""
-        return {effect.words: effect.gain for effect in self.steps[0].effects if isinstance(effect, WordGain)}
+        effects = self.steps[0].effects if self.steps else ()
+        return {effect.words: effect.gain for effect in effects if isinstance(effect, WordGain)}
 
     @property
     def tables(self) -> tuple[tuple[Step, ...], ...]:
@@ -152,7 +153,8 @@ class SectionPlan:
     @property
     def scales(self) -> dict[str, tuple[float, ...]]:
         """s(sigma) of each restraint, a value per step."""
-        return {name: tuple(step.scales[name] for step in self.steps) for name in self.steps[0].scales}
+        names = self.steps[0].scales if self.steps else ()
+        return {name: tuple(step.scales[name] for step in self.steps) for name in names}
 
     def to_json(self, without: Collection[str] = ()) -> dict[str, Any]:
         """A row of plan.json, in which the relaxation's settings stand beside the section's own."""

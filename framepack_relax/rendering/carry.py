@@ -13,6 +13,7 @@ from .folder import RunFolder
 from .keys import difference
 from .mark import FACTS_TAG, STORY, Note, mark_of
 from .session import AnyModel, Session, made_with
+from .takes import takes_beside
 
 STORYBOARD_TAG, IMAGES_TAG = "framepack_relax_storyboard", "framepack_relax_images"
 KERNELS = ("attention", "compile")  # which a film names where they are not the usual ones
@@ -37,7 +38,8 @@ def story_tags(session: Session, note: Note) -> dict[str, str]:
 
 
 def restore(film: Path, out: Path, note: Note = lambda note: None) -> Path:
-    """Writes `out`/story.yaml and its images from the tags of `film`, which is untrusted input; gives the path.
+    """Writes `out`/story.yaml and its images from the tags of `film`, which is untrusted input, and the takes that it
+    names from beside the film; gives the path.
 
     `note` hears what is put aside for them.
     """
@@ -58,9 +60,10 @@ def restore(film: Path, out: Path, note: Note = lambda note: None) -> Path:
         if path not in images or not NAME.fullmatch(path):
             fact = f"its storyboard names {path!r}, which the film does not carry"
             raise RenderError(f"{film}: {fact}; render from the folder that it was made in, which has them all")
+    takes = takes_beside(film.parent, story)
     with RunFolder(out, mark_of(out, story, made_from=film), note=note).held() as folder:
         said = text if story == carried else dump_storyboard(story)
-        folder.begin((), {**{path: images[path] for path in wanted}, STORY: said.encode("utf8")})
+        folder.begin((), {**{path: images[path] for path in wanted}, STORY: said.encode("utf8"), **takes})
     return out / STORY
 
 

@@ -1,25 +1,28 @@
 """Renders takes of a scene into the run folder, and looks at all that are there: figures, and a contact sheet."""
 
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import RenderError
+from ..errors import RelaxError, RenderError
 from ..families.backend import Backend
 from ..families.loader import Loading
 from ..planning.renderplan import SceneTiming
-from ..storyboard import Storyboard
+from ..storyboard import Storyboard, read_storyboard
 from ..storyboard.edit import write_fields
 from ..video.contact import ContactSheet
 from ..video.motion import MotionMeter
 from .events import Event, Hear, nobody, noting, telling
-from .folder import RunFolder
+from .folder import BROKEN, NOT_THERE, RunFolder
 from .jobs import Conditions, look, make_jobs, render_shots, to_device
-from .mark import Mark
-from .session import USUAL, AnyModel, Options, Session, opened, settle
+from .mark import START_FILE, STORY, Mark, Note, read_mark, section_file
+from .session import USUAL, AnyModel, Options, Session, settle
+from .stored import read_tags
 from .takes import (
     FILE,
     STRIP,
@@ -58,18 +61,66 @@ def render_takes(
     """Sees to it that the folder `out` has takes of a scene with its own noise and with `count` others, all on the past
     that it has now; what is there stays and is not rendered again, a past that is not there is rendered.
 
-    Raises StoryboardError, ModelError, RenderError.
+    Raises StoryboardError, ModelError, RenderError; the last too where the folder has another past, which would be
+    written over.
     """
     number, chosen = scene_number(story, scene), model or Loading(name=story.model)
     film = settle(story, out, chosen, options)
     timing = film.plan.scenes[number]
     boards = [with_take(story, number, name_take(noise, "0" * 6)) for noise in range(1, count + 2)]
-    with telling(on_event), opened(film, noting(on_event)) as folder:
+    with telling(on_event), _held(film, timing, noting(on_event)) as folder:
         backend = chosen.load()
         for noise, board in enumerate(boards, 1):
             session = _one_take(settle(board, out, chosen, options), folder.mark, timing, noise)
             _render(session, folder, backend, timing, on_event)
         return _look_at_all(session, folder, backend, timing, story.scenes[number].take, on_event)
+
+
+@contextmanager
+def _held(session: Session, timing: SceneTiming, note: Note) -> Iterator[RunFolder]:
+    """Holds the folder; marks it where no film has begun in it, for one that has stays whose it is."""
+    folder, there = session.folder(note), read_mark(session.out)
+    begun = there is not None and there.film != ""
+    if begun:
+        folder.mark = session.mark.model_copy(update={"film": ""})
+    with folder.held():
+        _spare(session, folder, timing)
+        if not begun:
+            session.begin(folder)
+        yield folder
+
+
+def _spare(session: Session, folder: RunFolder, timing: SceneTiming) -> None:
+    """Raises RenderError where the past of a scene that is there is another: rendering it would write over that."""
+    shot = session.plan.shots[timing.shot]
+    past = shot.sections[: min(shot.sections.index(index) for index in timing.sections)]
+    verdicts = session.verdicts(folder, [replace(shot, sections=past)])
+    other = [f"{section_file(each)}: {why}" for each, why, _ in verdicts if why not in (None, NOT_THERE, BROKEN)]
+    start = START_FILE.format(shot.index)
+    if shot.image and read_tags(folder.path / start).get("key", "") not in ("", session.starts[shot.index]):
+        other.append(f"{start}: the image, its seed or the size changed")
+    if other:
+        fact = f"what lies there before scene {timing.scene} was made otherwise ({other[0]})"
+        raise RenderError(f"{folder.path}: {fact}, and `take` writes over nothing; {_cure(session, folder.path)}")
+
+
+def _cure(session: Session, out: Path) -> str:
+    """What to do about a past that is another, by the storyboard that lies in the folder."""
+    try:
+        there = read_storyboard(out / STORY)
+    except (RelaxError, OSError):
+        return "render the film first, or take another --out"
+    mine, said = session.story, list[str]()
+    if there.size and there.size != session.plan.size:
+        said.append(f"it is of size {there.size[0]}x{there.size[1]}, as --draft may have made it")
+    theirs = {"model": there.model, "seed": there.seed, "steps": there.steps}
+    own = {"model": session.plan.model, "seed": mine.seed, "steps": mine.steps}
+    said += [f"it has --{name} {value}, and this {own[name]}" for name, value in theirs.items() if value != own[name]]
+    if there.start_from and there.start_from.folder and not (mine.start_from and mine.start_from.folder):
+        said.append(f"it starts --from {there.start_from.folder}")
+    if said:
+        return f"{'; '.join(said)}: give the options that it was rendered with, or another --out"
+    return "the board has changed since: render the film first, or take another --out"
 
 
 def _one_take(session: Session, mark: Mark, timing: SceneTiming, noise: int) -> Session:
@@ -153,5 +204,7 @@ def pick_take(
     free = tuple(each.model_copy(update={"lock": False}) for each in story.scenes)
     alone = with_take(story.changed(scenes=free), number, name, lock or story.scenes[number].lock)
     settle(alone, out, model, options)
-    write_fields(story.file, story, {(number, "take"): name, **({(number, "lock"): True} if lock else {})})
+    written = read_storyboard(story.file)  # as it is without what was changed of it for the film
+    where = scene_number(written, scene)
+    write_fields(story.file, written, {(where, "take"): name, **({(where, "lock"): True} if lock else {})})
     return name

@@ -51,7 +51,7 @@ from .mark import (
     settle_owner,
 )
 from .stored import Stored
-from .takes import locked_sections, with_files
+from .takes import locked_sections, with_files, with_words
 
 if TYPE_CHECKING:
     from ..families.backend import Backend
@@ -243,6 +243,7 @@ def settle(story: Storyboard, out: Path, model: AnyModel, options: Options) -> S
         pictures[str(story.before)] = before.digest
     adapters = find_adapters(story, family, download=getattr(model, "download", True))
     takes = locked_sections(story, plan, out, weights)
+    plan = with_words(plan, takes)
     own = {index: stored.key for index, stored in takes.items()}
     drafts = find_drafts(story, plan, out)
     digests = {index: draft.digest for index, draft in drafts.items()}

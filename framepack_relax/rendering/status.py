@@ -13,7 +13,7 @@ from .films import ODD, is_whole
 from .lease import at_work
 from .mark import FILM, PLAN, SECTION_FILE, Mark, read_mark, unreadable
 from .stored import read_tags
-from .takes import rows_of
+from .takes import takes_told
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,5 +118,5 @@ def read_status(folder: Path) -> Status:
         at_work=working,
         seconds_per_section=gaps[len(gaps) // 2] if gaps else None,
         newest=times[-1] if times else None,
-        takes=tuple(rows_of(folder)),
+        takes=tuple(takes_told(folder)),
     )

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ..errors import Problem, RenderError, StoryboardError
 from ..files import read_file
-from ..planning.renderplan import RenderPlan, SceneTiming, SectionPlan, number_of
+from ..planning.renderplan import Blended, RenderPlan, SceneTiming, SectionPlan, number_of
 from ..relax.profile import Relaxation
 from ..storyboard import Storyboard
 from ..storyboard.fields import TAKE
@@ -29,7 +29,7 @@ from .stored import Stored, read_tags, unpack
 
 TAKES, FILE, ABOUT = "takes/{}", "takes/{}/{}/{:03d}.safetensors", "takes/{}/{}/take.json"
 STRIP = "takes/{}/{}/contact.png"
-UNLOCK = "undo that, pick another take, or remove `lock`"
+UNDO = "undo that"
 
 
 class About(BaseModel):
@@ -97,37 +97,64 @@ def read_take(out: Path, plan: RenderPlan, timing: SceneTiming, take: str, weigh
         except (FileNotFoundError, NotADirectoryError):
             others = ", ".join(name for name in names_of(out, timing.scene) if name != take)
             cure = "copy that folder from where the take was made" + (f", pick another ({others})" if others else "")
-            return [], f"{file} is not there; {cure}, or remove `lock`, and the scene is rendered from the take's noise"
+            return [], f"{file} is not there; {cure}"
         except OSError as error:
             raise unreadable(file, error) from error
         if stored is None:
-            return [], f"{file} is damaged; copy it again from where the take was made, or remove `lock`"
+            return [], f"{file} is damaged; copy it again from where the take was made"
         made.append(stored)
-    return made, next(_misfits(plan, timing, take, made, about, weights), "")
+    misfits = dict(_misfits(plan, timing, made, about, weights))
+    if not misfits:
+        return made, ""
+    return (
+        made,
+        f"take {take} {', and '.join(misfits)}; {', '.join(dict.fromkeys(misfits.values()))}, pick another take",
+    )
+
+
+def locks_without_takes(story: Storyboard, out: Path) -> list[str]:
+    """Of locked scenes whose takes are not in a folder, what to do, a line each."""
+    return [
+        f"scene {scene.id}: is locked, and {out / TAKES.format(scene.id)} has no take {scene.take}; copy it there from "
+        "where it was made, or say --out with the folder that has it"
+        for scene in story.scenes
+        if scene.lock and scene.take and scene.take not in names_of(out, scene.id)
+    ]
 
 
 def _misfits(
-    plan: RenderPlan, timing: SceneTiming, take: str, made: list[Stored], about: About | None, weights: str
-) -> Iterator[str]:
-    """Why a take that is there cannot stand for the scene."""
+    plan: RenderPlan, timing: SceneTiming, made: list[Stored], about: About | None, weights: str
+) -> Iterator[tuple[str, str]]:
+    """Why a take that is there cannot stand for the scene, each with its cure."""
     if any((stored.inputs.get("family"), stored.inputs.get("weights")) != (plan.kind, weights) for stored in made):
-        yield f"take {take} was made with another model, or other weights, than {plan.model} has here; {UNLOCK}"
+        yield f"was made with another model, or other weights, than {plan.model} has here", UNDO
     width, height = plan.size
     for size in (stored.inputs.get("size") for stored in made):
         if size != [width, height]:
-            yield f"take {take} is of size {size}, and the film of [{width}, {height}]; {UNLOCK}"
+            yield f"is of size {size}, and the film of [{width}, {height}]", UNDO
     if about and about.fps != plan.fps:
-        yield f"take {take} was made for fps {about.fps:g}, and the film has {plan.fps:g}; {UNLOCK}"
+        yield f"was made for fps {about.fps:g}, and the film has {plan.fps:g}", UNDO
     if len(made) != len(timing.sections):
         length = f"`seconds: {about.seconds:g}`" if about else "its old length"
-        fact = f"take {take} has {len(made)} sections, and the scene takes {len(timing.sections)} now"
-        yield f"{fact}; write {length}, pick another take, or remove `lock`"
+        yield f"has {len(made)} sections, and the scene takes {len(timing.sections)} now", f"write {length}"
     for stored, section in zip(made, [plan.sections[index] for index in timing.sections], strict=False):
         if (stored.inputs.get("place") == 0) != (section.place == 0):
             facts = ("began its shot, and the scene follows on another", "followed on a scene, and now begins its shot")
-            yield f"take {take} {facts[section.place == 0]}; {UNLOCK}"
-        if stored.latents.shape[2] != section.latents:
-            yield f"take {take} is {stored.latents.shape[2]} latent frames, and the scene {section.latents}; {UNLOCK}"
+            yield facts[section.place == 0], UNDO
+        if len(made) == len(timing.sections) and stored.latents.shape[2] != section.latents:
+            yield f"is {stored.latents.shape[2]} latent frames, and the scene {section.latents}", UNDO
+
+
+def takes_beside(folder: Path, story: Storyboard) -> dict[str, bytes]:
+    """The files of the board's takes that are in a run folder, by name. Raises RenderError."""
+    places = [folder / f"takes/{scene.id}/{scene.take}" for scene in story.scenes if scene.take]
+    found = [
+        file for place in places for file in (*place.glob("[0-9][0-9][0-9].safetensors"), *place.glob("take.json"))
+    ]
+    try:
+        return {file.relative_to(folder).as_posix(): read_file(file) for file in found}
+    except OSError as error:
+        raise unreadable(folder, error) from error
 
 
 def read_about(out: Path, scene: str, take: str) -> About | None:
@@ -145,7 +172,8 @@ def locked_sections(story: Storyboard, plan: RenderPlan, out: Path, weights: str
         if scene.lock and scene.take:
             made, wrong = read_take(out, plan, timing, scene.take, weights)
             if wrong:
-                problems.append(story.located(Problem(path=f"scenes[{number}].take", message=wrong)))
+                message = f"{wrong}, or do without `lock`: the scene is then rendered from the take's noise"
+                problems.append(story.located(Problem(path=f"scenes[{number}].take", message=message)))
             found.update(zip(timing.sections, made, strict=False))
     if problems:
         raise StoryboardError(problems)
@@ -166,10 +194,12 @@ def with_files(
                 sections[index] = replace(_as_made(sections[index], locked[index], keys[index].inputs), file=file)
             elif not anew:
                 key = _key_of(out / file)
-                why = why or {keys[index].key: "", "": f"is not in {out / TAKES.format(timing.scene)}"}.get(
-                    key, "was made on another past or with other settings"
-                )
-                sections[index] = replace(sections[index], file=file if key == keys[index].key else "")
+                if key == keys[index].key:
+                    sections[index] = replace(sections[index], file=file)
+                elif key:
+                    why = why or "was made on another past or with other settings"
+                else:
+                    why = why or f"is not in {out / TAKES.format(timing.scene)}"
         if why:
             cure = "the scene is rendered from its noise; `lock: true` keeps a take as it is"
             notes.append(f"scene {timing.scene}: take {take} {why}: {cure}")
@@ -184,10 +214,12 @@ def _key_of(file: Path) -> str:
 
 
 def _as_made(section: SectionPlan, stored: Stored, now: Mapping[str, Any]) -> SectionPlan:
-    """A locked section with the prompt and the settings that it was made with, so that what is told of it is true."""
+    """A locked section with the prompt and the settings that it was made with, so that what is told of it is true;
+    without its steps, LoRA, anchors and draft where these are others now: of them the take has digests alone."""
     said = stored.inputs
     if said == now:
         return section
+    changed = {name for name in ("steps", "lora", "anchors", "draft") if said.get(name) != now.get(name)}
     own = {name: tuple(value) if isinstance(value, list) else value for name, value in said.items()}
     settings: dict[str, Any] = {field.name: own[field.name] for field in fields(Relaxation) if field.name in own}
     return replace(
@@ -197,7 +229,35 @@ def _as_made(section: SectionPlan, stored: Stored, now: Mapping[str, Any]) -> Se
         seed=stored.seed,
         relaxation=Relaxation(**settings),
         ensure=None,
+        blend=_blended(said),
+        steps=() if "steps" in changed else section.steps,
+        lora=() if "lora" in changed else section.lora,
+        anchors=() if "anchors" in changed else section.anchors,
+        start_from=None if "draft" in changed else section.start_from,
     )
+
+
+def _blended(inputs: Mapping[str, Any]) -> Blended | None:
+    said = inputs.get("blend")
+    return said and Blended(**{"negative_prompt": "", **said})
+
+
+def with_words(plan: RenderPlan, locked: Mapping[int, Stored]) -> RenderPlan:
+    """The plan in which sections are blended with what the takes of locked scenes say, not with what is never seen."""
+    sections = list(plan.sections)
+    for index, stored in locked.items():
+        before, said = plan.sections[index], stored.inputs
+        prompt = str(said.get("prompt", before.prompt))
+        negative = str(said.get("negative_prompt", before.negative_prompt))
+        number = next(n for n, timing in enumerate(plan.scenes) if index in timing.sections)
+        beside = [*plan.scenes[max(number - 1, 0) : number], *plan.scenes[number + 1 : number + 2]]
+        for other in (place for timing in beside for place in timing.sections):
+            blend = plan.sections[other].blend
+            if blend and (blend.prompt, blend.negative_prompt) == (before.prompt, before.negative_prompt):
+                sections[other] = replace(
+                    sections[other], blend=replace(blend, prompt=prompt, negative_prompt=negative)
+                )
+    return replace(plan, sections=tuple(sections))
 
 
 def take_rows(plan: RenderPlan, sections: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -226,7 +286,7 @@ def in_words(row: Mapping[str, Any]) -> str:
     return f"{row['scene']}: take {row['take']}, {kept}" + (f"; seam {', '.join(seams)}" if seams else "")
 
 
-def rows_of(out: Path) -> list[str]:
+def takes_told(out: Path) -> list[str]:
     """`in_words` of the takes of the film in a folder, by its report; none where that is not there, or damaged."""
     try:
         rows = json.loads(read_file(out / REPORT)).get("takes", ())

@@ -41,7 +41,7 @@ def _panel(
 ) -> Image.Image:
     panel = Image.new("RGB", (WIDTH * SCALE, HEIGHT * SCALE), PAPER)
     pen, font = ImageDraw.Draw(panel), ImageFont.load_default(size=10 * SCALE)
-    step, steps = _ticks(max(1.0, *(max(values) for values in scales.values())))
+    step, steps = _ticks(max([1.0, *(max(values) for values in scales.values())]))
 
     def spot(sigma: float, scale: float) -> tuple[float, float]:
         x, y = LEFT + (1 - sigma) * (RIGHT - LEFT), BOTTOM - scale / (step * steps) * (BOTTOM - TOP - HEADROOM)
