@@ -489,6 +489,12 @@ def test_takes_of_an_edited_scene_leave_the_film_and_what_is_told_of_it(film, fi
 def test_a_locked_board_can_be_drafted(locked, file, tmp_path):
     draft = fr.render(file, out=tmp_path / "draft", draft=True)
     assert not any(row["reused"] for row in draft.report["sections"])
+    fr.take(file, "flip", n=1, out=draft.folder, draft=True)
+    text = file.read_text()
+    for words in ((), ("--lock",)):
+        done = here("pick", file, "flip", 2, *words, "--draft", "--out", draft.folder)
+        assert done.returncode == 2 and "takes of a draft do not fit the film" in done.stderr
+    assert file.read_text() == text
     edit(file, ("steps: 4", f"steps: 4\nstart_from: {{folder: {draft.folder}, strength: 1}}"))
     film = fr.render(file, out=locked.folder)
     assert [row["reused"] for row in film.report["sections"]][1:3] == [True, True]

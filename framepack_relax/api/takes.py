@@ -33,7 +33,7 @@ def take(
 
     What of them is there already is not rendered again; a past that is not yet, is. Gives all takes of the scene with
     their figures and the path of the contact sheet. Arguments are as of `render`. Raises RenderError for a scene that
-    is not on the board.
+    is not on the board, and where `out` holds another past, which would be written over.
     """
     from ..rendering.retake import render_takes
 
@@ -63,10 +63,12 @@ def pick(
     the scene, or where it cannot be written; the file is then as it was.
     """
     from ..families.loader import Loading
-    from ..rendering.retake import pick_take
+    from ..rendering.retake import NO_LOCK, pick_take
 
     if not isinstance(story, Place):
         raise RenderError("pick writes into a storyboard's file; give its path")
+    if lock and board.get("draft"):
+        raise RenderError(f"scene {scene}: {NO_LOCK}")
     checked, folder, _ = prepare(story, out, model, board)
     given: dict[str, Any] = {"model": Loading(name=checked.model, download=False), "options": make_options("stop")}
     return pick_take(checked, scene, None if take is None else str(take), lock=lock, out=folder, **given)

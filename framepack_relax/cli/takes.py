@@ -11,6 +11,7 @@ import typer
 
 from .. import api
 from ..api.films import make_options
+from ..errors import RenderError
 from ..families.quiet import quietly
 from .app import Loaded, OnNan, Out, app, console, processes, spread, warn
 from .films import Board, Changes, Preview, with_bar
@@ -60,7 +61,9 @@ def pick(
     """Write into a storyboard which take a scene is; all else in the file stays."""
     with quietly:
         from ..families.loader import Loading
-        from ..rendering.retake import pick_take
+        from ..rendering.retake import NO_LOCK, pick_take
+    if lock and changes.draft:
+        raise RenderError(f"scene {scene}: {NO_LOCK}")
     board = changes.of(story)
     folder, model = api.folder_for(board, out, changes.draft), Loading(name=board.model, download=False)
     name = pick_take(board, scene, take, lock=lock, out=folder, model=model, options=make_options("stop"))

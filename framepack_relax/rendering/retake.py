@@ -39,6 +39,8 @@ from .takes import (
     with_take,
 )
 
+NO_LOCK = "is locked, and takes of a draft do not fit the film; pick one of the film, or do without the lock"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Takes:
@@ -206,5 +208,7 @@ def pick_take(
     settle(alone, out, model, options)
     written = read_storyboard(story.file)  # as it is without what was changed of it for the film
     where = scene_number(written, scene)
+    if written.scenes[where].lock and not story.scenes[number].lock:
+        raise RenderError(f"scene {scene}: {NO_LOCK}")
     write_fields(story.file, written, {(where, "take"): name, **({(where, "lock"): True} if lock else {})})
     return name
