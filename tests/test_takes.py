@@ -249,7 +249,7 @@ def test_locking_what_is_rendered_renders_nothing(locked, file):
     assert whys(file, locked.folder) == [None] * 4
     assert [key[:8] for key in keys_of(file, locked.folder)] == list(KEYS)
     text = file.read_text()
-    assert "    take: 1-" in text and "    lock: true\n    intensity: 0.9" in text
+    assert "    take: 1-" in text and "\n    lock: true\n" in text
 
 
 @pytest.mark.parametrize(

@@ -233,7 +233,7 @@ def _as_made(section: SectionPlan, stored: Stored, now: Mapping[str, Any]) -> Se
         steps=() if "steps" in changed else section.steps,
         lora=() if "lora" in changed else section.lora,
         anchors=() if "anchors" in changed else section.anchors,
-        start_from=None if "draft" in changed else section.start_from,
+        start_from=None if changed & {"draft", "steps"} else section.start_from,
     )
 
 
