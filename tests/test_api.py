@@ -109,7 +109,7 @@ def test_one_log_may_be_given_alone(tmp_path):
         for logs in ("out/k9", Path("out/k9"), ["out/k9"]):
             with pytest.raises(fr.EvaluationError, match=r"^out/k9: "):
                 call([scene()], logs=logs)
-    with pytest.raises(fr.RenderError, match="^write is 3; give True or False"):
+    with pytest.raises(fr.RenderError, match=r"^write is 3; give True or False"):
         fr.suggest([scene()], write=3)
 
 
