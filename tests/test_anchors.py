@@ -322,6 +322,52 @@ def test_what_cannot_be_is_told_at_its_place_with_the_cure(tmp_path, model, head
     assert re.search(told, str(caught.value)), str(caught.value)
 
 
+def lines_of(*words):
+    done = here(*words)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    return [line for line in done.stderr.splitlines() if not line.startswith("warning: ")]
+
+
+def test_all_mistakes_are_told_at_once(tmp_path):
+    pictures(tmp_path)
+    file = tmp_path / "story.yaml"
+    twice = ", keyframes: [{at: 0.7, image: key.png}, {at: 0.71, image: end.png}]"
+    head = "model: {}\nsize: [64, 32]\n{}scenes:\n"
+    scene = "  - {{id: {}, prompt: x, seconds: 1.5{}}}\n"
+    file.write_text(head.format("fake", "") + scene.format("a", twice) + scene.format("b", twice))
+    assert [re.search(r"scenes.(\d)..keyframes.1.: it comes to", line)[1] for line in lines_of("plan", file)] == [
+        "0",
+        "1",
+    ]
+    late = ", keyframes: [{at: 1.6, image: no.png}, {at: 1.7, image: key.png}]"
+    file.write_text(head.format("fake", "start_from: {folder: nosuch, strength: 0.01}\n") + scene.format("a", late))
+    told = "\n".join(lines_of("render", file, "--out", tmp_path / "out"))
+    assert re.search(r"keyframes.0..at: 1.6 s is after .*\n.*keyframes.0..image: no.png.*\n.*1..at: 1.7 s", told)
+    file.write_text(file.read_text().replace("1.6", "0.6").replace("1.7", "0.9").replace("no.png", "key.png"))
+    assert [line.split(": ")[1] for line in lines_of("plan", file)] == ["start_from", "start_from.strength"]
+    file.write_text(head.format("puppet", "image: hero.png\n") + scene.format("a", ", end_image: no.png"))
+    told = lines_of("plan", file)
+    assert ["no such file beside the storyboard" in line for line in told] == [True, False]
+    assert "scenes[0].end_image: puppet cannot be told" in told[1]
+    file.write_text(head.format("fake", "image: no.png\nsampler: unipc\n") + scene.format("a", ""))
+    told = lines_of("plan", file)
+    assert len(told) == 2 and "no.png: no such file" in told[0] and "sampler: fake is not sampled with" in told[1]
+    assert len(lines_of("plan", file, "--model", "framepack-f1")) == 1, "that one takes it"
+
+
+def test_a_plan_refuses_what_a_render_refuses_to_go_on_from(tmp_path):
+    (tmp_path / "none.yaml").write_text("x: 1\n")
+    film_of(tmp_path / "film.mp4", 90)
+    for name in ("none.yaml", "film.mp4"):
+        (tmp_path / "story.yaml").write_text(BOARD.format("fake", f"from: {name}", ""))
+        plan, render = (
+            here(word, tmp_path / "story.yaml", *more)
+            for word, more in (("plan", ()), ("render", ("--out", tmp_path / "o")))
+        )
+        assert plan.returncode == render.returncode == (2 if name == "none.yaml" else 0)
+        assert name == "film.mp4" or (plan.stderr == render.stderr and "story.yaml:3:7: from: " in plan.stderr)
+
+
 def test_a_film_that_is_too_short_or_none_is_told_before_anything_is_rendered(tiny, tmp_path):
     film_of(tmp_path / "film.mp4", 3, (32, 32))
     (tmp_path / "story.yaml").write_text(f"model: {tiny}\nfrom: film.mp4\nscenes: [{{id: a, prompt: x, seconds: 2}}]\n")

@@ -90,6 +90,8 @@ def test_what_a_render_cannot_do_is_told_before_anything_is_loaded(image, tmp_pa
         ({"on_note": None}, fr.RenderError, "^on_note is None; give a function, or leave it out"),
         ({"on_steps": print}, fr.RenderError, "^on_steps: unknown argument; did you mean 'on_step'"),
         ({"output_dir": "o"}, fr.RenderError, "^output_dir: unknown argument; known are out, "),
+        ({"fresh": 3}, fr.RenderError, "^fresh is 3; give True or False"),
+        ({"draft": "yes"}, fr.RenderError, "^draft is 'yes'; give True or False"),
         ({"out": 3}, fr.RenderError, "^3 is no path; write it as text"),
         ({"model": 3}, fr.ModelError, "^model is 3; give a name, a folder, or what"),
         ({"cfg": 3}, fr.StoryboardError, "^cfg: unknown field; write `guidance"),
@@ -100,6 +102,15 @@ def test_arguments_that_a_render_does_not_take_are_told_in_words_of_python(image
         if not {"device", "memory", "on_note", "on_steps"} & set(given) or render is not fr.preview:
             with pytest.raises(kind, match=told):
                 render([scene()], **{"image": image, **given})
+
+
+def test_one_log_may_be_given_alone(tmp_path):
+    for call in (fr.suggest, lambda story, logs: fr.fit_prompts(logs, out=tmp_path / "ridge.json")):
+        for logs in ("out/k9", Path("out/k9"), ["out/k9"]):
+            with pytest.raises(fr.EvaluationError, match=r"^out/k9: "):
+                call([scene()], logs=logs)
+    with pytest.raises(fr.RenderError, match=r"^write is 3; give True or False"):
+        fr.suggest([scene()], write=3)
 
 
 @pytest.mark.parametrize("story", [None, 3, {"scenes": []}, scene()])

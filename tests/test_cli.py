@@ -205,7 +205,7 @@ def test_a_model_that_does_not_exist_is_told_at_its_place(board, tmp_path):
         assert f": model: {name}: no such model; known are puppet" in done.stderr.replace("\n", "")
         assert done.stderr.startswith(f"{file}:1:8: model: ")
     done = here("plan", board(SCENES), "--model", "x" * 300)
-    assert done.returncode == 2 and done.stderr.startswith("model: xxx"), "the file does not say it"
+    assert done.returncode == 2 and done.stderr.startswith("--model: xxx"), "the file does not say it"
 
 
 def test_missing_weights_are_one_clear_message(board, tmp_path):

@@ -269,6 +269,76 @@ def test_a_draft_that_does_not_fit_is_one_located_message_with_the_cure(other, s
         assert line.startswith(f"{file}:4:") and ": start_from" in line and wrong in line, done.stderr
 
 
+def test_a_draft_starts_from_noise_and_says_so(tmp_path):
+    file = write(tmp_path)
+    for words, named in (
+        (("--from", "nosuch", "--strength", 0.5), "--from and --strength"), (("--strength", 0.5), "--strength"),
+    ):  # fmt: skip
+        for command in ("render", "plan"):
+            done = here(command, file, "--draft", *words, cwd=tmp_path)
+            assert done.returncode == 2 and not (tmp_path / "out").exists()
+            assert done.stderr == f"--draft and {named}: a draft starts from noise; leave one of both out\n"
+    for call in (fr.render, fr.preview):
+        with pytest.raises(
+            fr.RenderError, match=r"^draft and start_from: a draft starts from noise; leave one of both"
+        ):
+            call(file, draft=True, start_from={"folder": "nosuch"}, out=tmp_path / "out")
+    own = write(tmp_path, head="start_from: {folder: nosuch}")
+    done = here("plan", own, "--draft", cwd=tmp_path)
+    assert done.returncode == 0 and "start_from is left out: a draft starts from noise" in done.stderr
+    film = fr.render(own, draft=True, out=tmp_path / "out")
+    assert "start_from is left out: a draft starts from noise" in film.plan.warnings
+
+
+def test_a_draft_is_as_small_as_it_is_meant_to_be_and_its_film_is_warned_of(tmp_path):
+    for size, warned in (("[64, 64]", False), ("[256, 256]", True)):
+        file = write(tmp_path, head=f"size: {size}")
+        for words in ((), ("--draft",)):
+            assert ("times the area" in here("plan", file, *words).stderr) == warned
+
+
+def test_an_options_mistake_names_the_option_and_the_files_its_line(tmp_path):
+    file = write(tmp_path, head="start_from: {folder: nosuch, strength: 0.01}")
+    (tmp_path / "bare").mkdir()
+    bare = write(tmp_path / "bare")
+
+    def told(file, *words):
+        done = here("render", file, *words, cwd=tmp_path)
+        assert done.returncode == 2 and not (tmp_path / "out").exists()
+        return [line for line in done.stderr.splitlines() if not line.startswith("warning: ")]
+
+    (folder, low) = told(bare, "--from", "D", "--strength", 0.01)
+    assert folder.startswith(f"--from: {tmp_path}/D: is not the folder of a render")
+    assert low.startswith("--strength: is 0.01, and the last of 25 steps")
+    (line,) = told(bare, "--strength", 5)
+    assert line.startswith("--strength: is 5; must be above 0")
+    (line,) = told(bare, "--strength", 0.5)
+    assert line.startswith("--strength: names no draft")
+    (low, folder) = sorted(told(file, "--from", "D"), key=lambda line: "--from" in line)
+    assert low.startswith(f"{file}:3:") and "start_from.strength: is 0.01" in low and folder.startswith("--from: ")
+    (folder,) = told(file, "--strength", 0.5)
+    assert folder.startswith(f"{file}:3:") and "nosuch: is not the folder" in folder
+    (seed,) = told(bare, "--seed", -1)
+    assert seed.startswith("--seed: is -1")
+    (finish,) = told(bare, "--finish", "cp a b")
+    assert finish.startswith("--finish: must hold {input}")
+    with pytest.raises(StoryboardError) as error:
+        fr.plan(file, start_from={"folder": "nosuch", "strength": 0.01})
+    assert [str(p).partition(": ")[0] for p in error.value.problems] == ["start_from", "start_from.strength"]
+
+
+@pytest.mark.parametrize(
+    ("said", "form"),
+    [
+        ("out/b-draft-2", "start_from: {folder: .., strength: 0.6}"), ("out/k9", "start_from: {folder: ..,"),
+        ("0.5", "start_from: {strength: 0.5}"), ("'0.5'", "start_from: {strength: 0.5}"),
+    ],
+)  # fmt: skip
+def test_a_digit_of_a_path_is_no_number(said, form, tmp_path):
+    done = here("plan", write(tmp_path, head=f"start_from: {said}"))
+    assert done.returncode == 2 and f"write `{form}" in done.stderr
+
+
 def test_an_unfinished_draft_a_films_own_folder_and_another_family_are_refused(tmp_path, tiny):
     file = write(tmp_path)
 

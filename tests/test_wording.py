@@ -234,7 +234,8 @@ def test_a_film_of_them_resumes_and_reports(file, tmp_path):
         ("a man stands, ", "a man stands, transition: {blend: 2}, ", r"4:45: scenes\[0\].transition: the first scene"),
         ("blend: 2", "blend: 3", r"blend: is 3; half of them are on each side of the border: write 2 or 4"),
         ("blend: 2", "blend: 0", r"blend: is 0; must be between 2 and 100"),
-        ("{blend: 2}", "3", r"transition: is .3.; known are continue, cut"),
+        ("{blend: 2}", "3", r"transition: is .3.; known are continue, cut, \{blend: 2\}"),
+        ("{blend: 2}", "blend", r"transition: is 'blend'; known are continue, cut, \{blend: 2\}"),
         ("blend: 2", "blend: 4", r"scenes\[1\].transition.blend: of scene a blends take 2 sections, and it has 1"),
         ("{blend: 2}", "{blend: 2, cut: 1}", r"transition.cut: unknown field"),
         ("seconds: 0.9", "seconds: 0.9, transition: {blend: 2}", r"transition.blend: of scene b blends take 2"),
@@ -252,6 +253,12 @@ def test_mistakes_are_located(file, old, new, said):
     done = here("plan", file)
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert re.search(said, " ".join(done.stderr.split())), done.stderr
+
+
+def test_a_blend_too_long_for_both_scenes_is_one_message(file):
+    file.write_text(BOARD.replace("blend: 2", "blend: 20"))
+    (line,) = here("plan", file).stderr.splitlines()
+    assert "of scene a blends take 10 sections, and it has 1; of scene b blends take 10 sections" in line
 
 
 def test_words_that_are_not_read_are_told(board, tmp_path, model):

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 Story: TypeAlias = "Place | Storyboard | Sequence[Scene]"
 Model: TypeAlias = "Place | Backend | None"
 OnNan = Literal["stop", "retry"]
+FROM_NOISE = "a draft starts from noise; leave one of both out"
 EXTRA = "is not installed: pip install 'framepack-relax[eval]'"
 
 
@@ -38,10 +39,10 @@ def read(story: Story, **board: Any) -> "Storyboard":
 
     Raises StoryboardError with every mistake.
     """
-    from ..storyboard import Scene, Storyboard, read_storyboard, storyboard_from_scenes
+    from ..storyboard import Scene, Storyboard, storyboard_from_scenes
 
     if isinstance(story, Place):
-        story = read_storyboard(story)
+        return read_changed(story, lambda made: made.changed(**board) if board else made)
     if isinstance(story, Storyboard):
         return story.changed(**board) if board else story
     if isinstance(story, (Scene, Mapping)) or not isinstance(story, Iterable):
@@ -50,14 +51,36 @@ def read(story: Story, **board: Any) -> "Storyboard":
     return storyboard_from_scenes(story, **board)
 
 
+def read_changed(file: Place, change: "Callable[[Storyboard], Storyboard]") -> "Storyboard":
+    """The board in a file as it is changed. Where files are not there, what is wrong beside the model is told, too."""
+    from ..planning.planner import make_plan
+    from ..rendering.drafts import open_drafts
+    from ..storyboard import Storyboard, read_storyboard
+
+    def beside(story: Storyboard, found: Sequence[Problem]) -> Sequence[Problem]:
+        try:
+            changed = change(story)
+            make_plan(changed, _family_of(changed), [*found, *open_drafts(changed)[1]])
+        except StoryboardError as error:
+            return [*found, *(problem for problem in error.problems if problem not in found)]
+        except ModelError:
+            pass  # told when the files are there
+        return found
+
+    return change(read_storyboard(file, beside))
+
+
 def plan(story: Story, **board: Any) -> "RenderPlan":
     """What a render will do, section by section; no weights are loaded and torch is not imported."""
     from ..planning.planner import make_plan
-    from ..rendering.drafts import find_drafts
+    from ..rendering.before import read_before
+    from ..rendering.drafts import find_drafts, open_drafts
 
     checked = read(story, **board)
-    made = make_plan(checked, _family_of(checked))
-    find_drafts(checked, made)
+    family, (begun, absent) = _family_of(checked), open_drafts(checked)
+    made = make_plan(checked, family, absent)
+    find_drafts(checked, made, begun)
+    read_before(checked, made, family)
     return made
 
 
@@ -83,7 +106,7 @@ def suggest(
     story: Story,
     *,
     write: bool = False,
-    logs: Sequence[Place] = (),
+    logs: Place | Sequence[Place] = (),
     ridge: Place | None = None,
     model: Model = None,
     on_note: "Note" = lambda note: None,
@@ -98,6 +121,9 @@ def suggest(
     Raises StoryboardError where they cannot be written, RenderError without a file, and OSError.
     """
     from ..planning.lexicon import suggestions
+
+    check_flags(write=write)
+    logs = [logs] if isinstance(logs, Place) else logs
     from ..storyboard.edit import write_fields
     from ..storyboard.paths import expand
 
@@ -302,11 +328,19 @@ def _opened(judges: str | None) -> "Judge":
     return open_action(judges_for({judges})[0])
 
 
+def check_flags(**given: Any) -> None:
+    """Raises RenderError for what is neither True nor False."""
+    for name, value in given.items():
+        if not isinstance(value, bool):
+            raise RenderError(f"{name} is {value!r}; give True or False")
+
+
 def make_options(
     on_nan: OnNan, fresh: bool = False, strict: bool = False, commands: bool = False, preview: bool = False
 ) -> "Options":
     from ..rendering.session import Options
 
+    check_flags(fresh=fresh, strict=strict, commands=commands, preview=preview)
     if on_nan not in get_args(OnNan):
         raise RenderError(f"on_nan is {on_nan!r}; write {' or '.join(map(repr, get_args(OnNan)))}")
     return Options(fresh=fresh, strict=strict, commands=commands, on_nan=on_nan, judge=action_judge, preview=preview)
@@ -340,6 +374,9 @@ def prepare(
 
     board = {**board}
     draft = board.pop("draft", False)
+    check_flags(draft=draft)
+    if draft and board.get("start_from") is not None:
+        raise RenderError(f"draft and start_from: {FROM_NOISE}")
     own = [name for name, kind in signature(render).parameters.items() if kind.kind is Parameter.KEYWORD_ONLY]
     for name in board:
         if name in signature(load).parameters:

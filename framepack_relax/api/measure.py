@@ -112,7 +112,7 @@ def suggest_by_films(
 
 
 @quietly
-def fit_prompts(logs: Sequence[Place], *, out: Place, model: Model = None) -> "Ridge":
+def fit_prompts(logs: Place | Sequence[Place], *, out: Place, model: Model = None) -> "Ridge":
     """Fits intensity to the model's text embedding on the prompts of `logs`, and writes that to the file `out`.
 
     Logs are as for `suggest`; a line of JSON with a `prompt` and an `intensity` will do. Raises EvaluationError.
@@ -120,7 +120,8 @@ def fit_prompts(logs: Sequence[Place], *, out: Place, model: Model = None) -> "R
     retrieval, file = _retrieval(), meant(out)
     output_folder(file.parent)
     backend = _loaded(model, "puppet")
-    known, _ = retrieval.gather([meant(log, EvaluationError) for log in logs], backend.weights)
+    paths = [logs] if isinstance(logs, Place) else logs
+    known, _ = retrieval.gather([meant(log, EvaluationError) for log in paths], backend.weights)
     made = retrieval.fit_prompts(known, retrieval.embedder(backend), backend.weights)
     make_folder(file.parent)
     made.save(file)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .. import api
-from ..api.films import draft_of, make_options
+from ..api.films import FROM_NOISE, draft_of, make_options, read_changed
 from ..errors import RelaxError, RenderError
 from ..families.quiet import quietly
 from . import tables
@@ -47,6 +47,7 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="say what would be kept 
 PREVIEW = "draw what is sampled into preview.png in the film's folder; default: where a terminal shows the progress"
 Preview = Annotated[bool | None, typer.Option("--preview/--no-preview", help=PREVIEW, show_default=False)]
 FIRST_LOOK = "half the size, a third of the steps, calm scenes fast; into out/NAME-draft"
+OPTIONS = {"folder": "--from", "strength": "--strength"}  # by what they are of `start_from`
 KEEPING: dict[bool | None, dict[str, bool]] = {None: {}, True: {"fresh": True}, False: {"strict": True}}
 
 
@@ -77,7 +78,8 @@ class Ending:
         except ValueError as error:
             raise RenderError(f"--finish: {error}; close the quotes") from error
         given |= {"finish": [{"run": command} for command in words]} if words else {}
-        return (board.changed(**given) if given else board), bool(words) or self.allow_commands
+        named = {name: f"--{name}" for name in given}
+        return (board.changed(named, **given) if given else board), bool(words) or self.allow_commands
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,16 +106,26 @@ class Changes:
 
     def of(self, file: Path) -> Storyboard:
         """The storyboard with them; `steps` stand in for those of scenes, too."""
-        board = api.read(file)
+        board = read_changed(file, self._put_to)
+        return draft_of(board) if self.draft else board
+
+    def _put_to(self, board: Storyboard) -> Storyboard:
         options = {"model": self.model, "seed": self.seed, "steps": self.steps}
         given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
         if self.steps is not None:
             given["scenes"] = tuple(scene.model_copy(update={"steps": None}) for scene in board.scenes)
+        named = {name: f"--{name}" for name in options if name in given}
         start = {"folder": self.start and str(api.meant(self.start).absolute()), "strength": self.strength}
         if said := {name: value for name, value in start.items() if value is not None}:
-            given["start_from"] = {**(board.start_from.model_dump() if board.start_from else {}), **said}
-        board = board.changed(**given) if given else board
-        return draft_of(board) if self.draft else board
+            words = [OPTIONS[name] for name in said]
+            if self.draft:
+                raise RenderError(f"--draft and {' and '.join(words)}: {FROM_NOISE}")
+            own = {name: value for name, value in board.start_from or () if value is not None}
+            given["start_from"] = {**own, **said}
+            mine = [name for name in OPTIONS if name in said or name not in own]
+            named |= {f"start_from.{name}": OPTIONS[name] for name in mine}
+            named |= {"start_from": words[0]} if "folder" in said or not own else {}
+        return board.changed(named, **given) if given else board
 
 
 @app.command()

@@ -21,7 +21,7 @@ from ..families.backend import Backend
 from ..files import read_file, write_file
 from ..planning.lexicon import Motion, motion_of
 from ..storyboard.fields import Intensity, Words
-from ..storyboard.schema import Part
+from ..storyboard.part import Part
 from .calibration import LEVELS, utility
 from .rows import Figure, read_rows
 from .statistics import Row

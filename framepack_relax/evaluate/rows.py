@@ -14,7 +14,7 @@ from ..files import read_file
 from ..rendering.mark import unreadable
 from ..storyboard.fields import Seed, Words
 from ..storyboard.messages import printable, validated
-from ..storyboard.schema import Part
+from ..storyboard.part import Part
 from .mistakes import try_all
 from .statistics import Row
 

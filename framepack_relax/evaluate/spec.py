@@ -19,9 +19,10 @@ from ..errors import Problem, StoryboardError
 from ..storyboard import Guidance, Relax, Scene, Storyboard, storyboard_from_scenes
 from ..storyboard.fields import ONE, Beta, Intensity, Power, Seed, Steps, Words
 from ..storyboard.messages import locate, printable, validated
+from ..storyboard.part import Part
 from ..storyboard.paths import expand
 from ..storyboard.reader import Reading, read_text
-from ..storyboard.schema import Ensure, Part, Written
+from ..storyboard.schema import Ensure, Written
 from .evaluation import Instruments
 from .mistakes import told_at, try_all
 

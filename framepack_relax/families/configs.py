@@ -16,8 +16,8 @@ from ..errors import ModelError, Problem, StoryboardError
 from ..relax.profile import Profile
 from ..storyboard.fields import Order, Pattern, Rate, Scale, Size
 from ..storyboard.messages import explain, printable
+from ..storyboard.part import Part
 from ..storyboard.reader import read_text
-from ..storyboard.schema import Part
 
 SIDECAR = "framepack_relax.json"  # what a plan must know of a model
 M = TypeVar("M", bound=BaseModel)

@@ -38,13 +38,10 @@ def asked_for(story: Storyboard) -> Iterator[Asked]:
 
 
 def anchor_problems(story: Storyboard, family: Family) -> Iterator[Problem]:
-    """Anchors that the family has not, that come too late, or twice; a film that cannot be gone on from."""
-    for index, path, _, role, seconds in asked_for(story):
+    """Anchors that the family has not, or twice; a film that cannot be gone on from."""
+    for _, path, _, role, _ in asked_for(story):
         if role not in family.anchors:
             yield Problem(path=path, message=f"{family.name} {CANNOT[role]}; remove the line, or {_others(role)}")
-        if role == "key" and seconds > story.scenes[index].seconds:
-            fact = f"{seconds:g} s is after the scene's end at {story.scenes[index].seconds:g} s"
-            yield Problem(path=f"{path}.at", message=f"{fact}; write less")
     if story.loop and story.scenes[-1].end_image:
         yield Problem(path="loop", message="ends the film on its first image, and the last scene on its end_image")
     if story.loop and not opening_image(story):
@@ -85,9 +82,10 @@ def anchored(
 ) -> Iterator[SectionPlan]:
     """The sections with their anchors: each at the last frame of the latent frame of its scene that is nearest.
 
-    Raises StoryboardError where two come to one latent frame.
+    Raises StoryboardError after the last where two come to one latent frame.
     """
     wanted, per = list(asked_for(story)), family.grid.unit_frames // family.grid.unit_latents
+    problems: list[Problem] = []
     for index, (_, group) in enumerate(groupby(sections, key=lambda section: section.scene)):
         made = list(group)
         there = [(frame, n, k) for n, section in enumerate(made) for frame, k in _last_frames(section, per)]
@@ -98,12 +96,15 @@ def anchored(
             frame, nth, latent = min(there, key=lambda each: abs(each[0] - at))
             if (nth, latent) in found:
                 other = f"it comes to the same latent frame as {printable(found[nth, latent].image)}"
-                raise StoryboardError([story.located(Problem(path=path, message=f"{other}; move one, or remove it"))])
+                problems.append(story.located(Problem(path=path, message=f"{other}; move one, or remove it")))
+                continue
             comes = float((frame - first) / rate)
             found[nth, latent] = Anchor(latent=latent, image=image, role=role, asked=seconds, seconds=comes)
         for nth, section in enumerate(made):
             own = tuple(anchor for (where, _), anchor in sorted(found.items()) if where == nth)
             yield replace(section, anchors=own) if own else section
+    if problems:
+        raise StoryboardError(problems)
 
 
 def _last_frames(section: SectionPlan, per: int) -> Sequence[tuple[int, int]]:

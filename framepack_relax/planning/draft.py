@@ -12,14 +12,14 @@ LEAST = 4  # tokens each way that are left at least: with three the packaged mod
 
 
 def as_draft(story: Storyboard, family: Family, size: Size) -> Storyboard:
-    """The same film for a first look, from noise and all anew: its takes are of another size, so that no lock holds;
-    `size` is (width, height) px of the film itself."""
+    """The same film for a first look, from noise whatever it says and all anew: its takes are of another size, so that
+    no lock holds; `size` is (width, height) px of the film itself."""
     side = 2 * family.spatial
     width, height = (max(round(length / SMALLER / side) * side, min(LEAST * side, length)) for length in size)
     own = [{"steps": scene.steps and _fewer(scene.steps), "start_from": None, "lock": False} for scene in story.scenes]
     scenes = tuple(scene.model_copy(update=said) for scene, said in zip(story.scenes, own, strict=True))
     few = {"steps": _fewer(story.steps), "speed": "fast", "start_from": None}
-    return story.changed(size=(width, height), scenes=scenes, **few)
+    return story.changed(size=(width, height), scenes=scenes, **few).draft_of(story)
 
 
 def _fewer(steps: int) -> int:
@@ -27,9 +27,9 @@ def _fewer(steps: int) -> int:
 
 
 def begun(rows: Sequence[Step], strength: float) -> tuple[Step, ...]:
-    """A section's rows from the first on whose sigma is at most `strength`; that one reuses nothing."""
-    first, *rest = (row for row in rows if round(row.sigma, 6) <= strength)  # tables are float32
-    return replace(first, reused=None), *rest
+    """A section's rows from the first on whose sigma is at most `strength`, else the last; that one reuses nothing."""
+    late = [row for row in rows if round(row.sigma, 6) <= strength] or rows[-1:]  # tables are float32
+    return replace(late[0], reused=None), *late[1:]
 
 
 def start_problems(story: Storyboard, family: Family, size: Size, sampler: str) -> Iterable[Problem]:
@@ -46,6 +46,7 @@ def _start_problems(story: Storyboard, family: Family, size: Size, sampler: str)
         steps, start = scene.steps or story.steps, story.start_of(scene)
         lowest = min(round(sigma, 6) for sigma, _ in family.levels(steps, size, sampler)) if start else 0
         if start and start.strength and start.strength < lowest:
-            place = f"scenes[{index}].start_from" if scene.start_from else "start_from"
+            own = scene.start_from and scene.start_from.strength is not None
+            place = f"scenes[{index}].start_from" if own else "start_from"
             fact = f"is {start.strength:g}, and the last of {steps} steps begins at sigma {lowest:.3g}"
             yield Problem(path=f"{place}.strength", message=f"{fact}; write more, or give the film more steps")

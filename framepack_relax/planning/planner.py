@@ -1,6 +1,7 @@
 """Storyboard -> RenderPlan. Every mistake that shows only beside the model is collected and raised at once."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache, partial
 from itertools import chain, count, groupby, pairwise, starmap
@@ -30,8 +31,8 @@ Rows = tuple[Step, ...]
 MOST_SHOWN = 40  # scenes that are too short, told at once
 
 
-def make_plan(story: Storyboard, model: Family) -> RenderPlan:
-    """The film that `story` asks of a model.
+def make_plan(story: Storyboard, model: Family, found: Iterable[Problem] = ()) -> RenderPlan:
+    """The film that `story` asks of a model; mistakes that were `found` already are told with its own.
 
     Raises StoryboardError with every mistake: scenes too short for a section, missing start images, settings that
     contradict one another, films of over 3,000 sections.
@@ -45,12 +46,14 @@ def make_plan(story: Storyboard, model: Family) -> RenderPlan:
     units = [split(length, grid.most_units) for lengths in snap(asked, rate, grid, film=film) for length in lengths]
     relaxations = tuple(relax_scene(scene, profile) for scene in story.scenes)
     ladders = [asked_of(story, *pair, profile) for pair in zip(story.scenes, relaxations, strict=True)]
-    image_sizes, image_problems = _image_sizes(story, shots, family)
+    found = list(found)
+    image_sizes, image_problems = _image_sizes(story, shots, family, {problem.path for problem in found})
     fits, lora_problems = look(story, family)
     own_size = family.own_size(image_sizes[0])
     size = story.size or own_size
     sampler = story.sampler or family.samplers[0]
     problems = [
+        *found,
         *_timing_problems(asked, list(map(len, units)), rate, grid, film),
         *anchor_problems(story, family),
         *image_problems,
@@ -62,7 +65,7 @@ def make_plan(story: Storyboard, model: Family) -> RenderPlan:
         *start_problems(story, family, size, sampler),
     ]
     if problems:
-        located = [story.located(problem) for problem in problems]
+        located = [problem if problem.file else story.located(problem) for problem in problems]
         raise StoryboardError(sorted(located, key=lambda p: (p.line or 0, p.column or 0)))
     # scenes share what is equal: 3,000 of 1,000 steps are 12 million figures otherwise
     rows = lru_cache(maxsize=64)(partial(_plan_steps, family, size, sampler))
@@ -125,7 +128,7 @@ def _plan_sections(
                 seed = stable_seed("take", seed, number)
             context = family.context(place, len(places), film=film)
             past = family.has_past(context, image=film or bool(story.scenes[scenes[0]].image or story.image))
-            steps = partial(_rows_of, rows, story, scene, past, base_scales(story, scene, family), family)
+            steps = _Steps(rows=rows, story=story, scene=scene, family=family, past=past)
             yield SectionPlan(
                 index=next(numbers),
                 shot=shot,
@@ -140,9 +143,9 @@ def _plan_sections(
                 relaxation=relaxation,
                 lora=loras[index],
                 latents=grid.latents(length, first=place == 0 and not film),
-                steps=steps(relaxation),
+                steps=steps.at(relaxation),
                 context=context,
-                ensure=plan_ensured(ladders[index], steps),
+                ensure=plan_ensured(ladders[index], steps.at),
                 blend=blends.get((index, nth)),
                 take=scene.take,
                 lock=scene.lock,
@@ -150,20 +153,28 @@ def _plan_sections(
             )
 
 
-def _rows_of(
-    rows: Callable[..., Rows],
-    story: Storyboard,
-    scene: Scene,
-    past: bool,
-    base: Mapping[str, float],
-    family: Family,
-    relaxation: Relaxation,
-    factor: float = 1.0,
-) -> Rows:
-    """A scene's steps with these settings, its base scales so many times as strong."""
-    scales, start = tuple(stronger(base, factor, family).items()), story.start_of(scene)
-    speed, strength = _speed(story, scene, relaxation), start.strength if start else None
-    return rows(scene.steps or story.steps, relaxation, scales, past, speed, word_gains(scene), strength)
+@dataclass(frozen=True, kw_only=True)
+class _Steps:
+    """A section's steps, made by `rows`, with or without a `past`."""
+
+    rows: Callable[..., Rows]
+    story: Storyboard
+    scene: Scene
+    family: Family
+    past: bool
+
+    def at(self, relaxation: Relaxation, factor: float = 1.0) -> Rows:
+        """With these settings, the scene's base scales so many times as strong."""
+        story, scene, start = self.story, self.scene, self.story.start_of(self.scene)
+        return self.rows(
+            steps=scene.steps or story.steps,
+            relaxation=relaxation,
+            scales=tuple(stronger(base_scales(story, scene, self.family), factor, self.family).items()),
+            past=self.past,
+            speed=_speed(story, scene, relaxation),
+            words=word_gains(scene),
+            strength=start.strength if start else None,
+        )
 
 
 def _speed(story: Storyboard, scene: Scene, relaxation: Relaxation) -> str:
@@ -175,6 +186,7 @@ def _plan_steps(
     family: Family,
     size: Size,
     sampler: str,
+    *,
     steps: int,
     relaxation: Relaxation,
     scales: tuple[tuple[str, float], ...],
@@ -273,10 +285,11 @@ def _timing_problems(
         yield Problem(path="scenes", message=message)
 
 
-def _image_sizes(story: Storyboard, shots: Sequence[range], family: Family) -> tuple[list[Size], list[Problem]]:
+def _image_sizes(
+    story: Storyboard, shots: Sequence[range], family: Family, known: Collection[str]
+) -> tuple[list[Size], list[Problem]]:
     """(width, height) px of every shot's start image, and which are not there or cannot be read; each is read once, and
-    so are those of anchors. A film is (1, 1)."""
-    read: dict[str, Size] = {}
+    so are those of anchors. A film is (1, 1), and so is what is `known` by its path to be wrong."""
     problems: list[Problem] = []
     images = [opening_image(story), *(story.scenes[shot[0]].image or story.image for shot in shots[1:])]
     named = list[tuple[str, str | None]]()
@@ -288,6 +301,7 @@ def _image_sizes(story: Storyboard, shots: Sequence[range], family: Family) -> t
         else:
             named.append((path, image))
     named += [(path + ".image" * (role == "key"), image) for _, path, image, role, _ in asked_for(story)]
+    read: dict[str, Size] = {image: (1, 1) for path, image in named if image and path in known}
     for path, image in named:
         if image and image not in read:
             read[image] = (1, 1)

@@ -154,6 +154,8 @@ def plan_warnings(
 ) -> Iterator[str]:
     """What is allowed and seldom meant, or nothing comes of; `own` is the model's size, `shots` is for its `notes`."""
     yield from (fit.in_words for fit in fits if fit.left)
+    if any(map(story.film.start_of, story.film.scenes)) and story.film is not story:
+        yield "start_from is left out: a draft starts from noise"
     yield from _shape_warnings(story, family, own)
     yield from _gathered(_setting_warnings(story, relaxations, family))
     yield from _gathered(_past_warnings(sections, family))
@@ -167,7 +169,7 @@ def _shape_warnings(story: Storyboard, family: Family, own: Size) -> Iterator[st
     if abs(speed - 1) > SAME_SPEED:
         fact = f"{family.name} makes motion of {family.fps:g} frames a second, so all moves {speed:.2g} times as fast"
         yield f"fps {story.fps:g}: {fact}; remove the line for true speed"
-    width, height = story.size or own
+    width, height = story.film.size or own  # small drafts are meant
     like = family.own_size((width, height))
     area, aspect = width * height / (own[0] * own[1]), width * like[1] / (height * like[0])
     for times, what, (across, down) in ((area, "area", own), (aspect, "aspect ratio", like)):

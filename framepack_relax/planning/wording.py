@@ -37,13 +37,13 @@ def _half(scene: Scene) -> int:
 
 def wording_problems(story: Storyboard, counts: Sequence[int]) -> Iterator[Problem]:
     """Blends longer than their scenes, and words that are not in their prompts."""
+    facts: dict[int, list[str]] = {}  # by the scene whose blend it is
     for index, scene in enumerate(story.scenes):
         after = _half(story.scenes[index + 1]) if index + 1 < len(story.scenes) else 0
         taken, has = _half(scene) + after, counts[index]
         if taken > has > 0:
             at = index + (after > _half(scene))
-            fact = f"of scene {scene.id} blends take {taken} sections, and it has {has}"
-            yield Problem(path=f"scenes[{at}].transition.blend", message=f"{fact}; make it longer, or blend fewer")
+            facts.setdefault(at, []).append(f"of scene {scene.id} blends take {taken} sections, and it has {has}")
         prompt = story.prompt_of(scene)
         for nth, emphasis in enumerate(scene.emphasis or ()):
             if not find_words(prompt, emphasis.words):
@@ -51,6 +51,9 @@ def wording_problems(story: Storyboard, counts: Sequence[int]) -> Iterator[Probl
                 cure = f"did you mean {near[0]!r}?" if near else "write words as they stand in it"
                 message = f"{printable(emphasis.words)!r} is not in the prompt; {cure}"
                 yield Problem(path=f"scenes[{index}].emphasis[{nth}].words", message=message)
+    for at, said in facts.items():
+        message = f"{'; '.join(said)}; make it longer, or blend fewer"
+        yield Problem(path=f"scenes[{at}].transition.blend", message=message)
 
 
 def word_gains(scene: Scene) -> tuple[WordGain, ...]:

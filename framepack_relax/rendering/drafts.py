@@ -34,25 +34,44 @@ class Draft:
         return stored.latents
 
 
-def find_drafts(story: Storyboard, plan: RenderPlan, out: Path | None = None) -> dict[int, Draft]:
-    """By index, what each section of a film starts from that goes to `out`. Raises StoryboardError: no such draft, an
-    unfinished one, one of another film, or `out` itself."""
-    begun, drafts, problems = dict[str, Begun](), dict[int, Draft](), dict[Problem, None]()
-    for place, scene in enumerate(plan.scenes):
-        start, own = plan.sections[scene.sections[0]].start_from, story.scenes[place].start_from
-        if start is None or start.folder is None:
+def open_drafts(story: Storyboard, out: Path | None = None) -> tuple[dict[str, Begun], list[Problem]]:
+    """The folders that scenes of a film start from that goes to `out`, as the board names them; those that are no
+    draft's, or `out` itself, are mistakes."""
+    begun, problems = dict[str, Begun](), dict[Problem, None]()
+    for place, scene in enumerate(story.scenes):
+        if not (start := story.start_of(scene)) or start.folder is None or start.folder in begun:
             continue
-        folder, path = story.resolve(start.folder), f"scenes[{place}].start_from" if own else "start_from"
+        folder = story.resolve(start.folder)
         try:
             if out is not None and folder.absolute().resolve() == out.absolute().resolve():
                 raise RenderError(f"{folder}: is where this film goes; render one of both elsewhere, by --out")
-            there = begun.setdefault(start.folder, read_begun(folder))
-            drafts |= _match(folder, there, plan, scene)
+            begun[start.folder] = read_begun(folder)
         except RenderError as error:
-            problems[Problem(path=path, message=str(error))] = None
+            problems[Problem(path=_path(story, place), message=str(error))] = None
+    return begun, list(problems)
+
+
+def find_drafts(story: Storyboard, plan: RenderPlan, begun: Mapping[str, Begun]) -> dict[int, Draft]:
+    """By index, what each section of a film starts from, in the folders that `open_drafts` gives. Raises
+    StoryboardError for an unfinished draft, or one of another film."""
+    drafts, problems = dict[int, Draft](), dict[Problem, None]()
+    for place, scene in enumerate(plan.scenes):
+        start = plan.sections[scene.sections[0]].start_from
+        if start is None or start.folder is None:
+            continue
+        try:
+            drafts |= _match(story.resolve(start.folder), begun[start.folder], plan, scene)
+        except RenderError as error:
+            problems[Problem(path=_path(story, place), message=str(error))] = None
     if problems:
         raise StoryboardError([story.located(problem) for problem in problems])
     return drafts
+
+
+def _path(story: Storyboard, place: int) -> str:
+    """Where the board names the draft of a scene."""
+    own = story.scenes[place].start_from
+    return f"scenes[{place}].start_from" if own and own.folder else "start_from"
 
 
 def _match(folder: Path, there: Begun, plan: RenderPlan, scene: SceneTiming) -> Mapping[int, Draft]:

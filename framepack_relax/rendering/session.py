@@ -29,7 +29,7 @@ from ..storyboard.reader import LARGEST_BYTES
 from ..storyboard.schema import StartFrom
 from ..video.contact import png
 from .before import Before, read_before
-from .drafts import Draft, find_drafts
+from .drafts import Draft, find_drafts, open_drafts
 from .ensure import Judge, wanted
 from .films import is_anothers, is_whole
 from .folder import BROKEN, FOLLOWS, FRESH, RunFolder, Verdict
@@ -227,7 +227,8 @@ class Session:
 def settle(story: Storyboard, out: Path, model: AnyModel, options: Options) -> Session:
     """Plans, reads the start images, makes the keys; nothing is written. Raises StoryboardError or ModelError."""
     family = model.family
-    plan = make_plan(story, family)
+    begun, absent = open_drafts(story, out)
+    plan = make_plan(story, family, absent)
     check_commands(story, options.commands)
     if family.unread:
         cure = f"`framepack-relax models {family.name}` says how to get it"
@@ -245,7 +246,7 @@ def settle(story: Storyboard, out: Path, model: AnyModel, options: Options) -> S
     takes = locked_sections(story, plan, out, weights)
     plan = with_words(plan, takes)
     own = {index: stored.key for index, stored in takes.items()}
-    drafts = find_drafts(story, plan, out)
+    drafts = find_drafts(story, plan, begun)
     digests = {index: draft.digest for index, draft in drafts.items()}
     keys = section_keys(plan, pictures, weights, dtype, adapters, _judge(plan, family, options), own, digests)
     plan, notes = with_files(plan, keys, out, takes, options.fresh or options.strict)

@@ -61,6 +61,9 @@ BARE = {  # of numbers
     "size": "[{}, {}]",
     "interval": "[{}, {}]",
 }
+SEPARATOR = re.compile(r"[\s,;x*\u00d7]+|(?<=[0-9])-")  # as in 640x480
+PLAIN_NUMBER = re.compile(r"-?(?:[0-9]+(?:\.[0-9]+)?|\.[0-9]+)")
+BESIDE = {"transition": "{blend: 2}"}  # what may stand there besides words
 NOT_YET = {
     "a scene begins where the one before it ends and lasts `seconds`; its start image is `image`": "start end "
     "start_time end_time start_seconds end_seconds begin to offset",
@@ -124,8 +127,8 @@ def argument(word: str, known: Sequence[str]) -> str:
 
 def bare(field: str, value: Any, sign: str) -> str:
     """How to write numbers that stand for a mapping or a list, which begins with `sign`; empty where not known."""
-    numbers, form = re.findall(r"[0-9]+(?:\.[0-9]+)?|\.[0-9]+", str(value)), BARE.get(field, "")
-    fits = form and form.count("{}") == len(numbers)
+    numbers, form = SEPARATOR.split(str(value).strip("()[], ")), BARE.get(field, "")
+    fits = form and form.count("{}") == len(numbers) and all(map(PLAIN_NUMBER.fullmatch, numbers))
     said = f"{field}: {form.format(*numbers)}" if fits else FORMS.get(field, "")
     return said if sign in said else ""
 

@@ -9,12 +9,13 @@ from pydantic_core import ErrorDetails
 
 from ..errors import Problem, StoryboardError
 from .annotations import at, bounds, branch, choices, kinds, mapping
-from .meanings import bare, suggest, unknown_field
+from .meanings import BESIDE, bare, suggest, unknown_field
 from .paths import odd_space
 
 M = TypeVar("M", bound=BaseModel)
 T = TypeVar("T")
 Check = Callable[[T], Iterable[Problem]]
+Places = Mapping[str, tuple[int, int] | str]  # of paths: line and column in the file, or the option that says it
 MOST_PROBLEMS = 200  # told at once
 SAID = {
     "json_invalid": "is not JSON: {error}",
@@ -44,13 +45,26 @@ def validated(model: type[M], data: Any, others: Sequence[Problem] = (), *, chec
     return made
 
 
-def locate(problem: Problem, file: str, places: Mapping[str, tuple[int, int]]) -> Problem:
+def locate(problem: Problem, file: str, places: Places) -> Problem:
     """The problem with the line and column of its path, or of the nearest mapping around it that is written."""
     path = problem.path
     while path and path not in places:
         path = path.rpartition("[" if path.endswith("]") else ".")[0]
-    line, column = places.get(path, (None, None))
-    return replace(problem, file=file, line=line, column=column)
+    place = places.get(path, (None, None))
+    if isinstance(place, str):
+        return replace(problem, path=place)
+    return replace(problem, file=file, line=place[0], column=place[1])
+
+
+def field_of(path: str) -> str:
+    """Of the board, in which `scenes[1].seconds` stands."""
+    return path.partition(".")[0].partition("[")[0]
+
+
+def located(problem: Problem, file: str, places: Places) -> Problem:
+    """The same where the file, or an option, says the board's field that it is about; else as it is."""
+    elsewhere = problem.path and field_of(problem.path) not in map(field_of, places)
+    return problem if elsewhere else locate(problem, file, places)
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> list[Problem]:
@@ -110,6 +124,7 @@ def _sentence(detail: ErrorDetails, loc: Sequence[str | int], model: type[BaseMo
     if isinstance(value, str) and (cure := odd_space(value)):
         return f"is {_shown(value)}; {cure}"
     known = [str(name) for name in choices(wanted)]
+    known += [BESIDE[str(loc[-1])]] if loc and loc[-1] in BESIDE and mapping(wanted) else []
     if kind == "literal_error" or (known and value not in known and float not in kinds(wanted)):
         return f"is {_shown(value)}; {suggest(value if isinstance(value, str) else '', known)}"
     if kind == "string_type" and isinstance(value, (dict, list, tuple)):

@@ -6,7 +6,8 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from .fields import Beta, Intensity, Power, Targets, Words, only
-from .schema import Part, Relax, Rung
+from .part import Part
+from .schema import Relax, Rung
 
 BY_INTENSITY = only(
     lambda points: [x for x, _ in points] == sorted({x for x, _ in points}),

@@ -5,7 +5,7 @@ Anchors, aliases, merges and tags are refused: a storyboard is untrusted input a
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,6 +24,7 @@ from .schema import Storyboard, build_storyboard
 
 P = TypeVar("P", bound=BaseModel)
 Data = dict[str, Any]
+Beside = Callable[[P, Sequence[Problem]], Sequence[Problem]]
 
 LOADER: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's is ten times as fast
 LARGEST_BYTES = 1 << 19
@@ -43,10 +44,13 @@ ODD_NUMBERS = (
 )
 
 
-def read_storyboard(path: str | Path) -> Storyboard:
-    """The storyboard in a YAML file. Raises StoryboardError with every mistake found."""
+def read_storyboard(path: str | Path, beside: Beside[Storyboard] = lambda story, found: found) -> Storyboard:
+    """The storyboard in a YAML file. Raises StoryboardError with every mistake found.
+
+    Where only files that it names are wrong, `beside` adds to what was found what else is wrong with the board.
+    """
     file = expand(path)
-    return parse_storyboard(read_text(file), file=str(file), folder=file.resolve().parent)
+    return parse_storyboard(read_text(file), file=str(file), folder=file.resolve().parent, beside=beside)
 
 
 def read_text(file: Path) -> str:
@@ -78,11 +82,20 @@ def decoded(data: bytes, file: str, kind: str) -> str:
     raise StoryboardError([Problem(file=file, line=line, message=message)])
 
 
-def parse_storyboard(text: str, *, file: str = "<storyboard>", folder: Path | None = None) -> Storyboard:
+def parse_storyboard(
+    text: str,
+    *,
+    file: str = "<storyboard>",
+    folder: Path | None = None,
+    beside: Beside[Storyboard] = lambda story, found: found,
+) -> Storyboard:
     """The storyboard in a YAML text; `folder` is what its image paths are relative to. Raises StoryboardError."""
     reading = Reading(file, text)
-    story = reading.checked(Storyboard, build_storyboard, lambda data: _path_problems(data, folder))
-    return story.placed(file, folder, reading.places)
+
+    def build(data: Data) -> Storyboard:
+        return build_storyboard(data).placed(file, folder, reading.places)
+
+    return reading.checked(Storyboard, build, lambda data: _path_problems(data, folder), beside)
 
 
 def parse_as(model: type[P], text: str, *, file: str, check: Check[P] = lambda made: ()) -> P:
@@ -108,15 +121,27 @@ class Reading:
         self.problems: list[Problem] = []
         self.places: dict[str, tuple[int, int]] = {}
 
-    def checked(self, model: type[BaseModel], build: Callable[[Data], P], others: Check[Data] = lambda data: ()) -> P:
-        """What `build` makes of the text for `model`; raises StoryboardError with its and all `others`' problems."""
+    def checked(
+        self,
+        model: type[BaseModel],
+        build: Callable[[Data], P],
+        others: Check[Data] = lambda data: (),
+        beside: Beside[P] = lambda made, found: found,
+    ) -> P:
+        """What `build` makes of the text for `model`; raises StoryboardError with its and all `others`' problems.
+
+        Where only others have some, `beside` adds its own.
+        """
         if (node := self._compose(model)) is not None:
             data = self._mapping(node, model, "")
             try:
                 made = build(data)
             except StoryboardError as error:
                 self._tell(error.problems)
+            sound = not self.problems
             self._tell(others(data))
+            if sound and self.problems:
+                self.problems = list(beside(made, self.problems))
         if self.problems:
             found = sorted(self.problems, key=lambda p: (p.file != self.file, p.line or 0, p.column or 0))
             rest = [Problem(file=self.file, message="holds more mistakes; mend these first")]

@@ -2,17 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     PrivateAttr,
-    ValidationError,
     create_model,
-    model_validator,
 )
 
 from ..errors import Problem, StoryboardError
@@ -52,40 +48,13 @@ from .fields import (
     has_places,
     on_one_line,
     only,
-    plain,
 )
-from .messages import explain, locate, validated
+from .messages import Places, field_of, located, validated
+from .part import Part
 from .paths import expand
 from .rules import between_scenes
 
-if TYPE_CHECKING:
-    from pydantic._internal._model_construction import ModelMetaclass
-else:
-    ModelMetaclass = type(BaseModel)
-
-
 STRENGTH = 0.6  # of `start_from` (LOG.md)
-
-
-class _Told(ModelMetaclass):
-    """Makes `Scene(secnds=2)` raise the StoryboardError that a file with this mistake would."""
-
-    def __call__(cls, **fields: Any) -> Any:
-        try:
-            return super().__call__(**fields)
-        except ValidationError as error:
-            raise StoryboardError(explain(error, cast("type[BaseModel]", cls))) from None
-
-
-class Part(BaseModel, metaclass=_Told):
-    """Base of every mapping of a storyboard: frozen, strict types, unknown keys forbidden."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_python(cls, data: Any) -> Any:
-        return {name: plain(value) for name, value in data.items()} if isinstance(data, Mapping) else data
 
 
 class Guidance(Part, extra="allow"):
@@ -269,10 +238,10 @@ class Written(Part):
     """A mapping that is a file of its own, and knows where it was read."""
 
     _folder: Path | None = PrivateAttr(None)
-    _places: Mapping[str, tuple[int, int]] = PrivateAttr(default_factory=dict)
+    _places: Places = PrivateAttr(default_factory=dict)
     _file: str = PrivateAttr("")
 
-    def placed(self, file: str, folder: Path | None, places: Mapping[str, tuple[int, int]]) -> Self:
+    def placed(self, file: str, folder: Path | None, places: Places) -> Self:
         """The same, told where it was read: `places` maps field paths to (line, column)."""
         self._file, self._folder, self._places = file, folder, places
         return self
@@ -287,6 +256,8 @@ else:  # `from` is a word of Python's
 
 class Storyboard(Continued):
     """A film: settings of the board and its scenes in order."""
+
+    _film: "Storyboard | None" = PrivateAttr(None)
 
     version: Literal[1] = Field(1, description="of this format")
     title: Text = Field("", description="goes into the film's metadata")
@@ -361,14 +332,33 @@ class Storyboard(Continued):
 
     def located(self, problem: Problem) -> Problem:
         """The problem with the place of its path in the file; as it is where a board field comes from elsewhere."""
-        elsewhere = problem.path.isidentifier() and problem.path not in self._places
-        return problem if elsewhere else locate(problem, self._file, self._places)
+        return located(problem, self._file, self._places)
 
-    def changed(self, **fields: Any) -> "Storyboard":
-        """A copy with other board fields, checked, that still knows where the rest was read."""
+    @property
+    def film(self) -> "Storyboard":
+        """What it is a draft of; else itself."""
+        return self._film or self
+
+    def draft_of(self, film: "Storyboard") -> Self:
+        """The same, told of what it is a draft."""
+        self._film = film
+        return self
+
+    def changed(self, options: Mapping[str, str] = {}, /, **fields: Any) -> "Storyboard":
+        """A copy with other board fields, checked, that still knows where the rest was read.
+
+        `options` of a command say the fields at these paths; what else is in those fields is the board's own.
+        """
         values = {name: getattr(self, name) for name in type(self).model_fields}
-        places = {path: place for path, place in self._places.items() if path not in fields}
-        return build_storyboard({**values, **fields}).placed(self._file, self._folder, places)
+        new, scenes = set(fields) - set(map(field_of, options)), fields.get("scenes") or ()
+        if [scene.id for scene in self.scenes] == [getattr(scene, "id", None) for scene in scenes]:
+            new -= {"scenes"}  # copies of its own
+        places = {path: place for path, place in self._places.items() if field_of(path) not in new} | dict(options)
+        try:
+            made = build_storyboard({**values, **fields}).placed(self._file, self._folder, places)
+        except StoryboardError as error:
+            raise StoryboardError([located(problem, self._file, places) for problem in error.problems]) from None
+        return made.draft_of(self._film) if self._film else made
 
 
 def build_storyboard(data: Mapping[str, Any]) -> Storyboard:

@@ -34,7 +34,7 @@ from framepack_relax.evaluate.rows import lines_of, read_rows
 from framepack_relax.evaluate.text import TextJudge
 from framepack_relax.families.catalog import FIGURES, find
 from framepack_relax.files import write_file
-from framepack_relax.storyboard.schema import Part
+from framepack_relax.storyboard.part import Part
 from training.distil import branches, guided
 from training.drawing import draw
 from training.judge_data import captioned, clips, labels
