@@ -312,7 +312,7 @@ def test_plan_and_dry_run_tell_what_is_locked(locked, file):
     for words in (("plan", file, "--out"), ("render", file, "--dry-run", "--out")):
         done = here(*words, locked.folder)
         assert "3 of 4 sections are kept" in done.stdout and "is locked (another past)" in done.stdout
-    assert "locked, take 1-" in here("plan", file).stdout
+    assert "locked" in here("plan", file).stdout
     passes = fr.plan(file).passes
     edit(file, ("lock: true", "lock: false"))
     assert passes == (16, 16) and fr.plan(file).passes[0] > 16, "what is locked is not sampled"
