@@ -32,7 +32,7 @@ def test_what_a_batch_changes_reaches_the_commands_or_is_refused(tmp_path, monke
         commands(fr.batch_plan(odd, out="out"))
     odd.rename(board)
     fr.render("a.yaml", out="out/a")
-    assert here("batch", "a.yaml", "--out", "out", "--emit", "commands").stdout == ""
+    assert here("batch", "a.yaml", "--out", "out", "--device", "cpu", "--emit", "commands").stdout == ""
 
 
 @pytest.mark.slow

@@ -62,7 +62,8 @@ def decode_bytes(vae: AutoencoderKLWan, size: tuple[int, int], *, tiled: bool) -
     patch, held = vae.config.patch_size or 1, DECODED[vae.config.patch_size]
     tile = (vae.tile_sample_min_width, vae.tile_sample_min_height) if tiled else size
     pixels = min(size[0], tile[0]) * min(size[1], tile[1]) // patch**2
-    beside = OVERLAPPING * 3 * 4 * PIECE * size[0] * size[1] if tiled else 0  # frames of the tiles before
+    several = size[0] > tile[0] or size[1] > tile[1]
+    beside = OVERLAPPING * 3 * 4 * PIECE * size[0] * size[1] if several else 0  # frames of the tiles before
     values = pixels * (vae.config.decoder_base_dim or vae.config.base_dim) * held + beside
     return int(values * vae.dtype.itemsize)
 
