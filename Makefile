@@ -1,6 +1,6 @@
 # make demo: installs into .venv and renders a film on the CPU.  make test: installs and runs the tests; make test-all:
 # those that train networks too; make evidence: whether RESULTS.md, the packaged model's figures and the demo film's
-# latents are what this tree gives; make bench: our speed beside the stock pipelines', as ratios, in about eight minutes;
+# latents are what this tree gives; make bench: our speed beside the stock pipelines', as ratios, in under ten minutes;
 # make drill: rehearses scripts/gpu/drill.sh on the CPU; make docs: the site, into out/site.
 PYTHON ?= python3
 BIN := .venv/bin

@@ -259,7 +259,7 @@ def peak(who: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path("out/bench.json"))
     parser.add_argument("--peak", choices=["stock", "ours"], help=argparse.SUPPRESS)
     words = parser.parse_args()
