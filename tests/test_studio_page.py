@@ -8,16 +8,14 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from test_service import png, running  # noqa: F401
-from test_studio import BOARD
+from test_service import png  # noqa: F401
+from test_studio import BOARD, studio
 
 import framepack_relax as fr
 from framepack_relax.farm.boards import Boards
-from framepack_relax.farm.studio import add_studio
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed: pip install '.[dev]'")
 from selenium.common.exceptions import WebDriverException  # noqa: E402
@@ -110,12 +108,6 @@ def page(driver):
     yield page
     driver.get("about:blank")
     assert page.mistakes() == []
-
-
-@contextmanager
-def studio(folder: Path, **more):
-    with running(folder / "out", extend=lambda app: add_studio(app, Boards(folder)), **more) as it:
-        yield it
 
 
 @pytest.fixture
