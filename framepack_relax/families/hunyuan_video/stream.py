@@ -124,7 +124,12 @@ def _convolve(module: HunyuanVideoCausalConv3d, x: Tensor, memory: Memory) -> Te
         memory.kept[module] = newest.to(memory.rest, copy=True)
     else:
         kept.copy_(newest)  # in its own place: new ones among the working buffers make main memory grow (LOG.md)
-    return module.conv(F.pad(x, (*module.time_causal_padding[:4], 0, 0), mode=module.pad_mode))
+    x = F.pad(x, (*module.time_causal_padding[:4], 0, 0), mode=module.pad_mode)
+    if x.device.type != "cpu" or x.dtype != torch.float32:
+        return module.conv(x)
+    # with time as the last axis: PyTorch takes oneDNN's kernels by the size of the others (LOG.md)
+    weight, bias = module.conv.weight.permute(0, 1, 3, 4, 2), module.conv.bias
+    return F.conv3d(x.permute(0, 1, 3, 4, 2), weight, bias).permute(0, 1, 4, 2, 3).contiguous()
 
 
 def _upsample(module: HunyuanVideoUpsampleCausal3D, x: Tensor, memory: Memory) -> Tensor:
