@@ -17,8 +17,10 @@ from framepack_relax.evaluate.calibration import LEVELS, calibrated_profile, can
 from framepack_relax.evaluate.evaluation import gather
 from framepack_relax.evaluate.spec import READY, jobs, read_sweep
 from framepack_relax.evaluate.statistics import chance, interval, summarise
-from framepack_relax.evaluate.sweep import FILMS, plan_films, seldom_meant
+from framepack_relax.evaluate.sweep import FILMS, SWEEPS, plan_films, seldom_meant
+from framepack_relax.evaluate.swept import FIGURES
 from framepack_relax.relax.profile import Profile
+from framepack_relax.rendering.folder import RunFolder
 from framepack_relax.rendering.lease import Lease
 from framepack_relax.storyboard.reader import parse_as
 
@@ -115,6 +117,76 @@ def test_a_sweep_that_is_killed_in_mid_film_goes_on_to_the_same_table(spec, tmp_
         assert {n: f for n, f in a.figures.items() if n != "seconds"} == {
             n: f for n, f in b.figures.items() if n != "seconds"
         }
+
+
+def asked_of(folder):
+    """How often the network was asked for each section, by the reports of all films below."""
+    reports = [json.loads(file.read_text()) for file in folder.glob("films/*/*/report.json")]
+    return sum(not section["reused"] for report in reports for section in report["sections"])
+
+
+@pytest.mark.slow
+def test_workers_make_the_rows_that_one_process_makes_and_render_what_films_share_once(spec, tmp_path, tiny, whole):
+    told, noted = [], []
+    hear = {"on_film": lambda row, films: told.append((row["arm"], row["seed"], films)), "on_note": noted.append}
+    done = sweep(spec, tmp_path / "out", None, workers=fr.Workers(workers=2), **hear)
+    assert without_seconds(done.rows) == without_seconds(whole.rows) and done.cells[0].films == 2
+    assert sorted(told) == sorted((row["arm"], row["seed"], 6) for row in whole.rows)
+    assert len(set(noted)) == len(noted)
+    assert asked_of(tmp_path / "out") == asked_of(whole.page.parent) == 2 + 6
+    lines = (tmp_path / "out" / FILMS).read_text().splitlines()
+    assert sorted(map(json.loads, lines), key=str) == sorted(done.rows, key=str)
+    assert sweep(spec, tmp_path / "out", None, workers=fr.Workers(workers=1)).rows == done.rows
+
+
+@pytest.mark.slow
+def test_a_sweep_whose_workers_are_killed_with_it_loses_no_film_that_was_measured(spec, tmp_path, model, whole):
+    out = tmp_path / "killed"
+    words = [
+        TOOL,
+        "sweep",
+        str(spec),
+        "--out",
+        str(out),
+        "--action",
+        "packaged",
+        "--text",
+        "packaged",
+        "--workers",
+        "2",
+    ]
+    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.time() + 200
+    while len(measured := list(out.glob(f"films/*/*/{FIGURES}"))) < 2:
+        assert process.poll() is None and time.time() < deadline
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+    before = {file: file.read_bytes() for file in measured}
+    (out / FILMS).unlink(missing_ok=True)  # as if it had been killed before it heard of them
+    again = sweep(spec, out, model)
+    assert without_seconds(again.rows) == without_seconds(whole.rows)
+    assert all(json.loads(data) in again.rows for data in before.values())
+
+
+def test_workers_that_cannot_be_are_refused_before_anything_is_made(spec, tmp_path, model):
+    with pytest.raises(fr.EvaluationError, match="workers load the model themselves: give its name"):
+        sweep(spec, tmp_path / "out", model, workers=fr.Workers(workers=2))
+    with pytest.raises(fr.RenderError, match="workers: is 0; at least 1 must be at work"):
+        sweep(spec, tmp_path / "out", None, workers=fr.Workers(workers=0))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_film_that_no_worker_can_make_ends_the_sweep_with_its_reason(spec, tmp_path):
+    spec.write_text(spec.read_text().replace("calm_seconds: 1.2", "calm_seconds: 0"))
+    place = tmp_path / "out" / "films" / "vanilla"
+    with RunFolder(tmp_path / "out", SWEEPS).held() as held:
+        held.begin((), {})
+        place.parent.mkdir()
+        place.write_text("mine")
+    with pytest.raises(fr.EvaluationError, match=r"^films/vanilla/flip-0-\w+: .*what is finished is kept$"):
+        sweep(spec, tmp_path / "out", None, workers=fr.Workers(workers=1))
+    assert place.read_text() == "mine"
 
 
 def test_two_sweeps_do_not_share_a_folder(spec, tmp_path, model):

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ..evaluate.perceptual import Distance
     from ..evaluate.retrieval import Ridge
     from ..evaluate.sweep import Outcome
+    from ..farm.engines import Workers
     from ..planning.lexicon import Suggestion
     from ..rendering.mark import Note
     from ..storyboard import Storyboard
@@ -68,6 +69,7 @@ def sweep(
     calibrate: bool = False,
     action: str | None = None,
     text: str | None = None,
+    workers: "Workers | None" = None,
     on_film: Callable[[dict[str, Any], int], None] = lambda row, films: None,
     on_note: "Note" = lambda line: None,
     **loading: Any,
@@ -77,6 +79,7 @@ def sweep(
     `spec` is a ready one's name or a YAML file; `model` stands in for the spec's; `quick` takes one seed, two scenes
     and half the steps; `calibrate` also writes an intensity profile of the arms that served the model best. `on_film`
     is told each film's row and how many there are, `on_note` each warning before the first. `loading` goes to `load`.
+    With `workers` they render and measure the films, several at a time, as those of `batch` do; `out`/logs says how.
     Needs the extra `eval`. Raises StoryboardError, ModelError, RenderError or EvaluationError.
     """
     try:
@@ -84,7 +87,10 @@ def sweep(
     except ImportError as error:
         raise EvaluationError(f"{error.name} {EXTRA}") from error
     folder, choice = output_folder(out), str(model) if isinstance(model, Place) else model
+    if workers and (loading or not (choice is None or isinstance(choice, str))):
+        raise EvaluationError("workers load the model themselves: give its name, and how it is loaded with the workers")
     options: Any = {"quick": quick, "calibrating": calibrate, "judges": (action, text), "loading": loading}
+    options["workers"] = workers
     return compare(str(spec), folder, choice, on_film=on_film, on_note=on_note, **options)
 
 

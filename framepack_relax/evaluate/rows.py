@@ -19,7 +19,7 @@ from .mistakes import try_all
 from .statistics import Row
 
 Figure = Annotated[float, Field(ge=-(10**9), le=10**9)]
-ELSE = "or remove the line, and its film is measured again"
+ELSE = "or remove the line, and its film's row is made again"
 
 
 class FilmRow(Part, extra="allow"):

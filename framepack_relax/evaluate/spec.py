@@ -144,6 +144,11 @@ class Job:
     calms: tuple[str, ...]  # what stands still where: the film's own start, then the sweep's others
     located: Callable[[Problem], Problem]  # a mistake of the story at its place in the sweep's file
 
+    @property
+    def columns(self) -> dict[str, Any]:
+        """Which film it is, in its row."""
+        return {"arm": self.arm.id, "scene": self.event.id, "seed": self.seed}
+
     def targets(self, instruments: Instruments) -> list[str]:
         """The event's labels that the action judge has. Raises EvaluationError if it has none of them."""
         judge = instruments.action
