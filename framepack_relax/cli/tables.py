@@ -310,7 +310,7 @@ def evaluation_table(rows: Sequence[Mapping[str, Any]]) -> Grid:
             "action": action and f"{action['named']} {action['top'].get(action['named'], 0.0):.2f}",
             "targets": "\n".join(targets),
             "text": "text" in row and f"{row['text']['score']:.1f}",
-            "lpips": "lpips" in row and f"{row['lpips']['adjacent']:.3f}",
+            **{name: f"{row[name]['adjacent']:.3f}" for name in ("lpips", "perceptual") if name in row},
             "drift": "drift" in row and f"{row['drift']['drift']:.3f}",
             "fails": next((kind for kind, true in row.get("failures", {}).items() if true), ""),
         }
@@ -321,7 +321,8 @@ def evaluation_table(rows: Sequence[Mapping[str, Any]]) -> Grid:
 
 def sweep_table(cells: Sequence[Cell]) -> Grid:
     """A row per arm: means; of action and motion the interval too, and the share of pairs won against the first arm."""
-    names = [n for n in ("target", "motion", "identity", "jump", "forwards", "seconds") if n in cells[0].figures]
+    wanted = ("target", "motion", "identity", "jump", "perceptual", "forwards", "seconds")
+    names = [name for name in wanted if name in cells[0].figures]
     rows = []
     for cell in cells:
         row = {"arm": cell.arm, "films": str(cell.films)}

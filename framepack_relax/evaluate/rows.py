@@ -39,6 +39,7 @@ class FilmRow(Part, extra="allow"):
     jump: Figure = 0.0
     drift: Figure = 0.0
     lpips: Figure = 0.0
+    perceptual: Figure = 0.0
     forwards: Figure = 0.0
     seconds: Figure = 0.0
 

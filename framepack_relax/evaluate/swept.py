@@ -220,8 +220,7 @@ def measure(job: Job, film: RenderedFilm, instruments: Instruments) -> Row:
         if len(job.calms) > 1:
             fits = instruments.text.cosines(seen.frames[scene.frames[0] : scene.frames[1] : EVERY], job.calms)
             row["identity"] = float(np.mean(fits.argmax(1) == 0))
-    if instruments.distance:
-        row["lpips"] = said["lpips"]["adjacent"]
+    row |= {name: said[name]["adjacent"] for name in instruments.distances}
     reports = [film.report["sections"][section.index] for section in sections]
     tries = [each["forwards"] for report in reports for each in report.get("tries", ())]
     counts = (sum(each.values()) for each in tries) if tries else (section.passes[1] for section in sections)
