@@ -13,6 +13,7 @@ from .films import EXTRA, Model, Story, load, read
 from .paths import Place, meant, output_folder
 
 if TYPE_CHECKING:
+    from ..evaluate.ahead import Ahead
     from ..evaluate.pace import Pace
     from ..evaluate.perceptual import Distance
     from ..evaluate.retrieval import Ridge
@@ -92,6 +93,24 @@ def sweep(
     options: Any = {"quick": quick, "calibrating": calibrate, "judges": (action, text), "loading": loading}
     options["workers"] = workers
     return compare(str(spec), folder, choice, on_film=on_film, on_note=on_note, **options)
+
+
+@quietly
+def sweep_plan(spec: Place, *, model: Place | None = None, quick: bool = False) -> "list[Ahead]":
+    """What a sweep will take: a row for the calm scenes that its films share, then one an arm; loads no weights.
+
+    The hours are an H200's in bfloat16, estimated from the forward passes. Raises StoryboardError and ModelError.
+    """
+    from ..evaluate.ahead import ahead
+    from ..evaluate.spec import jobs, read_sweep
+    from ..evaluate.sweep import plan_films
+    from ..families.catalog import find_family
+    from ..farm.costs import asked_for
+
+    read = read_sweep(str(spec)).quick() if quick else read_sweep(str(spec))
+    read = read.model_copy(update={"model": str(model)}) if model is not None else read
+    planned = jobs(read)
+    return ahead(planned, plan_films(planned, find_family(read.model)), asked_for(read.model, "bfloat16"))
 
 
 @quietly

@@ -59,15 +59,18 @@ def evaluate(
 @app.command()
 @spread
 def sweep(
-    spec: Annotated[str, typer.Argument(help="ablation, paper-table-1, paper-table-2, or a YAML file")],
+    spec: Annotated[str, typer.Argument(help="ablation, wan2.2-5b, helios, .. or a YAML file")],
     makers: Makers,
     out: Out = None,
     quick: Quick = False,
     model: Model = None,
     action: Action = None,
     text: TextJudge = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="say what it will take, in passes and GPU hours")] = False,
 ) -> None:
     """Compare settings on the same films; a sweep that was stopped goes on where it was."""
+    if dry_run:
+        return console.print(tables.ahead_table(api.sweep_plan(spec, model=model, quick=quick)))
     options = {"action": action, "text": text, "model": model, **makers.given()}
     place = out or Path("out", Path(spec).stem + "-quick" * quick)
     console.print(str(_compare(spec, place, quick=quick, **options).page), soft_wrap=True)

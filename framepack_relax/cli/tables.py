@@ -15,6 +15,7 @@ from rich.text import Text
 from .screen import KEEP, LOOK, MOST_ROWS, Grid
 
 if TYPE_CHECKING:
+    from ..evaluate.ahead import Ahead
     from ..evaluate.statistics import Cell
     from ..families.catalog import Entry
     from ..families.sketch import Choice
@@ -242,6 +243,23 @@ def costs_table(costs: Sequence[Cost], films: Sequence[Film]) -> RenderableType:
     caption = f"{len(rows)} shots, {sections} sections of {len(films) - there} films; {there} are there; GiB (full .. "
     caption += "offload) and minutes are estimates by count"
     return Grid(rows, keys="film", wraps="film", caption=caption) if rows else Text(caption)
+
+
+def ahead_table(rows: Sequence[Ahead]) -> Grid:
+    """A row per arm of a sweep: films, passes, and an H200's hours by estimate; the sums below."""
+    shown = [
+        {"arm": row.arm, "films": str(row.films), "passes": _span(row.passes, "d"), "H200 hours": _hours(row.hours)}
+        for row in rows
+    ]
+    passes = [sum(row.passes[bound] for row in rows) for bound in (0, 1)]
+    known = [row.hours for row in rows if row.hours]
+    hours = _hours([sum(each[bound] for each in known) for bound in (0, 1)] if known else None)
+    caption = f"{_span(passes, 'd')} passes, {hours} hours of an H200 by count, without encoding and decoding"
+    return Grid(shown, keys="arm", wraps="arm", caption=caption)
+
+
+def _hours(hours: Sequence[float] | None) -> str:
+    return "-" if hours is None else _span(hours, ".1f")
 
 
 def ledger_table(entries: Sequence[LedgerEntry]) -> RenderableType:

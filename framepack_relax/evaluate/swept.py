@@ -235,8 +235,8 @@ def film_key(job: Job, plan: RenderPlan, model: AnyModel, names: Sequence[str]) 
     """A hash of the plan, the start image, the weights, the instruments by their `names` and the way of measuring."""
     said = plan.to_json()
     del said["title"], said["warnings"]
-    image = job.story.resolve(str(job.story.image)).read_bytes()
-    film = [said, blake2b(image).hexdigest(), model.identity, model.precision, model.kind]
+    start = job.story.image and job.story.resolve(job.story.image).read_bytes()
+    film = [said, start and blake2b(start).hexdigest(), model.identity, model.precision, model.kind]
     return hash_of([MEASURES, SAMPLER_VERSION, *film, job.event.target, job.calms, *names])
 
 
