@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         stream,
         suggest,
         sweep,
+        sweep_plan,
         take,
     )
     from .errors import EvaluationError, FilmError, ModelError, RelaxError, RenderError, StoryboardError
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 __all__ = ["__version__"]
 __all__ += ["batch", "batch_plan", "cancel", "evaluate", "ledger", "load", "memory", "plan", "preview", "read"]
 __all__ += ["Workers", "export_timeline", "fit_prompts", "import_board", "pace", "pick", "publish", "relaxed"]
-__all__ += ["render", "restore", "status", "stream", "suggest", "sweep", "take"]
+__all__ += ["render", "restore", "status", "stream", "suggest", "sweep", "sweep_plan", "take"]
 __all__ += ["EvaluationError", "FilmError", "ModelError", "RelaxError", "RenderError", "StoryboardError"]
 __all__ += ["Guidance", "Relax", "Scene", "Storyboard"]
 

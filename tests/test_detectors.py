@@ -15,7 +15,7 @@ from framepack_relax.evaluate import detectors
 from framepack_relax.evaluate.detectors import find_cuts, find_failures, measure_signals
 from framepack_relax.evaluate.evaluation import Instruments
 
-BARE = Instruments(action=None, text=None, distance=None, notes=())
+BARE = Instruments(action=None, text=None, distances={}, notes=())
 
 
 @pytest.fixture(scope="module")

@@ -44,7 +44,7 @@ def test_every_line_that_no_sweep_wrote_is_told_at_its_place_and_none_is_lost(tm
     with pytest.raises(fr.EvaluationError) as caught:
         read_rows(file)
     said = str(caught.value).splitlines()
-    assert all(text.startswith(f"{file}:") and text.endswith("its film is measured again") for text in said)
+    assert all(text.startswith(f"{file}:") and text.endswith("its film's row is made again") for text in said)
     assert "\x1b" not in str(caught.value) and max(map(len, said)) < 200 + len(str(file))
     for number, fact in enumerate(WRONG.values(), 2):
         assert any(text.startswith(f"{file}:{number}: {fact}") for text in said), (number, fact)

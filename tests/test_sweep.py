@@ -9,16 +9,18 @@ import time
 import numpy as np
 import pytest
 import yaml
-from faults import TOOL
+from faults import TOOL, here
 from PIL import Image
 
 import framepack_relax as fr
 from framepack_relax.evaluate.calibration import LEVELS, calibrated_profile, candidates, choose, utility
 from framepack_relax.evaluate.evaluation import gather
 from framepack_relax.evaluate.spec import READY, jobs, read_sweep
-from framepack_relax.evaluate.statistics import chance, interval, summarise
-from framepack_relax.evaluate.sweep import FILMS, plan_films, seldom_meant
+from framepack_relax.evaluate.statistics import FEWEST, chance, interval, summarise
+from framepack_relax.evaluate.sweep import FILMS, SWEEPS, plan_films, seldom_meant
+from framepack_relax.evaluate.swept import FIGURES
 from framepack_relax.relax.profile import Profile
+from framepack_relax.rendering.folder import RunFolder
 from framepack_relax.rendering.lease import Lease
 from framepack_relax.storyboard.reader import parse_as
 
@@ -117,6 +119,76 @@ def test_a_sweep_that_is_killed_in_mid_film_goes_on_to_the_same_table(spec, tmp_
         }
 
 
+def asked_of(folder):
+    """How often the network was asked for each section, by the reports of all films below."""
+    reports = [json.loads(file.read_text()) for file in folder.glob("films/*/*/report.json")]
+    return sum(not section["reused"] for report in reports for section in report["sections"])
+
+
+@pytest.mark.slow
+def test_workers_make_the_rows_that_one_process_makes_and_render_what_films_share_once(spec, tmp_path, tiny, whole):
+    told, noted = [], []
+    hear = {"on_film": lambda row, films: told.append((row["arm"], row["seed"], films)), "on_note": noted.append}
+    done = sweep(spec, tmp_path / "out", None, workers=fr.Workers(workers=2), **hear)
+    assert without_seconds(done.rows) == without_seconds(whole.rows) and done.cells[0].films == 2
+    assert sorted(told) == sorted((row["arm"], row["seed"], 6) for row in whole.rows)
+    assert len(set(noted)) == len(noted)
+    assert asked_of(tmp_path / "out") == asked_of(whole.page.parent) == 2 + 6
+    lines = (tmp_path / "out" / FILMS).read_text().splitlines()
+    assert sorted(map(json.loads, lines), key=str) == sorted(done.rows, key=str)
+    assert sweep(spec, tmp_path / "out", None, workers=fr.Workers(workers=1)).rows == done.rows
+
+
+@pytest.mark.slow
+def test_a_sweep_whose_workers_are_killed_with_it_loses_no_film_that_was_measured(spec, tmp_path, model, whole):
+    out = tmp_path / "killed"
+    words = [
+        TOOL,
+        "sweep",
+        str(spec),
+        "--out",
+        str(out),
+        "--action",
+        "packaged",
+        "--text",
+        "packaged",
+        "--workers",
+        "2",
+    ]
+    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.time() + 200
+    while len(measured := list(out.glob(f"films/*/*/{FIGURES}"))) < 2:
+        assert process.poll() is None and time.time() < deadline
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+    before = {file: file.read_bytes() for file in measured}
+    (out / FILMS).unlink(missing_ok=True)  # as if it had been killed before it heard of them
+    again = sweep(spec, out, model)
+    assert without_seconds(again.rows) == without_seconds(whole.rows)
+    assert all(json.loads(data) in again.rows for data in before.values())
+
+
+def test_workers_that_cannot_be_are_refused_before_anything_is_made(spec, tmp_path, model):
+    with pytest.raises(fr.EvaluationError, match="workers load the model themselves: give its name"):
+        sweep(spec, tmp_path / "out", model, workers=fr.Workers(workers=2))
+    with pytest.raises(fr.RenderError, match="workers: is 0; at least 1 must be at work"):
+        sweep(spec, tmp_path / "out", None, workers=fr.Workers(workers=0))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_film_that_no_worker_can_make_ends_the_sweep_with_its_reason(spec, tmp_path):
+    spec.write_text(spec.read_text().replace("calm_seconds: 1.2", "calm_seconds: 0"))
+    place = tmp_path / "out" / "films" / "vanilla"
+    with RunFolder(tmp_path / "out", SWEEPS).held() as held:
+        held.begin((), {})
+        place.parent.mkdir()
+        place.write_text("mine")
+    with pytest.raises(fr.EvaluationError, match=r"^films/vanilla/flip-0-\w+: .*what is finished is kept$"):
+        sweep(spec, tmp_path / "out", None, workers=fr.Workers(workers=1))
+    assert place.read_text() == "mine"
+
+
 def test_two_sweeps_do_not_share_a_folder(spec, tmp_path, model):
     (tmp_path / "out").mkdir()
     with Lease(tmp_path / "out"), pytest.raises(fr.RenderError, match="is at work in this folder"):
@@ -169,18 +241,57 @@ def test_arms_differ_in_the_last_scene_alone_and_seeds_are_paired(spec):
 def test_ready_sweeps_can_be_planned_and_begin_with_plain_framepack(name):
     planned = read_sweep(name)
     made = jobs(planned)
-    arms = {job.arm.id: fr.plan(job.story).sections[-1] for job in made if job.seed == 0}
+    seed = made[0].seed
+    arms = {job.arm.id: fr.plan(job.story).sections[-1] for job in made if job.seed == seed}
     at_rest = [arm for arm, section in arms.items() if section.relaxation.at_rest]
     assert at_rest[0] == made[0].arm.id == "vanilla" and set(at_rest) <= {
         "vanilla",
+        "vanilla, official negative",
         "guidance twice as strong",
         "guidance 6",
         "text",
     }
-    settings = [(section.relaxation, *section.scales.items()) for section in arms.values()]
+    settings = [(part.relaxation, part.negative_prompt, *part.scales.items()) for part in arms.values()]
     assert len(set(settings)) == len(settings), "no two arms are the same"
     quick = jobs(planned.quick())
-    assert {job.seed for job in quick} == {0} and {job.arm.id for job in quick} == set(arms)
+    assert {job.seed for job in quick} == {seed} and {job.arm.id for job in quick} == set(arms)
+
+
+@pytest.mark.parametrize("name", ["wan2.2-5b", "helios"])
+def test_sweeps_of_people_vary_text_context_and_the_negative_prompt_on_the_same_calm(name):
+    made = jobs(read_sweep(name))
+    plans = {job.arm.id: fr.plan(job.story) for job in made if (job.seed, job.event.id) == (0, "backflip")}
+    assert all(plan.sections[0] == plans["vanilla"].sections[0] for plan in plans.values()) and not made[0].story.image
+    acts = {arm: plan.sections[-1] for arm, plan in plans.items()}
+    text = {arm: section.scales["text"] for arm, section in acts.items()}
+    base = text["vanilla"][0]
+    assert set(text["vanilla"]) == {base} and text["text relaxed"][0] < text["text relaxed"][-1] <= base
+    late = text["text relaxed inversely"]
+    assert late[0] == base > late[-1] and sorted(late, reverse=True) == list(late)
+    constant = set(text["text constant at the mean"])
+    assert len(constant) == 1 and constant.pop() == pytest.approx(np.mean(text["text relaxed"]))
+    assert min(acts["context"].scales["context"]) < 1 == min(acts["paper"].scales["context"])
+    for arm in ("vanilla", "paper"):
+        official = acts[f"{arm}, official negative"]
+        assert (acts[arm].negative_prompt, official.scales) == ("", acts[arm].scales)
+        assert "static" in official.negative_prompt or "静态" in official.negative_prompt
+    assert all(job.event.target for job in made) and read_sweep(name).seeds >= FEWEST
+
+
+def test_what_a_sweep_will_take_is_told_without_weights(spec, tiny):
+    hours = fr.sweep_plan("wan2.2-5b")
+    made, arms = jobs(read_sweep("wan2.2-5b")), {row.arm: row for row in hours}
+    passes = {arm: sum(fr.plan(j.story).sections[-1].passes[1] for j in made if j.arm.id == arm) for arm in arms}
+    assert hours[0].films == 8 and all(row.passes == (passes[row.arm],) * 2 for row in hours[1:])
+    assert sum(row.films for row in hours[1:]) == len(made)
+    per_pass = {arm: row.hours[1] / row.passes[1] for arm, row in arms.items()}
+    assert arms["context"].hours[0] > arms["vanilla"].hours[0] > hours[0].hours[0] > 0
+    assert per_pass["context"] == pytest.approx(per_pass["vanilla"])
+    said = here("sweep", "wan2.2-5b", "--dry-run")
+    assert said.returncode == 0 and f"{sum(row.passes[1] for row in hours)} passes" in said.stdout
+    assert f"{sum(row.hours[1] for row in hours):.1f} hours of an H200" in " ".join(said.stdout.split())
+    few = fr.sweep_plan(spec, model=tiny, quick=True)
+    assert [row.films for row in few] == [1, 1, 1, 1] and few[1].passes == (1, 1)
 
 
 def test_every_mistake_of_a_spec_is_told_at_its_place(spec):
@@ -194,9 +305,7 @@ def test_every_mistake_of_a_spec_is_told_at_its_place(spec):
     assert said[0].endswith("spec.yaml:4:1: seedz: unknown field; did you mean 'seeds'?")
     assert any("calm: is empty" in line for line in said)
     assert any(line.endswith("arms[1].grid.beta[1]: is 7; must be between -1 and 1") for line in said)
-    with pytest.raises(
-        fr.StoryboardError, match="no sweep that comes along; those are ablation, calibration, paper-table-1"
-    ):
+    with pytest.raises(fr.StoryboardError, match="no sweep that comes along; those are ablation, blind, calibration"):
         fr.sweep("ablatio", out="nowhere")
 
 

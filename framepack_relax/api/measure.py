@@ -13,10 +13,12 @@ from .films import EXTRA, Model, Story, load, read
 from .paths import Place, meant, output_folder
 
 if TYPE_CHECKING:
+    from ..evaluate.ahead import Ahead
     from ..evaluate.pace import Pace
     from ..evaluate.perceptual import Distance
     from ..evaluate.retrieval import Ridge
     from ..evaluate.sweep import Outcome
+    from ..farm.engines import Workers
     from ..planning.lexicon import Suggestion
     from ..rendering.mark import Note
     from ..storyboard import Storyboard
@@ -68,6 +70,7 @@ def sweep(
     calibrate: bool = False,
     action: str | None = None,
     text: str | None = None,
+    workers: "Workers | None" = None,
     on_film: Callable[[dict[str, Any], int], None] = lambda row, films: None,
     on_note: "Note" = lambda line: None,
     **loading: Any,
@@ -77,6 +80,7 @@ def sweep(
     `spec` is a ready one's name or a YAML file; `model` stands in for the spec's; `quick` takes one seed, two scenes
     and half the steps; `calibrate` also writes an intensity profile of the arms that served the model best. `on_film`
     is told each film's row and how many there are, `on_note` each warning before the first. `loading` goes to `load`.
+    With `workers` they render and measure the films, several at a time, as those of `batch` do; `out`/logs says how.
     Needs the extra `eval`. Raises StoryboardError, ModelError, RenderError or EvaluationError.
     """
     try:
@@ -84,8 +88,29 @@ def sweep(
     except ImportError as error:
         raise EvaluationError(f"{error.name} {EXTRA}") from error
     folder, choice = output_folder(out), str(model) if isinstance(model, Place) else model
+    if workers and (loading or not (choice is None or isinstance(choice, str))):
+        raise EvaluationError("workers load the model themselves: give its name, and how it is loaded with the workers")
     options: Any = {"quick": quick, "calibrating": calibrate, "judges": (action, text), "loading": loading}
+    options["workers"] = workers
     return compare(str(spec), folder, choice, on_film=on_film, on_note=on_note, **options)
+
+
+@quietly
+def sweep_plan(spec: Place, *, model: Place | None = None, quick: bool = False) -> "list[Ahead]":
+    """What a sweep will take: a row for the calm scenes that its films share, then one an arm; loads no weights.
+
+    The hours are an H200's in bfloat16, estimated from the forward passes. Raises StoryboardError and ModelError.
+    """
+    from ..evaluate.ahead import ahead
+    from ..evaluate.spec import jobs, read_sweep
+    from ..evaluate.sweep import plan_films
+    from ..families.catalog import find_family
+    from ..farm.costs import asked_for
+
+    read = read_sweep(str(spec)).quick() if quick else read_sweep(str(spec))
+    read = read.model_copy(update={"model": str(model)}) if model is not None else read
+    planned = jobs(read)
+    return ahead(planned, plan_films(planned, find_family(read.model)), asked_for(read.model, "bfloat16"))
 
 
 @quietly

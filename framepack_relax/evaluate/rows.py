@@ -19,7 +19,7 @@ from .mistakes import try_all
 from .statistics import Row
 
 Figure = Annotated[float, Field(ge=-(10**9), le=10**9)]
-ELSE = "or remove the line, and its film is measured again"
+ELSE = "or remove the line, and its film's row is made again"
 
 
 class FilmRow(Part, extra="allow"):
@@ -39,6 +39,7 @@ class FilmRow(Part, extra="allow"):
     jump: Figure = 0.0
     drift: Figure = 0.0
     lpips: Figure = 0.0
+    perceptual: Figure = 0.0
     forwards: Figure = 0.0
     seconds: Figure = 0.0
 

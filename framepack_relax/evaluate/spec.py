@@ -51,7 +51,9 @@ IDS_DIFFER = AfterValidator(_ids_differ)
 class Start(Part):
     """Where a film begins: `who` and `where` stand for {who} and {where} in the prompts."""
 
-    image: Words = Field(description="start image, relative to the file")
+    image: Words | None = Field(
+        None, description="start image, relative to the file; default: the film begins with words"
+    )
     who: Words = Field(description="a red figure")
     where: Words = Field(description="on the beach")
 
@@ -80,13 +82,14 @@ class Grid(Part):
 
 
 class Arm(Part):
-    """Settings under a name; `relax`, `guidance` and `ensure` as a scene of a storyboard has them."""
+    """Settings under a name; `relax`, `guidance`, `ensure`, `negative_prompt` as a scene of a storyboard has them."""
 
     id: Words
     intensity: float = Field(1.0, ge=0, le=1)
     relax: Relax = Relax()
     guidance: Guidance = Guidance()
     ensure: Ensure | None = None
+    negative_prompt: Prompt | None = Field(None, description="with {who} and {where}; default: none")
     grid: Grid = Grid()
 
     def cells(self) -> Iterator["Arm"]:
@@ -144,6 +147,11 @@ class Job:
     calms: tuple[str, ...]  # what stands still where: the film's own start, then the sweep's others
     located: Callable[[Problem], Problem]  # a mistake of the story at its place in the sweep's file
 
+    @property
+    def columns(self) -> dict[str, Any]:
+        """Which film it is, in its row."""
+        return {"arm": self.arm.id, "scene": self.event.id, "seed": self.seed}
+
     def targets(self, instruments: Instruments) -> list[str]:
         """The event's labels that the action judge has. Raises EvaluationError if it has none of them."""
         judge = instruments.action
@@ -193,6 +201,8 @@ def _story(sweep: Sweep, start: Start, event: Event, arm: Arm, seed: int) -> Sto
     calm = start.said(sweep.calm)
     scenes = [Scene(id="calm", prompt=calm, seconds=sweep.calm_seconds)] if sweep.calm_seconds else []
     act: dict[str, Any] = {name: getattr(arm, name) for name in ("intensity", "relax", "guidance", "ensure")}
+    if arm.negative_prompt:
+        act["negative_prompt"] = start.said(arm.negative_prompt)
     scenes.append(Scene(id="act", prompt=start.said(event.prompt), seconds=sweep.seconds, **act))
     story = storyboard_from_scenes(
         scenes, title=f"{arm.id}: {event.id}", model=sweep.model, profile=sweep.profile, seed=seed, steps=sweep.steps,

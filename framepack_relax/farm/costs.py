@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import ModelError
+from ..families.adapters import Adapter
 from ..families.backend import PRESETS, Backend
+from ..families.base import Size
 from ..families.sketch import sketch
 from ..planning.renderplan import RenderPlan, SectionPlan
 from .films import Film
@@ -36,10 +38,7 @@ def costs(films: Iterable[Film]) -> Iterator[Cost]:
         session, loading = film.session(), film.loading
         plan, key = session.plan, (loading.name, loading.precision.removeprefix("torch."), session.adapters)
         if key not in drawn:
-            try:
-                drawn[key] = sketch(*key).model
-            except ModelError:
-                drawn[key] = None
+            drawn[key] = asked_for(*key)
         backend = drawn[key]
         for shot, left in enumerate(film.left):
             if left:
@@ -47,16 +46,35 @@ def costs(films: Iterable[Film]) -> Iterator[Cost]:
                 yield _cost(film, shot, plan, todo, backend)
 
 
+def asked_for(name: str, precision: str, adapters: Iterable[Adapter] = ()) -> Backend | None:
+    """A model without weights, to ask what it takes; None where its configs are not known."""
+    try:
+        return sketch(name, precision, adapters).model
+    except ModelError:
+        return None
+
+
 def _cost(film: Film, shot: int, plan: RenderPlan, todo: list[SectionPlan], backend: Backend | None) -> Cost:
-    passes = [sum(counts) for counts in zip(*(section.passes for section in todo), strict=True)]
-    asked = [(section.context, section.latents, plan.size) for section in todo]
-    memory, seconds = None, None
+    memory = None
     if backend:
+        asked = [(section.context, section.latents, plan.size) for section in todo]
         bytes_of = [[backend.need(*one, preset).total for one in asked] for preset in PRESETS]
         memory = min(map(max, bytes_of)), max(map(max, bytes_of))
-        flops = [backend.pass_flops(*one) for one in asked]
-        pairs = [(section.passes, one) for section, one in zip(todo, flops, strict=True)]
-        least, most = (sum(counts[bound] * one for counts, one in pairs) / RATE for bound in (0, 1))
-        seconds = (least, most) if most else None
-    counts: Any = {"sections": len(todo), "passes": (passes[0], passes[1])}
-    return Cost(film=film.name, shot=shot, memory=memory, seconds=seconds, **counts)
+    counts: Any = {"sections": len(todo), "passes": passes_of(todo), "seconds": seconds_of(todo, plan.size, backend)}
+    return Cost(film=film.name, shot=shot, memory=memory, **counts)
+
+
+def passes_of(sections: Iterable[SectionPlan]) -> tuple[int, int]:
+    """Forward passes, the least and the most."""
+    least, most = map(sum, zip((0, 0), *(section.passes for section in sections), strict=True))
+    return least, most
+
+
+def seconds_of(sections: Iterable[SectionPlan], size: Size, backend: Backend | None) -> tuple[float, float] | None:
+    """An H200's for the forward passes of sections of (width, height) px, the least and the most; None where the model
+    cannot be asked."""
+    if backend is None:
+        return None
+    flops = [(section.passes, backend.pass_flops(section.context, section.latents, size)) for section in sections]
+    least, most = (sum(counts[bound] * one for counts, one in flops) / RATE for bound in (0, 1))
+    return (least, most) if most else None

@@ -1,0 +1,246 @@
+"""A film of a sweep: rendered, measured, and its row beside it; in this process or by the workers of a farm."""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import EvaluationError, MemoryFullError
+from ..families.backend import Backend
+from ..families.base import Family
+from ..families.loader import Loading
+from ..farm.batch import Batch, run
+from ..farm.engines import Workers
+from ..farm.executor import Executor, Models
+from ..farm.films import Film, ShotUnit
+from ..farm.records import LOGS, Logs
+from ..files import write_file
+from ..planning.renderplan import RenderPlan, SectionPlan
+from ..planning.settings import paper_of
+from ..rendering.events import Event, Hear, nobody
+from ..rendering.folder import writing
+from ..rendering.keys import SAMPLER_VERSION, hash_of
+from ..rendering.loop import RenderedFilm, render
+from ..rendering.mark import Note, call_off
+from ..rendering.session import AnyModel, Options
+from ..video.motion import MotionMeter
+from .action import ActionJudge
+from .evaluation import Instruments, ends, evaluate, gather
+from .film import read_film
+from .rows import lines_of, read_rows
+from .spec import Job
+from .statistics import Row
+
+FIGURES = "figures.jsonl"  # in a film's folder: its row
+EVERY = 4  # frames, of those that are asked who and where
+MEASURES = 4  # raised when the same film would get other figures
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judges:
+    """Instruments by the names that `gather` takes: what can be sent to a worker, which loads them once."""
+
+    action: str
+    text: str
+    device: str | None = None
+
+    def load(self) -> Instruments:
+        return _gathered(self)
+
+    def seeing(self, family: Family) -> ActionJudge:
+        """What sees actions, for scenes that ensure one. Raises EvaluationError."""
+        if (judge := self.load().action) is None:
+            raise EvaluationError("ensure.action: the action judge is not there")
+        return judge
+
+
+@lru_cache(1)
+def _gathered(judges: Judges) -> Instruments:
+    return gather(action=judges.action, text=judges.text, device=judges.device)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Swept:
+    """A film to be made: `out` is its folder, `key` the hash of all that determines its row."""
+
+    job: Job
+    key: str
+    out: Path
+    store: Path  # of sections that films share
+    judges: Judges
+    names: tuple[str, ...]  # of the instruments that `key` is of
+
+    @property
+    def options(self) -> Options:
+        return Options(store=self.store, judge=self.judges.seeing)
+
+    def row(self, model: AnyModel, on_event: Hear) -> Row:
+        """The row that lies in its folder, else that of the film, which is rendered unless it is there.
+
+        Raises StoryboardError, ModelError, RenderError or EvaluationError.
+        """
+        if row := next((row for row in read_rows(self.out / FIGURES) if row["key"] == self.key), None):
+            return row
+        job, film = self.job, render(self.job.story, out=self.out, model=model, options=self.options, on_event=on_event)
+        instruments = self.judges.load()
+        if instruments.names != self.names:
+            raise EvaluationError("\n".join(["a worker has other judges than who began the sweep", *instruments.notes]))
+        row = {**job.columns, **asked(film.plan.sections[-1], model.family), **measure(job, film, instruments)}
+        made = film.report["model"]
+        row |= {"dtype": made["dtype"].removeprefix("torch."), "sampler_version": SAMPLER_VERSION}
+        row |= {"weights": made["weights"][:12], "film": place(job, self.key), "key": self.key}
+        with writing(self.out / FIGURES):
+            write_file(self.out / FIGURES, lines_of([row]))
+        return row
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweptUnit(ShotUnit):
+    """The whole film, as one worker renders and measures it; it is told when its row is there."""
+
+    swept: Swept
+
+    def run(self, models: Models, tell: Hear) -> None:
+        self.swept.row(models.get(self.job.loading), lambda event: None if event.kind == "film" else tell(event))
+        tell(Event(kind="film", text=str(self.swept.out)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweptFilm(Film):
+    """A film of a batch that is measured, too."""
+
+    swept: Swept
+
+    def units(self) -> list[ShotUnit]:
+        return [SweptUnit(film=self.name, job=self.jobs()[0], swept=self.swept)]
+
+
+@dataclass(frozen=True)
+class Here:
+    """Films are made by this process, one after the other."""
+
+    model: Backend
+
+    @property
+    def device(self) -> str:
+        """Of the judges that measure."""
+        return str(self.model.device)
+
+    here = device  # and of those that this process asks
+
+    def rows(self, films: Iterable[Swept], *, out: Path, note: Note) -> Iterator[Row]:
+        """As they come."""
+        return (
+            film.row(self.model, lambda event: note(event.text) if event.kind == "note" else None) for film in films
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Farm:
+    """Films are made by the workers of a farm's executor, each with a model and judges of its own."""
+
+    model: Loading
+    executor: Executor
+    max_retries: int
+    device: str | None  # of the judges that measure; None: each worker's
+    here = "cpu"  # a worker needs the GPU whole
+
+    def rows(self, films: Iterable[Swept], *, out: Path, note: Note) -> Iterator[Row]:
+        """As they come; what workers tell goes to `out`/logs, too.
+
+        The first film of every seed comes before the others, which then find its calm sections. Where a film cannot be
+        made the others are stopped, which keep what is finished. Raises RelaxError.
+        """
+        work = Batch([*self._batch(films)], max_retries=self.max_retries, fail_fast=True, more=lambda: None)
+        logs, heard = Logs(out / LOGS), set[str]()
+        with closing(run(work, self.executor)) as events:
+            for told in filter(None, events):
+                logs.hear(told)
+                if (event := told.event).kind in ("note", "warning") and event.text not in heard:
+                    heard.add(event.text)
+                    note(event.text)
+                if event.kind == "film":
+                    yield told.unit.swept.row(self.model, nobody)
+        for film in work.progress.values():
+            if film.state != "done" and film.cause:
+                kind = MemoryFullError if film.cause == "memory" else EvaluationError
+                raise kind(f"{film.film.name}: {film.why}; what is finished is kept")
+
+    def _batch(self, films: Iterable[Swept]) -> Iterator[Film]:
+        seeds = set[int]()
+        for film in films:
+            call_off(film.out, False)
+            first, job = film.job.seed not in seeds, film.job
+            given: dict[str, Any] = {"story": job.story, "out": film.out, "options": film.options}
+            yield SweptFilm(name=place(job, film.key), swept=film, loading=self.model, priority=float(first), **given)
+            seeds.add(job.seed)
+
+
+def farm_of(workers: Workers, model: str, out: Path) -> Farm:
+    """Raises RelaxError for workers that cannot be."""
+    executor = workers.executor(out / LOGS)
+    loading = Loading(name=model, **workers.loading(executor.device))
+    return Farm(model=loading, executor=executor, max_retries=workers.max_retries, device=workers.device)
+
+
+def asked(section: SectionPlan, family: Family) -> Row:
+    """What `suggest` looks for: the prompt, and the intensity at which the model's profile asks for its settings."""
+    profile = family.profile or paper_of(family)
+    intensity = profile.intensity_of(section.relaxation)
+    return {"prompt": section.prompt} | ({} if intensity is None else {"intensity": intensity})
+
+
+def measure(job: Job, film: RenderedFilm, instruments: Instruments) -> Row:
+    """Figures of the film's last scene; those of a missing instrument are absent.
+
+    `identity` is the share of its frames that fit the film's own figure and place better than any other start's,
+    `jump` the largest change at its section borders in levels of 255 (mean of the busiest 5 %), `wall` all seconds that
+    the render took, and `seconds` those of sampling the scene, absent where a stop came between.
+    """
+    seen = read_film(film.path)
+    scene, sections = seen.scenes[-1], [film.plan.sections[index] for index in film.plan.scenes[-1].sections]
+    meter = MotionMeter()
+    meter.add(seen.frames)
+    borders = [meter.changes[section.frames[0] - 1] for section in sections if section.frames[0]]
+    shot, targets = ends(seen.frames, seen.fps), job.targets(instruments)
+    said = evaluate(seen.cut(scene), instruments, prompt=scene.prompt, targets=targets, shot=shot)
+    row: Row = {"motion": said["motion"]["mean"], "at_once": said["motion"]["at_once"]}
+    row |= {"failures": said["failures"], "jump": 255 * max(borders, default=0.0), **said["drift"]}
+    if instruments.action:
+        row["named"] = said["action"]["named"]
+        row["target"] = max((found["best"] for found in said["action"]["targets"].values()), default=None)
+    if instruments.text:
+        row["text"] = said["text"]["cosine"]
+        if len(job.calms) > 1:
+            fits = instruments.text.cosines(seen.frames[scene.frames[0] : scene.frames[1] : EVERY], job.calms)
+            row["identity"] = float(np.mean(fits.argmax(1) == 0))
+    row |= {name: said[name]["adjacent"] for name in instruments.distances}
+    reports = [film.report["sections"][section.index] for section in sections]
+    tries = [each["forwards"] for report in reports for each in report.get("tries", ())]
+    counts = (sum(each.values()) for each in tries) if tries else (section.passes[1] for section in sections)
+    row["forwards"] = sum(counts)
+    if not any(report["reused"] for report in reports):
+        row["seconds"] = sum(report["seconds"]["sampling"] for report in reports)
+    row["wall"] = film.report["totals"]["seconds"]
+    return {name: round(value, 5) if isinstance(value, float) else value for name, value in row.items()}
+
+
+def film_key(job: Job, plan: RenderPlan, model: AnyModel, names: Sequence[str]) -> str:
+    """A hash of the plan, the start image, the weights, the instruments by their `names` and the way of measuring."""
+    said = plan.to_json()
+    del said["title"], said["warnings"]
+    start = job.story.image and job.story.resolve(job.story.image).read_bytes()
+    film = [said, start and blake2b(start).hexdigest(), model.identity, model.precision, model.kind]
+    return hash_of([MEASURES, SAMPLER_VERSION, *film, job.event.target, job.calms, *names])
+
+
+def place(job: Job, key: str) -> str:
+    """Folder of a film within the sweep's."""
+    named = "/".join(re.sub(r"[^\w.-]+", "-", name) for name in (job.arm.id, f"{job.event.id}-{job.seed}"))
+    return f"films/{named}-{key[:8]}"
