@@ -13,7 +13,6 @@ from .films import EXTRA, Model, Story, load, read
 from .paths import Place, meant, output_folder
 
 if TYPE_CHECKING:
-    from ..evaluate.ahead import Ahead
     from ..evaluate.pace import Pace
     from ..evaluate.perceptual import Distance
     from ..evaluate.retrieval import Ridge
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from ..planning.lexicon import Suggestion
     from ..rendering.mark import Note
     from ..storyboard import Storyboard
+    from .sweeps import Ahead
 
 
 def evaluate(
@@ -85,14 +85,20 @@ def sweep(
     """
     try:
         from ..evaluate.sweep import compare
+        from ..evaluate.swept import Here, Maker
     except ImportError as error:
         raise EvaluationError(f"{error.name} {EXTRA}") from error
     folder, choice = output_folder(out), str(model) if isinstance(model, Place) else model
     if workers and (loading or not (choice is None or isinstance(choice, str))):
         raise EvaluationError("workers load the model themselves: give its name, and how it is loaded with the workers")
-    options: Any = {"quick": quick, "calibrating": calibrate, "judges": (action, text), "loading": loading}
-    options["workers"] = workers
-    return compare(str(spec), folder, choice, on_film=on_film, on_note=on_note, **options)
+
+    def maker_of(name: str) -> Maker:
+        from .sweeps import farm_of
+
+        return farm_of(workers, name, folder) if workers else Here(load(name, **loading))
+
+    options: Any = {"quick": quick, "calibrating": calibrate, "judges": (action, text)}
+    return compare(str(spec), folder, choice, maker_of, on_film=on_film, on_note=on_note, **options)
 
 
 @quietly
@@ -101,11 +107,11 @@ def sweep_plan(spec: Place, *, model: Place | None = None, quick: bool = False) 
 
     The hours are an H200's in bfloat16, estimated from the forward passes. Raises StoryboardError and ModelError.
     """
-    from ..evaluate.ahead import ahead
     from ..evaluate.spec import jobs, read_sweep
     from ..evaluate.sweep import plan_films
     from ..families.catalog import find_family
     from ..farm.costs import asked_for
+    from .sweeps import ahead
 
     read = read_sweep(str(spec)).quick() if quick else read_sweep(str(spec))
     read = read.model_copy(update={"model": str(model)}) if model is not None else read

@@ -15,7 +15,7 @@ from rich.text import Text
 from .screen import KEEP, LOOK, MOST_ROWS, Grid
 
 if TYPE_CHECKING:
-    from ..evaluate.ahead import Ahead
+    from ..api.sweeps import Ahead
     from ..evaluate.statistics import Cell
     from ..families.catalog import Entry
     from ..families.sketch import Choice

@@ -3,7 +3,7 @@
 A sweep that was stopped goes on where it was: a line holds the hash of all that determines its film and its figures.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -16,8 +16,7 @@ from ..errors import EvaluationError
 from ..families.backend import Backend
 from ..families.base import Family
 from ..families.catalog import find_family
-from ..families.loader import Loading, load
-from ..farm.engines import Workers
+from ..families.loader import Loading
 from ..files import make_folder
 from ..planning.planner import make_plan
 from ..planning.renderplan import RenderPlan
@@ -31,7 +30,7 @@ from .pages import NAMES, PAGE, save_page
 from .rows import lines_of, read_rows
 from .spec import Job, jobs, read_sweep
 from .statistics import FEWEST, Cell, Row, summarise
-from .swept import Farm, Here, Judges, Swept, farm_of, film_key, place
+from .swept import Here, Judges, Maker, Swept, film_key, place
 
 FILMS = "films.jsonl"
 PROFILE = "profile.yaml"
@@ -53,16 +52,18 @@ def compare(
     spec: str,
     out: Path,
     model: str | Backend | None,
+    maker_of: Callable[[str], Maker],
     *,
     quick: bool,
     calibrating: bool,
     judges: tuple[str | None, str | None],
     on_film: Callable[[Row, int], None],
     on_note: Note,
-    workers: Workers | None,
-    loading: Mapping[str, Any],
 ) -> Outcome:
-    """Renders, measures, compares; see api.sweep. All that can be known is checked and noted before the first film."""
+    """Renders, measures, compares; see api.sweep. All that can be known is checked and noted before the first film.
+
+    `maker_of` gives what makes films with a model by name.
+    """
     sweep = read_sweep(spec).quick() if quick else read_sweep(spec)
     if isinstance(model, str):
         sweep, model = sweep.model_copy(update={"model": model}), None
@@ -71,7 +72,7 @@ def compare(
     plans = plan_films(planned, family)
     if calibrating:
         candidates(planned, family)
-    maker: Here | Farm = farm_of(workers, sweep.model, out) if workers else Here(model or load(sweep.model, **loading))
+    maker: Maker = Here(model) if model else maker_of(sweep.model)
     action, text = (given or fitting for given, fitting in zip(judges, judges_for({family.judges}), strict=True))
     asked = Judges(action=action, text=text, device=maker.device)
     instruments = replace(asked, device=maker.here).load()

@@ -1,33 +1,26 @@
-"""A film of a sweep: rendered, measured, and its row beside it; in this process or by the workers of a farm."""
+"""A film of a sweep: rendered, measured, and its row beside it."""
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 
-from ..errors import EvaluationError, MemoryFullError
+from ..errors import EvaluationError
 from ..families.backend import Backend
 from ..families.base import Family
-from ..families.loader import Loading
-from ..farm.batch import Batch, run
-from ..farm.engines import Workers
-from ..farm.executor import Executor, Models
-from ..farm.films import Film, ShotUnit
-from ..farm.records import LOGS, Logs
 from ..files import write_file
 from ..planning.renderplan import RenderPlan, SectionPlan
 from ..planning.settings import paper_of
-from ..rendering.events import Event, Hear, nobody
+from ..rendering.events import Hear
 from ..rendering.folder import writing
 from ..rendering.keys import SAMPLER_VERSION, hash_of
 from ..rendering.loop import RenderedFilm, render
-from ..rendering.mark import Note, call_off
+from ..rendering.mark import Note
 from ..rendering.session import AnyModel, Options
 from ..video.motion import MotionMeter
 from .action import ActionJudge
@@ -100,25 +93,18 @@ class Swept:
         return row
 
 
-@dataclass(frozen=True, kw_only=True)
-class SweptUnit(ShotUnit):
-    """The whole film, as one worker renders and measures it; it is told when its row is there."""
+class Maker(Protocol):
+    """What makes films: the model, or how it is loaded; the devices of judges that measure, and of those asked here."""
 
-    swept: Swept
+    @property
+    def model(self) -> AnyModel: ...
+    @property
+    def device(self) -> str | None: ...
+    @property
+    def here(self) -> str | None: ...
 
-    def run(self, models: Models, tell: Hear) -> None:
-        self.swept.row(models.get(self.job.loading), lambda event: None if event.kind == "film" else tell(event))
-        tell(Event(kind="film", text=str(self.swept.out)))
-
-
-@dataclass(frozen=True, kw_only=True)
-class SweptFilm(Film):
-    """A film of a batch that is measured, too."""
-
-    swept: Swept
-
-    def units(self) -> list[ShotUnit]:
-        return [SweptUnit(film=self.name, job=self.jobs()[0], swept=self.swept)]
+    def rows(self, films: Iterable[Swept], *, out: Path, note: Note) -> Iterator[Row]:
+        """A row a film, as they come, for a sweep into `out`. Raises RelaxError."""
 
 
 @dataclass(frozen=True)
@@ -139,54 +125,6 @@ class Here:
         return (
             film.row(self.model, lambda event: note(event.text) if event.kind == "note" else None) for film in films
         )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Farm:
-    """Films are made by the workers of a farm's executor, each with a model and judges of its own."""
-
-    model: Loading
-    executor: Executor
-    max_retries: int
-    device: str | None  # of the judges that measure; None: each worker's
-    here = "cpu"  # a worker needs the GPU whole
-
-    def rows(self, films: Iterable[Swept], *, out: Path, note: Note) -> Iterator[Row]:
-        """As they come; what workers tell goes to `out`/logs, too.
-
-        The first film of every seed comes before the others, which then find its calm sections. Where a film cannot be
-        made the others are stopped, which keep what is finished. Raises RelaxError.
-        """
-        work = Batch([*self._batch(films)], max_retries=self.max_retries, fail_fast=True, more=lambda: None)
-        logs, heard = Logs(out / LOGS), set[str]()
-        with closing(run(work, self.executor)) as events:
-            for told in filter(None, events):
-                logs.hear(told)
-                if (event := told.event).kind in ("note", "warning") and event.text not in heard:
-                    heard.add(event.text)
-                    note(event.text)
-                if event.kind == "film":
-                    yield told.unit.swept.row(self.model, nobody)
-        for film in work.progress.values():
-            if film.state != "done" and film.cause:
-                kind = MemoryFullError if film.cause == "memory" else EvaluationError
-                raise kind(f"{film.film.name}: {film.why}; what is finished is kept")
-
-    def _batch(self, films: Iterable[Swept]) -> Iterator[Film]:
-        seeds = set[int]()
-        for film in films:
-            call_off(film.out, False)
-            first, job = film.job.seed not in seeds, film.job
-            given: dict[str, Any] = {"story": job.story, "out": film.out, "options": film.options}
-            yield SweptFilm(name=place(job, film.key), swept=film, loading=self.model, priority=float(first), **given)
-            seeds.add(job.seed)
-
-
-def farm_of(workers: Workers, model: str, out: Path) -> Farm:
-    """Raises RelaxError for workers that cannot be."""
-    executor = workers.executor(out / LOGS)
-    loading = Loading(name=model, **workers.loading(executor.device))
-    return Farm(model=loading, executor=executor, max_retries=workers.max_retries, device=workers.device)
 
 
 def asked(section: SectionPlan, family: Family) -> Row:
