@@ -22,6 +22,7 @@ from failures import DISSOLVED, Floats, Frames
 
 from framepack_relax.evaluate.detectors import find_failures
 from framepack_relax.evaluate.film import read_film
+from framepack_relax.evaluate.flow import measure_motion
 
 ROOT = Path(__file__).parents[1]
 SECONDS = 2.4
@@ -105,29 +106,36 @@ def stretches(path: Path, crop: tuple[float, float] | None) -> Iterator[tuple[in
         yield first, np.asarray(film.frames[first : first + length])[:, :height, left:right], film.fps
 
 
+def levels(frames: Floats | Frames) -> Frames:
+    return np.asarray(frames.clip(0, 255).round(), dtype=np.uint8)
+
+
 def called(frames: Floats | Frames, fps: float) -> str:
-    failures = find_failures(np.asarray(frames.clip(0, 255).round(), dtype=np.uint8), fps)
+    failures = find_failures(levels(frames), fps)
     return next((kind for kind, true in failures.items() if true), "sound")
 
 
-def rows(folder: Path) -> Iterator[dict[str, str | int]]:
+def rows(folder: Path) -> Iterator[dict[str, str | int | bool]]:
     for name, clip in CLIPS.items():
         for first, frames, fps in stretches(folder / clip.file, clip.crop):
             for number, (made, (kind, build)) in enumerate(KINDS.items()):
-                said = called(build(np.random.default_rng((number, first)), frames), fps)
-                yield {"clip": name, "first": first, "made": made, "kind": kind, "called": said}
+                shown = build(np.random.default_rng((number, first)), frames)
+                moves = measure_motion(levels(shown), fps)["dynamic"]
+                said = called(shown, fps)
+                yield {"clip": name, "first": first, "made": made, "kind": kind, "called": said, "moves": moves}
 
 
 INTRO = """
 ## Real footage
 
 All stretches of 2.4 s that do not overlap, of the few clips that packages ship (`python scripts/footage.py`): as they
-are, and with a failure built in. Too few to be sure of, and order, detail and cuts got their thresholds with them
-in view. The crop shows the same film as the clip. Freeze and over-relaxed need judges and are not counted here.
+are, and with a failure built in. Too few to be sure of, and order, detail, cuts and fast motion got their thresholds
+with them in view. The crop shows the same film as the clip. Freeze and over-relaxed need judges and are not counted
+here. *moves*: how many VBench's dynamic degree calls moving, in the region that moves.
 """
 
 
-def tables(rows: Sequence[dict[str, str | int]]) -> list[str]:
+def tables(rows: Sequence[dict[str, str | int | bool]]) -> list[str]:
     """What is shown, with its licence, and how often it is called what."""
     lines = ["| clip | shows | of | licence | stretches | called failed as it is |", "|---" * 6 + "|"]
     for name, clip in CLIPS.items():
@@ -135,7 +143,7 @@ def tables(rows: Sequence[dict[str, str | int]]) -> list[str]:
         wrong = ", ".join(f"{count} {kind}" for kind, count in Counter(plain).items() if kind != "sound")
         said = (name, clip.shows, clip.package, clip.licence, str(len(plain)), wrong or "none")
         lines.append(f"| {' | '.join(said)} |")
-    lines += ["", "| made | stretches | called | precision of the kind | recall |", "|---" * 5 + "|"]
+    lines += ["", "| made | stretches | moves | called | precision of the kind | recall |", "|---" * 6 + "|"]
     for made, (kind, _) in KINDS.items():
         calls = Counter(row["called"] for row in rows if row["made"] == made)
         of_kind = [row["kind"] for row in rows if row["called"] == kind]
@@ -143,7 +151,8 @@ def tables(rows: Sequence[dict[str, str | int]]) -> list[str]:
         precision = f"{of_kind.count(kind) / len(of_kind):.2f}" if of_kind else "-"
         name = made if kind in made else f"{made}: {kind}"
         figures = f"{precision} | {calls[kind] / max(1, calls.total()):.2f}"
-        lines.append(f"| {name} | {calls.total()} | {others or 'all right'} | {figures} |")
+        moves = sum(bool(row["moves"]) for row in rows if row["made"] == made)
+        lines.append(f"| {name} | {calls.total()} | {moves} | {others or 'all right'} | {figures} |")
     return lines
 
 

@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import failures as drawn
 import footage
 import numpy as np
@@ -12,7 +13,7 @@ import results
 from training.world import FIRST, SECOND
 
 from framepack_relax.evaluate import detectors
-from framepack_relax.evaluate.detectors import find_cuts, find_failures, measure_signals
+from framepack_relax.evaluate.detectors import UNEXPLAINED, find_cuts, find_failures, measure_signals
 from framepack_relax.evaluate.evaluation import Instruments
 
 BARE = Instruments(action=None, text=None, distances={}, notes=())
@@ -120,6 +121,27 @@ def test_a_cut_is_no_failure_and_is_found():
     assert find_cuts(measure_signals(joined, fps)) == [30]
     assert footage.called(joined, fps) == footage.called(right[30:], fps)
     assert not find_cuts(measure_signals(left, fps))
+
+
+def passing(frames=48, side=108):
+    """A patterned square that passes a patterned wall, over its own height a second at 25 frames a second."""
+    rng = np.random.default_rng(0)
+    few = [
+        rng.integers(0, 255, (high // 12, wide // 12, 3), dtype=np.uint8) for high, wide in ((192, 252), (side, side))
+    ]
+    wall, square = (cv2.resize(cells, None, fx=12, fy=12, interpolation=cv2.INTER_CUBIC) for cells in few)
+    made = np.stack([np.pad(wall, ((0, 0), (side, side), (0, 0)))] * frames)
+    for number in range(frames):
+        x = 9 * number % (252 + side)
+        made[number, 60 : 60 + side, x : x + side] = square
+    return made[:, :, side:-side]
+
+
+def test_what_passes_quickly_hides_and_shows_but_is_no_chaos():
+    quick = passing()
+    assert measure_signals(quick, 25).unexplained.mean() > UNEXPLAINED
+    assert footage.called(quick, 25) == "sound"
+    assert footage.called(np.random.default_rng(0).permutation(quick), 25) == "chaos"
 
 
 def test_every_stretch_of_the_committed_rows_has_every_kind():

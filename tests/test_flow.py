@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from framepack_relax.evaluate.flow import MOVING, measure_motion
+from framepack_relax.evaluate.flow import MOVING, SMALLEST, measure_motion
 
 
 def textured(height, width, seed=0):
@@ -29,7 +29,8 @@ def film(frames=31, size=256, speed=0.0, pan=0.0, patch=80):
 def test_the_series_is_the_speed_of_what_moves(speed):
     motion = measure_motion(film(speed=speed), 30)
     assert motion["mean"] == pytest.approx(speed * 30 / 256, rel=0.2)
-    assert motion["dynamic"] == (speed * 30 / 256 > MOVING)
+    assert motion["near"] == pytest.approx(speed * 30 / SMALLEST, rel=0.25), "the square is smaller than a region"
+    assert motion["dynamic"] == (speed * 30 / SMALLEST > MOVING)
 
 
 def test_nothing_moves_in_a_still_film_and_a_single_frame_has_no_motion():
@@ -43,6 +44,20 @@ def test_flat_surfaces_and_a_codecs_grain_do_not_move():
     sky = np.linspace(120, 150, 96, dtype=np.float32)[:, None, None].repeat(96, 1).repeat(3, 2)
     grainy = np.stack([np.clip(sky + rng.normal(0, 1.5, sky.shape), 0, 255) for _ in range(31)]).astype(np.uint8)
     assert measure_motion(grainy, 30)["mean"] < 0.01
+
+
+@pytest.mark.parametrize("moving", [True, False])
+def test_a_figure_that_is_small_in_the_picture_moves_if_a_large_one_does(moving):
+    large = film(speed=3.0 * moving)
+    ground, near, rng = textured(512, 512, 2), [], np.random.default_rng(0)
+    for frame in large:
+        far = ground.astype(np.float32) + rng.normal(0, 3, ground.shape)
+        far[130:386, 200:456] = frame
+        near.append(far.clip(0, 255).astype(np.uint8))
+    here, there = measure_motion(large, 30), measure_motion(np.stack(near), 30)
+    assert here["dynamic"] == there["dynamic"] == moving
+    if moving:
+        assert there["mean"] < 0.3 * here["mean"] and there["near"] > 0.45 * here["near"]
 
 
 def test_a_pan_is_the_cameras_motion_and_not_the_films():

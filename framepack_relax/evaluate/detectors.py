@@ -37,6 +37,7 @@ AT_ONCE = 0.75  # share of the widest change that a snap undoes within two frame
 SUDDEN = 1.3  # ... and more than any two frames before it made, by this factor ...
 FADED = 1.4  # ... or what no motion explains is more than ever before, by this factor
 UNEXPLAINED = 0.02  # share of the pixels that no motion explains ...
+UNEXPLAINED_PART = 0.45  # ... and of those that change: what is hidden and shown by fast motion is less of them ...
 UNEXPLAINED_FRAMES = 5  # ... in the mean of so many frames
 WILD_SECONDS = 0.8  # of that without a break
 LATER = 4  # frames: a film that runs on changes less in one than in so many ...
@@ -61,6 +62,7 @@ class Signals(NamedTuple):
     detail: Floats  # [N] mean Laplacian over the first frame's
     adjacent: Floats  # [P] levels, busiest 1 % from frame to frame
     longer: Floats  # [P] the same from the frame LATER frames before, or the first one
+    changed: Floats  # [P] share of the pixels that differ from frame to frame
     unexplained: Floats  # [P] share of the pixels that optical flow does not bring from one frame to the next
 
 
@@ -79,7 +81,7 @@ def measure_signals(frames: Iterable[Pixels], fps: float) -> Signals:
         if last:
             step, longer = (np.abs(small - other).max(axis=-1) for other in (last[-1], last[0]))
             lost = _unexplained(dis, last[-1], small) > SEEN
-            pairs.append((busiest(step, BUSIEST), busiest(longer, BUSIEST), lost.mean()))
+            pairs.append((busiest(step, BUSIEST), busiest(longer, BUSIEST), (step > SEEN).mean(), lost.mean()))
         last.append(small)
     to_first, area, cells, detail = np.array(rows, dtype=np.float32).T
     detail = np.asarray(detail / max(detail[0], 1e-6), dtype=np.float32)
@@ -137,7 +139,8 @@ def _dissolves(s: Signals) -> bool:
 
 def _wild(s: Signals) -> bool:
     mean = np.ones(UNEXPLAINED_FRAMES) / UNEXPLAINED_FRAMES
-    wild = np.convolve(s.unexplained, mean, mode="same") > UNEXPLAINED
+    lost, changed = (np.convolve(each, mean, mode="same") for each in (s.unexplained, s.changed))
+    wild = (lost > UNEXPLAINED) & (lost > UNEXPLAINED_PART * changed)
     longest = max((len(list(run)) for true, run in groupby(wild) if true), default=0)
     return longest > WILD_SECONDS * s.fps
 

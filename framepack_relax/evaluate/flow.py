@@ -25,28 +25,35 @@ MOVING = 6 / SIDE * RATE  # short sides a second, from which on VBench calls a p
 VISIBLE = 4  # levels by which a place must change for its flow to count: flat surfaces have any flow (LOG.md)
 CORNERS = 400  # points with texture that the camera's motion is fitted to
 OFF = 1.0  # px by which a point may miss that motion and still belong to the background
+OUTSIDE = 0.05  # share of a pair's motion that lies left of the region that moves, right of it, above and below
+SMALLEST = SIDE // 2  # px: its sides, at least; in smaller ones a figure that sways would count as moving
 CELLS = 4  # the picture in 4 x 4: half of them must hold such points, else the camera is taken to stand
 
 
 def measure_motion(frames: Clip, fps: float) -> dict[str, Any]:
     """Short sides a second, by the flow of frames about an eighth of a second apart; a film of one frame has no pairs.
 
-    `series` [P], its mean and that of its beginning (`at_once`), VBench's verdict (`dynamic`: a quarter of the pairs
-    moves), and the mean with the camera's motion left in.
+    `series` [P], its mean and that of its beginning (`at_once`), the mean with the camera's motion left in, and `near`,
+    the mean in the region that moves, in that region's short sides, which are at least half of the picture's: a small
+    figure counts for more there. `dynamic` is VBench's verdict there: a quarter of the pairs moves.
     """
     every = max(1, round(fps / RATE))
     rate = fps / every
-    series, raw = [], []
+    series, raw, near = [], [], []
     dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     for before, after in pairwise(map(_grey, frames[::every])):
         flow = np.asarray(dis.calc(before, after, np.zeros((*before.shape, 2), np.float32)), dtype=np.float32)
         seen = _visible(before, after)[..., None]
         raw.append(_fastest(flow * seen) * rate / SIDE)
-        series.append(_fastest((flow - camera_flow(before, flow)) * seen) * rate / SIDE)
+        own = (flow - camera_flow(before, flow)) * seen
+        series.append(_fastest(own) * rate / SIDE)
+        there = moving_region(np.hypot(own[..., 0], own[..., 1]))
+        near.append(_fastest(own[there]) * rate / min(own[there].shape[:2]))
     return {
         "mean": float(np.mean(series or [0])),
         "at_once": float(np.mean(series[: max(1, round(AT_ONCE * rate))] or [0])),
-        "dynamic": sum(speed > MOVING for speed in series) >= max(1, round(len(series) / 4)),
+        "near": float(np.mean(near or [0])),
+        "dynamic": sum(speed > MOVING for speed in near) >= max(1, round(len(near) / 4)),
         "camera_and_all": float(np.mean(raw or [0])),
         "series": [round(speed, 4) for speed in series],
     }
@@ -70,6 +77,18 @@ def camera_flow(frame: NDArray[np.uint8], flow: NDArray[np.float32]) -> NDArray[
     y, x = np.mgrid[:height, :width].astype(np.float32)
     moved = np.stack([x, y, np.ones_like(x)], axis=-1) @ affine.T.astype(np.float32)
     return np.asarray(moved - np.stack([x, y], axis=-1), dtype=np.float32)
+
+
+def moving_region(speed: NDArray[np.float32]) -> tuple[slice, slice]:
+    """Rows and columns that hold most of the motion in `speed` [H, W]; all of them where nothing moves."""
+    sides = []
+    for axis, length in ((1, speed.shape[0]), (0, speed.shape[1])):
+        sums = speed.sum(axis).cumsum()
+        first, last = np.searchsorted(sums, (OUTSIDE * sums[-1], (1 - OUTSIDE) * sums[-1]))
+        missing = max(0, SMALLEST - int(last - first + 1)) if sums[-1] else length
+        begin = max(0, int(first) - -(-missing // 2))
+        sides.append(slice(begin, max(int(last) + 1 + missing // 2, begin + SMALLEST)))
+    return sides[0], sides[1]
 
 
 def _visible(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> NDArray[np.uint8]:
