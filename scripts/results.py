@@ -36,7 +36,7 @@ from framepack_relax.files import write_file
 ROOT = Path(__file__).parents[1]
 MEASURED = ROOT / "scripts" / "measured"
 FILMS = MEASURED / "films.jsonl"
-POOLS = ("ablation",)  # sweeps of which claims are decided, the first that has their arms
+POOLS = ("headline", "ablation")  # sweeps of which claims are decided, the first that has their arms
 LEAD = ("vanilla", "paper", "guidance relaxed", "guidance constant at the mean", "context")  # arms of the first table
 PAGES = ("README.md", "docs/method.md")
 BLOCK = re.compile(r"(<!-- measured -->\n).*?(<!-- /measured -->)", re.DOTALL)

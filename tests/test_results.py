@@ -6,6 +6,7 @@ import claims
 import numpy as np
 import pytest
 import results
+from training.world import FIRST, PLACE_WORDS
 
 from framepack_relax.evaluate.rows import read_rows
 from framepack_relax.evaluate.spec import jobs, read_sweep
@@ -21,6 +22,18 @@ def rows():
 def test_every_arm_has_each_of_its_films_once(rows, name):
     found = Counter((row["arm"], row["scene"], row["seed"]) for row in results.of_sweep(rows, name))
     assert found == Counter((job.arm.id, job.event.id, job.seed) for job in jobs(read_sweep(name)))
+
+
+def test_the_headline_sweep_has_48_films_an_arm_and_action_of_figures_that_were_held_out(rows):
+    sweep = read_sweep("headline")
+    assert sweep.seeds >= 48 and len({start.image for start in sweep.starts}) == sweep.seeds, "a start for each seed"
+    held_out = {(f"{colour} figure", PLACE_WORDS[place]) for colour, place in FIRST.held_out}
+    assert {(start.who.partition(" ")[2], start.where) for start in sweep.starts} == held_out
+    others = [read_sweep(name) for name in ("ablation", "calibration", "paper-table-1", "paper-table-2")]
+    assert all(other.first_seed + other.seeds <= sweep.first_seed for other in others), "fresh seeds"
+    found = results.of_sweep(rows, "headline")
+    arms = [cell for arm in sweep.arms for cell in arm.cells()]
+    assert len(found) in (0, len(arms) * len(sweep.scenes) * sweep.seeds), "all of it, or none"
 
 
 def test_claims_name_arms_of_the_sweeps_in_words():
