@@ -26,9 +26,6 @@ SAID = {
 CALLED = {  # arms, after "with"
     "vanilla": "plain FramePack",
     "paper": "the paper's settings",
-    "paper over": "the paper's settings at beta 1",
-    "paper mild": "the paper's settings at beta 0.5",
-    "paper rapid": "the paper's settings at p 2.1",
     "guidance relaxed": "relaxed guidance alone",
     "guidance constant at the mean": "constant guidance of the same mean",
     "guidance twice as strong": "guidance twice as strong",
@@ -74,15 +71,10 @@ CLAIMS = (
     Claim(figure="target", arm="paper", lead=True),
     Claim(figure="target", arm="guidance relaxed"),
     Claim(figure="target", arm="guidance relaxed", other="guidance constant at the mean", lead=True),
-    Claim(figure="target", arm="paper", other="paper mild"),
-    Claim(figure="target", arm="paper", other="paper over"),
-    Claim(figure="target", arm="paper", other="paper rapid"),
     Claim(figure="target", arm="text relaxed", other="text"),
     Claim(figure="target", arm="text"),
-    Claim(figure="target", arm="guidance twice as strong"),
     Claim(figure="target", arm="boost"),
     Claim(figure="motion", arm="blur section"),
-    Claim(figure="target", arm="blur history"),
     Claim(figure="motion", arm="ALG", other="text"),
     Claim(figure="target", arm="context", lead=True),
     Claim(figure="motion", arm="context"),
@@ -99,7 +91,6 @@ CLAIMS = (
     Claim(figure="target", arm="text against stillness", other="text"),
     Claim(figure="target", arm="history bias 0.5"),
     Claim(figure="jump", arm="history bias 0.5"),
-    Claim(figure="target", arm="reference bias 0.5"),
 )
 
 
@@ -126,12 +117,10 @@ class Decided:
         yield from (said for said in others if said in joined)
 
 
-def decide(pools: Sequence[Sequence[Row]], claims: Sequence[Claim] = CLAIMS) -> list[Decided]:
-    """The claims of which there are films, each from the first pool of rows that has both of its arms."""
-    asked: list[tuple[Claim, list[tuple[int, float]]]] = []
-    for claim in claims:
-        gaps = next(filter(None, (paired(rows, claim.arm, claim.other, claim.figure) for rows in pools)), [])
-        asked += [(claim, gaps)] * bool(gaps)
+def decide(rows: Sequence[Row], claims: Sequence[Claim] = CLAIMS) -> list[Decided]:
+    """The claims of whose arms there are films."""
+    pairs = ((claim, paired(rows, claim.arm, claim.other, claim.figure)) for claim in claims)
+    asked = [(claim, gaps) for claim, gaps in pairs if gaps]
     chances = [p for claim, gaps in asked for p in _chances(seed_means(gaps), NEAR[claim.figure])]
     corrected = holm(chances)
     return [

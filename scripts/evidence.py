@@ -82,7 +82,7 @@ def differences(made: Latents, facts: Mapping[str, Any], kept: Latents, here: Ma
 def of_films() -> Iterator[str]:
     """The pages that the films decide, and the profile of the packaged model."""
     rows = read_rows(results.FILMS)
-    decided = claims.decide(results.pools(rows))
+    decided = claims.decide(results.leading(rows))
     for name, page in results.written(rows, decided).items():
         if (results.ROOT / name).read_text(encoding="utf8") != page:
             yield f"{name}: is not what the films say; run python scripts/results.py"

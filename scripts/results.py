@@ -4,7 +4,7 @@ python scripts/results.py                     # from scripts/measured/films.json
 python scripts/results.py --films FILMS.jsonl # from a sweep's folder, which then is what is committed
 
 The films are those of sweeps into one folder; an arm that is not rendered yet is left out, and a claim is decided on the
-headline arms' films where there are any:
+headline sweep's films where there are any:
 for sweep in headline ablation calibration paper-table-1 paper-table-2; do
   framepack-relax sweep $sweep --dtype bfloat16 --out out/evidence
 done
@@ -36,10 +36,10 @@ from framepack_relax.files import write_file
 ROOT = Path(__file__).parents[1]
 MEASURED = ROOT / "scripts" / "measured"
 FILMS = MEASURED / "films.jsonl"
-POOLS = ("headline", "ablation")  # sweeps of which claims are decided, the first that has their arms
+LEADING = ("headline", "ablation")  # of these the first sweep that is rendered leads, and claims are decided on it
 LEAD = ("vanilla", "paper", "guidance relaxed", "guidance constant at the mean", "context")  # arms of the first table
 PAGES = ("README.md", "docs/method.md")
-BLOCK = re.compile(r"(<!-- measured -->\n).*?(<!-- /measured -->)", re.DOTALL)
+BLOCK = re.compile(r"(<!-- measured -->\n).*?(\n<!-- /measured -->)", re.DOTALL)
 COLUMNS = ("after a calm section", "films", "right action", "motion", "figure and place", "jump", "passes")
 SOLVERS = {  # by sampler version
     1: "solved by diffusers' UniPC (bh2), as was the default until sampler version 2, FramePack's own",
@@ -83,9 +83,9 @@ def percent(share: float) -> str:
     return f"{100 * share:.3g} %"
 
 
-def pools(rows: list[Row]) -> list[list[Row]]:
-    """The films of the sweeps of which claims are decided, as far as there are any."""
-    return [found for name in POOLS if (found := of_sweep(rows, name))]
+def leading(rows: list[Row]) -> list[Row]:
+    """The films that lead."""
+    return next(filter(None, (of_sweep(rows, name) for name in LEADING)), [])
 
 
 def five_rows(rows: list[Row]) -> list[str]:
@@ -111,7 +111,7 @@ def too_few(rows: list[Row], decided: Sequence[Decided]) -> str:
 
 def text(rows: list[Row], decided: Sequence[Decided]) -> str:
     """RESULTS.md."""
-    films, lead = list({row["key"]: row for row in rows}.values()), pools(rows)[0]
+    films, lead = list({row["key"]: row for row in rows}.values()), leading(rows)
     head = INTRO.format(
         weights=" and ".join(sorted({f"{row['weights']} in {row['dtype']}" for row in rows})),
         scenes=", ".join(dict.fromkeys(row["scene"] for row in lead)),
@@ -127,7 +127,7 @@ def text(rows: list[Row], decided: Sequence[Decided]) -> str:
 
 def block(rows: list[Row], decided: Sequence[Decided], home: str) -> str:
     """The measured lines of a page that has RESULTS.md at `home`: the shares of five arms, the sentences that lead."""
-    lead = pools(rows)[0]
+    lead = leading(rows)
     seeds, scenes = (len({row[name] for row in lead}) for name in ("seed", "scene"))
     there = [arm for arm in LEAD if any(row["arm"] == arm for row in lead)]
     lines = ["| after a calm section, on the packaged model | films that show the wanted action |", "|---|---|"]
@@ -142,7 +142,7 @@ def written(rows: list[Row], decided: Sequence[Decided]) -> dict[str, str]:
     made = {"RESULTS.md": text(rows, decided), "docs/results-appendix.md": appendix.text(rows)}
     for name in PAGES:
         said = block(rows, decided, "../" * name.count("/"))
-        made[name] = BLOCK.sub(rf"\g<1>{said}\2", (ROOT / name).read_text(encoding="utf8"))
+        made[name] = BLOCK.sub(rf"\g<1>\n{said}\2", (ROOT / name).read_text(encoding="utf8"))
     return made
 
 
@@ -190,8 +190,8 @@ if __name__ == "__main__":
     rows = read_rows(FILMS)
     for name, picture in plots(summarise(of_sweep(rows, "ablation"))).items():
         write_file(MEASURED / name, picture)
-    write_file(MEASURED / "pareto.png", pareto(pools(rows)[0]))
-    for name, page in written(rows, claims.decide(pools(rows))).items():
+    write_file(MEASURED / "pareto.png", pareto(leading(rows)))
+    for name, page in written(rows, claims.decide(leading(rows))).items():
         (ROOT / name).write_text(page, encoding="utf8")
     facts = json.loads((PUPPET / SIDECAR).read_text(encoding="utf8"))
     facts["profile"] = profile(rows)

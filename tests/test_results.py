@@ -37,7 +37,7 @@ def test_the_headline_sweep_has_48_films_an_arm_and_action_of_figures_that_were_
 
 
 def test_claims_name_arms_of_the_sweeps_in_words():
-    arms = {cell.id for name in results.POOLS for arm in read_sweep(name).arms for cell in arm.cells()}
+    arms = {cell.id for arm in read_sweep(results.LEADING[0]).arms for cell in arm.cells()}
     named = {name for claim in claims.CLAIMS for name in (claim.arm, claim.other)}
     assert named <= arms and named | {*results.LEAD} <= {*claims.CALLED} and {*results.LEAD} <= arms
 
@@ -57,7 +57,7 @@ ARMS = {
 
 
 def decided(rows, arms=ARMS):
-    return claims.decide([rows], [claims.Claim(figure="target", arm=arm) for arm, _ in arms.values()])
+    return claims.decide(rows, [claims.Claim(figure="target", arm=arm) for arm, _ in arms.values()])
 
 
 def test_verdicts_are_those_of_the_differences_and_each_has_its_own_words():
@@ -73,15 +73,17 @@ def test_a_claim_that_holds_alone_is_not_decided_among_too_many():
     assert decided(films(surely.values(), seeds=8), surely)[0].verdict == "more"
     many = [claims.Claim(figure="target", arm=arm) for arm in ("paper", "text", "context", "boost")]
     others = [(claim.arm, ARMS["not decided"][1]) for claim in many[1:]]
-    assert claims.decide([films([surely["more"], *others], seeds=8)], many)[0].verdict == "not decided"
+    assert claims.decide(films([surely["more"], *others], seeds=8), many)[0].verdict == "not decided"
 
 
-def test_a_claim_is_decided_on_the_first_films_that_have_both_its_arms():
-    first, second = films([ARMS["more"]]), films([ARMS["less"], ("paper", lambda k: -0.4)])
-    found = claims.decide(
-        [first, second], [claims.Claim(figure="target", arm=arm) for arm in ("paper", "context", "ALG")]
-    )
-    assert [(one.claim.arm, one.verdict) for one in found] == [("paper", "more"), ("context", "less")]
+def test_a_claim_without_films_is_left_out_and_the_headline_sweep_leads_where_it_is_rendered(rows):
+    asked = [claims.Claim(figure="target", arm=arm) for arm in ("paper", "ALG")]
+    assert [one.claim.arm for one in claims.decide(films([ARMS["more"]]), asked)] == ["paper"]
+    assert results.leading(rows) == next(filter(None, (results.of_sweep(rows, name) for name in results.LEADING)))
+    fresh = [
+        {**row, "seed": row["seed"] + read_sweep("headline").first_seed} for row in rows if row["arm"] == "context"
+    ]
+    assert results.leading([*rows, *fresh]) == [row for row in fresh if row in results.of_sweep(fresh, "headline")]
 
 
 def test_holm_corrects_as_published_and_keeps_the_order():
