@@ -3,11 +3,8 @@
 python scripts/results.py                     # from scripts/measured/films.jsonl
 python scripts/results.py --films FILMS.jsonl # from a sweep's folder, which then is what is committed
 
-The films are those of sweeps into one folder; an arm that is not rendered yet is left out, and a claim is decided on the
-headline sweep's films where there are any:
-for sweep in headline ablation calibration paper-table-1 paper-table-2; do
-  framepack-relax sweep $sweep --dtype bfloat16 --out out/evidence
-done
+The films are those of sweeps into one folder (make films); an arm that is not rendered yet is left out, and claims are
+decided on the headline sweep's films where there are any.
 """
 
 import argparse
