@@ -1,11 +1,16 @@
-"""Draws the start images of the shipped storyboards and sweeps: python scripts/draw_start_images.py"""
+"""Draws the start images of the shipped storyboards and sweeps: python scripts/draw_start_images.py
 
+The sweep `headline` begins with figures in places that were held out from training, another position for each seed; its
+starts and scenes are written anew from the world of the packaged weights.
+"""
+
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
 from training.drawing import draw
-from training.world import FIRST, Film, Mix, World, act
+from training.world import ACTION_WORDS, FIRST, PLACE_WORDS, Film, Mix, World, act
 
 
 def puppet(colour: str, place: str, seed: int, world: World = FIRST, doing: str = "stand") -> Image.Image:
@@ -16,6 +21,21 @@ def puppet(colour: str, place: str, seed: int, world: World = FIRST, doing: str 
     film = Film(world=world, colour=colour, place=place, pose=pose, segments=segments)
     frame = draw([(film, np.array([count - 1]))])[0]
     return Image.fromarray(((frame + 1) * 127.5).round().byte().permute(1, 2, 0).numpy())
+
+
+def headline(specs: Path, world: World = FIRST) -> None:
+    """The start images of the headline sweep, one for each of its seeds, and in its file its starts and scenes."""
+    lines, file = ["starts:"], specs / "headline.yaml"
+    (specs / "headline").mkdir(exist_ok=True)
+    for number, (colour, place) in zip(range(HEADLINE), cycle(sorted(world.held_out)), strict=False):
+        puppet(colour, place, 1000 + number, world).save(specs / "headline" / f"{number:02}.png")
+        who = f"{'an' if colour[0] in 'aeiou' else 'a'} {colour} figure"
+        lines.append(f"  - {{image: headline/{number:02}.png, who: {who}, where: {PLACE_WORDS[place]}}}")
+    lines.append("scenes:")
+    for action, (words, *_) in ((action, ACTION_WORDS[action]) for action in world.actions):
+        lines.append(f'  - {{id: {action}, prompt: "{{who}} {words} {{where}}", words: {words}, target: {action}}}')
+    before, _, rest = file.read_text(encoding="utf8").partition("starts:")
+    file.write_text(before + "\n".join(lines) + "\narms:" + rest.partition("\narms:")[2], encoding="utf8")
 
 
 def rooftop() -> Image.Image:
@@ -47,6 +67,7 @@ def rooftop() -> Image.Image:
 STORYBOARDS = {"red-beach": 1, "blue-field": 3, "green-night": 5}  # seeds
 SWEEPS = ("red-beach", "blue-field", "green-night", "yellow-field", "purple-night", "red-field", "blue-beach",
           "yellow-night")  # fmt: skip
+HEADLINE = 48  # seeds
 
 if __name__ == "__main__":
     root = Path(__file__).parents[1]
@@ -56,3 +77,4 @@ if __name__ == "__main__":
     rooftop().save(root / "storyboards" / "rooftop.png")
     for number, name in enumerate(SWEEPS):
         puppet(*name.split("-"), 100 + number).save(root / "framepack_relax" / "evaluate" / "specs" / f"{name}.png")
+    headline(root / "framepack_relax" / "evaluate" / "specs")

@@ -24,7 +24,7 @@ from framepack_relax.families.base import Step
 from framepack_relax.families.components import blocks_of
 from framepack_relax.families.loader import load
 from framepack_relax.planning.planner import make_plan
-from framepack_relax.relax.effects import KeyGain, KVBlur, LowPass, MotionAmplitude, WordGain
+from framepack_relax.relax.effects import FreeInit, KeyGain, KVBlur, LowPass, MotionAmplitude, WordGain
 from framepack_relax.relax.guidance import Branch, without
 from framepack_relax.rendering.keys import section_keys
 from framepack_relax.sampling.section import sample
@@ -52,6 +52,7 @@ EFFECTS = {
     "word_gain": WordGain(words="waves", gain=4.0),
     "low_pass": LowPass(factor=0.5),
     "motion_amplitude": MotionAmplitude(factor=1.5),
+    "free_init": FreeInit(number=1),
 }
 PROMPTS = ("a red figure waves on the beach", "")
 
@@ -116,9 +117,8 @@ class Shots:
                 section = self.plan.sections[index]
                 rows, noise = steps(section) if steps else section.steps, self.noise(section)
                 inputs = self.begin(section, noise, {p: past[p] for p in section.context.needs}, rows)
-                past[section.place] = found[index] = sample(
-                    self.model, inputs, rows, noise, sampler=self.plan.sampler
-                ).latents
+                how = {"sampler": self.plan.sampler, "fresh": lambda number, noise=noise: noise.flip(2)}
+                past[section.place] = found[index] = sample(self.model, inputs, rows, noise, **how).latents
         return found
 
 

@@ -1,7 +1,10 @@
 """The check of the committed evidence (make evidence) notices what is not as it was."""
 
+import claims
 import evidence
 import numpy as np
+import pytest
+import results
 
 HERE = {"torch": "2.13.0", "processor": "one", "kernels": "AVX2"}
 
@@ -19,8 +22,25 @@ def test_latents_that_differ_are_named():
     assert "has sections 000" in next(evidence.differences({"000": made["000"]}, facts, kept, HERE))
 
 
-def test_a_readme_that_says_other_figures_than_the_films_is_told(tmp_path):
-    readme = tmp_path / "README.md"
-    readme.write_text("all well", encoding="utf8")
-    told = list(evidence.of_page(readme))
-    assert len(told) == 5 and all("README.md: does not say" in line for line in told)
+def test_a_sentence_that_is_not_borne_out_is_told_wherever_it_stands(tmp_path):
+    claim = claims.Claim(figure="target", arm="context")
+    found = claims.Decided(claim=claim, gap=0.6, low=0.4, high=0.8, p=0.3, verdict="not decided")
+    page = tmp_path / "page.md"
+    page.write_text(f"On this model:\n\n- {found.sentence}\n", encoding="utf8")
+    assert list(evidence.of_sentences([page], [found])) == []
+    said = claim.sentence("more")
+    page.write_text(f"All is well.  {said.replace(' surely', chr(10) + 'surely')} And so on.", encoding="utf8")
+    told = list(evidence.of_sentences([page], [found]))
+    assert len(told) == 1 and "page.md" in told[0] and said in told[0] and "not borne out" in told[0]
+
+
+@pytest.mark.slow
+def test_every_page_says_what_the_films_say_and_one_that_was_changed_is_told(monkeypatch, tmp_path):
+    assert list(evidence.of_films()) == []
+    for name in ("RESULTS.md", "docs/results-appendix.md", *results.PAGES):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        text = (results.ROOT / name).read_text(encoding="utf8")
+        (tmp_path / name).write_text(text.replace("| loosened context |", "| loosened past |"), encoding="utf8")
+    monkeypatch.setattr(results, "ROOT", tmp_path)
+    told = [line.partition(":")[0] for line in evidence.of_films()]
+    assert told == ["RESULTS.md", *results.PAGES]

@@ -24,6 +24,7 @@ from framepack_relax.families.framepack.family import FramePack, nearest_bucket
 from framepack_relax.families.framepack.history import slots
 from framepack_relax.planning.grid import fitting_seconds, snap
 from framepack_relax.planning.planner import make_plan
+from framepack_relax.relax.effects import Ramp
 from framepack_relax.storyboard import (
     Scene,
     dump_storyboard,
@@ -365,6 +366,32 @@ def test_settings_that_nothing_comes_of_are_warned_of(image, idle, cure):
     (told,) = warned(off | idle)
     assert told.startswith("scene x: ") and all(name in told for name in (*idle, *cure))
     assert not warned(off) and not warned(off | idle | cure)
+
+
+def test_freeinit_is_further_passes_over_the_same_noise_levels(image):
+    def steps(**experimental):
+        act = scene("x", 1.2, relax={"blur": 0.6, "experimental": experimental})
+        return plan_of(image, act, steps=5).sections[0].steps
+
+    once, more = steps(), steps(freeinit=2)
+    assert steps(freeinit=0) == once == more[:5] and len(more) == 15
+    assert [step.index for step in more] == [*range(15)] and [step.again for step in more] == [0] * 5 + [1] * 5 + [
+        2
+    ] * 5
+    assert all((a.sigma, a.scales) == (b.sigma, b.scales) for a, b in zip(once * 3, more, strict=True))
+    with pytest.raises(StoryboardError, match=r"experimental\.freeinit: begins from noise, and the scene from a draft"):
+        act = scene("x", 1.2, relax={"experimental": {"freeinit": 1}})
+        plan_of(image, act, start_from={"folder": "out/draft"})
+
+
+def test_a_ramp_acts_where_context_is_loosened_and_knows_where_the_past_is(image):
+    loose = {"target": ["context"], "beta": 0.75, "experimental": {"ramp": 4}}
+    for model, past_after in ((F1, False), (FRAMEPACK, True)):
+        sections = plan_of(image, scene("x", 2.4, relax=loose), model=model).sections
+        ramps = [[e for e in s.steps[0].effects if isinstance(e, Ramp)] for s in sections]
+        assert [Ramp(frames=4, past_after=past_after)] in ramps and [] in ramps, "one has no past"
+    (told,) = plan_of(image, scene("x", relax={"beta": 0.5, "experimental": {"ramp": 4}})).warnings
+    assert "ramp without effect: needs target: [context]" in told
 
 
 def test_a_frame_rate_or_size_far_from_the_models_own_is_warned_of(image):

@@ -7,11 +7,13 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from diffusers import DDIMScheduler
+from diffusers.pipelines.free_init_utils import FreeInitMixin
 
 from framepack_relax.families.framepack.backend import packed_segments
 from framepack_relax.families.framepack.history import slots
 from framepack_relax.relax.guidance import branches, combine, relaxed_scale, step_weights
-from framepack_relax.relax.latents import low_pass
+from framepack_relax.relax.latents import SIGNAL, faded, low_pass, renewed
 from framepack_relax.relax.profile import Profile, Relaxation, paper_profile, written
 from framepack_relax.relax.unlearning import Blur, Segment, mixing_matrix
 from framepack_relax.storyboard import Relax
@@ -238,3 +240,40 @@ def test_the_papers_profile():
     assert [profile.beta(x) for x in (0, 0.1, 0.25, 0.375, 0.5, 0.75, 1)] == [0, 0, 0, 0.25, 0.5, 0.625, 0.75]
     assert profile.relaxation(0.25).at_rest and not profile.relaxation(0.26).at_rest
     assert profile.target == ("embedded",) and paper_profile(embedded=False).target == ("text",)
+
+
+def noises(count, shape=(1, 2, 8, 6, 10)):
+    return torch.randn(count, *shape, generator=torch.Generator().manual_seed(1)).unbind()
+
+
+def test_freeinit_of_all_frequencies_keeps_the_noise_and_of_none_takes_fresh_noise():
+    noise, fresh = noises(2)
+    still = torch.zeros_like(noise)
+    torch.testing.assert_close(renewed(still, noise, fresh, stop=1e6), (1 - SIGNAL) ** 0.5 * noise)
+    assert torch.equal(renewed(still, noise, fresh, stop=0), fresh)
+    kept = renewed(still, noise, fresh)
+    spectra = [torch.fft.fftn(x, dim=(2, 3, 4)) for x in (kept, noise, fresh)]
+    mean, highest = [(0, 0, 0, 0, 0), (0, 0, 4, 3, 5)]
+    assert abs(spectra[0][mean] - (1 - SIGNAL) ** 0.5 * spectra[1][mean]) < 1e-3
+    assert abs(spectra[0][highest] - spectra[2][highest]) < 1e-2
+
+
+def test_freeinit_is_that_of_diffusers_where_lengths_are_even():
+    """FreeInitMixin's frequencies are those of the transform for even lengths alone; its noise is a scheduler's."""
+    film, noise, fresh = noises(3)
+    theirs = FreeInitMixin()
+    low = theirs._get_free_init_freq_filter(film.shape, "cpu", "butterworth", 4, 0.25, 0.25)
+    alphas = DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear").alphas_cumprod
+    assert alphas[-1].item() == pytest.approx(SIGNAL, abs=5e-5)
+    mixed = theirs._apply_freq_filter(SIGNAL**0.5 * film + (1 - SIGNAL) ** 0.5 * noise, fresh, low)
+    torch.testing.assert_close(renewed(film, noise, fresh), mixed, atol=1e-5, rtol=1e-5)
+
+
+def test_a_ramp_rises_away_from_the_past():
+    assert faded(5, 4, past_after=False).flatten().tolist() == [0.25, 0.5, 0.75, 1, 1]
+    assert faded(5, 4, past_after=True).flatten().tolist() == [1, 1, 0.75, 0.5, 0.25]
+    assert faded(3, 1, past_after=False).eq(1).all()
+    made = {"cond": torch.zeros(1, 1, 5, 1, 1), "context": torch.ones(1, 1, 5, 1, 1)}
+    ramp = faded(5, 4, past_after=False)
+    torch.testing.assert_close(combine(made, {"context": 0.25}, ramp), 0.75 * ramp)
+    assert torch.equal(combine(made, {"context": 0.25}, torch.ones(1)), combine(made, {"context": 0.25}))

@@ -221,6 +221,9 @@ def test_a_file_where_the_folder_should_be(board, model, tmp_path):
         ("target: [context], beta: 0.75, experimental: {schedule: mean}", (2, 2, 0, 2)),
         ("history_gain: 0.5, experimental: {gain_on: all}", (2, 2, 0, 0)),
         ("blur: 0.6, scope: history, experimental: {blur_of: v}", (2, 2, 0, 0)),
+        ("experimental: {freeinit: 2}", (6, 6, 0, 0)),
+        ("experimental: {freeinit: 0}", (2, 2, 0, 0)),  # off
+        ("target: [context], beta: 0.75, experimental: {freeinit: 1}", (4, 4, 0, 4)),
     ],
 )
 def test_comparators_change_the_film_with_the_passes_that_they_need(board, model, tmp_path, relax, passes):
@@ -230,7 +233,20 @@ def test_comparators_change_the_film_with_the_passes_that_they_need(board, model
     plain = list(fr.stream(board(calm + scene % "beta: 0.0"), out=tmp_path / "plain", model=model))[-1]
     made = list(fr.stream(board(calm + scene % relax), out=tmp_path / "made", model=model))[-1]
     assert tuple(made.report["forwards"].values()) == passes
-    assert torch.equal(made.latents, plain.latents) == ("above: 1.0" in relax)
+    assert torch.equal(made.latents, plain.latents) == ("above: 1.0" in relax or "freeinit: 0" in relax)
+
+
+def test_a_ramp_keeps_the_frames_beside_the_past_nearer_to_the_plain_film(board, model, tmp_path):
+    calm = "  - {id: calm, prompt: a red figure stands still, seconds: 1.2}\n"
+    scene = "  - {id: act, prompt: a red figure jumps, seconds: 1.2, steps: 1, relax: {target: [context], beta: %s}}"
+
+    def made(name, relax):
+        story = board(calm + scene % relax, head="sampler: euler")
+        return list(fr.stream(story, out=tmp_path / name, model=model))[-1].latents
+
+    plain, loose, ramp = made("plain", "0"), made("loose", "1"), made("ramp", "1, experimental: {ramp: 4}")
+    share = ((ramp - plain) / (loose - plain)).flatten(3).median(-1).values.mean((0, 1))  # of one step: the ramp itself
+    torch.testing.assert_close(share, torch.tensor([0.25, 0.5, 0.75, *[1.0] * (len(share) - 3)]), atol=1e-3, rtol=0)
 
 
 def test_an_error_of_a_callback_comes_out_as_it_is(board, model, tmp_path):

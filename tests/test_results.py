@@ -1,12 +1,16 @@
-"""What RESULTS.md is made from: enough films, claims that name their arms, verdicts that need seeds to agree."""
+"""What RESULTS.md is made from: enough films, claims that name their arms, verdicts that select the words."""
 
 from collections import Counter
 
+import claims
+import numpy as np
 import pytest
 import results
+from training.world import FIRST, PLACE_WORDS
 
 from framepack_relax.evaluate.rows import read_rows
 from framepack_relax.evaluate.spec import jobs, read_sweep
+from framepack_relax.evaluate.statistics import holm
 
 
 @pytest.fixture(scope="module")
@@ -20,33 +24,72 @@ def test_every_arm_has_each_of_its_films_once(rows, name):
     assert found == Counter((job.arm.id, job.event.id, job.seed) for job in jobs(read_sweep(name)))
 
 
-def test_claims_and_knobs_name_arms_of_the_sweeps():
-    arms = {
-        name: {cell.id for arm in read_sweep(name).arms for cell in arm.cells()} for name in ("ablation", "calibration")
-    }
-    assert {name for claim in results.CLAIMS for name in (claim.arm, claim.other)} <= arms["ablation"]
-    assert {arm for values in results.KNOBS.values() for arm in values.values()} <= arms["ablation"] | arms[
-        "calibration"
+def test_the_headline_sweep_has_48_films_an_arm_and_action_of_figures_that_were_held_out(rows):
+    sweep = read_sweep("headline")
+    assert sweep.seeds >= 48 and len({start.image for start in sweep.starts}) == sweep.seeds, "a start for each seed"
+    held_out = {(f"{colour} figure", PLACE_WORDS[place]) for colour, place in FIRST.held_out}
+    assert {(start.who.partition(" ")[2], start.where) for start in sweep.starts} == held_out
+    others = [read_sweep(name) for name in ("ablation", "calibration", "paper-table-1", "paper-table-2")]
+    assert all(other.first_seed + other.seeds <= sweep.first_seed for other in others), "fresh seeds"
+    found = results.of_sweep(rows, "headline")
+    arms = [cell for arm in sweep.arms for cell in arm.cells()]
+    assert len(found) in (0, len(arms) * len(sweep.scenes) * sweep.seeds), "all of it, or none"
+
+
+def test_claims_name_arms_of_the_sweeps_in_words():
+    arms = {cell.id for arm in read_sweep(results.LEADING[0]).arms for cell in arm.cells()}
+    named = {name for claim in claims.CLAIMS for name in (claim.arm, claim.other)}
+    assert named <= arms and named | {*results.LEAD} <= {*claims.CALLED} and {*results.LEAD} <= arms
+
+
+def films(gaps_by_arm, seeds=24):
+    """Films of one scene: of each arm so much more of the action than vanilla in each seed."""
+    rows = [{"arm": "vanilla", "scene": "jump", "seed": k, "target": 0.5} for k in range(seeds)]
+    return rows + [{**row, "arm": arm, "target": 0.5 + gap(row["seed"])} for arm, gap in gaps_by_arm for row in rows]
+
+
+ARMS = {
+    "more": ("paper", lambda k: 0.2 + k / 100),
+    "less": ("context", lambda k: -0.2 - k / 100),
+    "alike": ("text", lambda k: (-1) ** k / 50),
+    "not decided": ("boost", lambda k: (-1) ** k / 2),
+}
+
+
+def decided(rows, arms=ARMS):
+    return claims.decide(rows, [claims.Claim(figure="target", arm=arm) for arm, _ in arms.values()])
+
+
+def test_verdicts_are_those_of_the_differences_and_each_has_its_own_words():
+    found = decided(films(ARMS.values()))
+    assert [one.verdict for one in found] == [*ARMS]
+    sentences = [one.claim.sentence(verdict) for one in found for verdict in ARMS]
+    assert len({*sentences}) == len(sentences) and all(a == b or a not in b for a in sentences for b in sentences)
+    assert all(one.p <= claims.DOUBT for one in found[:3]) and found[3].p > claims.DOUBT
+
+
+def test_a_claim_that_holds_alone_is_not_decided_among_too_many():
+    surely = {"more": ("paper", lambda k: 0.3 + k / 100)}
+    assert decided(films(surely.values(), seeds=8), surely)[0].verdict == "more"
+    many = [claims.Claim(figure="target", arm=arm) for arm in ("paper", "text", "context", "boost")]
+    others = [(claim.arm, ARMS["not decided"][1]) for claim in many[1:]]
+    assert claims.decide(films([surely["more"], *others], seeds=8), many)[0].verdict == "not decided"
+
+
+def test_a_claim_without_films_is_left_out_and_the_headline_sweep_leads_where_it_is_rendered(rows):
+    asked = [claims.Claim(figure="target", arm=arm) for arm in ("paper", "ALG")]
+    assert [one.claim.arm for one in claims.decide(films([ARMS["more"]]), asked)] == ["paper"]
+    assert results.leading(rows) == next(filter(None, (results.of_sweep(rows, name) for name in results.LEADING)))
+    fresh = [
+        {**row, "seed": row["seed"] + read_sweep("headline").first_seed} for row in rows if row["arm"] == "context"
     ]
+    assert results.leading([*rows, *fresh]) == [row for row in fresh if row in results.of_sweep(fresh, "headline")]
 
 
-def test_a_verdict_needs_an_interval_on_one_side_of_zero_and_seeds_that_agree():
-    def film(arm, seed, target):
-        return {"arm": arm, "scene": "jump", "seed": seed, "target": target}
-
-    rows = [film("vanilla", k, 0.5) for k in range(8)] + [film("up", k, 0.6 + k / 100) for k in range(8)]
-    rows += [film("both", k, 0.5 + (-1) ** k / 2) for k in range(8)]
-    rows += [film("same", k, 0.5 + (-1) ** k / 50) for k in range(8)]
-    rows += [film("half", k, 0.9 if k < 4 else 0.5) for k in range(8)]
-    claims = [
-        results.Claim(said="", figure="target", arm=arm, other=other)
-        for arm, other in (
-            ("up", "vanilla"),
-            ("vanilla", "up"),
-            ("both", "vanilla"),
-            ("same", "vanilla"),
-            ("half", "vanilla"),
-        )
-    ]
-    verdicts = [results.verdict(rows, claim).split(" | ")[1] for claim in claims]
-    assert verdicts == ["holds", "the opposite holds", "not decided", "no difference of 0.1", "not decided"]
+def test_holm_corrects_as_published_and_keeps_the_order():
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])  # p.adjust of R
+    assert holm([0.5, 0.9]) == [1.0, 1.0] and holm([0.2]) == [0.2] and holm([]) == []
+    values = np.random.default_rng(0).uniform(size=20)
+    made = np.array(holm(values))
+    assert (made >= values).all() and (made <= np.minimum(1, 20 * values) + 1e-12).all()
+    assert (made[np.argsort(values)] == np.sort(made)).all()

@@ -15,10 +15,12 @@ from PIL import Image
 import framepack_relax as fr
 from framepack_relax.evaluate.calibration import LEVELS, calibrated_profile, candidates, choose, utility
 from framepack_relax.evaluate.evaluation import gather
+from framepack_relax.evaluate.hours import foretelling
 from framepack_relax.evaluate.spec import READY, jobs, read_sweep
 from framepack_relax.evaluate.statistics import FEWEST, chance, interval, summarise
 from framepack_relax.evaluate.sweep import FILMS, SWEEPS, plan_films, seldom_meant
 from framepack_relax.evaluate.swept import FIGURES
+from framepack_relax.families.catalog import find_family
 from framepack_relax.relax.profile import Profile
 from framepack_relax.rendering.folder import RunFolder
 from framepack_relax.rendering.lease import Lease
@@ -250,8 +252,10 @@ def test_ready_sweeps_can_be_planned_and_begin_with_plain_framepack(name):
         "guidance twice as strong",
         "guidance 6",
         "text",
+        "text against stillness",
+        "emphasis",
     }
-    settings = [(part.relaxation, part.negative_prompt, *part.scales.items()) for part in arms.values()]
+    settings = [(s.relaxation, s.negative_prompt, *s.scales.items(), s.in_words()) for s in arms.values()]
     assert len(set(settings)) == len(settings), "no two arms are the same"
     quick = jobs(planned.quick())
     assert {job.seed for job in quick} == {seed} and {job.arm.id for job in quick} == set(arms)
@@ -486,3 +490,32 @@ def test_a_calibration_writes_a_profile_that_a_storyboard_can_name(spec, tmp_pat
     planned = fr.plan(story.changed(model=model.family.name, image="hero.png").placed("", tmp_path, {}))
     assert planned.profile == "calibrated"
     assert planned.sections[0].relaxation == said.relaxation(0.9) and said.relaxation(0.2).at_rest
+
+
+def test_a_sweep_tells_its_passes_beforehand_and_its_hours_by_films_that_are_there(spec):
+    plans = plan_films(jobs(read_sweep(str(spec))), find_family(read_sweep(str(spec)).model))
+    told, keys = [], {str(number): plan for number, plan in enumerate(plans)}
+    passes = sum(section.passes[0] for plan in plans for section in plan.sections if section.scene == "act")
+    made = {"wall": 36.0, "forwards": 2}
+    foretelling(keys, [], lambda row, films: None, told.append)
+    assert told[0].startswith(f"{len(plans)} films are left, {passes} passes; the hours are told after")
+    there = [{**made, "key": "0"}, {**made, "key": "another arm's"}]
+    foretelling(keys, there, lambda row, films: None, told.append)
+    left = passes - sum(plans[0].sections[-1].passes[:1])
+    assert told[1].startswith(f"{len(plans) - 1} films are left, {left} passes: about {left * 18 / 3600:.1f} h")
+    on_film = foretelling(keys, [], lambda row, films: told.append(films), told.append)
+    for film in range(6):
+        on_film({**made, "key": str(film)}, 6)
+    assert told[3:] == [6] * 4 + [f"{told[7]}", 6, 6] and "1 films are left" in told[7] and "18.000 s a pass" in told[7]
+
+
+def test_an_arm_has_words_of_its_own(tmp_path, spec):
+    text = spec.read_text().replace("target: backflip", "words: does a backflip, target: backflip")
+    arms = '  - {id: plea, emphasis: 2}\n  - {id: against, negative_prompt: "{who} waits", guidance: {text: 2}}\n'
+    spec.write_text(text + arms)
+    acts = {job.arm.id: job.story.scenes[-1] for job in jobs(read_sweep(str(spec)))}
+    assert [(each.words, each.gain) for each in acts["plea"].emphasis] == [("does a backflip", 2.0)]
+    assert acts["against"].negative_prompt == "a red figure waits" and acts["vanilla"].negative_prompt is None
+    spec.write_text(text.replace("words: does a backflip", "words: does a flip") + arms)
+    with pytest.raises(fr.StoryboardError, match=r"scenes\[0\]\.words: 'does a flip' is not in the prompt"):
+        plan_films(jobs(read_sweep(str(spec))), find_family(read_sweep(str(spec)).model))

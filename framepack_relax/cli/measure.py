@@ -59,7 +59,7 @@ def evaluate(
 @app.command()
 @spread
 def sweep(
-    spec: Annotated[str, typer.Argument(help="ablation, wan2.2-5b, helios, .. or a YAML file")],
+    spec: Annotated[str, typer.Argument(help="headline, ablation, wan2.2-5b, helios, .. or a YAML file")],
     makers: Makers,
     out: Out = None,
     quick: Quick = False,

@@ -98,7 +98,7 @@ def candidates(jobs: Sequence[Job], family: Family) -> dict[str, Relaxation]:
 
     Raises EvaluationError unless the first is the plain model and there is another.
     """
-    usual = {"guidance": Guidance(), "ensure": None, "negative_prompt": None}
+    usual = {"guidance": Guidance(), "ensure": None, "negative_prompt": None, "emphasis": None}
     stories = {job.arm.id: job.story for job in jobs if usual.items() <= dict(job.arm).items()}
     made = {arm: relax_scene(story.scenes[-1], choose_profile(story, family)) for arm, story in stories.items()}
     if len(made) < 2 or not next(iter(made.values())).at_rest:

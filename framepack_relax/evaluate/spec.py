@@ -22,7 +22,7 @@ from ..storyboard.messages import locate, printable, validated
 from ..storyboard.part import Part
 from ..storyboard.paths import expand
 from ..storyboard.reader import Reading, read_text
-from ..storyboard.schema import Ensure, Written
+from ..storyboard.schema import Emphasis, Ensure, Written
 from .evaluation import Instruments
 from .mistakes import told_at, try_all
 
@@ -66,6 +66,7 @@ class Event(Part):
 
     id: Words
     prompt: Prompt = Field(description="with {who} and {where}")
+    words: Words | None = Field(None, description="of the prompt, those that an arm's emphasis acts on; default: all")
     target: Annotated[tuple[Words, ...], ONE] = Field(
         (), description="labels of the action judge for it: one, or several of which one must be seen"
     )
@@ -90,6 +91,7 @@ class Arm(Part):
     guidance: Guidance = Guidance()
     ensure: Ensure | None = None
     negative_prompt: Prompt | None = Field(None, description="with {who} and {where}; default: none")
+    emphasis: float | None = Field(None, gt=0, le=4, description="gain of the event's words; 1 is off")
     grid: Grid = Grid()
 
     def cells(self) -> Iterator["Arm"]:
@@ -190,6 +192,7 @@ def _job(sweep: Sweep, number: int, scene: int, cell: tuple[int, Arm]) -> Job:
     act = "scenes[1]" if sweep.calm_seconds else "scenes[0]"
     paths = {"scenes[0].prompt": "calm", "scenes[0].seconds": "calm_seconds", "image": f"starts[{begin}].image"}
     paths |= {f"{act}.prompt": f"scenes[{scene}].prompt", f"{act}.seconds": "seconds"}
+    paths |= {f"{act}.emphasis[0].words": f"scenes[{scene}].words"}
     paths |= {act: f"arms[{nth}]", "scenes": "seconds"}
     located = partial(sweep.located, paths=paths)
     story = told_at(located, partial(_story, sweep, start, event, arm, seed))
@@ -201,9 +204,12 @@ def _story(sweep: Sweep, start: Start, event: Event, arm: Arm, seed: int) -> Sto
     calm = start.said(sweep.calm)
     scenes = [Scene(id="calm", prompt=calm, seconds=sweep.calm_seconds)] if sweep.calm_seconds else []
     act: dict[str, Any] = {name: getattr(arm, name) for name in ("intensity", "relax", "guidance", "ensure")}
+    prompt = start.said(event.prompt)
     if arm.negative_prompt:
         act["negative_prompt"] = start.said(arm.negative_prompt)
-    scenes.append(Scene(id="act", prompt=start.said(event.prompt), seconds=sweep.seconds, **act))
+    if arm.emphasis:
+        act["emphasis"] = (Emphasis(words=event.words or prompt, gain=arm.emphasis),)
+    scenes.append(Scene(id="act", prompt=prompt, seconds=sweep.seconds, **act))
     story = storyboard_from_scenes(
         scenes, title=f"{arm.id}: {event.id}", model=sweep.model, profile=sweep.profile, seed=seed, steps=sweep.steps,
         sampler=sweep.sampler, size=sweep.size, image=start.image,

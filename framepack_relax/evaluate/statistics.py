@@ -105,3 +105,15 @@ def chance(gains: NDArray[np.float64]) -> float:
     """
     settings = {"permutation_type": "samples", "n_resamples": RESAMPLES, "alternative": "greater", "axis": 1, "rng": 0}
     return float(permutation_test((gains.round(12),), lambda x, axis: x.mean(axis).max(-1), **settings).pvalue)
+
+
+def holm(chances: Sequence[float]) -> list[float]:
+    """The p values of several tests, corrected so that all verdicts together are wrong as seldom as one would be.
+
+    Source: Holm, Scandinavian Journal of Statistics 6 (1979): the k-th smallest of m counts m - k + 1 times, and no
+    less than those before it.
+    """
+    values = np.asarray(chances, dtype=float)
+    order, rank = np.argsort(values), np.argsort(np.argsort(values))
+    corrected = np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1))
+    return [float(p) for p in np.minimum(1.0, corrected)[rank]]

@@ -25,6 +25,7 @@ from ..rendering.mark import Mark, Note
 from ..rendering.session import AnyModel
 from .calibration import calibrated_profile, candidates
 from .evaluation import judges_for
+from .hours import foretelling
 from .mistakes import told_at, try_all
 from .pages import NAMES, PAGE, save_page
 from .rows import lines_of, read_rows
@@ -92,6 +93,7 @@ def compare(
         with writing(shared["store"]):
             make_folder(shared["store"])
         keys = [film_key(*film, maker.model, instruments.names) for film in zip(planned, plans, strict=True)]
+        on_film = foretelling(dict(zip(keys, plans, strict=True)), read_rows(out / FILMS), on_film, on_note)
         films = [
             Swept(job=job, key=key, out=out / place(job, key), **shared) for job, key in zip(planned, keys, strict=True)
         ]

@@ -12,7 +12,7 @@ from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self
 
 from ..errors import Problem
-from ..relax.effects import Effect, LowPass
+from ..relax.effects import Effect, FreeInit, LowPass
 from ..relax.guidance import Branch, branches
 from ..relax.profile import Profile
 from ..storyboard import Relax, Storyboard
@@ -35,6 +35,7 @@ ASKING = {  # fields of `relax`, by their effect
     "key_gain": "history_gain",
     "low_pass": "lowpass",
     "motion_amplitude": "motion_amplitude",
+    "free_init": "freeinit",
 }
 
 
@@ -83,12 +84,17 @@ CONTEXT = GuidanceTerm(name="context", base=1.0, floor=0.0, grip=True, of_past=T
 class Step:
     """All that happens in one step of a section, as data."""
 
-    index: int  # from 0 at the most noise, wherever its section begins
+    index: int  # from 0 at the most noise, wherever its section begins; counted on in further passes
     sigma: float  # noise fraction 0..1, what schedules are functions of
     timestep: float  # what the network is fed
     scales: Mapping[str, float]  # of each guidance term by name
     effects: tuple[Effect, ...] = ()
     reused: tuple[str, ...] | None = None  # branches whose velocity is that of the step before; None: none
+
+    @property
+    def again(self) -> int:
+        """Of the passes over all noise levels the one that it is of; the first is 0."""
+        return next((effect.number for effect in self.effects if isinstance(effect, FreeInit)), 0)
 
     @property
     def branches(self) -> tuple[Branch, ...]:

@@ -1,7 +1,7 @@
 """Storyboard -> RenderPlan. Every mistake that shows only beside the model is collected and raised at once."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache, partial
 from itertools import chain, count, groupby, pairwise, starmap
@@ -10,7 +10,7 @@ from ..errors import Problem, StoryboardError
 from ..families.adapters import look, loras_of
 from ..families.base import Family, GuidanceTerm, Size, Step, TimeGrid
 from ..families.flow import times
-from ..relax.effects import WordGain
+from ..relax.effects import Effect, FreeInit, Ramp, WordGain
 from ..relax.guidance import relaxed_scale, step_weights
 from ..relax.profile import Relaxation
 from ..storyboard import Scene, Storyboard
@@ -205,6 +205,8 @@ def _plan_steps(
     at = noise if relaxation.coord == "sigma" else [float(time) for time in times(len(noise))]
     weights = step_weights(relaxation.schedule, at, noise, p=relaxation.p, interval=relaxation.interval)
     targets = set() if relaxation.at_rest else set(relaxation.target)
+    ramps = [Ramp(frames=relaxation.ramp, past_after=family.render_order(2)[0] != 0)] if relaxation.ramp else []
+    others: tuple[Effect, ...] = (*ramps, *words) if past and not relaxation.at_rest else words
 
     def scale(term: GuidanceTerm, timestep: float, weight: float) -> float:
         if not term.timesteps[0] <= timestep < term.timesteps[1]:
@@ -220,13 +222,23 @@ def _plan_steps(
             sigma=sigma,
             timestep=timestep,
             scales={term.name: scale(term, timestep, weight) for term in family.terms},
-            effects=(*relaxation.effects(sigma), *words),
+            effects=(*relaxation.effects(sigma), *others),
         )
         for index, ((sigma, timestep), weight) in enumerate(zip(levels, weights, strict=True))
     )
     if speed != "full":
         made = tuple(paced(made, family.fast if speed == "fast" else speed, family.terms))
-    return made if strength is None else begun(made, strength)
+    return _further(made, relaxation.freeinit or 0) if strength is None else begun(made, strength)
+
+
+def _further(rows: Rows, passes: int) -> Rows:
+    """The rows, and so many times the same again."""
+    numbered = ((number, row) for number in range(1, passes + 1) for row in rows)
+    again = (
+        replace(row, index=number * len(rows) + row.index, effects=(*row.effects, FreeInit(number=number)))
+        for number, row in numbered
+    )
+    return *rows, *again
 
 
 def _plan_shot(

@@ -20,7 +20,7 @@ MOST, STEP = 1 << 25, 250  # bytes that these may take in plan.json, about; byte
 
 
 def stable_seed(of: str, *depends_on: int | str) -> int:
-    """64 bits for the noise of a `section`, of another `take` of it or its `retry`, or for a shot's `start` latent.
+    """64 bits for the noise of a `section`, a `take` of it, its `retry` or `freeinit`, or for a shot's `start` latent.
 
     A section's noise depends on its scene and its place in it, not on what stands before.
     """

@@ -34,6 +34,7 @@ NEEDS: tuple[tuple[tuple[str, ...], str, Callable[[Relaxation], bool]], ...] = (
     (("blur_of", "scope", "space", "over_steps"), "a blur above 0", lambda relax: relax.blur > 0),
     (("history_gain_above", "gain_on"), "a history_gain other than 1", lambda relax: relax.history_gain != 1),
     (("lowpass_above",), "a lowpass below 1", lambda relax: relax.lowpass < 1),
+    (("ramp",), "target: [context] and a beta above 0", lambda relax: "context" in relax.target and relax.beta > 0),
 )  # fields of `relax` that say how something is done, and what must be done for them
 
 
@@ -104,6 +105,9 @@ def setting_problems(story: Storyboard, relaxations: Sequence[Relaxation], famil
         if scene.lock and not scene.take:
             cure = f"`framepack-relax pick STORY {scene.id}` writes that of what is rendered of it, or remove the line"
             yield Problem(path=f"{place}.lock", message=f"names no take to keep; {cure}")
+        if relax.freeinit and story.start_of(scene):
+            message = "begins from noise, and the scene from a draft; remove this line or `start_from`"
+            yield Problem(path=f"{place}.relax.experimental.freeinit", message=message)
         yield from _guidance_problems(f"{place}.guidance", scene.guidance.scales, family)
         yield from family.relax_problems(f"{place}.relax.", scene.relax)
         if index and not family.grid.past and scene.transition != "cut":

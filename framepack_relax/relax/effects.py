@@ -54,5 +54,23 @@ class MotionAmplitude:
     kind: Literal["motion_amplitude"] = "motion_amplitude"
 
 
-Effect = KVBlur | KeyGain | WordGain | LowPass | MotionAmplitude
-EFFECTS = ("kv_blur", "word_gain", "key_gain", "low_pass")
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ramp:
+    """Where grips are loosened, a section's latent frames nearer to the past than so many are loosened less."""
+
+    frames: int
+    past_after: bool = False  # the past is the film's future
+    kind: Literal["ramp"] = "ramp"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FreeInit:
+    """A further pass over all noise levels, from what the one before it made (latents.renewed); the first is 1."""
+
+    number: int
+    kind: Literal["free_init"] = "free_init"
+
+
+Effect = KVBlur | KeyGain | WordGain | LowPass | MotionAmplitude | Ramp | FreeInit
+ANYWHERE = ("kv_blur", "word_gain", "free_init")  # kinds that every backend can do
+EFFECTS = (*ANYWHERE, "key_gain", "low_pass")

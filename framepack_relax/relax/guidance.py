@@ -97,8 +97,10 @@ def branches(scales: Mapping[str, float], *, low_passed: bool = False) -> tuple[
     return *found, *(without(grip) for grip in grips if 1 - scales[grip] >= GRIP_MARGIN)
 
 
-def combine(made: Mapping[str, V], scales: Mapping[str, float]) -> V:
+def combine(made: Mapping[str, V], scales: Mapping[str, float], fade: V | None = None) -> V:
     """v = v(neg, h) + s_text (v(c, h) - v(neg, h)), then + (1 - s_g)(v(c, h - g) - v(c, h)) for each grip g.
+
+    `fade` multiplies what each grip adds.
 
     Eq. 1 is the first part. `made` are the velocities of the branches by name. With low-passed images the first
     v(neg, h) sees them sharp: ALG (Choi et al., arXiv 2506.08456).
@@ -108,5 +110,6 @@ def combine(made: Mapping[str, V], scales: Mapping[str, float]) -> V:
         velocity = made.get("sharp", made["uncond"]) + text_scale(scales) * (cond - made["uncond"])  # type: ignore[operator]
     for grip in scales:
         if grip in made:
-            velocity = velocity + (1 - scales[grip]) * (made[grip] - cond)  # type: ignore[operator]
+            freed = (1 - scales[grip]) * (made[grip] - cond)  # type: ignore[operator]
+            velocity = velocity + (freed if fade is None else fade * freed)
     return velocity

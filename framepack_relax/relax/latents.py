@@ -5,6 +5,9 @@ from einops import rearrange
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+STOP, ORDER = 0.25, 4  # of FreeInit's filter, as in diffusers' FreeInitMixin
+SIGNAL = 0.0047  # alpha bar after the last of Stable Diffusion's 1000 steps
+
 
 def low_pass(latents: Tensor, factor: float) -> Tensor:
     """Latent frames [B, C, T, h, w] made `factor` (0..1] as large and as large as before again; 1 is the identity.
@@ -48,6 +51,32 @@ def match_statistics(latents: Tensor, reference: Tensor, strength: float) -> Ten
     mean, deviation = latents.mean(over, keepdim=True), latents.std(over, keepdim=True)
     matched = (latents - mean) / deviation.clamp_min(1e-6) * reference.std(over, keepdim=True)
     return latents.lerp(matched + reference.mean(over, keepdim=True), strength)
+
+
+def faded(frames: int, over: int, *, past_after: bool) -> Tensor:
+    """Weights [1, 1, frames, 1, 1] of a section's latent frames, rising away from the past: k / over of the k-th, at
+    most 1; with `over` 0 all are 1."""
+    rising = (torch.arange(1, frames + 1) / max(1, over)).clamp_max(1)
+    return (rising.flip(0) if past_after else rising).view(1, 1, -1, 1, 1)
+
+
+def renewed(latents: Tensor, noise: Tensor, fresh: Tensor, stop: float = STOP) -> Tensor:
+    """FreeInit's next beginning: the low frequencies of `latents`, noised with their own `noise`, and the high ones of
+    `fresh` noise; all are [1, C, T, h, w].
+
+    The filter is a Butterworth one of order 4 in time and space, `stop` of the highest frequency being passed half; 0
+    passes none of the latents. Source: Wu et al., arXiv 2312.07537. They noise to a diffusion model's last step, at
+    which a share SIGNAL of the variance is still the film's. A flow begins at pure noise, which keeps nothing, so that
+    the same share is kept here.
+    """
+    kept = SIGNAL**0.5 * latents + (1 - SIGNAL) ** 0.5 * noise
+    if not stop:
+        return fresh
+    axes = [2 * torch.fft.fftfreq(length, device=latents.device) for length in latents.shape[2:]]
+    squares = sum(part**2 for part in torch.meshgrid(*axes, indexing="ij"))
+    low = 1 / (1 + (squares / stop**2) ** ORDER)
+    over = (2, 3, 4)
+    return fresh + torch.fft.ifftn(torch.fft.fftn(kept - fresh, dim=over) * low, dim=over).real
 
 
 def noised(latents: Tensor, noise: Tensor, sigma: float) -> Tensor:

@@ -32,13 +32,15 @@ class Relaxation:
     gain_on: GainOn = "history"
     lowpass: float = 1.0  # the past's sharp images are made this much smaller and large again, 1 is off
     lowpass_above: float = 0.0  # while sigma is above this
+    ramp: int | None = None  # latent frames beside the past over which the loosening of grips fades in
+    freeinit: int | None = None  # further passes over all noise levels, 0 and None are off
     motion_amplitude: float | None = None  # of what stands for frames that are not seen, 1 and None are off
 
     @property
     def at_rest(self) -> bool:
         """Nothing is relaxed: the scene is the plain model's."""
-        others = (self.blur, self.history_gain, self.lowpass, self.motion_amplitude or 1)
-        return (self.beta == 0 or not self.target) and others == (0, 1, 1, 1)
+        others = (self.blur, self.history_gain, self.lowpass, self.motion_amplitude or 1, self.freeinit or 0)
+        return (self.beta == 0 or not self.target) and others == (0, 1, 1, 1, 0)
 
     def in_words(self) -> str:
         """What is relaxed, in a line of a table."""
@@ -46,9 +48,11 @@ class Relaxation:
             return "at rest"
         words = [f"{' + '.join(self.target)} beta {self.beta:.2f} p {self.p:g}"] if self.beta else []
         words += [self.schedule] if self.beta and self.schedule != "power" else []
+        words += [f"over {self.ramp} frames"] if self.beta and self.ramp else []
         words += [f"blur {self.blur:g} on {self.scope}"] if self.blur else []
         words += [f"gain {self.history_gain:g} on {self.gain_on}"] if self.history_gain != 1 else []
         words += [f"low-pass {self.lowpass:g}"] if self.lowpass != 1 else []
+        words += [f"FreeInit x {self.freeinit}"] if self.freeinit else []
         words += [f"motion amplitude {self.motion_amplitude:g}"] if self.motion_amplitude not in (None, 1) else []
         return ", ".join(words)
 

@@ -313,6 +313,10 @@ class _Sampling:
         for attempt in range(RETRIES + 1):
             seed = section.seed if attempt == 0 else stable_seed("retry", section.seed, attempt)
             noise = backend.noise(section.latents, plan.size, seed, draw=section.draw)
+
+            def fresh(number: int, seed: int = seed) -> Tensor:
+                return backend.noise(section.latents, plan.size, stable_seed("freeinit", seed, number))
+
             given = Given(
                 noise=noise,
                 context=section.context,
@@ -327,7 +331,8 @@ class _Sampling:
                 try:
                     inputs = backend.begin(given)
                     x = self._beginning(section, noise, where)
-                    return sample(backend, inputs, section.steps, x, sampler=plan.sampler, on_step=stepped), seed
+                    how: Any = {"sampler": plan.sampler, "fresh": fresh, "on_step": stepped}
+                    return sample(backend, inputs, section.steps, x, **how), seed
                 except NonFiniteLatents as error:
                     if self.session.options.on_nan != "retry" or attempt == RETRIES:
                         tried = f" {attempt + 1} seeds were tried." if attempt else ""

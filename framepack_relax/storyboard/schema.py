@@ -79,6 +79,8 @@ class Experimental(Part):
     gain_on: GainOn | None = Field(None, description="on whose keys history_gain acts")
     lowpass: float | None = Field(None, gt=0, le=1, description="ALG: scale of the past's sharp images; 1 is off")
     lowpass_above: float | None = Field(None, ge=0, le=1, description="the low-pass acts while sigma is above this")
+    ramp: int | None = Field(None, ge=0, le=64, description="latent frames over which loosened context fades in")
+    freeinit: int | None = Field(None, ge=0, le=8, description="FreeInit: further passes, from what was made; 0 is off")
     motion_amplitude: float | None = Field(None, gt=0, le=4, description="PainterI2V's: of unseen frames; 1 is off")
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from ...relax.effects import EFFECTS
+from ...relax.effects import ANYWHERE
 from ..base import TEXT, Family, GuidanceTerm, Image, Size, TimeGrid
 from ..configs import ClipFields, Config, HunyuanVideoTransformer, HunyuanVideoVae, LlamaFields, PartKinds
 from ..flow import FlowShift, Levels, sigma_table
@@ -68,7 +68,7 @@ class HunyuanVideo(Family):
     kind = "hunyuanvideo"
     masks = True  # its text
     grid = TimeGrid(unit_frames=UNIT, unit_latents=1, most_units=LONGEST // UNIT, past=False)
-    effects = frozenset(EFFECTS[:2])
+    effects = frozenset(ANYWHERE)
     image: ClassVar[Image] = "refused"
     renderer = "hunyuan_video.backend:HunyuanVideoBackend"
     original = ORIGINAL

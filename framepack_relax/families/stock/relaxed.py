@@ -29,10 +29,10 @@ def relaxed(pipe: Any, *, intensity: float = 0.0, **relax: Any) -> Iterator[Any]
 
     `relax` are the fields of a storyboard's `relax`, `intensity` (0..1) is a scene's, by the paper's profile. s_base is
     the scale that the pipeline is called with, or its guider's. The default target is `embedded` where the transformer
-    has such a scale, else `text`. What needs other passes (`context`, and `lowpass`) is refused. No weight is touched,
-    and after the block, or an error in it, everything is as before; of nested blocks the inner one alone holds. Warns
-    at the end of what did not act. Raises ModelError for other pipelines than `kinds.PIPELINES`, StoryboardError with
-    every mistake in the settings.
+    has such a scale, else `text`. What needs other passes (`context`, `lowpass`, `freeinit`) is refused. No weight is
+    touched, and after the block, or an error in it, everything is as before; of nested blocks the inner one alone
+    holds. Warns at the end of what did not act. Raises ModelError for other pipelines than `kinds.PIPELINES`,
+    StoryboardError with every mistake in the settings.
     """
     known = known_class(pipe)
     kind = PIPELINES[known.__name__]
@@ -81,7 +81,7 @@ def mistakes(pipe: Any, kind: Kind, relax: Relaxation, terms: tuple[str, ...]) -
         elif target not in terms:
             message = f"{name} has no restraint {printable(target)}; {suggest(target, terms)}"
             yield Problem(path=f"target[{nth}]", message=message)
-    for field, off in (("lowpass", (1,)), ("motion_amplitude", (None, 1))):
+    for field, off in (("lowpass", (1,)), ("motion_amplitude", (None, 1)), ("freeinit", (None, 0))):
         if getattr(relax, field) not in off:
             yield Problem(path=f"experimental.{field}", message=LOOP)
     if relax.scope not in SCOPES:

@@ -14,7 +14,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, cast
 from pydantic import Field
 
 from ...errors import ModelError, Problem
-from ...relax.effects import EFFECTS
+from ...relax.effects import ANYWHERE, EFFECTS
 from ...storyboard import Storyboard
 from ...storyboard.fields import Past
 from ...storyboard.schema import WanBlock
@@ -76,7 +76,7 @@ class Wan(Family):
 
     kind = "wan"
     grid: ClassVar[TimeGrid] = TimeGrid(unit_frames=UNIT, unit_latents=1, most_units=LONGEST, past=False)
-    effects: ClassVar[frozenset[str]] = frozenset(EFFECTS[:2])
+    effects: ClassVar[frozenset[str]] = frozenset(ANYWHERE)
     samplers = ("unipc", "euler")
     image: ClassVar[Image] = "refused"
     renderer = "wan.backend:WanBackend"
@@ -220,7 +220,7 @@ class WanI2V(WanExperts):
     boundary: float = 0.9
     past: Past = "frame"
 
-    effects = frozenset({"kv_blur", "low_pass", "motion_amplitude"})
+    effects = frozenset({"kv_blur", "free_init", "low_pass", "motion_amplitude"})
     image = "required"
     renderer = "wan.channels:WanI2VBackend"
     assumed = 5.0
