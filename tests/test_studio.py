@@ -171,16 +171,16 @@ def test_the_film_is_that_of_render_and_goes_on_after_a_restart(folder):
 def test_a_draft_is_rendered_accepted_and_the_film_goes_on_from_it(folder):
     (folder / "story.yaml").write_text(BOARD.replace("steps: 2", "steps: 9"))
     with studio(folder) as it:
-        assert it.client.post("/boards/story/draft").json()["name"] == "story-draft"
-        assert (over := it.until_over("story-draft"))["state"] == "done", over
+        assert it.client.post("/boards/story/draft").json()["name"] == "story.draft"
+        assert (over := it.until_over("story.draft"))["state"] == "done", over
         shown = it.client.get("/boards/story").json()
-        assert shown["draft"]["files"]["video"] == "/films/story-draft/video" and shown["film"] is None
-        accepted = change(it, {"path": "start_from", "value": {"folder": "out/story-draft"}})
-        assert accepted.status_code == 200 and "start_from: {folder: out/story-draft}\n" in accepted.json()["text"]
+        assert shown["draft"]["files"]["video"] == "/films/story.draft/video" and shown["film"] is None
+        accepted = change(it, {"path": "start_from", "value": {"folder": "out/story.draft"}})
+        assert accepted.status_code == 200 and "start_from: {folder: out/story.draft}\n" in accepted.json()["text"]
         assert it.client.post("/boards/story/film").status_code == 201
         assert it.until_over("story")["state"] == "done"
         plan = it.client.get("/films/story/plan.json").json()
-        assert plan["sections"][0]["start_from"]["folder"] == "out/story-draft"
+        assert plan["sections"][0]["start_from"]["folder"] == "out/story.draft"
         assert it.client.post("/boards/story/draft").json()["state"] == "done"  # it is what it was
 
 
@@ -188,7 +188,7 @@ def test_takes_are_rendered_looked_at_picked_and_locked(folder):
     with studio(folder) as it:
         assert it.client.post("/boards/story/takes/none").status_code == 409
         assert it.client.post("/boards/story/takes/b?count=2").status_code == 201
-        assert it.until_over("story-takes")["state"] == "done"
+        assert it.until_over("story.takes")["state"] == "done"
         shown = it.client.get("/boards/story").json()
         assert list(shown["takes"]) == ["b"] and len(shown["takes"]["b"]) == 3 and shown["busy"] == ""
         second = shown["takes"]["b"][1]

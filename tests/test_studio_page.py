@@ -53,8 +53,12 @@ class Page:
         return self.one(f"[id='field-{path}']")
 
     def click(self, css: str):
-        element = self.one(css)
-        self.js("arguments[0].scrollIntoView({block: 'nearest'})", element)
+        def there():
+            self.js("arguments[0].scrollIntoView({block: 'nearest'})", element := self.all(css)[0])
+            return element
+
+        self.one(css)
+        element = self.until(there, css)
         element.click()
         return element
 
@@ -250,7 +254,7 @@ def test_every_control_does_what_it_says(page, folder, png):  # noqa: F811
         use("#tab-scene")
         use("#draft")
         use("#accept")
-        holds(page, folder, "start_from: {folder: out/story-draft}")
+        holds(page, folder, "start_from: {folder: out/story.draft}")
         page.click("#tab-film")
         page.write("start_from.strength", "0.9")
         holds(page, folder, "strength: 0.9")
@@ -261,7 +265,7 @@ def test_every_control_does_what_it_says(page, folder, png):  # noqa: F811
         page.until(lambda: page.all("#download"), "the film")
         used.add("#download")
         page.click(".view:last-child")
-        page.until(lambda: "story-draft" in page.js("return document.querySelector('video').src"))
+        page.until(lambda: "story.draft" in page.js("return document.querySelector('video').src"))
         use("#more-takes")
         page.until(lambda: len(page.all(".take img")) == 4, "the takes")
         assert page.until(
