@@ -355,9 +355,10 @@ def serve(
     told: Callable[[str], None],
     extend: Callable[[FastAPI], None] = lambda app: None,
 ) -> None:
-    """Answers until it is stopped; `told` hears the URL, `extend` may add routes. Raises what the queue has crashed
-    with."""
+    """Answers until it is stopped; `told` hears a URL by which this machine reaches it, `extend` may add routes. Raises
+    what the queue has crashed with."""
     host, port = listening.getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     with listening:
         app = make_app(queue, token)
         extend(app)

@@ -2,7 +2,7 @@
 
 export class Refused extends Error {
   constructor(status, detail) {
-    super(typeof detail === "string" ? detail : detail.map((one) => one.message).join("; "));
+    super(typeof detail === "string" ? detail : detail.map((one) => (one.path ? `${one.path}: ` : "") + one.message).join("; "));
     this.status = status;
     this.mistakes = Array.isArray(detail) ? detail : [];
   }
