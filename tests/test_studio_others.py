@@ -96,6 +96,27 @@ def test_a_text_made_from_an_older_file_is_written_only_when_one_says_so(page, f
             saved(page)
 
 
+def test_a_change_goes_to_its_scene_wherever_others_have_moved_that(page, folder, monkeypatch):  # noqa: F811
+    with studio(folder, shut=True) as it:
+        page.at(it)
+        shown(page, "story")
+        page.write("scenes[0].seed", "none")
+        page.until(lambda: page.all("[id='field-scenes[0].seed-wrong']"))
+        now = Boards(folder).versions()
+        monkeypatch.setattr(Boards, "versions", lambda boards: now)  # as a watch that is slow
+        new = "scenes:\n  - {id: new, prompt: three, seconds: 1.3}\n"
+        (folder / "story.yaml").write_text(read(folder).replace("scenes:\n", new))
+        page.write("scenes[0].prompt", "of a")
+        page.until(lambda: "changed outside meanwhile" in page.one("#notice").text)
+        page.click(".card:nth-child(2) .face")
+        page.until(lambda: page.field("scenes[1].seed").get_attribute("value") == "none")
+        page.click("#notice button")
+        holds(page, folder, "{id: a, prompt: of a,")
+        assert "prompt: three" in read(folder)
+        page.write("scenes[1].seed", "7")
+        page.until(lambda: "seed: 7" in read(folder).split("id: a")[1].split("\n")[0])
+
+
 def test_undo_leaves_what_others_wrote(page, folder):  # noqa: F811
     with studio(folder, shut=True) as it:
         page.at(it)

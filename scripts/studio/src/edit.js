@@ -47,10 +47,23 @@ export async function load(name = state.name) {
 
 // Takes note of what the file holds. What others wrote cannot be undone here, and changes made before it are stale.
 function know(board, ours = false) {
-  const had = files[board.name] ?? { epoch: 0, past: [], future: [], version: board.version };
+  const ids = scenesOf(board).map(({ id }) => id);
+  const had = files[board.name] ?? { epoch: 0, past: [], future: [], version: board.version, ids };
   const others = ours || had.version === board.version ? {} : { epoch: had.epoch + 1, past: [], future: [] };
-  files[board.name] = { ...had, ...others, version: board.version, text: board.text };
+  files[board.name] = { ...had, ...others, version: board.version, text: board.text, ids };
+  if (String(had.ids) === String(ids)) return;
+  const { typed, rejected } = inHand(board.name);
+  const place = placing(had.ids, ids);
+  const paths = Object.entries(typed).map(([path, value]) => [placed(path, place), value]);
+  hold(board.name, { typed: Object.fromEntries(paths), rejected: rejected.map((one) => ({ ...one, path: placed(one.path, place) })) });
 }
+
+// Where a scene stands now that stood at `index`: by its name, which may be new; -1 where it is gone.
+const placing = (before, now) => (index) => {
+  const at = now.indexOf(before[index]);
+  return at < 0 && before.length === now.length ? index : at;
+};
+const placed = (path, place) => path.replace(/^scenes\[(\d+)\]/, (_, index) => `scenes[${place(Number(index))}]`);
 
 function draw(board, before = state.board) {
   if (board.name !== state.name) return;
@@ -77,7 +90,7 @@ export async function begin() {
 
 // --- changes ---------------------------------------------------------------------------------------------------------
 
-const here = () => ({ name: state.name, epoch: files[state.name]?.epoch });
+const here = () => ({ name: state.name, epoch: files[state.name]?.epoch, ids: files[state.name]?.ids });
 const handOf = ({ typed, rejected, text }) => ({ typed, rejected, text });
 
 // What is typed and not written on a board, whether it is open or not.
@@ -92,14 +105,27 @@ export function change(...changes) {
 // Gives whether it was written.
 function submit(at, changes, shown) {
   const paths = changes.map((one) => one.path).filter(Boolean);
+  const place = (index) => placing(at.ids, files[at.name].ids)(index);
+  const again = () => {
+    const { epoch, ids } = files[at.name];
+    const moved = changes.map(({ path, remove, move, ...rest }) => ({
+      ...rest,
+      ...(path !== undefined && { path: placed(path, place) }),
+      ...(remove !== undefined && { remove: place(remove) }),
+      ...(move !== undefined && { move: place(move) }),
+    }));
+    const gone = moved.some(({ path, remove, move }) => path?.startsWith("scenes[-1]") || remove < 0 || move < 0);
+    if (gone) say(`The scene is gone from ${at.name}.yaml; your change to it is not written.`);
+    else submit({ ...at, epoch, ids }, moved, shown);
+  };
   return queue(() =>
     write({
       at,
       paths,
       send: (version) => server.changeBoard(at.name, version, changes),
       done: () => forget(at.name, paths, shown),
-      again: () => submit({ ...at, epoch: files[at.name].epoch }, changes, shown),
-      drop: () => forget(at.name, paths),
+      again,
+      drop: () => forget(at.name, paths.map((path) => placed(path, place))),
     }),
   );
 }
