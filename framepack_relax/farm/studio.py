@@ -347,7 +347,8 @@ def _plan(plan: RenderPlan) -> Plan:
         for timing in plan.scenes
     ]
     step = float(find_family(plan.model).grid.unit_frames / plan.rate)
-    facts: dict[str, Any] = {name: getattr(plan, name) for name in Plan.model_fields if hasattr(plan, name)}
+    asked = ((name, getattr(plan, name, None)) for name in Plan.model_fields)
+    facts: dict[str, Any] = {name: value for name, value in asked if value is not None}
     facts |= {"scenes": scenes, "sections": len(plan.sections), "step_seconds": step, "warnings": list(plan.warnings)}
     return Plan(**facts)
 
