@@ -132,6 +132,7 @@ def holds(page: Page, folder: Path, text: str, name: str = "story") -> None:
 @pytest.mark.slow
 def test_a_first_film_from_an_empty_folder_to_one_that_plays(page, tmp_path):
     words = [sys.executable, "-m", "framepack_relax", "studio", str(tmp_path), "--port", "0", "--workers", "1"]
+    words += ["--host", "0.0.0.0", "--token", "a&b#c+d%41"]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     try:
         page.at(process.stdout.readline().split()[-1])
