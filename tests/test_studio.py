@@ -146,6 +146,58 @@ def test_an_image_lies_beside_the_board_and_takes_no_others_name(folder, png):  
     assert (folder / "hero.png").read_bytes() == b"another"
 
 
+def test_what_is_no_image_is_refused_and_not_kept(folder, png):  # noqa: F811
+    with studio(folder, shut=True) as it:
+        for name, data, said in (
+            ("x.png", b"none", "is no image"),
+            ("x.png", png[:40], "x.png: "),
+            ("a.avif", png, "PNG"),
+        ):
+            answer = it.client.put(f"/images/{name}", content=data)
+            assert answer.status_code == 422 and said in answer.json()["detail"][0]["message"], answer.text
+    assert sorted(os.listdir(folder)) == ["out", "story.yaml"]
+
+
+def test_a_text_that_no_file_can_hold_is_refused(folder):
+    with studio(folder, shut=True) as it:
+        version = it.client.get("/boards/story").json()["version"]
+        body = json.dumps({"version": version, "text": BOARD + "# \ud800"}).encode()
+        answer = it.client.put("/boards/story", content=body, headers={"Content-Type": "application/json"})
+        assert answer.status_code == 422 and "lone surrogate" in answer.json()["detail"][0]["message"]
+        change = {"version": version, "changes": [{"path": "title", "value": "\ud800"}]}
+        for dry in (True, False):
+            body = json.dumps({**change, "dry": dry}).encode()
+            answer = it.client.patch("/boards/story", content=body, headers={"Content-Type": "application/json"})
+            assert answer.status_code == 422
+    assert (folder / "story.yaml").read_text() == BOARD
+
+
+def test_a_board_with_another_name_than_a_films_is_told_with_the_cure(folder):
+    for name in ("My_Film.yaml", "story.yml", ".hidden.yaml"):
+        (folder / name).write_text(BOARD)
+    (folder / "Sweep.yaml").write_text("arms: []\n")
+    with studio(folder, shut=True) as it, it.client.stream("GET", "/changes") as response:
+        lines = iter(response.iter_lines())
+        assert next(lines) == "event: left-out"
+        left = json.loads(next(lines).removeprefix("data: "))
+        assert list(left) == ["My_Film.yaml", "story.yml"] and "my-film.yaml" in left["My_Film.yaml"]
+        assert it.client.get("/boards").json() == {"story": it.client.get("/boards/story").json()["version"]}
+
+
+def test_the_draft_of_a_board_is_nobody_elses_film(folder):
+    for name in ("story", "story-draft", "story-takes"):
+        (folder / f"{name}.yaml").write_text(BOARD.replace("steps: 2", "steps: 9"))
+    with studio(folder) as it:
+        assert it.client.post("/boards/story/draft").status_code == 201
+        assert it.until_over("story.draft")["state"] == "done"
+        for name in ("story-draft", "story-takes"):
+            assert it.client.get(f"/boards/{name}").json()["film"] is None
+            assert it.client.post(f"/boards/{name}/film").status_code == 201
+            assert it.until_over(name)["state"] == "done"
+        shown = it.client.get("/boards/story").json()
+        assert shown["draft"]["name"] == "story.draft" and shown["film"] is None and not shown["busy"]
+
+
 def test_the_film_is_that_of_render_and_goes_on_after_a_restart(folder):
     with studio(folder, shut=True) as it:
         left = it.client.get("/boards/story/left").json()
@@ -171,16 +223,16 @@ def test_the_film_is_that_of_render_and_goes_on_after_a_restart(folder):
 def test_a_draft_is_rendered_accepted_and_the_film_goes_on_from_it(folder):
     (folder / "story.yaml").write_text(BOARD.replace("steps: 2", "steps: 9"))
     with studio(folder) as it:
-        assert it.client.post("/boards/story/draft").json()["name"] == "story-draft"
-        assert (over := it.until_over("story-draft"))["state"] == "done", over
+        assert it.client.post("/boards/story/draft").json()["name"] == "story.draft"
+        assert (over := it.until_over("story.draft"))["state"] == "done", over
         shown = it.client.get("/boards/story").json()
-        assert shown["draft"]["files"]["video"] == "/films/story-draft/video" and shown["film"] is None
-        accepted = change(it, {"path": "start_from", "value": {"folder": "out/story-draft"}})
-        assert accepted.status_code == 200 and "start_from: {folder: out/story-draft}\n" in accepted.json()["text"]
+        assert shown["draft"]["files"]["video"] == "/films/story.draft/video" and shown["film"] is None
+        accepted = change(it, {"path": "start_from", "value": {"folder": "out/story.draft"}})
+        assert accepted.status_code == 200 and "start_from: {folder: out/story.draft}\n" in accepted.json()["text"]
         assert it.client.post("/boards/story/film").status_code == 201
         assert it.until_over("story")["state"] == "done"
         plan = it.client.get("/films/story/plan.json").json()
-        assert plan["sections"][0]["start_from"]["folder"] == "out/story-draft"
+        assert plan["sections"][0]["start_from"]["folder"] == "out/story.draft"
         assert it.client.post("/boards/story/draft").json()["state"] == "done"  # it is what it was
 
 
@@ -188,7 +240,7 @@ def test_takes_are_rendered_looked_at_picked_and_locked(folder):
     with studio(folder) as it:
         assert it.client.post("/boards/story/takes/none").status_code == 409
         assert it.client.post("/boards/story/takes/b?count=2").status_code == 201
-        assert it.until_over("story-takes")["state"] == "done"
+        assert it.until_over("story.takes")["state"] == "done"
         shown = it.client.get("/boards/story").json()
         assert list(shown["takes"]) == ["b"] and len(shown["takes"]["b"]) == 3 and shown["busy"] == ""
         second = shown["takes"]["b"][1]

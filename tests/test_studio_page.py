@@ -53,8 +53,12 @@ class Page:
         return self.one(f"[id='field-{path}']")
 
     def click(self, css: str):
-        element = self.one(css)
-        self.js("arguments[0].scrollIntoView({block: 'nearest'})", element)
+        def there():
+            self.js("arguments[0].scrollIntoView({block: 'nearest'})", element := self.all(css)[0])
+            return element
+
+        self.one(css)
+        element = self.until(there, css)
         element.click()
         return element
 
@@ -128,6 +132,7 @@ def holds(page: Page, folder: Path, text: str, name: str = "story") -> None:
 @pytest.mark.slow
 def test_a_first_film_from_an_empty_folder_to_one_that_plays(page, tmp_path):
     words = [sys.executable, "-m", "framepack_relax", "studio", str(tmp_path), "--port", "0", "--workers", "1"]
+    words += ["--host", "0.0.0.0", "--token", "a&b#c+d%41"]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     try:
         page.at(process.stdout.readline().split()[-1])
@@ -250,7 +255,7 @@ def test_every_control_does_what_it_says(page, folder, png):  # noqa: F811
         use("#tab-scene")
         use("#draft")
         use("#accept")
-        holds(page, folder, "start_from: {folder: out/story-draft}")
+        holds(page, folder, "start_from: {folder: out/story.draft}")
         page.click("#tab-film")
         page.write("start_from.strength", "0.9")
         holds(page, folder, "strength: 0.9")
@@ -261,7 +266,7 @@ def test_every_control_does_what_it_says(page, folder, png):  # noqa: F811
         page.until(lambda: page.all("#download"), "the film")
         used.add("#download")
         page.click(".view:last-child")
-        page.until(lambda: "story-draft" in page.js("return document.querySelector('video').src"))
+        page.until(lambda: "story.draft" in page.js("return document.querySelector('video').src"))
         use("#more-takes")
         page.until(lambda: len(page.all(".take img")) == 4, "the takes")
         assert page.until(

@@ -10,6 +10,7 @@ from functools import partial
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
+from urllib.parse import quote
 
 import typer
 from rich.live import Live
@@ -168,6 +169,8 @@ def studio(
 
 def _serve(out: Path, crew: Crew, asked: Asked, models: tuple[str, ...] = (), boards: Path | None = None) -> None:
     """A service, with the page for a folder of storyboards."""
+    place = str(boards or f"films of {out}")
+    errors.aside(f"{place}: starting", soft_wrap=True)
     try:
         from ..farm import service
     except ImportError as error:
@@ -177,8 +180,13 @@ def _serve(out: Path, crew: Crew, asked: Asked, models: tuple[str, ...] = (), bo
     from ..farm.studio import add_studio
 
     listening = service.listen(asked.host, asked.port, asked.token)
-    entry = f"/?token={asked.token}" if boards and asked.token else ""
-    told = lambda url: console.aside(f"{boards or f'films of {out}'}: {url}{entry}", soft_wrap=True)  # noqa: E731
+    entry = f"/?token={quote(asked.token, safe='')}" if boards and asked.token else ""
+
+    def told(url: str) -> None:
+        if asked.host in ("0.0.0.0", "::"):
+            errors.aside("other machines ask by the name or the address of this one", soft_wrap=True)
+        console.aside(f"{place}: {url}{entry}", soft_wrap=True)
+
     extend = partial(add_studio, boards=Boards(boards)) if boards else lambda app: None
     try:
         with quietly:

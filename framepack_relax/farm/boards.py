@@ -15,6 +15,7 @@ from ..planning.planner import make_plan
 from ..planning.renderplan import RenderPlan
 from ..rendering.mark import free_name
 from ..storyboard.edit import rewrite
+from ..storyboard.images import FORMATS, ImageError, decode_image
 from ..storyboard.reader import LARGEST_BYTES, parse_storyboard, read_text
 from .films import SUFFIXES, no_board
 from .queue import IMAGE, NAME, Refusal
@@ -32,9 +33,17 @@ class Boards:
 
     def versions(self) -> dict[str, str]:
         """A hash of the contents of each board, by its name."""
-        found = {}
+        return {name: version for name, (_, version) in self._found()[0].items()}
+
+    def left_out(self) -> dict[str, str]:
+        """Of storyboards that are not shown why, with the cure, by the names of their files."""
+        return self._found()[1]
+
+    def _found(self) -> tuple[dict[str, tuple[Path, str]], dict[str, str]]:
+        """The file of each board with a hash of its contents, by name; and what is left out."""
+        found, left = dict[str, tuple[Path, str]](), dict[str, str]()
         for file in sorted(self.folder.iterdir()):
-            if file.suffix in SUFFIXES and re.fullmatch(NAME, file.stem):
+            if file.suffix in SUFFIXES and not file.name.startswith("."):
                 try:
                     stat = file.stat()
                     looks, known = (stat.st_mtime_ns, stat.st_size, stat.st_ino), self._known.get(file)
@@ -43,9 +52,12 @@ class Boards:
                         self._known[file] = known
                 except OSError:
                     continue
-                if known[1]:
-                    found[file.stem] = known[1]
-        return found
+                if known[1] and not re.fullmatch(NAME, file.stem):
+                    name = re.sub(r"[^a-z0-9]+", "-", file.stem.lower()).strip("-")[:64].strip("-") or "film"
+                    left[file.name] = f"names are of a-z, 0-9 and -, up to 64; rename it, to {name}{file.suffix} say"
+                elif known[1] and found.setdefault(file.stem, (file, known[1]))[0] != file:
+                    left[file.name] = f"{found[file.stem][0].name} has the same name; rename one"
+        return found, left
 
     def file(self, name: str) -> Path:
         """Raises Refusal where there is none."""
@@ -69,14 +81,21 @@ class Boards:
                 raise Refusal(409, f"{name}: {fact}; look at it and do it again")
             yield self.file(name), text
 
-    def write(self, name: str, version: str, change: Callable[[str], str]) -> None:
-        """Writes what `change` makes of the text of a board that is of this version. Raises Refusal."""
+    def write(self, name: str, version: str, change: Callable[[str], str]) -> tuple[str, str]:
+        """Writes what `change` makes of the text of a board that is of this version; gives text and version as they
+        are then. Raises Refusal."""
         with self.held(name, version) as (file, text):
             changed = change(text)
-            if len(changed.encode("utf8")) > LARGEST_BYTES:
+            try:
+                size = len(changed.encode("utf8"))
+            except UnicodeEncodeError as error:
+                fact = f"sign {error.start + 1} is half of one (a lone surrogate), which no file holds; take it out"
+                raise Refusal(422, f"{name}: {fact}") from error
+            if size > LARGEST_BYTES:
                 raise Refusal(413, f"{name}: a storyboard has at most {LARGEST_BYTES >> 10} KiB; make it smaller")
             if changed != text:
                 rewrite(file, changed)
+            return self.read(name)
 
     def begin(self) -> str:
         """A first board, which the packaged model renders; gives its name."""
@@ -91,7 +110,12 @@ class Boards:
     def add_image(self, name: str, data: bytes) -> str:
         """Stores an image beside the boards, under a name that is free; gives that. Raises Refusal."""
         if not IMAGE.fullmatch(name) or not name.isprintable() or len(name.encode()) > 200:
-            raise Refusal(422, f"{name[:60]!r}: is no name of an image; write one such as hero.png")
+            kinds = f"take a {', '.join(FORMATS)} file"
+            raise Refusal(422, f"{name[:60]!r}: is no name of an image; {kinds}, with a name such as hero.png")
+        try:
+            decode_image(data)
+        except ImageError as error:
+            raise Refusal(422, f"{name}: {error}") from error
         with self._lock:
             stem, dot, suffix = name.rpartition(".")
             names = chain([name], (f"{stem}-{number}{dot}{suffix}" for number in count(2)))

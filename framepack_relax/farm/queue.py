@@ -34,8 +34,9 @@ from .films import Film, find_films
 from .ledger import Entry, read_entry, read_ledger
 from .records import LOGS, Logs
 
-BOARDS, ORDER, DRAFT = ".boards", "order.json", "-draft"
-NAME = r"^[a-z0-9][a-z0-9-]{0,63}$"  # of a film: a folder, a part of a URL, the same on every disk
+BOARDS, ORDER, DRAFT = ".boards", "order.json", ".draft"
+NAME = r"^[a-z0-9][a-z0-9-]{0,63}$"  # of a board and its film: a folder, a part of a URL, the same on every disk
+RENDERED = rf"{NAME[:-1]}(\.(draft|takes))?$"  # of what is rendered of it, too: no board is called so
 IMAGE = re.compile(r"[^./\\][^/\\]{0,99}\.(png|jpe?g|webp|bmp|tiff?|gif|ppm)", re.IGNORECASE)
 PAIR = re.compile(rb"\\u(d[89ab][0-9a-f]{2})\\u(d[c-f][0-9a-f]{2})", re.IGNORECASE)  # one sign in JSON, none in YAML
 KEPT = 2000  # events of a film that one who comes back can hear again
@@ -197,7 +198,7 @@ class Queue:
         return find_films([file], self.out, loading=self._given, options=self.options)[0]
 
     def drafted(self, file: Path) -> Film:
-        """The same for its draft, which is called NAME-draft."""
+        """The same for its draft, which is called NAME.draft."""
         story, name = read_storyboard(file), f"{file.stem}{DRAFT}"
         loading = Loading(name=story.model, **self._given)
         draft = as_draft(story, loading.family, make_plan(story, loading.family).size)

@@ -27,7 +27,7 @@ from ..rendering.mark import FILM, PARTS, PLAN, REPORT, STORY
 from ..storyboard.messages import path_of
 from .guard import Guard, is_loopback
 from .ledger import Entry
-from .queue import NAME, Posted, Queue, Refusal
+from .queue import NAME, RENDERED, Posted, Queue, Refusal
 
 END = "end"  # of the id of a film's last event
 UNKEPT = {"Cache-Control": "no-store"}
@@ -100,6 +100,7 @@ def _queue(request: Request) -> Queue:
 
 Here = Annotated[Queue, Depends(_queue)]
 Name = Annotated[str, InPath(pattern=NAME, description="of a film")]
+Rendered = Annotated[str, InPath(pattern=RENDERED, description="of a film, or of a draft or takes of it")]
 Made = Literal["contact.png", "preview.png", "report.json", "plan.json", "story.yaml"]
 Story = Annotated[UploadFile, File(description="storyboard, YAML or JSON, UTF-8")]
 Images = Annotated[list[UploadFile], File(description="its images, under the names that the storyboard has for them")]
@@ -122,7 +123,7 @@ def _posted(
 Board = Annotated[Posted, Depends(_posted)]
 
 
-async def _after(queue: Here, name: Name, last_event_id: Annotated[str, Header()] = "") -> int | None:
+async def _after(queue: Here, name: Rendered, last_event_id: Annotated[str, Header()] = "") -> int | None:
     """The event after which somebody listens; None where we do not know it."""
     await run_in_threadpool(queue.film, name)
     run, _, number = last_event_id.rpartition("-")
@@ -198,20 +199,20 @@ def list_films(queue: Here) -> list[Listed]:
 
 
 @router.get("/films/{name}", responses=told_as(404))
-def get_film(queue: Here, name: Name) -> Shown:
+def get_film(queue: Here, name: Rendered) -> Shown:
     """How far a film is."""
     return shown(queue, name)
 
 
 @router.delete("/films/{name}", responses=told_as(404, 409))
-def cancel_film(queue: Here, name: Name) -> Shown:
+def cancel_film(queue: Here, name: Rendered) -> Shown:
     """Calls a film off; what is finished of it stays in its folder, and is kept when it is put again."""
     queue.cancel(name)
     return shown(queue, name)
 
 
 @router.get("/films/{name}/events", response_class=Events, responses={**_json(told_as(404, 409)), 200: EVENT, 204: {}})
-async def hear_film(queue: Here, name: Name, after: After) -> Events:
+async def hear_film(queue: Here, name: Rendered, after: After) -> Events:
     """What happens to a film: lines of `batch --json`, after an event `state` with what GET of the film gives, or from
     Last-Event-ID on. The last is `end`, with the same as `state`; who comes back after it is sent away with 204."""
     return Events(_events(queue, name, after), headers=UNKEPT)
@@ -245,13 +246,13 @@ async def _state(queue: Queue, name: str, event: str, number: int | str) -> str:
 
 
 @router.get("/films/{name}/video", response_class=FileResponse, responses=kinds_of("video/mp4", 206, 400, 404, 416))
-def get_video(queue: Here, name: Name) -> FileResponse:
+def get_video(queue: Here, name: Rendered) -> FileResponse:
     """The film; while it grows as much as there is, which can be played, and grows at its end only. Takes ranges."""
     return _file(queue, name, (PARTS[0], FILM), "video/mp4")
 
 
 @router.get("/films/{name}/{file}", response_class=FileResponse, responses=kinds_of(" ".join(FILES.values()), 404))
-def get_file(queue: Here, name: Name, file: Made) -> FileResponse:
+def get_file(queue: Here, name: Rendered, file: Made) -> FileResponse:
     """The contact sheet, what is sampled now, the report, the plan, the storyboard with all its settings."""
     return _file(queue, name, (file,), FILES[file])
 
@@ -265,7 +266,7 @@ def _file(queue: Queue, name: str, files: Sequence[str], kind: str) -> FileRespo
 
 
 def _listed(entry: Entry) -> dict[str, Any]:
-    return {**vars(entry), "url": f"/films/{entry.name}" if re.fullmatch(NAME, entry.name) else None}
+    return {**vars(entry), "url": f"/films/{entry.name}" if re.fullmatch(RENDERED, entry.name) else None}
 
 
 def shown(queue: Queue, name: str, made: Response | None = None) -> Shown:
@@ -354,9 +355,10 @@ def serve(
     told: Callable[[str], None],
     extend: Callable[[FastAPI], None] = lambda app: None,
 ) -> None:
-    """Answers until it is stopped; `told` hears the URL, `extend` may add routes. Raises what the queue has crashed
-    with."""
+    """Answers until it is stopped; `told` hears a URL by which this machine reaches it, `extend` may add routes. Raises
+    what the queue has crashed with."""
     host, port = listening.getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     with listening:
         app = make_app(queue, token)
         extend(app)

@@ -145,6 +145,7 @@ def _boards(request: Request) -> Boards:
     return boards
 
 
+Plans = tuple[RenderPlan | None, tuple[Problem, ...]]
 There = Annotated[Boards, Depends(_boards)]
 Name = Annotated[str, InPath(pattern=NAME, description="of a storyboard")]
 Scene = Annotated[str, InPath(pattern=f"^{ID.pattern}$")]
@@ -175,27 +176,30 @@ def get_board(queue: Here, boards: There, name: Name) -> Board:
 def change_board(queue: Here, boards: There, name: Name, asked: Changes) -> Board:
     """Changes fields and scenes in the file; comments and order stay. What would make a new mistake is not written."""
 
+    planned = {}
+
     def change(text: str) -> str:
         changed = text
         for one in asked.changes:
             changed = one.of(changed)
-        problems = boards.plan(name, changed)[1]
+        planned[changed] = boards.plan(name, changed)
+        problems = planned[changed][1]
         if Counter(map(_kind, problems)) - Counter(map(_kind, boards.plan(name, text)[1] if problems else ())):
             raise StoryboardError(problems)
         return changed
 
     if asked.dry:
         text, version = boards.read(name)
-        return _board(queue, boards, name, (change(text), version))
-    boards.write(name, asked.version, change)
-    return _board(queue, boards, name)
+        read = change(text), version
+    else:
+        read = boards.write(name, asked.version, change)
+    return _board(queue, boards, name, read, planned.get(read[0]))
 
 
 @router.put("/boards/{name}", responses=told_as(400, 404, 409, 413))
 def put_board(queue: Here, boards: There, name: Name, asked: Text) -> Board:
     """Gives a storyboard another text, with mistakes in it or without."""
-    boards.write(name, asked.version, lambda text: asked.text)
-    return _board(queue, boards, name)
+    return _board(queue, boards, name, boards.write(name, asked.version, lambda text: asked.text))
 
 
 @router.put("/images/{name}", status_code=201, responses=told_as(400, 413))
@@ -236,14 +240,14 @@ def render_board(queue: Here, boards: There, name: Name) -> Shown:
 
 @router.post("/boards/{name}/draft", status_code=201, responses=told_as(404, 409))
 def draft_board(queue: Here, boards: There, name: Name) -> Shown:
-    """Renders a storyboard small and in few steps; the film is called NAME-draft. One that is accepted stands in the
-    storyboard as `start_from: {folder: out/NAME-draft}`."""
+    """Renders a storyboard small and in few steps; the film is called NAME.draft. One that is accepted stands in the
+    storyboard as `start_from: {folder: out/NAME.draft}`."""
     return shown(queue, queue.render(queue.drafted(boards.file(name))))
 
 
 @router.post("/boards/{name}/takes/{scene}", status_code=201, responses=told_as(404, 409))
 def render_takes(queue: Here, boards: There, name: Name, scene: str, count: Count = 3) -> Shown:
-    """Renders takes of a scene, other noise on the same past; what is rendered is called NAME-takes."""
+    """Renders takes of a scene, other noise on the same past; what is rendered is called NAME.takes."""
     return shown(queue, queue.render(takes_of(queue.planned(boards.file(name)), scene, count)))
 
 
@@ -263,17 +267,22 @@ def pick_scene(queue: Here, boards: There, name: Name, scene: str, asked: Pick) 
         film = queue.planned(file)
         given: dict[str, Any] = {"out": film.out, "model": film.loading, "options": film.options}
         pick_take(film.story, scene, asked.take, lock=asked.lock, **given)
-    return _board(queue, boards, name)
+        read = boards.read(name)
+    return _board(queue, boards, name, read)
 
 
 @router.get("/changes", response_class=Events, responses=told_as())
 async def hear_boards(queue: Here, boards: There) -> Events:
-    """Server-sent events: what `GET /boards` gives, at once and whenever a storyboard has changed."""
+    """Server-sent events: what `GET /boards` gives, at once and whenever a storyboard has changed; and as `left-out`
+    why files are not shown, by their names."""
 
     async def events() -> AsyncIterator[str]:
-        told, at = None, time.monotonic()
+        told, left, at = None, dict[str, str](), time.monotonic()
         while not queue.leaving.is_set():
-            now = await run_in_threadpool(boards.versions)
+            now, out = await run_in_threadpool(lambda: (boards.versions(), boards.left_out()))
+            if out != left:
+                left = out
+                yield f"event: left-out\ndata: {json.dumps(out)}\n\n"
             if now != told:
                 told, at = now, time.monotonic()
                 yield f"data: {json.dumps(now)}\n\n"
@@ -290,13 +299,16 @@ def _kind(problem: Problem) -> str:
     return re.sub(r"\[\d+\]", "[]", problem.path) + problem.message
 
 
-def _board(queue: Here, boards: Boards, name: str, read: tuple[str, str] | None = None) -> Board:
+def _board(
+    queue: Here, boards: Boards, name: str, read: tuple[str, str] | None = None, planned: Plans | None = None
+) -> Board:
+    """A board as it was read, with the plan of that; what is not given is found here."""
     try:
         text, version = read or boards.read(name)
     except StoryboardError as error:  # no text: it is told, and can be written anew
         text, version, problems, made = "", boards.versions().get(name, ""), error.problems, None
     else:
-        made, problems = boards.plan(name, text)
+        made, problems = planned or boards.plan(name, text)
     try:
         fields = tree_of(text)
     except StoryboardError:
@@ -335,7 +347,8 @@ def _plan(plan: RenderPlan) -> Plan:
         for timing in plan.scenes
     ]
     step = float(find_family(plan.model).grid.unit_frames / plan.rate)
-    facts: dict[str, Any] = {name: getattr(plan, name) for name in Plan.model_fields if hasattr(plan, name)}
+    asked = ((name, getattr(plan, name, None)) for name in Plan.model_fields)
+    facts: dict[str, Any] = {name: value for name, value in asked if value is not None}
     facts |= {"scenes": scenes, "sections": len(plan.sections), "step_seconds": step, "warnings": list(plan.warnings)}
     return Plan(**facts)
 

@@ -9,7 +9,7 @@ from ..rendering.takes import scene_number
 from .executor import Models
 from .films import Film, ShotUnit
 
-SUFFIX = "-takes"  # behind the film's name
+SUFFIX = ".takes"  # behind the film's name
 
 
 @dataclass(frozen=True, kw_only=True)

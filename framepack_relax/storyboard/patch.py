@@ -208,7 +208,10 @@ def _scenes(text: str) -> tuple[list[str], str]:
     """The text of each scene with the comments above it, and what stands before their dashes."""
     node = _child(_compose(text), "scenes")
     if not isinstance(node, yaml.SequenceNode) or node.flow_style or not node.value:
-        raise _refusal("scenes", "is not a list with a dash before each scene; change it in the text")
+        raise _refusal(
+            "scenes",
+            "is not a list with a dash before each scene; write it so in the text, then scenes come and go here",
+        )
     begins = list(_begins(text, node))
     stops = [*begins[1:], _line_end(text, _end(text, node.value[-1])).end()]
     chunks = [text[begin:stop] for begin, stop in zip(begins, stops, strict=True)]

@@ -56,6 +56,30 @@ function Choice({ path, label, options }) {
   );
 }
 
+// How a scene follows the one before: in its history, in it with the prompts mixed at the border, or as a new shot.
+function Transition({ path, first }) {
+  const field = `${path}.transition`;
+  const given = useStudio((state) => studio.fieldOf(state.board, {}, field));
+  const problem = useStudio((state) => studio.problemAt(state.board, state.rejected, field));
+  const blends = typeof given === "object";
+  const id = `field-${field}`;
+  return (
+    <div class="field" data-wrong={Boolean(problem)}>
+      <label for={id}>Begins</label>
+      <select id={id} value={blends ? "blend" : given || "continue"}
+        onChange={({ currentTarget: { value } }) => studio.change({ path: field, value: value === "blend" ? { blend: 2 } : value })}>
+        <option value="continue">going on from before</option>
+        {(blends || !first) && <option value="blend">going on, prompts mixed</option>}
+        <option value="cut">with a cut</option>
+      </select>
+      {problem && <p class="mistake">{problem}</p>}
+      {blends && <Field path={`${field}.blend`} label="Sections that read both prompts" number whole needed hint="2, 4, …: half of them on each side of the border" />}
+    </div>
+  );
+}
+
+const PICTURES = ".png,.jpg,.jpeg,.webp,.bmp,.tif,.tiff,.gif,.ppm"; // what the server takes
+
 function Image({ path, label }) {
   const [value, problem] = useField(path);
   const [over, hover] = useState(false);
@@ -71,7 +95,7 @@ function Image({ path, label }) {
       <label for={id}>{label}</label>
       <div class="drop" data-over={over} onDragOver={(event) => { event.preventDefault(); hover(true); }} onDragLeave={() => hover(false)} onDrop={drop}>
         {value && <img src={imageUrl(value)} alt={`start image ${value}`} />}
-        <input id={id} type="file" accept="image/*" onChange={(event) => event.currentTarget.files[0] && studio.dropImage(path, event.currentTarget.files[0])} />
+        <input id={id} type="file" accept={PICTURES} onChange={(event) => event.currentTarget.files[0] && studio.dropImage(path, event.currentTarget.files[0])} />
         <span class="quiet">{value || "drop an image here, or choose one"}</span>
         {value && (
           <button type="button" class="plain" id={`no-${path}`} onClick={() => studio.change({ path, value: null })}>
@@ -167,7 +191,7 @@ export function SceneForm() {
       <Intensity path={`${path}.intensity`} planned={planned} />
       {planned && <Curve planned={planned} />}
       <div class="pair">
-        <Choice path={`${path}.transition`} label="Begins" options={[["continue", "going on from before"], ["cut", "with a cut"]]} />
+        <Transition path={path} first={!index} />
         <Field path={`${path}.seed`} label="Seed" number whole hint="empty: the film's" />
       </div>
       <Image path={`${path}.image`} label="Start image" />

@@ -30,6 +30,7 @@ function Bar() {
   const name = useStudio((state) => state.name);
   const saving = useStudio((state) => state.saving);
   const online = useStudio((state) => state.online);
+  const unsaved = useStudio((state) => Boolean(state.text) || Object.keys(state.typed).length > 0);
   const names = Object.keys(boards ?? {});
   return (
     <header>
@@ -53,7 +54,7 @@ function Bar() {
       </button>
       <span class="space" />
       <span id="saved" class="quiet" data-saving={saving}>
-        {!online ? "no connection" : saving ? "saving…" : name ? "saved" : ""}
+        {!online ? "no connection" : saving ? "saving…" : unsaved ? "not saved" : name ? "saved" : ""}
       </span>
       <button type="button" class="plain" id="undo" onClick={studio.undo} title="Undo (Ctrl+Z)">
         <span aria-hidden="true">↶</span> <span class="sr">Undo</span>
@@ -88,11 +89,15 @@ function Notice() {
   );
 }
 
+// Files of the folder that are not shown.
+const toldOf = (leftOut) => Object.entries(leftOut).map(([file, why]) => `${file} is left out: ${why}`);
+
 function Warnings() {
   const board = useStudio((state) => state.board);
+  const leftOut = useStudio((state) => state.leftOut);
   const [open, show] = useState(false);
   const problems = board.problems;
-  const warnings = board.plan?.warnings ?? [];
+  const warnings = [...(board.plan?.warnings ?? []), ...toldOf(leftOut)];
   if (!problems.length && !warnings.length) return null;
   const shown = open ? warnings : warnings.slice(0, 1);
   return (
@@ -150,10 +155,16 @@ function Tabs() {
 }
 
 function Welcome() {
-  const empty = useStudio((state) => state.boards !== null && !state.name);
-  if (!empty) return <p class="welcome quiet">…</p>;
+  const boards = useStudio((state) => state.boards);
+  const leftOut = useStudio((state) => state.leftOut);
+  if (boards === null || Object.keys(boards).length) return <p class="welcome quiet">…</p>;
   return (
     <div class="welcome">
+      {toldOf(leftOut).map((text) => (
+        <p key={text} class="mistake">
+          {text}
+        </p>
+      ))}
       <h2>No storyboard yet</h2>
       <p>
         A storyboard is a YAML file: scenes with a prompt, a length, and how much is to happen. The first one comes with
@@ -197,5 +208,9 @@ addEventListener("keydown", (event) => {
     (event.shiftKey ? studio.redo : studio.undo)();
   }
 });
+// A file that is dropped beside its place is not opened instead of the page.
+for (const kind of ["dragover", "drop"]) {
+  addEventListener(kind, (event) => event.dataTransfer?.types.includes("Files") && event.preventDefault());
+}
 render(<Page />, document.getElementById("page"));
 studio.listen();

@@ -75,7 +75,7 @@ function Making() {
       {plan && !whole && (left || made?.state !== "done") && (
         <>
           <button type="button" class="main" id="render" onClick={() => studio.render()}>
-            {begun ? "Resume" : "Render"}
+            {!begun ? "Render" : left.kept < left.sections ? "Resume" : "Make the film"}
           </button>
           {!start && (
             <button type="button" id="draft" onClick={studio.draft} title="half the size, a third of the steps">
@@ -128,7 +128,7 @@ function Working() {
   const board = useStudio((state) => state.board);
   const progress = useStudio((state) => state.progress);
   const drawn = useStudio((state) => state.drawn);
-  const kind = board.busy === board.name ? "film" : board.busy.endsWith("-draft") ? "draft" : "takes";
+  const kind = board.busy === board.name ? "film" : board.busy === studio.draftOf(board.name) ? "draft" : "takes";
   const made = kind === "takes" ? null : board[kind];
   const picture = (made ?? board.film)?.files["preview.png"];
   const steps = (board.plan?.scenes[0].sigmas.length ?? 25) / (kind === "draft" ? 3 : 1);

@@ -2,7 +2,7 @@
 
 export class Refused extends Error {
   constructor(status, detail) {
-    super(typeof detail === "string" ? detail : detail.map((one) => one.message).join("; "));
+    super(typeof detail === "string" ? detail : detail.map((one) => (one.path ? `${one.path}: ` : "") + one.message).join("; "));
     this.status = status;
     this.mistakes = Array.isArray(detail) ? detail : [];
   }
@@ -10,10 +10,12 @@ export class Refused extends Error {
 
 async function ask(method, url, body) {
   const raw = body instanceof Blob;
+  const sent = raw || body === undefined ? body : JSON.stringify(body);
+  const keepalive = typeof sent === "string" && sent.length < 20000; // it is sent though the page goes
   const headers = body === undefined ? {} : { "Content-Type": raw ? "application/octet-stream" : "application/json" };
   let answer;
   try {
-    answer = await fetch(url, { method, headers, body: raw || body === undefined ? body : JSON.stringify(body) });
+    answer = await fetch(url, { method, headers, body: sent, keepalive });
   } catch {
     throw new Refused(0, "the studio's server does not answer; is it still running?");
   }
@@ -22,7 +24,7 @@ async function ask(method, url, body) {
   return said;
 }
 
-const board = (name) => `/boards/${name}`;
+const board = (name) => `/boards/${encodeURIComponent(name)}`;
 export const film = (name) => `/films/${name}`;
 
 export const listBoards = () => ask("GET", "/boards");
@@ -32,7 +34,8 @@ export const changeBoard = (name, version, changes, dry = false) =>
   ask("PATCH", board(name), { version, changes, dry });
 export const putText = (name, version, text) => ask("PUT", board(name), { version, text });
 export const putImage = (file) => ask("PUT", `/images/${encodeURIComponent(file.name)}`, file);
-export const imageUrl = (path) => `/images/${path.split("/").map(encodeURIComponent).join("/")}`;
+export const imageUrl = (path) =>
+  typeof path === "string" ? `/images/${path.split("/").map(encodeURIComponent).join("/")}` : undefined;
 export const getLeft = (name) => ask("GET", `${board(name)}/left`);
 export const renderBoard = (name) => ask("POST", `${board(name)}/film`);
 const takes = (name, scene) => `${board(name)}/takes/${encodeURIComponent(scene)}`;

@@ -41,7 +41,7 @@ export function Strip() {
 
   const keys = (event) => {
     const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-    if (event.target.closest("[role=slider]")) return;
+    if (!event.target.closest(".card") || event.target.closest("[role=slider]")) return;
     if (step && event.altKey) studio.moveScene(selected, selected + step);
     else if (step) studio.select(selected + step);
     else if (event.key === "Delete") studio.removeScene(selected);
@@ -126,10 +126,13 @@ const Card = memo(function Card({ scene, index, planned, begins, step, selected,
       )}
       <div class="head">
         <span class="grip" aria-hidden="true" title="drag to move the scene">⠿</span>
-        <b>{scene.id}</b>
+        <b title={scene.id}>{scene.id}</b>
+        <span class="at">{begins.toFixed(1)} s</span>
+      </div>
+      <div class="tags">
         {scene.lock === "true" && <span class="tag" title={`locked: take ${scene.take}`}>locked</span>}
         {scene.transition === "cut" && <span class="tag">cut</span>}
-        <span class="at">{begins.toFixed(1)} s</span>
+        {scene.transition?.blend && <span class="tag" title={`mixed over ${scene.transition.blend} sections`}>blend</span>}
       </div>
       <Stage name={scene.id} index={index} value={intensity} auto={scene.intensity === "auto"} picture={picture} tab={tab} tryOut={tryOut} />
       <svg class="curve" viewBox="0 0 100 24" preserveAspectRatio="none" aria-hidden="true">
