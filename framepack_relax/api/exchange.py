@@ -49,15 +49,16 @@ def export_timeline(film: Place, out: Place) -> Path:
     return place
 
 
-def publish(film: Place, out: Place | None = None) -> Path:
+def publish(film: Place, out: Place | None = None, *, on_note: Callable[[str], None] = lambda note: None) -> Path:
     """Writes the film in a run folder, its contact sheet, board and a manifest into the folder or .zip `out`.
 
-    By default that is NAME-published beside the run folder NAME. Raises RenderError.
+    By default that is NAME-published beside the run folder NAME. `on_note` hears what the board names and is not given
+    away: LoRA, drafts, the film that it goes on from. Raises RenderError.
     """
     from ..exchange.finished import finished
     from ..exchange.publish import publish
 
     folder = meant(film)
     place = meant(out) if out else folder.resolve().with_name(f"{folder.resolve().name}-published")
-    publish(finished(folder), place)
+    publish(finished(folder), place, on_note)
     return place
