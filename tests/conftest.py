@@ -50,6 +50,18 @@ def device(pytestconfig: pytest.Config) -> str:
 
 
 @pytest.fixture(scope="session")
+def cut_film(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folder of the board that the tests of timelines share."""
+    import timelines
+
+    import framepack_relax as fr
+
+    folder = tmp_path_factory.mktemp("film")
+    (folder / "story.yaml").write_text(timelines.BOARD)
+    return fr.render(folder / "story.yaml", out=folder / "out").folder
+
+
+@pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model folder with random weights, strong enough that conditions matter."""
     pipe = build_pipeline(Sizes.tiny(), seed=5)

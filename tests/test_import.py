@@ -135,6 +135,16 @@ def test_what_is_not_there_or_no_place_to_write_is_one_message(tmp_path):
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
 
 
+def test_what_a_plan_would_refuse_is_told_as_something_to_do(tmp_path):
+    seen = imported(tmp_path, "p.txt", "[0s: a] [2s: b] [2.2s-4s: c]", "--model", "framepack-f1")
+    todo = [line.partition("to do: ")[2] for line in seen.said.splitlines() if "to do: " in line]
+    planned = here("plan", "story.yaml", cwd=tmp_path)
+    assert planned.returncode == 2 and todo == planned.stderr.splitlines(), "with its places and cures"
+    assert any("scenes[1].seconds: 0.2 s gets no section" in line and "write " in line for line in todo)
+    assert any("give the scene or the board an `image:`" in line for line in todo)
+    assert "to do" not in imported(tmp_path, "p.txt", "[0s-2s: a]", "--model", "fake").said
+
+
 def test_mistakes_that_only_the_storyboard_knows_have_their_place_in_the_file(tmp_path):
     seen = imported(tmp_path, "q.json", {**PARAMS, "num_inference_steps": 5000, "image_start": "", "prompt": "a\u0007"})
     assert seen.code == 2 and sorted(seen.said.splitlines()) == [

@@ -35,6 +35,13 @@ def test_a_last_bracket_without_an_end_and_text_without_time_are_told(tmp_path):
     assert "[1s]: no length is said; 5 s are taken" in seen.said and "'style of noir'" in seen.said
 
 
+def test_brackets_in_a_prompt_are_kept(tmp_path):
+    seen = imported(tmp_path, "p.txt", "[0s: a [sic] man [and] [] dog] [2s-4s: b [c]]")
+    assert [prompt for prompt, _, _ in seen.scenes] == ["a [sic] man [and] [] dog", "b [c]"]
+    seen = imported(tmp_path, "p.txt", "[0s: a [sic man] [2s-4s: b]")
+    assert [prompt for prompt, _, _ in seen.scenes] == ["a [sic man", "b"]
+
+
 def test_a_prompt_by_standard_input(tmp_path, monkeypatch):
     class Input:
         buffer = io.BytesIO(b"[0s-2s: a] [2s-3s: b]")
@@ -61,6 +68,43 @@ def test_a_queue_is_a_shot_a_job_with_its_image_and_settings(tmp_path):
         "job 2: its model is another than the first one's",
     ):
         assert fact in seen.said, fact
+
+
+PLAIN = {"prompt": "[0s: a] [5s: b]", "model_type": "Original", "total_second_length": 8, "seed": 0}
+SAID = {  # what a job may say, and what is told of it
+    ("latent_window_size", 5): "`latent_window_size` is not carried over",
+    ("end_frame_strength", 0.3): "`end_frame_strength` is not carried over",
+    ("latent_type", "Noise"): "`latent_type` is not carried over",
+    ("combine_with_source", True): "`combine_with_source` is not carried over",
+    ("num_cleaned_frames", 3): "`num_cleaned_frames` is not carried over",
+    ("model_type", "Video F1"): "'Video F1' goes on from a video",
+    ("model_type", "Wan"): "its model 'Wan' is not known here",
+    ("status", "completed"): "is completed there, and taken all the same",
+    ("status", "cancelled"): "is cancelled there, and taken all the same",
+    ("blend_sections", 6): "`blend_sections` is 6, which its scenes take as 2",
+}
+
+
+def test_what_a_job_says_and_a_board_cannot_is_told(tmp_path):
+    for (name, value), fact in SAID.items():
+        seen = imported(tmp_path, "queue.json", {"ab": {**PLAIN, name: value}}, "--model", "framepack-f1")
+        assert seen.code == 0 and f"job 1: {fact}" in seen.said, seen.said
+    usual = {"latent_window_size": 9, "end_frame_strength": 1.0, "num_cleaned_frames": 5, "status": "pending"}
+    seen = imported(tmp_path, "queue.json", {"ab": {**PLAIN, **usual, "blend_sections": 0}})
+    assert "job 1" not in seen.said and seen.story.seed == 0, "which is a seed"
+
+
+def test_prompts_are_blended_over_as_many_sections_as_they_have(tmp_path):
+    seen = imported(
+        tmp_path, "queue.json", {"ab": {**PLAIN, "blend_sections": 2}, "cd": {**PLAIN, "blend_sections": 4}}
+    )
+    blends = [getattr(scene.transition, "blend", scene.transition) for scene in seen.story.scenes]
+    assert (
+        blends == ["continue", 2, "cut", 2] and "job 2: `blend_sections` is 4, which its scenes take as 2" in seen.said
+    )
+    short = {**PLAIN, "prompt": "[0s: a] [1.5s: b]", "blend_sections": 4}
+    seen = imported(tmp_path, "queue.json", {"ab": short})
+    assert seen.scenes[1][2] == "continue" and "which its scenes take as 0" in seen.said
 
 
 def test_a_queue_without_its_zip_has_images_beside_it(tmp_path):

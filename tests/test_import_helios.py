@@ -13,12 +13,20 @@ a,0,a dog,,x
 def test_an_id_is_a_shot_and_its_prompts_scenes_in_order(tmp_path):
     seen = imported(tmp_path, "p.csv", "\ufeff" + TEXT, "--seconds", 3)
     assert seen.scenes == [
-        ("a dog", 3.0, "continue"),
-        ("He walks slowly", 3.0, "cut"),
+        ("He walks slowly", 3.0, "continue"),
         ("he sits, then", 3.0, "continue"),
+        ("a dog", 3.0, "cut"),
     ]
-    assert seen.story.model == "helios" and [scene.id for scene in seen.story.scenes] == ["a", "b", "b-3"]
+    assert seen.story.model == "helios" and [scene.id for scene in seen.story.scenes] == ["b", "b-2", "a"]
     assert "the column 'extra'" in seen.said and "line 3: the refined prompt is taken" in seen.said
+
+
+def test_films_come_in_the_order_of_their_first_line(tmp_path):
+    rows = "".join(
+        f"{name},{turn},{name} {turn}\n" for name, turn in (("9", 1), ("10", 0), ("9", 0), ("b", 0), ("a", 0))
+    )
+    seen = imported(tmp_path, "p.csv", f"id,prompt_index,prompt\n{rows}")
+    assert [prompt for prompt, _, _ in seen.scenes] == ["9 0", "9 1", "10 0", "b 0", "a 0"]
 
 
 def test_broken_csv_is_located(tmp_path):

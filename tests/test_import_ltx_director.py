@@ -61,6 +61,18 @@ def test_prompts_and_lengths_without_segments(tmp_path):
     assert "segment_lengths: write numbers" in imported(tmp_path, "t.json", {**relay, "segment_lengths": "x"}).said
 
 
+def test_what_begins_late_and_images_alone_are_told(tmp_path):
+    (tmp_path / "dog.png").write_bytes(png("blue"))
+    late = {"type": "image", "start": 24, "length": 48, "imageFile": "dog.png"}
+    seen = imported(tmp_path, "t.json", {"segments": [late], "frame_rate": 24})
+    assert [one[1] for one in seen.scenes] == [2.0] and seen.story.image
+    assert "segments[0]: begins at frame 24, and the film with it" in seen.said
+    assert f"segments[0]: nothing has a prompt; `{seen.scenes[0][0]}` stands there" in seen.said
+    text = {"type": "text", "start": 0, "length": 24, "prompt": ""}
+    seen = imported(tmp_path, "u.json", {"segments": [text], "frame_rate": 24})
+    assert seen.code == 2 and "holds no prompt" in seen.said
+
+
 def test_mistakes_have_their_segment(tmp_path):
     line = {"segments": [{"length": "x"}, {"start": 2}]}
     assert imported(tmp_path, "t.json", line).said.splitlines() == [

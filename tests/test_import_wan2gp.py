@@ -52,6 +52,17 @@ def test_windows_have_their_lengths_and_cuts(tmp_path):
     assert seen.story.model == "wan2.2-5b" and "window 3: `[/loras_mult]`" in seen.said
 
 
+def test_macros_and_overlaps_are_told_and_not_in_the_prompts(tmp_path):
+    text = '! {x}="a":"b"\n# why\n[/overlap=9] a man\n[/overlap=0] a dog'
+    said = {"prompt": text, "image_start": "", "image_end": "", "video_length": 162, "sliding_window_size": 81}
+    seen = imported(tmp_path, "s.json", {**PARAMS, **said, "multi_prompts_gen_type": "W"})
+    assert [(prompt, cut) for prompt, _, cut in seen.scenes] == [("a man", "continue"), ("a dog", "cut")]
+    assert "window 1: `[/overlap]` is not carried over" in seen.said and "its macros" in seen.said
+    assert "window 2: `[/overlap]`" not in seen.said
+    seen = imported(tmp_path, "s.json", {**PARAMS, **said, "multi_prompts_gen_type": "FG", "prompt": "! {x}=1\na\n\nb"})
+    assert [prompt for prompt, _, _ in seen.scenes] == ["a\n\nb"] and "its macros" in seen.said
+
+
 def test_numbers_say_the_mode_in_older_files(tmp_path):
     for mode, count in ((0, 2), (1, 2), (2, 1)):
         seen = imported(

@@ -47,5 +47,5 @@ def publish(
         Path | None, typer.Option("--out", "-o", help="folder, or .zip; default: NAME-published", show_default=False)
     ] = None,
 ) -> None:
-    """Put film, contact sheet, board and a manifest with hashes, seeds and licence into one folder or zip."""
-    console.print(str(api.publish(film, out)), soft_wrap=True)
+    """Put film, contact sheet, board, images, sound and manifest (hashes, seeds, licence) into one folder or zip."""
+    console.print(str(api.publish(film, out, on_note=warn)), soft_wrap=True)

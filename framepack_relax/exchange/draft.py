@@ -18,6 +18,7 @@ NOTHING: tuple[Any, ...] = ("", 0, False, -1, [], {})  # values of a setting tha
 SHARED = ("negative_prompt", "seed", "steps", "guidance")  # which the board says for its scenes
 MOST_PLACES = 3  # told of one kind
 MOST_SCENES = LONGEST_LIST
+UNTOLD = "what the image shows moves"  # the prompt of files that have images alone
 GRID = 16  # px that a film's sides are multiples of
 
 
@@ -43,6 +44,7 @@ class Draft:
     pictures: dict[str, bytes] = field(default_factory=dict)
     ends: dict[int, str | bytes] = field(default_factory=dict)  # images that scenes end on, by their number
     told: dict[str, list[str]] = field(default_factory=dict)  # where each fact holds
+    pictured: bool = False  # some scene has an image
 
     def leave(self, place: str, fact: str) -> None:
         """Tells what is not carried over, or how it was taken."""
@@ -93,6 +95,7 @@ class Draft:
 
     def _picture(self, place: str, name: str, image: str | bytes) -> str | None:
         """The path on the board of an image; None, and told, where it is none."""
+        self.pictured = True
         data = self.source.picture(image) if isinstance(image, str) else image
         shown = printable(image) if isinstance(image, str) else "the image"
         if data is None:
@@ -124,7 +127,10 @@ class Draft:
     def finish(self) -> Imported:
         """The board. Raises StoryboardError with every mistake, each with its place in the file."""
         if not any(scene["prompt"] for scene in self.scenes):
-            self.source.refuse("holds no prompt; a storyboard is made of prompts")
+            if not self.pictured:
+                self.source.refuse("holds no prompt; a storyboard is made of prompts")
+            self.scenes[0]["prompt"] = UNTOLD
+            self.leave(self.places[0], f"nothing has a prompt; `{UNTOLD}` stands there: write what happens")
         said = [scene["prompt"] for scene in self.scenes]
         for number, (scene, place) in enumerate(zip(self.scenes, self.places, strict=True)):
             if not scene["prompt"]:

@@ -4,6 +4,7 @@ Two libraries read the format, both of 2026-10 and version 0.x; the part of it t
 """
 
 import re
+from collections import Counter
 from typing import Any
 
 from .draft import Draft
@@ -12,10 +13,17 @@ from .source import Source
 HEADING = re.compile(r"(?:(?:INT|EXT|EST|INT\.?/EXT|I/E)[. ].+|\.[^.\s].*)", re.IGNORECASE)
 NUMBER = re.compile(r"\s*#[\w.-]+#\s*$")
 TITLE = re.compile(r"(Title|Credit|Author|Authors|Source|Draft date|Contact|Copyright|Notes):", re.IGNORECASE)
-TRANSITION = re.compile(r">.*[^<]|[A-Z ]+TO:")
+BREAK = re.compile(r"CUT TO:|===+")
 NOTE = re.compile(r"\[\[([^\[\]]*)\]\]")
 SETTING = re.compile(r"\s*(intensity|seconds|seed|image|transition)\s*:(.+)", re.DOTALL)
 BONEYARD = re.compile(r"/\*(?:(?!/\*).)*?\*/", re.DOTALL)
+LEFT = {  # what a line begins with, and what it is
+    "synopses": re.compile(r"=(?!==)"),
+    "sections": re.compile(r"#"),
+    "lyrics": re.compile(r"~"),
+    "centred lines": re.compile(r">.*<$"),
+    "transitions besides cuts": re.compile(r">.*|(?!CUT TO:$)[A-Z ]+TO:$"),
+}
 MARKUP = re.compile(r"^[!~]|^#+\s*|[*_]+", re.MULTILINE)
 
 
@@ -27,26 +35,43 @@ def claims(source: Source) -> bool:
 def read(draft: Draft) -> None:
     text = BONEYARD.sub(lambda found: "\n" * found[0].count("\n"), draft.source.text.replace("\r\n", "\n"))
     scenes: list[tuple[int, str, list[str]]] = []
-    dialogue, line = 0, 1
+    line, left = 1, Counter[str]()
+    if TITLE.match(text):
+        page, break_, rest = text.partition("\n\n")
+        left["entries of its title page"] = len(re.findall(r"^(?!Title:)\S.*?:", page, re.MULTILINE | re.IGNORECASE))
+        if found := re.search(r"^Title:(.*(?:\n[ \t]+.*)*)", page, re.MULTILINE | re.IGNORECASE):
+            draft.board["title"] = " ".join(MARKUP.sub("", found[1]).split())
+        text = "\n" * page.count("\n") + break_ + rest
     for block in re.split(r"(\n(?:[ \t]*\n)+)", text):
-        first, _, rest = block.strip("\n").partition("\n")
+        first, _, rest = _without(block, left).strip("\n").partition("\n")
         said = NOTE.sub("", first).strip()
         if HEADING.fullmatch(said):
             notes = "".join(f"[[{note}]]" for note in NOTE.findall(first))
             scenes.append((line, NUMBER.sub("", said).removeprefix("."), [notes, rest]))
         elif scenes and rest and _speaks(said):
-            dialogue += 1
-        elif scenes and said and not TRANSITION.fullmatch(said) and not said.startswith(("=", "#")):
-            scenes[-1][2].append(block)
-        elif scenes and NOTE.search(block):
-            scenes[-1][2].append(block)
+            left["speeches"] += 1
+        elif scenes and (said or NOTE.search(first)) and not BREAK.fullmatch(said):
+            scenes[-1][2].extend((first, rest))
+        elif said and not scenes:
+            left["paragraphs before the first heading"] += 1
         line += block.count("\n")
-    if dialogue:
-        draft.leave("", f"{dialogue} speeches are not carried over")
+    for what, count in left.items():
+        if count:
+            draft.leave("", f"{count} {what} are not carried over")
     if not scenes:
         draft.source.refuse("holds no scene heading, such as INT. KITCHEN - DAY")
     for line, heading, blocks in scenes:
         _scene(draft, line, heading, "\n".join(blocks))
+
+
+def _without(block: str, left: Counter[str]) -> str:
+    """A paragraph without its lines that are no action, which are counted."""
+    kept = []
+    for row in block.split("\n"):
+        kind = next((kind for kind, begins in LEFT.items() if begins.match(row.strip())), None)
+        left.update([kind] if kind else [])
+        kept += [] if kind else [row]
+    return "\n".join(kept)
 
 
 def _speaks(line: str) -> bool:

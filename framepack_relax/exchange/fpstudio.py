@@ -9,15 +9,24 @@ from pydantic import Field
 from .draft import Draft
 from .source import Foreign, Source
 
-BRACKET = re.compile(  # none within another, which keeps it linear
-    r"\[(\d{1,9}(?:\.\d{1,9})?)s(?:-(\d{1,9}(?:\.\d{1,9})?)s)?\s{0,9}:((?:(?!\[\d).)*?)\]", re.DOTALL
+BRACKET = (
+    re.compile(  # brackets in its prompt close before it does; it stops where the next begins, which keeps it linear
+        r"\[(\d{1,9}(?:\.\d{1,9})?)s(?:-(\d{1,9}(?:\.\d{1,9})?)s)?\s{0,9}:((?:\[(?!\d)[^\[\]]*\]|(?!\[\d)[^\]])*?)\]"
+    )
 )
-MODELS = {"F1": "framepack-f1", "Original": "framepack"}  # how the name of one begins
-QUIET = """app_version timestamp status created_at started_at completed_at error result queue_position id
-    input_image_path has_input_image generation_type latent_window_size total_second_length end_frame_used
-    resolutionW resolutionH end_frame_image_path combine_with_source x_values y_values x_param y_param latent_type
-    num_cleaned_frames end_frame_strength blend_sections use_teacache teacache_num_steps teacache_rel_l1_thresh
-    use_magcache magcache_threshold magcache_max_consecutive_skips magcache_retention_ratio""".split()
+MODELS = {
+    "Video F1": "framepack-f1",
+    "Video": "framepack",
+    "F1": "framepack-f1",
+    "Original": "framepack",
+}  # names begin so
+SECTION = 1.2  # seconds of a section of 9 latent frames
+USUAL = {"latent_window_size": 9, "end_frame_strength": 1, "num_cleaned_frames": 5}
+QUIET = """app_version timestamp created_at started_at completed_at error result queue_position id input_image_path
+    has_input_image generation_type total_second_length end_frame_used resolutionW resolutionH
+    end_frame_image_path x_values y_values x_param y_param use_teacache teacache_num_steps
+    teacache_rel_l1_thresh use_magcache magcache_threshold magcache_max_consecutive_skips
+    magcache_retention_ratio""".split()
 
 
 class Job(Foreign):
@@ -33,6 +42,8 @@ class Job(Foreign):
     height: int = Field(0, alias="resolutionH")
     image: str = Field("", alias="saved_input_image_path")
     end_image: str = Field("", alias="saved_end_frame_image_path")
+    blend: int = Field(0, alias="blend_sections", ge=0, le=1000)
+    status: str = ""
     loras: Mapping[str, Any] = {}
 
 
@@ -52,19 +63,39 @@ def read(draft: Draft) -> None:
         known = next((ours for theirs, ours in MODELS.items() if job.model_type.startswith(theirs)), None)
         if known:
             draft.agree(place, "model", known)
+        elif job.model_type:
+            draft.leave(place, f"its model {job.model_type[:60]!r} is not known here")
+        if job.status not in ("", "pending"):
+            draft.leave(place, f"is {job.status[:40]} there, and taken all the same")
         if job.width and job.height:
             draft.size(place, job.width, job.height)
         for lora, scale in job.loras.items():
             draft.leave(place, f"the LoRA {lora} at {scale} is not carried over: put its file on the board as `lora:`")
-        draft.rest(place, job, QUIET)
+        usual = [name for name, value in USUAL.items() if (job.model_extra or {}).get(name) == value]
+        if video := job.model_type.startswith("Video"):
+            fact = f"{job.model_type[:60]!r} goes on from a video, which is not carried over"
+            draft.leave(place, f"{fact}: name a film as `from:`, or its last picture as `image:`")
+        draft.rest(place, job, [*QUIET, *([] if video else usual), *["latent_type"][: bool(job.image)]])
         fields: dict[str, Any] = {
             "negative_prompt": job.negative_prompt,
             "steps": job.steps,
-            "seed": max(job.seed, 0) or None,
+            "seed": None if job.seed < 0 else job.seed,
         }
         fields["guidance"] = {"text": job.cfg} | ({"embedded": job.gs} if job.gs else {})
+        first = len(draft.scenes)
         _prompt(draft, place, job.prompt, job.total_second_length, image=job.image or None, cut=True, **fields)
         draft.end(job.end_image)
+        _blend(draft, place, job.blend, draft.scenes[first:])
+
+
+def _blend(draft: Draft, place: str, wanted: int, scenes: list[dict[str, Any]]) -> None:
+    """Blends the prompts of a job's scenes over as many sections as were wanted, and as they have, an even number."""
+    if wanted and len(scenes) > 1:
+        blend = min(wanted + wanted % 2, *(int(scene["seconds"] / SECTION) // 2 * 2 for scene in scenes))
+        if blend != wanted:
+            draft.leave(place, f"`blend_sections` is {wanted}, which its scenes take as {blend}")
+        for scene in scenes[1:]:
+            scene |= {"transition": {"blend": blend}} if blend else {}
 
 
 def _prompt(draft: Draft, place: str, text: str, length: float | None, **fields: Any) -> None:

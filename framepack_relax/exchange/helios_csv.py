@@ -1,4 +1,4 @@
-"""The prompt lists of Helios: CSV with id, prompt_index, prompt, and maybe refined_prompt; a film an id."""
+"""The prompt lists of Helios: CSV with id, prompt_index, prompt, maybe refined_prompt; a film an id, as they come."""
 
 import csv
 import io
@@ -37,7 +37,8 @@ def read(draft: Draft) -> None:
     draft.board["model"] = "helios"
     for name in sorted({name for name in names if name not in NEEDED | {"refined_prompt"}}):
         draft.leave("", f"the column {name[:40]!r} is not carried over")
-    for _, film in groupby(sorted(ordered, key=lambda one: (one[0], one[1], one[2])), key=lambda one: one[0]):
+    films = {name: place for place, name in enumerate(dict.fromkeys(one[0] for one in ordered))}  # by their first line
+    for _, film in groupby(sorted(ordered, key=lambda one: (films[one[0]], *one[1:3])), key=lambda one: one[0]):
         for turn, (name, _, line, said) in enumerate(film):
             if refined := said.get("refined_prompt"):
                 draft.leave(f"line {line}", "the refined prompt is taken")

@@ -58,6 +58,8 @@ def read(draft: Draft) -> None:
     if line.global_prompt:
         draft.board["style"] = line.global_prompt.strip()
     order = sorted(enumerate(line.segments or _relay(draft, line)), key=lambda pair: pair[1].start)
+    if order and order[0][1].start >= 1:
+        draft.leave(f"segments[{order[0][0]}]", f"begins at frame {order[0][1].start:g}, and the film with it")
     for turn, (index, one) in enumerate(order):
         frames, place = one.length, f"segments[{index}]"
         if turn + 1 < len(order) and abs((gap := order[turn + 1][1].start - one.start) - frames) >= 1:

@@ -59,7 +59,7 @@ def _video(draft: Draft, place: str, prompt: str, said: Mapping[str, str], value
     scale = values.get("g", values.get("l"))
     fields: dict[str, Any] = {
         "negative_prompt": said.get("n"),
-        "seed": values.get("d"),
+        "seed": None if values.get("d", -1) < 0 else values["d"],
         "steps": values.get("s"),
         "guidance": {"text": scale} if scale else None,
     }

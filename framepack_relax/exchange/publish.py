@@ -12,9 +12,11 @@ from typing import Any
 from .._version import __version__
 from ..errors import ModelError, RenderError
 from ..families.catalog import entry_of
-from ..files import open_file, read_file, settle
+from ..files import open_file, settle
+from ..rendering.films import is_whole
 from ..rendering.folder import writing
-from ..rendering.mark import FILM, STORY, free_name, read_mark
+from ..rendering.mark import FILM, FINISHED, STORY, Note, free_name
+from ..storyboard.messages import printable
 from .finished import FinishedFilm
 
 MANIFEST, SUMS = "manifest.json", "SHA256SUMS"
@@ -23,13 +25,17 @@ UNKNOWN = "not known here: ask whoever made the model"
 ROW = ("index", "shot", "scene", "frames", "seed", "target", "beta", "p", "blur", "scope", "at_rest", "lora")
 
 
-def publish(film: FinishedFilm, out: Path) -> None:
-    """Writes a film into the folder `out`, or the zip where its name ends so. Raises RenderError if it is there."""
+def publish(film: FinishedFilm, out: Path, note: Note = lambda note: None) -> None:
+    """Writes a film into the folder `out`, or the zip where its name ends so; `note` hears what is left out of it.
+
+    Raises RenderError if it is there. What the board names lies in the run folder, which `finished` has seen to.
+    """
     if out.exists():
         raise RenderError(f"{out}: is there already; publish to another name, such as {free_name(out)}")
-    text, mark = read_file(film.folder / STORY).decode("utf8"), read_mark(film.folder)
-    images = sorted(name for name in (mark.contents if mark else ()) if name.startswith("images/") and name in text)
-    files = {name: film.folder / name for name in (*ALWAYS, *images)}
+    finished = is_whole(film.folder / FINISHED, film.report["film"], "of")
+    files = {name: film.folder / name for name in (*ALWAYS, *film.story.media, *[FINISHED][:finished])}
+    for name in _apart(film):
+        note(f"{printable(name)}: is named by the board and not given away; whoever renders that needs it, too")
     with writing(out, "cannot be written", "make room or choose another place"):
         out.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as place:
@@ -49,6 +55,15 @@ def publish(film: FinishedFilm, out: Path) -> None:
                     (whole / name).parent.mkdir(parents=True, exist_ok=True)
                     shutil.copyfile(file, whole / name)
                 whole.rename(out)
+
+
+def _apart(film: FinishedFilm) -> list[str]:
+    """What lies on this machine and the film is rendered with: LoRA, a film that it goes on from, drafts."""
+    story = film.story
+    parts = [lora.file for loras in (story.lora, *(s.lora for s in story.scenes)) for lora in loras or ()]
+    drafts = [start.folder for scene in story.scenes if (start := story.start_of(scene)) and start.folder]
+    named = filter(None, dict.fromkeys([*parts, *drafts, story.before]))
+    return [name for name in named if story.resolve(name).exists()]
 
 
 def _sum(file: Path) -> str:

@@ -70,6 +70,8 @@ def _task(draft: Draft, place: str, task: Task) -> None:
     for lora in task.activated_loras:
         draft.leave(place, f"the LoRA {str(lora)[:90]} is not carried over: put its file on the board as `lora:`")
     draft.rest(place, task, QUIET)
+    if re.search(r"^\s*!", task.prompt, re.MULTILINE):
+        draft.leave(place, 'its macros (`!{x}="a"`) are not filled in: write their words into the prompts')
     images, ends = ([one] if isinstance(one, str) else one for one in (task.image_start, task.image_end))
     if len(images) > 1:
         draft.leave(place, "of its start images the first is taken")
@@ -86,7 +88,7 @@ def _task(draft: Draft, place: str, task: Task) -> None:
     whole, mode = _seconds(draft, place, str(task.video_length), rate, 0.0), MODES.get(str(task.mode), str(task.mode))
     begins: dict[str, Any] = {"image": next(iter(images), None) or None, "cut": True}
     if "W" not in mode:
-        prompts = [task.prompt.strip()] if mode == "FG" else _units(task.prompt, mode)
+        prompts = _units(task.prompt, mode)
         for prompt in prompts:
             draft.scene(place, prompt, whole, **fields, **begins)
             draft.end(next(iter(ends), None))
@@ -95,7 +97,7 @@ def _task(draft: Draft, place: str, task: Task) -> None:
     for number, unit in enumerate(_units(task.prompt, mode), 1):
         spot, (said, prompt) = f"{place}, window {number}", _commands(unit)
         cut = "new_shot" in said or said.get("overlap") == "0"
-        for name in sorted(said.keys() - {"new_shot", "overlap", "duration"}):
+        for name in sorted(said.keys() - {"new_shot", "duration", *["overlap"][: said.get("overlap") == "0"]}):
             draft.leave(spot, f"`[/{name}]` is not carried over")
         share = min(left, window) if window else left
         seconds = _seconds(draft, spot, said["duration"], rate, whole or 0.0) if said.get("duration") else share
@@ -105,8 +107,10 @@ def _task(draft: Draft, place: str, task: Task) -> None:
 
 
 def _units(prompt: str, mode: str) -> list[str]:
-    """Its lines, or the paragraphs between empty ones, without comments."""
-    text = "\n".join(line.rstrip() for line in prompt.splitlines() if not line.lstrip().startswith("#"))
+    """The whole, its lines, or the paragraphs between empty ones, without comments and macros."""
+    text = "\n".join(line.rstrip() for line in prompt.splitlines() if not line.lstrip().startswith(("#", "!")))
+    if mode == "FG":
+        return [text.strip()]
     return [unit.strip() for unit in re.split(r"\n\s*\n" if "P" in mode else "\n", text) if unit.strip()]
 
 

@@ -71,9 +71,9 @@ class Relaxation:
         return tuple(acting)
 
 
-def written(relaxation: Relaxation) -> dict[str, Any]:
-    """As `relax` has it in YAML: what a profile decides, and what is not the default."""
-    default = {field.name: field.default for field in fields(Relaxation) if field.name != "blur"}
+def written(relaxation: Relaxation, given: Relaxation | None = None) -> dict[str, Any]:
+    """As `relax` has it in YAML: what a profile decides, and what is not the default, or not as it is `given`."""
+    default = vars(given) if given else {f.name: f.default for f in fields(Relaxation) if f.name != "blur"}
     said = {
         name: list(value) if isinstance(value, tuple) else value
         for name, value in vars(relaxation).items()

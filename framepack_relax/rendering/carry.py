@@ -53,17 +53,14 @@ def restore(film: Path, out: Path, note: Note = lambda note: None) -> Path:
         ) from error
     carried = parse_storyboard(text, file=f"{film}, its storyboard")
     story = relocated(carried, out, film.parent)
-    anchors = [path for s in story.scenes for path in (s.end_image, *(key.image for key in s.keyframes or ()))]
-    starts = [scene.image for scene in story.scenes]
-    wanted = sorted({path for path in (story.image, story.audio, *starts, *anchors) if path})
-    for path in wanted:
+    for path in story.media:
         if path not in images or not NAME.fullmatch(path):
             fact = f"its storyboard names {path!r}, which the film does not carry"
             raise RenderError(f"{film}: {fact}; render from the folder that it was made in, which has them all")
     takes = takes_beside(film.parent, story)
     with RunFolder(out, mark_of(out, story, made_from=film), note=note).held() as folder:
         said = text if story == carried else dump_storyboard(story)
-        folder.begin((), {**{path: images[path] for path in wanted}, STORY: said.encode("utf8"), **takes})
+        folder.begin((), {**{path: images[path] for path in story.media}, STORY: said.encode("utf8"), **takes})
     return out / STORY
 
 

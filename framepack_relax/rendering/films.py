@@ -12,14 +12,17 @@ DISK = (errno.EIO, errno.EACCES, errno.EPERM, errno.ESTALE, errno.ETIMEDOUT)  # 
 ODD = (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError)  # JSON of other types
 
 
-def is_whole(film: Path, key: str) -> bool:
-    """Whether a film is the one with this key, to the last packet. Raises RenderError for an error of the disk."""
+def is_whole(film: Path, key: str, fact: str = "film") -> bool:
+    """Whether a film is the one with this key, to the last packet. Raises RenderError for an error of the disk.
+
+    Under `fact` it says its key; a finished film says under `of` that of the film that it was made of.
+    """
     from ..video.reader import film_digest  # needs PyAV
 
     try:
         digest, tags = film_digest(film)
         facts = json.loads(tags[FACTS_TAG])
-        return bool(facts["film"] == key != "" and facts["packets"] == digest)
+        return bool(facts[fact] == key != "" and facts["packets"] == digest)
     except FilmError as error:
         cause = error.__cause__
         if isinstance(cause, OSError) and cause.errno in DISK:

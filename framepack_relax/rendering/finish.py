@@ -30,10 +30,9 @@ from .events import Event, Hear
 from .films import is_whole
 from .folder import writing
 from .keys import hash_of
-from .mark import FACTS_TAG, FILM
+from .mark import FACTS_TAG, FILM, FINISHED
 from .session import Session
 
-FOLDER, WHOLE = "finish", "film.mp4"
 MADE = re.compile(r"[0-9a-f]{32}\.mp4")
 BLOCK = 32  # frames that are encoded at a time
 CRF = 1  # of what a command is given
@@ -43,12 +42,12 @@ Frames = Iterable[NDArray[np.uint8]]
 
 def finish(session: Session, on_event: Hear) -> Path | None:
     """The finished film; None where the board asks for none. Raises RenderError where a command fails."""
-    steps, plan, place = session.story.finish, session.plan, session.out / FOLDER
+    steps, plan, whole = session.story.finish, session.plan, session.out / FINISHED
     if not steps or is_finished(session):
-        return place / WHOLE if steps else None
+        return whole if steps else None
     from ..video.reader import read_frames  # needs PyAV
 
-    frames, shots, kept = read_frames(session.out / FILM), list[Path](), set[Path]()
+    frames, shots, kept, place = read_frames(session.out / FILM), list[Path](), set[Path](), whole.parent
     with writing(place):
         make_folder(place)
         for rest in place.glob(".*"):  # of one that was killed
@@ -71,16 +70,16 @@ def finish(session: Session, on_event: Hear) -> Path | None:
                     source = _run(where, steps[number], source, files[number], Path(scratch))
                 shots.append(source)
                 kept |= {*files}
-            _join(session, shots, place / WHOLE)
+            _join(session, shots, whole)
         for file in place.iterdir():
             if MADE.fullmatch(file.name) and file not in kept:
                 file.unlink()
-    return place / WHOLE
+    return whole
 
 
 def is_finished(session: Session) -> bool:
     """Whether all that the board's commands make of the film is there. Raises RenderError for an error of the disk."""
-    return not session.story.finish or is_whole(session.out / FOLDER / WHOLE, _key(session))
+    return not session.story.finish or is_whole(session.out / FINISHED, _key(session))
 
 
 def _key(session: Session) -> str:
@@ -112,7 +111,8 @@ def _encode(path: Path, frames: Frames, rate: Fraction, crf: int, session: Sessi
             if session and session.sound:
                 writer.sound = encode_sound(session.sound, writer.frames / rate)
             if session:
-                writer.metadata[FACTS_TAG] = json.dumps({"film": _key(session), "packets": writer.digest})
+                facts = {"film": _key(session), "of": session.mark.film, "packets": writer.digest}
+                writer.metadata[FACTS_TAG] = json.dumps(facts)
 
 
 def _run(where: str, step: Finish, source: Path, target: Path, scratch: Path) -> Path:

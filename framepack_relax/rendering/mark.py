@@ -19,6 +19,7 @@ from .stored import SEALED, read_tags
 MARK, STORY, PLAN, FILM, REPORT = "framepack-relax.json", "story.yaml", "plan.json", "video.mp4", "report.json"
 PICTURES = ("contact.png", "curves.png")
 MADE = (REPORT, FILM, *PICTURES)  # what a whole film comes with
+FINISHED = "finish/film.mp4"  # what the maker's commands made of it
 PARTS = ("video.part.mp4", "video.part-again.mp4", "video.whole.mp4")  # of the film, while it is written
 FACTS_TAG = "framepack_relax"  # of an mp4: what made it
 SHOT = "shots/{:02d}"

@@ -1,6 +1,7 @@
 """What a storyboard may say. Field descriptions give units; they become the JSON Schema's."""
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -327,6 +328,12 @@ class Storyboard(Continued):
     def file(self) -> Path | None:
         """The file that it was read from; None for one from Python."""
         return self._folder / Path(self._file).name if self._folder and self._file else None
+
+    @property
+    def media(self) -> tuple[str, ...]:
+        """The images and the sound that it names, each once."""
+        scenes = [(s.image, s.end_image, *(key.image for key in s.keyframes or ())) for s in self.scenes]
+        return tuple(dict.fromkeys(filter(None, (self.image, self.audio, *chain.from_iterable(scenes)))))
 
     def resolve(self, path: str) -> Path:
         """A path of the board as a path on disk: relative to its file; without one as people name files."""
