@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import blind
 import footage
 
 from framepack_relax.evaluate.calibration import DOUBT, LEVELS, choose, ranked
@@ -45,6 +46,13 @@ next two follow.
 
 | from intensity | arm | gain | chance | next |
 |---|---|---|---|---|
+"""
+SEEN = """
+## The judge and the eye
+
+Forty films of seeds that no other sweep has ([the sheet](../scripts/measured/blind.png), `python scripts/blind.py`): marked by
+one reader of the sheet who did not see the key, against what the action judge names. *broken*: more than one figure, or none that
+moves as a figure can; limbs that come loose in a flip were let pass.
 """
 DRAWN = """
 ## The detectors
@@ -174,6 +182,8 @@ def text(rows: list[Row]) -> str:
         *paper_table(second, PAPER_P, "paper beta 1.0 p {}"),
         "\nWith jumps, and at beta 0.75:\n",
         *arms_table(second),
+        SEEN,
+        *blind.confusion(),
         DRAWN,
         *detectors_table(ablation),
         footage.INTRO,

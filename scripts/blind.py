@@ -116,6 +116,11 @@ def table(marks: Mapping[int, str], key: Sequence[Row], known: Sequence[str]) ->
     return [*lines, "", f"{same} of {pairs.total()} films are named as they were seen; {len(key)} are on the sheet."]
 
 
+def confusion() -> list[str]:
+    """The table of the marks that are filled in."""
+    return table(read_marks(MARKS.read_text(encoding="utf8"), words()), read_rows(KEY, Keyed), words())
+
+
 def lay_out(folder: Path, seed: int) -> None:
     rows = sampled(read_rows(folder / FILMS), seed)
     sheet(folder, rows).save(SHEET, optimize=True)
@@ -135,5 +140,4 @@ if __name__ == "__main__":
     elif given.folder:
         lay_out(given.folder, given.seed)
     else:
-        marks = read_marks(MARKS.read_text(encoding="utf8"), words())
-        print(*table(marks, read_rows(KEY, Keyed), words()), sep="\n")
+        print(*confusion(), sep="\n")

@@ -32,7 +32,7 @@ from .statistics import Row
 
 FIGURES = "figures.jsonl"  # in a film's folder: its row
 EVERY = 4  # frames, of those that are asked who and where
-MEASURES = 4  # raised when the same film would get other figures
+MEASURES = 5  # raised when the same film would get other figures
 
 
 @dataclass(frozen=True, kw_only=True)
