@@ -135,7 +135,7 @@ def test_a_first_film_from_an_empty_folder_to_one_that_plays(page, tmp_path):
     words += ["--host", "0.0.0.0", "--token", "a&b#c+d%41"]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     try:
-        page.at(process.stdout.readline().split()[-1])
+        page.at(process.stdout.readline().split()[-1], "")
         page.click("#begin")
         page.click("#tab-film")
         page.write("steps", "2")
