@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 
 from framepack_relax.evaluate.spec import jobs, read_sweep
-from framepack_relax.evaluate.sweep import asked
+from framepack_relax.evaluate.swept import asked
 from framepack_relax.families.catalog import find_family
 from framepack_relax.planning.planner import make_plan
 

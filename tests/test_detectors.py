@@ -4,12 +4,12 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import appendix
 import cv2
 import failures as drawn
 import footage
 import numpy as np
 import pytest
-import results
 from training.world import FIRST, SECOND
 
 from framepack_relax.evaluate import detectors
@@ -145,7 +145,7 @@ def test_what_passes_quickly_hides_and_shows_but_is_no_chaos():
 
 
 def test_every_stretch_of_the_committed_rows_has_every_kind():
-    rows = [json.loads(line) for line in results.FOOTAGE.read_text(encoding="utf8").splitlines()]
+    rows = [json.loads(line) for line in appendix.FOOTAGE.read_text(encoding="utf8").splitlines()]
     made = {name: drawn.Counter(row["made"] for row in rows if row["clip"] == name) for name in footage.CLIPS}
     assert sum(map(len, made.values())) == len(made) * len(footage.KINDS)
     assert all(len(set(counts.values())) == 1 for counts in made.values())

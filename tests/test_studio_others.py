@@ -63,6 +63,7 @@ def test_what_is_typed_goes_to_the_storyboard_on_which_it_was_typed(page, folder
         page.write("scenes[0].prompt", "typed on story")
         choose(page, "other")
         page.write("scenes[0].seed", "5")  # while the other one is on its way
+        saved(page)
         shown(page, "other")
         page.click(".card:nth-child(2) .face")
         page.write("scenes[1].prompt", "typed on other")

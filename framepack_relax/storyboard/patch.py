@@ -149,7 +149,7 @@ def written(value: Any, flow: bool = False, quote: str | None = None) -> str:
     style = (quote or ('"' if "\n" in value else None)) if isinstance(value, str) else None
     shown = yaml.safe_dump([value] if flow else value, default_flow_style=flow, default_style=style, width=float("inf"),
                            allow_unicode=True)  # fmt: skip
-    shown = shown.removesuffix("...\n").strip()
+    shown = shown.removesuffix("...\n").strip("\n")
     return shown[1:-1] if flow else shown
 
 
