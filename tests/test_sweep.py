@@ -509,6 +509,13 @@ def test_a_sweep_tells_its_passes_beforehand_and_its_hours_by_films_that_are_the
     assert told[3:] == [6] * 4 + [f"{told[7]}", 6, 6] and "1 films are left" in told[7] and "18.000 s a pass" in told[7]
 
 
+def test_an_arm_that_ensures_the_action_asks_for_what_its_scene_should_show(spec):
+    arms = "  - {id: ensured, ensure: {action: true}}\n  - {id: own, ensure: {action: walk}}\n"
+    spec.write_text(spec.read_text().replace("does a backflip", "turns over") + arms)
+    acts = {job.arm.id: job.story.scenes[-1] for job in jobs(read_sweep(str(spec)))}
+    assert acts["ensured"].ensure.action == ("backflip",) and acts["own"].ensure.action == ("walk",)
+
+
 def test_an_arm_has_words_of_its_own(tmp_path, spec):
     text = spec.read_text().replace("target: backflip", "words: does a backflip, target: backflip")
     arms = '  - {id: plea, emphasis: 2}\n  - {id: against, negative_prompt: "{who} waits", guidance: {text: 2}}\n'

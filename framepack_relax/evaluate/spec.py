@@ -89,7 +89,7 @@ class Arm(Part):
     intensity: float = Field(1.0, ge=0, le=1)
     relax: Relax = Relax()
     guidance: Guidance = Guidance()
-    ensure: Ensure | None = None
+    ensure: Ensure | None = Field(None, description="`action: true` asks for the event's target, where it has one")
     negative_prompt: Prompt | None = Field(None, description="with {who} and {where}; default: none")
     emphasis: float | None = Field(None, gt=0, le=4, description="gain of the event's words; 1 is off")
     grid: Grid = Grid()
@@ -207,6 +207,8 @@ def _story(sweep: Sweep, start: Start, event: Event, arm: Arm, seed: int) -> Sto
     prompt = start.said(event.prompt)
     if arm.negative_prompt:
         act["negative_prompt"] = start.said(arm.negative_prompt)
+    if arm.ensure and arm.ensure.action is True and event.target:
+        act["ensure"] = arm.ensure.model_copy(update={"action": event.target})
     if arm.emphasis:
         act["emphasis"] = (Emphasis(words=event.words or prompt, gain=arm.emphasis),)
     scenes.append(Scene(id="act", prompt=prompt, seconds=sweep.seconds, **act))
