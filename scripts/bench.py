@@ -3,7 +3,7 @@
     make bench        # a table, and out/bench.json
 
 Processor seconds of one thread. What is compared is measured in turn, round by round; a ratio is that of the quickest
-rounds. A step is what a call of 12 steps takes more than one of 4, over 8. Wan and Helios have small random weights
+rounds, of steps that of the medians of all steps but each call's first. Wan and Helios have small random weights
 (tests/wan_folders.py), so that the loop's own work counts more than beside a real model.
 """
 
@@ -40,7 +40,7 @@ from framepack_relax.video.reader import read_frames
 
 ROOT = Path(__file__).parent.parent
 PUPPET = ROOT / "framepack_relax" / "puppet"
-SHORT, LONG = 4, 12  # steps
+STEPS = 12  # of a call
 PROMPT = "a red figure stands still on the beach"
 OPTIONS: dict[str, dict[str, Any]] = {
     "at rest": {},
@@ -48,7 +48,10 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "history gain": {"history_gain": 0.5},
     "context loosened (a second pass)": {"target": ["context"], "beta": 0.95, "p": 0.01},
 }
+AT_REST: dict[str, Any] = {}
 Work = Callable[[], object]
+Mark = Callable[[], None]
+Call = Callable[[Mark], object]
 Rows = dict[str, float]
 
 
@@ -65,11 +68,17 @@ def quickest(works: Mapping[str, Work], rounds: int) -> dict[str, float]:
     return {name: min(times) for name, times in taken.items()}
 
 
-def steps(calls: Mapping[str, Callable[[int], object]], rounds: int) -> dict[str, float]:
-    """Seconds of a step of each call of so many steps."""
-    works = {f"{name} {n}": lambda call=call, n=n: call(n) for name, call in calls.items() for n in (SHORT, LONG)}
-    taken = quickest(works, rounds)
-    return {name: (taken[f"{name} {LONG}"] - taken[f"{name} {SHORT}"]) / (LONG - SHORT) for name in calls}
+def steps(calls: Mapping[str, Call], rounds: int) -> dict[str, float]:
+    """Seconds of a step of each call, which marks the end of each of its steps."""
+    taken: dict[str, list[float]] = {name: [] for name in calls}
+    for number in range(rounds + 1):
+        for name, call in calls.items():
+            give_back()
+            ends: list[float] = []
+            call(lambda ends=ends: ends.append(time.process_time()))
+            if number:
+                taken[name] += np.diff(ends).tolist()
+    return {name: float(np.median(times)) for name, times in taken.items()}
 
 
 class Ours:
@@ -82,9 +91,9 @@ class Ours:
         self.start = model.encode_starts({0: (opened, 1)})[0] if opened else None
         model.place()
 
-    def plan(self, count: int, **relax: Any) -> RenderPlan:
+    def plan(self, relax: Mapping[str, Any], **board: Any) -> RenderPlan:
         scene = Scene(id="a", prompt=PROMPT, seconds=self.seconds, intensity=0.0, relax=relax)
-        story = storyboard_from_scenes([scene], steps=count, size=self.size, **self.board)
+        story = storyboard_from_scenes([scene], size=self.size, **self.board | {"steps": STEPS} | board)
         return make_plan(story, self.model.family)
 
     @property
@@ -93,9 +102,9 @@ class Ours:
         longest = 8 if grid.most_units > 1 else 2 * grid.unit_frames  # frames
         return (longest + grid.lead_frames) / fps
 
-    def sample(self, count: int, **relax: Any) -> torch.Tensor:
-        """The last section, of which the others are noise."""
-        plan = self.plan(count, **relax)
+    def sample(self, mark: Mark = lambda: None, relax: Mapping[str, Any] = AT_REST, **board: Any) -> None:
+        """The last section, of which the others are noise; a board of its own may name another solver."""
+        plan = self.plan(relax, **board)
         section = plan.sections[-1]
         noise = self.model.noise(section.latents, plan.size, section.seed)
         given = Given(
@@ -103,32 +112,50 @@ class Ours:
             past={n: self.model.noise(plan.sections[n].latents, plan.size, n) for n in section.context.needs},
             prompt=self.texts[PROMPT], negative=self.texts[""],
         )  # fmt: skip
-        return sample(self.model, self.model.begin(given), section.steps, noise, sampler=plan.sampler).latents
+        inputs = self.model.begin(given)
+        sample(self.model, inputs, section.steps, noise, sampler=plan.sampler, on_step=lambda index, x0: mark())
+
+
+def marked(stock: Any, mark: Mark, **words: Any) -> Any:
+    """A stock pipeline's call that marks each of its steps; it gives the frames."""
+    stock.set_progress_bar_config(disable=True)
+
+    def at_end(pipe: Any, index: int, timestep: Any, kept: dict[str, Any]) -> dict[str, Any]:
+        mark()
+        return kept
+
+    return stock(
+        **words, callback_on_step_end=at_end, callback_on_step_end_tensor_inputs=["latents"],
+        generator=torch.Generator().manual_seed(3),
+    ).frames  # fmt: skip
 
 
 def puppet(rounds: int) -> Rows:
     """Steps and whole renders of the packaged model."""
     stock = HunyuanVideoFramepackPipeline.from_pretrained(PUPPET, dtype=torch.float32)
-    stock.set_progress_bar_config(disable=True)
     model, image = fr.load(PUPPET, device="cpu"), ROOT / "storyboards" / "red-beach.png"
     ours, picture = Ours(model, image, (96, 96)), Image.open(image).convert("RGB")
 
-    def theirs(count: int, sections: int = 1, output: str = "latent") -> Any:
-        return stock(
-            image=picture, prompt=PROMPT, negative_prompt="", height=96, width=96, num_frames=33 * sections,
-            num_inference_steps=count, guidance_scale=2.0, sampling_type="vanilla", output_type=output,
-            generator=torch.Generator().manual_seed(3),
-        ).frames  # fmt: skip
+    def theirs(mark: Mark = lambda: None, sections: int = 1, output: str = "latent") -> Any:
+        return marked(
+            stock, mark, image=picture, prompt=PROMPT, negative_prompt="", height=96, width=96,
+            num_frames=33 * sections, num_inference_steps=STEPS, guidance_scale=2.0, sampling_type="vanilla",
+            output_type=output,
+        )  # fmt: skip
 
-    calls: dict[str, Callable[[int], object]] = {"stock": theirs}
-    calls |= {name: lambda count, relax=relax: ours.sample(count, **relax) for name, relax in OPTIONS.items()}
+    calls: dict[str, Call] = {"stock": theirs, "euler": lambda mark: ours.sample(mark, sampler="euler")}
+    calls |= {name: lambda mark, relax=relax: ours.sample(mark, relax) for name, relax in OPTIONS.items()}
     taken = steps(calls, rounds)
-    rows = {"step at rest / stock pipeline's": taken["at rest"] / taken["stock"]}
+    rows = {"step at rest by Euler / stock pipeline's, which has no other": taken["euler"] / taken["stock"]}
+    rows["step at rest by FramePack's solver / stock pipeline's"] = taken["at rest"] / taken["stock"]
     rows |= {f"step, {name} / at rest": taken[name] / taken["at rest"] for name in list(OPTIONS)[1:]}
+    often = {speed: lambda speed=speed: ours.sample(steps=25, speed=speed) for speed in ("full", "fast")}
+    sampled = quickest(often, rounds)
+    rows["sampling, speed: fast / full"] = sampled["fast"] / sampled["full"]
     made = dict.fromkeys(("cond", "uncond", "context"), model.noise(9, (96, 96), 0))
-    often = range(1000)
-    guided = quickest({"": lambda: [combine(made, {"text": 4.0, "context": 0.5}) for _ in often]}, rounds)[""]
-    rows["guidance arithmetic / step at rest"] = guided / len(often) / taken["at rest"]
+    times = range(1000)
+    guided = quickest({"": lambda: [combine(made, {"text": 4.0, "context": 0.5}) for _ in times]}, rounds)[""]
+    rows["guidance arithmetic / step at rest"] = guided / len(times) / taken["at rest"]
     with TemporaryDirectory() as folder:
         rows |= renders(model, image, theirs, Path(folder), max(1, rounds // 2))
     for block in blocks_of(model.transformer):
@@ -146,12 +173,10 @@ def renders(model: Backend, image: Path, theirs: Callable[..., Any], folder: Pat
         return fr.render([scene], model=model, image=image, out=folder / name, fresh=True, **board)
 
     taken = quickest(
-        {"stock": lambda: theirs(12, 2, "np"), "render": lambda: film("twelve", steps=12)}, rounds
-    )  # fmt: skip
+        {"stock": lambda: theirs(sections=2, output="np"), "render": lambda: film("twelve", steps=STEPS)}, rounds
+    )
     rows = {"render of two sections / stock call": taken["render"] / taken["stock"]}
     films = {"full": film("full"), "fast": film("fast", speed="fast"), "13 steps": film("thirteen", steps=13)}
-    sampling = {name: sum(s["seconds"]["sampling"] for s in made.report["sections"]) for name, made in films.items()}
-    rows["sampling, speed: fast / full"] = sampling["fast"] / sampling["full"]
     frames = {name: np.concatenate(list(read_frames(made.path))).astype(float) for name, made in films.items()}
     for name in ("fast", "13 steps"):
         error = np.mean((frames["full"] - frames[name]) ** 2)
@@ -176,17 +201,21 @@ def small(rounds: int) -> Rows:
         with TemporaryDirectory() as folder:
             place, size = build(Path(folder)), (256, 256)
             stock, ours = kind.from_pretrained(place), Ours(fr.load(place, device="cpu"), None, size)
-            stock.set_progress_bar_config(disable=True)
 
-            def theirs(count: int, stock: Any = stock, frames: Any = frames, size: Any = size) -> Any:
-                return stock(
-                    prompt_embeds=torch.zeros(1, 512, 16), negative_prompt_embeds=torch.ones(1, 512, 16), width=size[0],
-                    height=size[1], num_inference_steps=count, guidance_scale=5.0, output_type="latent",
-                    generator=torch.Generator().manual_seed(3), **frames,
+            def theirs(mark: Mark, stock: Any = stock, frames: Any = frames, size: Any = size) -> Any:
+                return marked(
+                    stock, mark, prompt_embeds=torch.zeros(1, 512, 16), negative_prompt_embeds=torch.ones(1, 512, 16),
+                    width=size[0], height=size[1], num_inference_steps=STEPS, guidance_scale=5.0,
+                    output_type="latent", **frames,
                 )  # fmt: skip
 
             taken = steps(
-                {"stock": theirs, "rest": ours.sample, "blur": lambda n, ours=ours: ours.sample(n, blur=0.6)}, rounds
+                {
+                    "stock": theirs,
+                    "rest": ours.sample,
+                    "blur": lambda mark, ours=ours: ours.sample(mark, {"blur": 0.6}),
+                },
+                rounds,
             )
             rows[f"{name}: step at rest / stock pipeline's"] = taken["rest"] / taken["stock"]
             rows[f"{name}: step, blur on all blocks / at rest"] = taken["blur"] / taken["rest"]
