@@ -32,8 +32,9 @@ def test_the_headline_sweep_has_48_films_an_arm_and_action_of_figures_that_were_
     others = [read_sweep(name) for name in ("ablation", "calibration", "paper-table-1", "paper-table-2")]
     assert all(other.first_seed + other.seeds <= sweep.first_seed for other in others), "fresh seeds"
     found = results.of_sweep(rows, "headline")
-    arms = [cell for arm in sweep.arms for cell in arm.cells()]
-    assert len(found) in (0, len(arms) * len(sweep.scenes) * sweep.seeds), "all of it, or none"
+    arms, seeds = {row["arm"] for row in found}, {row["seed"] for row in found}
+    assert seeds == {*range(sweep.first_seed, sweep.first_seed + len(seeds))}, "the first ones, none left out"
+    assert len(found) == len(arms) * len(sweep.scenes) * len(seeds), "whole seeds"
 
 
 def test_claims_name_arms_of_the_sweeps_in_words():
@@ -80,9 +81,11 @@ def test_a_claim_without_films_is_left_out_and_the_headline_sweep_leads_where_it
     asked = [claims.Claim(figure="target", arm=arm) for arm in ("paper", "ALG")]
     assert [one.claim.arm for one in claims.decide(films([ARMS["more"]]), asked)] == ["paper"]
     assert results.leading(rows) == next(filter(None, (results.of_sweep(rows, name) for name in results.LEADING)))
+    rows = results.of_sweep(rows, "ablation")
     fresh = [
         {**row, "seed": row["seed"] + read_sweep("headline").first_seed} for row in rows if row["arm"] == "context"
     ]
+    assert results.leading(rows) == rows
     assert results.leading([*rows, *fresh]) == [row for row in fresh if row in results.of_sweep(fresh, "headline")]
 
 
