@@ -39,8 +39,8 @@ PAGES = ("README.md", "docs/method.md")
 BLOCK = re.compile(r"(<!-- measured -->\n).*?(\n<!-- /measured -->)", re.DOTALL)
 COLUMNS = ("after a calm section", "films", "right action", "motion", "figure and place", "jump", "passes")
 SOLVERS = {  # by sampler version
-    1: "solved by diffusers' UniPC (bh2), as was the default until sampler version 2, FramePack's own",
-    2: "solved by FramePack's own UniPC",
+    1: "diffusers' UniPC (bh2), the default until sampler version 2",
+    2: "FramePack's own UniPC",
 }
 INTRO = """# Results
 
@@ -50,7 +50,8 @@ film is judged, and `make evidence` whether this page says what its films do.
 Model: the packaged puppet (weights {weights}), by its own judges: one tiny model, from which nothing carries over to FramePack
 without measuring it there. A film is 2.4 s of standing still, then 2.4 s in which the prompt asks for {scenes};
 an arm acts on the second part. Every arm has the same noise after the same calm sections. {films} films, 25 steps each,
-{solvers}, took {hours:.1f} h of one-thread processes.
+solved by {solvers}, took {hours:.1f} h of one-thread processes. What leads are those of the sweep
+`{sweep}`, {seeds} of its {of} seeds.
 
 ## Five rows
 """
@@ -109,12 +110,16 @@ def too_few(rows: list[Row], decided: Sequence[Decided]) -> str:
 def text(rows: list[Row], decided: Sequence[Decided]) -> str:
     """RESULTS.md."""
     films, lead = list({row["key"]: row for row in rows}.values()), leading(rows)
+    sweep = next(name for name in LEADING if of_sweep(rows, name))
     head = INTRO.format(
         weights=" and ".join(sorted({f"{row['weights']} in {row['dtype']}" for row in rows})),
         scenes=", ".join(dict.fromkeys(row["scene"] for row in lead)),
         films=len(films),
         solvers=" and ".join(SOLVERS[version] for version in sorted({row["sampler_version"] for row in rows})),
         hours=sum(row["wall"] for row in films) / 3600,
+        sweep=sweep,
+        seeds=len({row["seed"] for row in lead}),
+        of=read_sweep(sweep).seeds,
     )
     near = ", ".join(f"{name} {value:g}" for name, value in claims.NEAR.items())
     tests = TESTS.format(near=near, tests=2 * len(decided), doubt=DOUBT)
