@@ -12,11 +12,12 @@ from diffusers.pipelines.free_init_utils import FreeInitMixin
 
 from framepack_relax.families.framepack.backend import packed_segments
 from framepack_relax.families.framepack.history import slots
-from framepack_relax.relax.guidance import branches, combine, relaxed_scale, step_weights
+from framepack_relax.relax.guidance import branches, combine, relaxed_scale
 from framepack_relax.relax.latents import SIGNAL, faded, low_pass, renewed
 from framepack_relax.relax.profile import Profile, Relaxation, paper_profile, written
 from framepack_relax.relax.unlearning import Blur, Segment, mixing_matrix
 from framepack_relax.storyboard import Relax
+from framepack_relax.storyboard.curves import CURVES, Steps
 from framepack_relax.storyboard.reader import parse_as
 
 
@@ -58,7 +59,15 @@ SIGMAS = [1.0, 0.9, 0.7, 0.4, 0.1]  # steps that cover .1, .2, .3, .3 and .1
 
 
 def weights(schedule, p=2.0, interval=(0.0, 1.0)):
-    return step_weights(schedule, SIGMAS, SIGMAS, p=p, interval=interval)
+    return CURVES[schedule](Steps(at=SIGMAS, sigmas=SIGMAS, p=p, interval=interval))
+
+
+@pytest.mark.parametrize("schedule", CURVES)
+def test_a_curve_has_a_weight_a_step_from_0_to_1(schedule):
+    made = weights(schedule, interval=(0.3, 0.8))
+    assert len(made) == len(SIGMAS) and all(0 <= weight <= 1 for weight in made)
+    said = Relax.model_validate({"experimental": {"schedule": schedule}}).said
+    assert Relaxation(target=("text",), beta=1.0, p=2.0, interval=(0.3, 0.8), **said).weights(SIGMAS, SIGMAS) == made
 
 
 def test_the_controls_are_constant_at_the_means_of_the_papers_schedule():
@@ -68,7 +77,7 @@ def test_the_controls_are_constant_at_the_means_of_the_papers_schedule():
 
 
 def test_cosine_and_interval_have_their_limits():
-    assert step_weights("cosine", [1, 0.5, 0], [1, 0.5, 0], p=9, interval=(0, 1)) == pytest.approx([1, 0.5, 0])
+    assert CURVES["cosine"](Steps(at=[1, 0.5, 0], sigmas=[1, 0.5, 0], p=9)) == pytest.approx([1, 0.5, 0])
     assert weights("interval", interval=(0.4, 0.9)) == [1, 0, 0, 0, 1]
     assert weights("interval", interval=(0.0, 1.0)) == [0] * 5, "everywhere inside: nothing is relaxed"
 

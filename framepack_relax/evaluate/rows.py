@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, create_model
 
 from ..errors import EvaluationError, StoryboardError
 from ..files import read_file
@@ -16,14 +16,14 @@ from ..storyboard.fields import Seed, Words
 from ..storyboard.messages import printable, validated
 from ..storyboard.part import Part
 from .mistakes import try_all
-from .statistics import Row
+from .statistics import FIGURES, Row
 
 Figure = Annotated[float, Field(ge=-(10**9), le=10**9)]
 ELSE = "or remove the line, and its film's row is made again"
 
 
-class FilmRow(Part, extra="allow"):
-    """What sweeps read again of a row; figures of missing instruments are absent."""
+class _Film(Part, extra="allow"):
+    """What sweeps read again of a row."""
 
     arm: Words
     scene: Words
@@ -32,16 +32,11 @@ class FilmRow(Part, extra="allow"):
     key: Words
     failures: Mapping[Words, bool]
     motion: Figure
-    at_once: Figure = 0.0
     target: Figure | None = None
-    text: Figure = 0.0
-    identity: Figure = 1.0
-    jump: Figure = 0.0
-    drift: Figure = 0.0
-    lpips: Figure = 0.0
-    perceptual: Figure = 0.0
-    forwards: Figure = 0.0
-    seconds: Figure = 0.0
+
+
+MORE: Any = {name: (Figure, 0.0) for name in FIGURES if name not in _Film.model_fields}
+FilmRow = create_model("FilmRow", __base__=_Film, **MORE)  # figures of missing instruments are absent
 
 
 def read_rows(file: Path, kind: type[Part] = FilmRow) -> list[Row]:

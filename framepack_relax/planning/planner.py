@@ -11,7 +11,7 @@ from ..families.adapters import look, loras_of
 from ..families.base import Family, GuidanceTerm, Size, Step, TimeGrid
 from ..families.flow import times
 from ..relax.effects import Effect, FreeInit, Ramp, WordGain
-from ..relax.guidance import relaxed_scale, step_weights
+from ..relax.guidance import relaxed_scale
 from ..relax.profile import Relaxation
 from ..storyboard import Scene, Storyboard
 from ..storyboard.fields import exact_rate
@@ -203,7 +203,7 @@ def _plan_steps(
     levels, base = family.levels(steps, size, sampler), dict(scales)
     noise = [sigma for sigma, _ in levels]
     at = noise if relaxation.coord == "sigma" else [float(time) for time in times(len(noise))]
-    weights = step_weights(relaxation.schedule, at, noise, p=relaxation.p, interval=relaxation.interval)
+    weights = relaxation.weights(at, noise)
     targets = set() if relaxation.at_rest else set(relaxation.target)
     ramps = [Ramp(frames=relaxation.ramp, past_after=family.render_order(2)[0] != 0)] if relaxation.ramp else []
     others: tuple[Effect, ...] = (*ramps, *words) if past and not relaxation.at_rest else words

@@ -4,11 +4,9 @@ v velocity, c prompt, neg negative prompt, h what a section sees of its shot, h 
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeVar, get_args
-
-from ..storyboard.fields import Schedule
+from typing import Literal, TypeVar
 
 TEXTS = ("text", "text_low")  # of models of two experts each has its own; where one acts the other is 1
 TEXT_MARGIN = 1e-3  # closer to scale 1 than this, the second pass has no weight and is skipped
@@ -24,31 +22,6 @@ def relaxed_scale(weight: float, *, base: float, minimum: float, beta: float) ->
     beta 0 is the identity, bit for bit; beta 1 starts (sigma 1) at the minimum; beta < 0 boosts.
     """
     return base if beta == 0 else minimum + (base - minimum) * (1 - beta * weight)
-
-
-def step_weights(
-    schedule: Schedule, at: Sequence[float], sigmas: Sequence[float], *, p: float, interval: tuple[float, float]
-) -> list[float]:
-    """What stands in the place of sigma^p, a value per step; `at` are the sigmas, or unshifted times.
-
-    `power` is the paper's. Its controls hold it constant: `mean` at the mean of the steps, `area` at the mean over the
-    sigma that each step covers. `cosine` is (1 - cos(pi sigma)) / 2 (after Wang et al., arXiv 2404.13040); `interval`
-    relaxes outside the given sigmas and not at all within (Kynkäänniemi et al., arXiv 2404.07724).
-    """
-    powers = [x**p for x in at]
-    if schedule == "power":
-        return powers
-    if schedule == "cosine":
-        return [(1 - math.cos(math.pi * x)) / 2 for x in at]
-    if schedule == "interval":
-        return [0.0 if interval[0] <= sigma <= interval[1] else 1.0 for sigma in sigmas]
-    if schedule not in ("mean", "area"):
-        raise ValueError(f"schedule {schedule!r}: unknown; use one of {', '.join(get_args(Schedule))}")
-    covered = [1.0] * len(at)
-    if schedule == "area":
-        covered = [sigma - lower for sigma, lower in zip(sigmas, [*sigmas[1:], 0.0], strict=True)]
-    mean = sum(w * c for w, c in zip(powers, covered, strict=True)) / sum(covered)
-    return [mean] * len(at)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

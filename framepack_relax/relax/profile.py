@@ -1,10 +1,12 @@
 """What an intensity asks for: a profile maps it to beta, p and blur; a scene's explicit values win over it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 
+from ..storyboard.curves import CURVES, Steps
 from ..storyboard.fields import BlurOf, Coord, GainOn, OverSteps, Schedule, Space
 from ..storyboard.profile import ProfileFields
 from ..storyboard.schema import Experimental, Relax
@@ -41,6 +43,10 @@ class Relaxation:
         """Nothing is relaxed: the scene is the plain model's."""
         others = (self.blur, self.history_gain, self.lowpass, self.motion_amplitude or 1, self.freeinit or 0)
         return (self.beta == 0 or not self.target) and others == (0, 1, 1, 1, 0)
+
+    def weights(self, at: Sequence[float], sigmas: Sequence[float]) -> list[float]:
+        """What stands in the place of sigma^p, a value per step; `at` are the sigmas, or unshifted times."""
+        return CURVES[self.schedule](Steps(at=at, sigmas=sigmas, p=self.p, interval=self.interval))
 
     def in_words(self) -> str:
         """What is relaxed, in a line of a table."""

@@ -4,11 +4,12 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from fractions import Fraction
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer
 
+from .curves import CURVES
 from .meanings import suggest
 from .paths import ESCAPE
 
@@ -23,7 +24,10 @@ BAD_ID = "is {}; write 1 to 64 of A-Z, a-z, 0-9, '_', '-' and '.', a letter or d
 TAKE = re.compile(r"[1-9][0-9]{0,3}-[0-9a-f]{6}")
 BAD_TAKE = "is {}; a take is called such as 3-9f2c41, and `framepack-relax pick` writes it"
 DRIFT = re.compile(r"adain (0|1|0?\.[0-9]{1,6})")
-Schedule = Literal["power", "mean", "area", "cosine", "interval"]
+if TYPE_CHECKING:
+    Schedule = str
+else:
+    Schedule = Literal[tuple(CURVES)]
 Coord = Literal["sigma", "progress"]
 OverSteps = Literal["constant", "follow"]
 Space = Literal["post_rope", "pre_rope"]

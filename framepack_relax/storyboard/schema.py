@@ -71,7 +71,7 @@ class Guidance(Part, extra="allow"):
 class Experimental(Part):
     """What ablations change."""
 
-    schedule: Schedule | None = Field(None, description="eq. 2's power; its mean by steps or area; cosine; interval")
+    schedule: Schedule | None = Field(None, description="what stands for sigma^p; power is the paper's")
     interval: Interval | None = Field(None, description="sigmas between which the schedule interval does not relax")
     coord: Coord | None = Field(None, description="shifted noise fraction or unshifted time")
     over_steps: OverSteps | None = Field(None, description="blur over the steps")

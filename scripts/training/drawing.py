@@ -62,20 +62,20 @@ def painted(
     cloth = torch.tensor([world.colours[film.colour] for film, _ in films]).repeat_interleave(counts, 0).to(device)
     first = torch.tensor(corners, dtype=torch.float32).repeat_interleave(counts, 0).to(device)
     steps = torch.arange(crop, device=device) + 0.5
-    canvas = Canvas(behind.clone(), (steps + first[:, :1]) / size, (steps + first[:, 1:]) / size, size)
+    canvas = Canvas(behind.clone(), (steps + first[:, :1]) / size, (steps + first[:, 1:]) / size, size / world.outline)
     _paint_figure(canvas, world, pose, cloth)
     return canvas.image * 2 - 1, behind * 2 - 1
 
 
 class Canvas:
-    """Pictures [N, 3, h, w] that are painted on, at x [N, w] and y [N, h] of `size` px a height."""
+    """Pictures [N, 3, h, w] that are painted on, at x [N, w] and y [N, h]; `sharpness`: outlines a height."""
 
-    def __init__(self, image: Tensor, x: Tensor, y: Tensor, size: int) -> None:
-        self.image, self.x, self.y, self.size = image, x[:, None, :], y[:, :, None], size
+    def __init__(self, image: Tensor, x: Tensor, y: Tensor, sharpness: float) -> None:
+        self.image, self.x, self.y, self.sharpness = image, x[:, None, :], y[:, :, None], sharpness
 
     def paint(self, inside: Tensor, alpha: Tensor | float, colour: Tensor) -> None:
-        """`inside` [N, h, w] is how deep a pixel lies in the shape; edges are smooth over a pixel."""
-        cover = ((inside * self.size + 0.5).clamp(0, 1) * alpha)[:, None]
+        """`inside` [N, h, w] is how deep a pixel lies in the shape; its edge is smooth over an outline."""
+        cover = ((inside * self.sharpness + 0.5).clamp(0, 1) * alpha)[:, None]
         colour = colour.to(self.image).reshape(-1, 3, 1, 1)
         self.image.lerp_(colour.expand_as(self.image), cover.expand_as(self.image))
 
@@ -95,12 +95,12 @@ def _scene(world: World, place: str, size: int) -> Tensor:
     y = axis[None, :, None]
     sky, ground = (torch.tensor(colour)[:, None, None] for colour in (here.sky, here.ground))
     image = (sky * (1 - 0.15 * y)).expand(3, size, size)[None].contiguous()
-    canvas = Canvas(image, axis[None], axis[None], size)
+    canvas = Canvas(image, axis[None], axis[None], size / world.outline)
     for shape in here.scenery:
         dx, dy = (canvas.x - shape.x).abs() - shape.wide, (canvas.y - shape.y).abs() - shape.high
         beyond = torch.hypot(dx.clamp(min=0), dy.clamp(min=0)) + torch.maximum(dx, dy).clamp(max=0)
         canvas.paint(shape.round - beyond, 1.0, torch.tensor(shape.colour))
-    earth = ((y - world.horizon) * size / 1.5 + 0.5).clamp(0, 1)
+    earth = ((y - world.horizon) * size / max(1.5, world.outline) + 0.5).clamp(0, 1)
     return image[0] * (1 - earth) + ground * earth
 
 

@@ -35,7 +35,7 @@ class Sizes:
     """Everything that fixes the shapes of a puppet."""
 
     image_px: int = 96
-    latent_channels: int = 16
+    latent_channels: int = 32
     vae_channels: tuple[int, ...] = (16, 32, 64, 96)
     vae_groups: int = 8
     heads: int = 4

@@ -34,6 +34,7 @@ class VaeTraining:
     wanted: tuple[float, float] = (34.0, 30.0)  # dB of held-out clips, mean and lowest
     held_out: int = 48  # of them
     turned: float = 0.5  # share of frames and cropped clips with the figure at any angle
+    recoloured: float = 0.15  # share with red, green and blue exchanged
     frame_batch: int = 8
     clip_batch: int = 2
     clip_frames: int = 17

@@ -30,7 +30,7 @@ def frames_batch(rng: np.random.Generator, config: VaeTraining, device: str) -> 
         busy = np.flatnonzero(np.abs(np.diff(film.pose, axis=0)).max(1) > 0.02)
         moving = len(busy) and rng.random() < 0.7
         picks.append((film, np.array([rng.choice(busy) if moving else rng.integers(len(film.pose))])))
-    return _recoloured(rng, _squares(rng, picks, config, device))
+    return _recoloured(rng, _squares(rng, picks, config, device), config)
 
 
 def clips_batch(rng: np.random.Generator, config: VaeTraining, device: str, *, whole: bool) -> Tensor:
@@ -45,7 +45,8 @@ def clips_batch(rng: np.random.Generator, config: VaeTraining, device: str, *, w
         if rng.random() < share:
             shown = film if whole else _turned(rng, film, config)
             picks.append((shown, np.arange(start, start + config.clip_frames)))
-    return _recoloured(rng, weighted(picks, config.size, device) if whole else _squares(rng, picks, config, device))
+    clips = weighted(picks, config.size, device) if whole else _squares(rng, picks, config, device)
+    return _recoloured(rng, clips, config)
 
 
 def _turned(rng: np.random.Generator, film: Film, config: VaeTraining) -> Film:
@@ -71,9 +72,10 @@ def _squares(
     return weighted(picks, config.size, device, corners=corners, crop=config.crop)
 
 
-def _recoloured(rng: np.random.Generator, clips: Tensor) -> Tensor:
-    """Half of the clips with their channels exchanged: a codec must not know which colours go together."""
-    return torch.stack([clip[[*rng.permutation(3), 3]] if rng.random() < 0.5 else clip for clip in clips])
+def _recoloured(rng: np.random.Generator, clips: Tensor, config: VaeTraining) -> Tensor:
+    """A share of the clips with their channels exchanged: a codec must not know which colours go together."""
+    share = config.recoloured
+    return torch.stack([clip[[*rng.permutation(3), 3]] if rng.random() < share else clip for clip in clips])
 
 
 def weighted(

@@ -75,6 +75,13 @@ class World:
     edge: float = 0.12  # nearer to the picture's sides no figure walks
     starts: float = 0.2  # farthest from the middle that a figure begins
     settle: int = 0  # frames in which a walk ends in standing
+    flip: int = ACTION_FRAMES["backflip"]  # frames of a backflip
+    even: float = 0.0  # share of a backflip at either end in which its turning gathers; 0: a smooth step throughout
+    outline: float = 1.0  # px over which a shape's edge runs
+
+    def lasts(self, action: str) -> int:
+        """Frames of an action."""
+        return self.flip if action == "backflip" else ACTION_FRAMES[action]
 
     def pairs(self, *, held_out: bool) -> list[tuple[str, str]]:
         every = ((colour, place) for colour in self.colours for place in self.places)
@@ -169,6 +176,9 @@ SECOND = World(
     edge=0.18,
     starts=0.17,
     settle=8,
+    flip=32,
+    even=0.2,
+    outline=2.0,
 )  # fmt: skip
 
 
@@ -196,7 +206,15 @@ class Film:
     segments: tuple[tuple[str, int, int], ...]
 
 
-def _limbs(action: str, phase: np.ndarray, t: np.ndarray, leap: float) -> tuple[np.ndarray, ...]:
+def _turned(phase: np.ndarray, even: float) -> np.ndarray:
+    """The share of a whole turn that is done at `phase`: a smooth step, or even but for a share at either end."""
+    if not even:
+        return phase**2 * (3 - 2 * phase)
+    start, end = phase**2 / (2 * even), 1 - even - (1 - phase) ** 2 / (2 * even)
+    return np.where(phase < even, start, np.where(phase > 1 - even, end, phase - even / 2)) / (1 - even)
+
+
+def _limbs(action: str, phase: np.ndarray, t: np.ndarray, world: World) -> tuple[np.ndarray, ...]:
     """dy, angle, alpha [N] and joint angles [N, 8] of an action at `phase` 0..1 (0: not started)."""
     n = len(t)
     dy, angle, alpha = np.zeros(n), np.zeros(n), np.ones(n)
@@ -216,14 +234,14 @@ def _limbs(action: str, phase: np.ndarray, t: np.ndarray, leap: float) -> tuple[
         joints[:, 7] -= 0.5 * np.maximum(0, -s)
     elif action == "jump":
         crouch = np.where(on, np.maximum(0, 0.3 - arc) * 1.8, 0.0)
-        dy -= leap * arc
+        dy -= world.leap * arc
         joints[:, 0] += 2.2 * arc
         joints[:, 1] -= 2.2 * arc
         joints[:, 6] -= crouch
         joints[:, 7] += crouch
     elif action == "backflip":
-        dy -= leap * arc
-        angle = np.where(on, -2 * np.pi * phase**2 * (3 - 2 * phase), 0.0)
+        dy -= world.leap * arc
+        angle = np.where(on, -2 * np.pi * _turned(phase, world.even), 0.0)
         for joint, tuck in ((4, 1.0), (5, 0.7), (6, -1.2), (7, -1.2), (0, 1.2), (1, 1.5)):
             joints[:, joint] += tuck * arc
     elif action == "vanish":
@@ -233,7 +251,7 @@ def _limbs(action: str, phase: np.ndarray, t: np.ndarray, leap: float) -> tuple[
     return dy, angle, alpha, joints
 
 
-def _starts(rng: np.random.Generator, action: str, first: int, end: int, mix: Mix) -> list[int]:
+def _starts(rng: np.random.Generator, action: str, first: int, end: int, mix: Mix, world: World) -> list[int]:
     """Frames at which `action` starts within its caption's stretch [first, end)."""
     if action == "stand":
         return []
@@ -241,7 +259,7 @@ def _starts(rng: np.random.Generator, action: str, first: int, end: int, mix: Mi
     wait = int(rng.integers(0, 10) if rng.random() < at_once else rng.integers(10, mix.longest_wait))
     starts = [first + wait]
     while action in ("wave", "jump", "backflip") and rng.random() < mix.repeat:
-        starts.append(starts[-1] + ACTION_FRAMES[action] + int(rng.integers(2, 30)))
+        starts.append(starts[-1] + world.lasts(action) + int(rng.integers(2, 30)))
     return [s for s in starts if s < end]
 
 
@@ -257,17 +275,17 @@ def act(
     frames = sum(n for _, n in segments)
     t = np.arange(frames)
     pose = np.zeros((frames, POSE))
-    pose[:, 3], pose[:, 4:12] = 1, _limbs("stand", np.zeros(frames), t, world.leap)[3]
+    pose[:, 3], pose[:, 4:12] = 1, _limbs("stand", np.zeros(frames), t, world)[3]
     x, flip = rng.uniform(0.5 - world.starts, 0.5 + world.starts), 1 if rng.random() < 0.7 else -1
     speed, spans, first = np.zeros(frames), [], 0
     for index, (action, length) in enumerate(segments):
         end = first + length
-        begins = _starts(rng, action, first, end, mix) if starts is None else starts[index]
+        begins = _starts(rng, action, first, end, mix, world) if starts is None else starts[index]
         for begin in begins:
-            stop = end if action == "walk" else min(frames, begin + ACTION_FRAMES[action])
+            stop = end if action == "walk" else min(frames, begin + world.lasts(action))
             span = slice(begin, frames if action in FOR_GOOD else stop)
-            phase = np.clip((t[span] - begin) / ACTION_FRAMES[action], 0, 1)
-            dy, angle, alpha, joints = _limbs(action, phase, t[span], world.leap)
+            phase = np.clip((t[span] - begin) / world.lasts(action), 0, 1)
+            dy, angle, alpha, joints = _limbs(action, phase, t[span], world)
             slower = np.ones(len(phase))
             if action == "walk" and world.settle and stop < frames:
                 slower = np.clip((stop - t[span]) / world.settle, 0, 1)

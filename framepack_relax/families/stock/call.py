@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ...errors import Problem, StoryboardError
-from ...relax.guidance import relaxed_scale, step_weights
+from ...relax.guidance import relaxed_scale
 from ...relax.profile import Relaxation
 from ..attention import AttentionEdit, attention_edit, processors
 from ..flow import times
@@ -111,7 +111,7 @@ class Call:
         known = scheduler.timesteps.cpu().double()
         sigmas = scheduler.sigmas[: len(known)].tolist()
         at = sigmas if relax.coord == "sigma" else times(len(sigmas)).tolist()
-        weights = step_weights(relax.schedule, at, sigmas, p=relax.p, interval=relax.interval)
+        weights = relax.weights(at, sigmas)
         index = (timestep.cpu().double()[..., None] - known).abs().argmin(dim=-1)
         return tuple(torch.tensor(column, dtype=torch.float64)[index] for column in (sigmas, weights))  # type: ignore
 
