@@ -43,12 +43,12 @@ def latents_of(folder: Path, place: int, shot: int = 0) -> torch.Tensor:
 def test_a_draft_is_small_and_quick_and_has_a_folder_of_its_own_and_the_final_begins_with_it(tmp_path):
     file = write(tmp_path)
     done = here("render", file, "--draft", cwd=tmp_path)
-    assert done.returncode == 0 and "out/story-draft/video.mp4" in done.stdout, done.stderr
-    draft = json.loads((tmp_path / "out/story-draft/plan.json").read_text())
+    assert done.returncode == 0 and "out/story.draft/video.mp4" in done.stdout, done.stderr
+    draft = json.loads((tmp_path / "out/story.draft/plan.json").read_text())
     assert draft["size"] == [64, 64] and [len(s["steps"]) for s in draft["sections"]] == [9, 9, 9]
-    text = " ".join(here("plan", file, "--from", "out/story-draft", cwd=tmp_path).stdout.split())
+    text = " ".join(here("plan", file, "--from", "out/story.draft", cwd=tmp_path).stdout.split())
     assert "last 15 of 25 steps" in text and "45 steps of euler" in text
-    words = ("render", file, "--from", "out/story-draft", "--strength", 0.5)
+    words = ("render", file, "--from", "out/story.draft", "--strength", 0.5)
     done = here(*words, cwd=tmp_path)
     assert done.returncode == 0 and "out/story/video.mp4" in done.stdout, done.stderr
     film = json.loads((tmp_path / "out/story/plan.json").read_text())

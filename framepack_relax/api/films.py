@@ -207,7 +207,7 @@ def render(
     """Renders a film into the folder `out`; `film.path` is the mp4, `film.report` the contents of report.json.
 
     `out` is by default out/<stem of the file>, or out/<title>. `model` is a name or what `load` gave; default: the
-    storyboard's. `draft=True` renders it small, in few steps, by default into a folder with `-draft` behind its name;
+    storyboard's. `draft=True` renders it small, in few steps, by default into a folder with `.draft` behind its name;
     `start_from={"folder": .., "strength": 0.6}`, a field of the board, goes on from there. What `out` holds already and
     is made from the same is kept, unless `fresh`, or `strict` and made by other versions or on another device.
     `commands` lets the board's `finish` run, which makes `film.finished`.

@@ -14,10 +14,11 @@ Place = str | Path
 
 def folder_for(story: "Storyboard", out: Place | None, draft: bool = False) -> Path:
     """The folder `out`, or that of the storyboard, or of its draft. Raises RenderError where it can be none."""
+    from ..planning.draft import DRAFT
     from ..rendering.mark import default_out
 
     default = default_out(story)
-    return output_folder(out or (default.with_name(f"{default.name}-draft") if draft else default))
+    return output_folder(out or (default.with_name(default.name + DRAFT) if draft else default))
 
 
 def output_folder(out: Place) -> Path:

@@ -46,7 +46,7 @@ Anew = Annotated[bool | None, typer.Option("--fresh/--strict", help="keep nothin
 DryRun = Annotated[bool, typer.Option("--dry-run", help="say what would be kept and why not the rest; write nothing")]
 PREVIEW = "draw what is sampled into preview.png in the film's folder; default: where a terminal shows the progress"
 Preview = Annotated[bool | None, typer.Option("--preview/--no-preview", help=PREVIEW, show_default=False)]
-FIRST_LOOK = "half the size, a third of the steps, calm scenes fast; into out/NAME-draft"
+FIRST_LOOK = "half the size, a third of the steps, calm scenes fast; into out/NAME.draft"
 OPTIONS = {"folder": "--from", "strength": "--strength"}  # by what they are of `start_from`
 KEEPING: dict[bool | None, dict[str, bool]] = {None: {}, True: {"fresh": True}, False: {"strict": True}}
 

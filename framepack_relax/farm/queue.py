@@ -20,7 +20,7 @@ from ..families.adapters import outside
 from ..families.catalog import CATALOG
 from ..families.loader import Loading
 from ..files import make_folder, read_file, sync
-from ..planning.draft import as_draft
+from ..planning.draft import DRAFT, as_draft
 from ..planning.planner import make_plan
 from ..planning.renderplan import RenderPlan
 from ..rendering.folder import writing
@@ -34,7 +34,7 @@ from .films import Film, find_films
 from .ledger import Entry, read_entry, read_ledger
 from .records import LOGS, Logs
 
-BOARDS, ORDER, DRAFT = ".boards", "order.json", ".draft"
+BOARDS, ORDER = ".boards", "order.json"
 NAME = r"^[a-z0-9][a-z0-9-]{0,63}$"  # of a board and its film: a folder, a part of a URL, the same on every disk
 RENDERED = rf"{NAME[:-1]}(\.(draft|takes))?$"  # of what is rendered of it, too: no board is called so
 IMAGE = re.compile(r"[^./\\][^/\\]{0,99}\.(png|jpe?g|webp|bmp|tiff?|gif|ppm)", re.IGNORECASE)

@@ -19,6 +19,7 @@ from pydantic import BaseModel, Field
 
 from ..errors import Problem, RelaxError, StoryboardError
 from ..families.catalog import find_family
+from ..planning.draft import DRAFT
 from ..planning.renderplan import RenderPlan, SectionPlan
 from ..rendering.retake import pick_take
 from ..rendering.takes import STRIP, names_of
@@ -26,7 +27,7 @@ from ..storyboard.fields import ID, TAKE
 from ..storyboard.patch import Value, insert_scene, move_scene, remove_scene, set_fields, tree_of
 from .boards import Boards
 from .costs import costs
-from .queue import DRAFT, NAME, Refusal
+from .queue import NAME, Refusal
 from .service import BEAT, SILENCE, UNKEPT, Events, Here, Mistake, Shown, shown, told_as
 from .takes import SUFFIX, takes_of
 

@@ -8,6 +8,7 @@ from ..families.base import Family, Size, Step
 from ..storyboard import Storyboard
 
 FEWER, SMALLER = 3, 2  # a draft has a third of the steps, and half the size each way
+DRAFT = ".draft"  # behind the name of its film: no board is called so
 LEAST = 4  # tokens each way that are left at least: with three the packaged model's figures fall apart (LOG.md)
 
 
