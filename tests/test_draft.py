@@ -145,6 +145,13 @@ def solved(solve, steps: int, first: int, x: torch.Tensor) -> torch.Tensor:
     return x
 
 
+@pytest.mark.parametrize(("asked", "drafted"), [(2, 2), (4, 4), (6, 4), (13, 5), (25, 9)])
+def test_a_draft_has_a_third_of_the_steps_but_four(asked, drafted, tmp_path):
+    board = fr.read([fr.Scene(id="a", prompt="a man waits", seconds=1.2)], model="fake", steps=asked)
+    film = fr.render(board, draft=True, out=tmp_path / "film")
+    assert {len(section.steps) for section in film.plan.sections} == {drafted}
+
+
 @pytest.mark.parametrize("steps", [4, 12, 25])
 def test_a_solver_that_begins_late_is_diffusers_own_with_set_begin_index(steps, folder_of):
     """Its order grows from 1 again, its corrector rests in the steps that the config names, counted from the first."""

@@ -8,6 +8,7 @@ from ..families.base import Family, Size, Step
 from ..storyboard import Storyboard
 
 FEWER, SMALLER = 3, 2  # a draft has a third of the steps, and half the size each way
+FEWEST = 4  # steps that are left at least: a single one makes a picture of one colour
 DRAFT = ".draft"  # behind the name of its film: no board is called so
 LEAST = 4  # tokens each way that are left at least: with three the packaged model's figures fall apart (LOG.md)
 
@@ -24,7 +25,7 @@ def as_draft(story: Storyboard, family: Family, size: Size) -> Storyboard:
 
 
 def _fewer(steps: int) -> int:
-    return -(-steps // FEWER)
+    return max(-(-steps // FEWER), min(steps, FEWEST))
 
 
 def begun(rows: Sequence[Step], strength: float) -> tuple[Step, ...]:
