@@ -211,7 +211,19 @@ def test_blocks_are_compiled_once_with_effects_and_once_without(tiny, model, fil
     for nth, relax in enumerate(({"beta": 0.75}, {"blur": 0.9}, {"p": 2, "experimental": {"over_steps": "follow"}})):
         film(f"other{nth}", chosen, **relax)
     assert counters["stats"]["unique_graphs"] == 2 * len(kinds)
+    for nth, gain in enumerate((0.5, 0.3, 2.0)):
+        film(f"gain{nth}", chosen, history_gain=gain)
+    assert counters["stats"]["unique_graphs"] == 3 * len(kinds)
     assert not counters["graph_break"]
+
+
+def test_a_film_of_more_kinds_than_pytorch_keeps_graphs_for_is_made_all_the_same(tiny, model, film, monkeypatch):
+    monkeypatch.setattr(components, "COMPILER", "eager")
+    torch._dynamo.reset()
+    with torch._dynamo.config.patch(recompile_limit=1):
+        _, latents = film("compiled", fr.load(tiny, device="cpu", compile=True))
+    _, plain = film("plain", model)
+    assert all(torch.equal(a, b) for a, b in zip(latents, plain, strict=True))
 
 
 @pytest.mark.parametrize("how", [{"memory": "offload"}, {"dtype": "fp8"}])

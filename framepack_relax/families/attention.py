@@ -3,7 +3,6 @@
 B batch, L tokens, N heads, H head dim
 """
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
@@ -30,9 +29,9 @@ class AttentionEdit:
     space: Space = "post_rope"
     bias: KeyBias | None = None
 
-    def biased(self, bias: KeyBias) -> "AttentionEdit":
+    def biased(self, bias: KeyBias | None) -> "AttentionEdit":
         """With one more, for the same queries."""
-        return replace(self, bias=replace(bias, keys=(*self.bias.keys, *bias.keys)) if self.bias else bias)
+        return replace(self, bias=self.bias.beside(bias) if self.bias and bias else self.bias or bias)
 
 
 def attention_edit(effects: Sequence[Effect], segments: Sequence[Segment], **where: Any) -> AttentionEdit | None:
@@ -46,22 +45,27 @@ def attention_edit(effects: Sequence[Effect], segments: Sequence[Segment], **whe
             blur = Blur.over(segments, sigma_blur=effect.sigma, scope=effect.scope, **where)
             edit = replace(edit, blur=blur if blur.groups else None, blur_of=effect.of, space=effect.space)
         elif isinstance(effect, KeyGain):
-            bias = KeyBias.over(segments, gamma=effect.gain, on=effect.on)
-            edit = edit.biased(bias) if bias.keys else edit
+            edit = edit.biased(KeyBias.over(segments, gamma=effect.gain, on=effect.on, **where))
     return edit if edit.blur or edit.bias else None
 
 
 def word_bias(
-    step: Step, branch: Branch, words: Mapping[str, Sequence[int]], *, first: int = 0, queries: tuple[int, int] = (0, 0)
+    step: Step,
+    branch: Branch,
+    words: Mapping[str, Sequence[int]],
+    *,
+    first: int = 0,
+    queries: tuple[int, int] = (0, 0),
+    **where: Any,
 ) -> KeyBias | None:
     """What the step's gains of words do to the keys of a pass, if it reads the prompt.
 
-    `words` are their tokens among those of the text, of which the `first` stands so far from the keys' beginning.
+    `words` are their tokens among those of the text, of which the `first` stands so far from the keys' beginning;
+    `where` is as for `attention_edit`.
     """
     gains = [effect for effect in step.effects if isinstance(effect, WordGain) and branch.prompt == "positive"]
     places = [(first + token, effect.gain) for effect in gains for token in words[effect.words]]
-    keys = tuple((place, place + 1, math.log(gain)) for place, gain in places)
-    return KeyBias(keys=keys, queries=queries) if keys else None
+    return KeyBias.of([(place, place + 1, gain) for place, gain in places], queries, **where)
 
 
 def weighted(attentions: Iterable[Any], bias: KeyBias | None) -> AbstractContextManager[None]:

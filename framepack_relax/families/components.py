@@ -175,11 +175,12 @@ def attend_with(network: nn.Module, kernels: str) -> None:
 def compile_blocks(network: nn.Module, wanted: bool) -> None:
     """Each block compiled at its first pass, once for all that are alike, or as it was.
 
-    A block with effects is another graph than one without; their strengths are no part of either.
+    A block with effects is another graph than one without; their strengths are no part of either. Of a film with more
+    kinds of effects and layouts than PyTorch keeps graphs for, the last kinds run as they are.
     """
     for block in blocks_of(network):
         if wanted and block._compiled_call_impl is None:
-            block.compile(fullgraph=True, backend=COMPILER)
+            block.compile(backend=COMPILER)
         elif not wanted:
             block._compiled_call_impl = None
 

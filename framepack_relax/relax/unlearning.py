@@ -10,13 +10,14 @@ segments with equal grids mix by their frame index; positions never mix, and nei
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any, Literal
 
 import torch
 from einops import rearrange
 from torch import Tensor
+from torch.nn.functional import pad
 
 from ..storyboard.fields import GainOn
 
@@ -108,26 +109,47 @@ class Blur:
 
 @dataclass(frozen=True, kw_only=True)
 class KeyBias:
-    """log-gamma on keys for the section's queries: runs of packed tokens [first, end), of keys with their log-gammas.
+    """log-gamma on keys for the section's queries, packed tokens [first, end).
 
-    Where runs overlap, gammas multiply.
+    A tensor [K] of the first K keys, the others having none, so that what is compiled holds for every gain and prompt.
     """
 
-    keys: tuple[tuple[int, int, float], ...]
+    keys: Tensor
     queries: tuple[int, int]
 
     @staticmethod
-    def over(segments: Sequence[Segment], *, gamma: float, on: GainOn) -> "KeyBias":
+    def of(
+        runs: Sequence[tuple[int, int, float]],
+        queries: tuple[int, int],
+        *,
+        device: torch.device | None = None,
+        dtype: torch.dtype = torch.float64,
+    ) -> "KeyBias | None":
+        """Of runs of keys [first, end) with their gammas, which multiply where runs overlap; None where none is."""
+        if not runs:
+            return None
+        keys = torch.zeros(max(end for _, end, _ in runs), dtype=dtype)
+        for first, end, gamma in runs:
+            keys[first:end] += math.log(gamma)
+        return KeyBias(keys=keys.to(device), queries=queries)
+
+    @staticmethod
+    def over(segments: Sequence[Segment], *, gamma: float, on: GainOn, **where: Any) -> "KeyBias | None":
         """The bias of a layout: gamma multiplies the weights of these keys before they are normalised."""
         biased = ("history", "reference") if on == "all" else (on,)
         spans = [(part, first, first + seg.height * seg.width) for seg, part, _, first in token_frames(segments)]
-        keys = tuple((first, end, math.log(gamma)) for part, first, end in spans if part in biased)
         section = [(first, end) for part, first, end in spans if part == "section"]
-        return KeyBias(keys=keys, queries=(section[0][0], section[-1][1]))
+        runs = [(first, end, gamma) for part, first, end in spans if part in biased]
+        return KeyBias.of(runs, (section[0][0], section[-1][1]), **where)
+
+    def beside(self, other: "KeyBias") -> "KeyBias":
+        """With another one's, for the same queries."""
+        most = max(len(self.keys), len(other.keys))
+        first, second = (pad(bias.keys, (0, most - len(bias.keys))) for bias in (self, other))
+        return replace(self, keys=first + second)
 
     def added(self, keys: int, batch: int = 1, **where: Any) -> Tensor:
         """To the logits of so many keys, [batch, 1, 1, keys]; its rows are aligned."""
         bias = torch.zeros(batch, 1, 1, -(-keys // ALIGNED) * ALIGNED, **where)[..., :keys]
-        for first, end, log_gamma in self.keys:
-            bias[..., first:end] += log_gamma
+        bias[..., : len(self.keys)] = self.keys
         return bias

@@ -112,7 +112,8 @@ class HeliosBackend(UMT5Model):
     @torch.no_grad()
     def predict(self, x: Tensor, step: Step, branch: Branch, inputs: SectionInputs) -> Tensor:
         """The arguments are those of the pipeline's call."""
-        with weighted([block.attn2 for block in self.transformer.blocks], word_bias(step, branch, inputs.words)):
+        bias = word_bias(step, branch, inputs.words, **self.where)
+        with weighted([block.attn2 for block in self.transformer.blocks], bias):
             return self.transformer(
                 hidden_states=x.to(self.dtype),
                 timestep=torch.tensor([step.timestep], dtype=torch.float32, device=self.device),

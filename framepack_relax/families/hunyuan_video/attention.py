@@ -31,7 +31,7 @@ def edited_attention(
 
     def made(old: Any) -> EditedProcessor:
         own = edit or getattr(old, "edit", None) or AttentionEdit()
-        return EditedProcessor(own.biased(words) if words else own, old, tokens or getattr(old, "tokens", None))
+        return EditedProcessor(own.biased(words), old, tokens or getattr(old, "tokens", None))
 
     blocks = [*transformer.transformer_blocks, *transformer.single_transformer_blocks]
     return processors([block.attn for block in blocks], made if edit or tokens or words else None)

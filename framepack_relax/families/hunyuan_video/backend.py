@@ -95,7 +95,7 @@ class HunyuanVideoBackend(LoadedModel):
         read, video = inputs.prompts[branch.prompt], sum(segment.tokens for segment in inputs.segments)
         first = video + (read["image_embeds"].shape[1] if "image_embeds" in read else 0)
         queries = video - inputs.segments[-1].tokens, video
-        bias = word_bias(step, branch, inputs.words, first=first, queries=queries)
+        bias = word_bias(step, branch, inputs.words, first=first, queries=queries, **self.where)
         with edited_attention(self.transformer, None, words=bias):
             return self.transformer(
                 hidden_states=x.to(self.dtype),

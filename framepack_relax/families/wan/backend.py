@@ -107,7 +107,8 @@ class WanBackend(UMT5Model):
         if inputs.beside:
             frames = torch.cat([frames, self.seen(inputs.beside[branch.context], step)], dim=1)
         expert = self.expert(step)
-        with weighted([block.attn2 for block in expert.blocks], word_bias(step, branch, inputs.words)):
+        bias = word_bias(step, branch, inputs.words, **self.where)
+        with weighted([block.attn2 for block in expert.blocks], bias):
             made: Tensor = expert(
                 hidden_states=frames.to(self.dtype),
                 timestep=timestep,
