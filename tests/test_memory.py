@@ -24,7 +24,7 @@ from framepack_relax.errors import ModelError
 from framepack_relax.families.catalog import CATALOG
 from framepack_relax.families.components import blocks_of
 from framepack_relax.families.loaded import bytes_of
-from framepack_relax.families.loader import load
+from framepack_relax.families.loader import Loading, load, memory_bytes
 from framepack_relax.families.memory import USABLE
 from framepack_relax.families.sketch import CARDS, sketch
 from framepack_relax.families.wan_vae import going_on
@@ -165,6 +165,13 @@ def test_a_render_keeps_to_the_amount_that_it_is_given(tmp_path):
         assert all(verdict.why is None for verdict in again)
     whole = fr.render(story, out=tmp_path / "whole", model=plain)
     assert files_of(whole.folder) == files_of(made[0].folder) == files_of(made[1].folder)
+
+
+@pytest.mark.parametrize("amount", ["7,5GiB", "3.7.1GiB", "20GiB;", "20 GiB of it", "20-GiB", "-1GiB", "１０GiB", ""])
+def test_what_only_begins_like_an_amount_is_none(amount):
+    with pytest.raises(ModelError, match=r"memory=.*: unknown; use auto,"):
+        Loading(name="fake", memory=amount)
+    assert [memory_bytes(like) for like in ("7.5GiB", "7.5 gib", "20GB")] == [7.5 * 2**30, 7.5 * 2**30, 20e9]
 
 
 def test_an_amount_that_is_none_is_refused_before_anything_is_made(board, tmp_path):

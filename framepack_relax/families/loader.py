@@ -1,5 +1,6 @@
 """Name -> model, which is loaded when something must be rendered; until then no torch, unless for the device."""
 
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from .backend import Backend
 
 MEMORY = ("auto", "full", "tiled", "offload")  # or bytes
+AMOUNT = re.compile(r"\d*\.?\d+ ?[A-Za-z]+", re.ASCII)
 DTYPES = ("float32", "bfloat16")
 
 
@@ -124,7 +126,7 @@ def memory_bytes(memory: str) -> int | None:
     if str(memory).isdecimal():
         raise ModelError(f"memory={memory}: has no unit; write {memory}{'GiB' if int(memory) < 1024 else 'B'}")
     try:
-        return TypeAdapter(ByteSize).validate_python(memory)
+        return TypeAdapter(ByteSize).validate_python(AMOUNT.fullmatch(str(memory)) and memory)  # it reads no further
     except ValidationError:
         raise ModelError(f"memory={memory}: unknown; use {', '.join(MEMORY)}, or an amount such as 20GiB") from None
 
