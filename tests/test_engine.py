@@ -1,8 +1,10 @@
 """Attention kernels and compilation: what is asked for is what runs, and what does not go together is told before."""
 
 import json
+import re
 import sys
 import types
+from pathlib import Path
 
 import pytest
 import torch
@@ -172,6 +174,35 @@ def test_a_dry_run_says_what_the_same_render_does(board, tmp_path):
     assert "0 of 1" in said and "attention" in said
     for slip in (("--attention", "xformer"), ("--memory", "20 parsecs"), ("--attention", "_native_cudnn")):
         assert here(*command, "--dry-run", *slip).returncode == 2
+
+
+def test_a_plan_says_what_does_not_go_together_as_the_render_does(board):
+    file = board("- {id: a, prompt: a, seconds: 1.2, intensity: 0.9, relax: {history_gain: 0.5}}")
+    for asked in ("_native_flash", "_native_cudnn", "xformer"):
+        said = [here(command, file, "--device", "cpu", "--attention", asked) for command in ("plan", "render")]
+        assert [ran.returncode for ran in said] == [2, 2] and said[0].stderr == said[1].stderr, asked
+    ran = here("plan", file, "--device", "cpu", "--compile", "--dtype", "fp8")
+    assert ran.returncode == 0 and "fp8 or int8, or come for their turn, are not compiled" in ran.stderr
+    for fine in (["--attention", "native"], ["--compile"]):
+        assert "compiled" not in here("plan", file, "--device", "cpu", *fine).stderr
+
+
+def test_the_docs_say_of_every_kernel_what_it_does_not_go_with():
+    """The rows of the table in docs/memory.md."""
+    table = Path(__file__).parent.parent.joinpath("docs", "memory.md").read_text(encoding="utf8")
+    rows = [row.split("|")[1:3] for row in table.splitlines() if row.startswith("| `")]
+
+    def named(by):
+        return {name for this, what in rows if by in what for name in re.findall(r"`(\w+)`", this) if name in ATTENTION}
+
+    wrong = {
+        "history_gain": lambda kernels: not kernels.masks,
+        "hunyuanvideo": lambda kernels: not kernels.masks,
+        "the CPU": lambda kernels: not kernels.cpu,
+        "`float32`": lambda kernels: "float32" not in kernels.cuda,
+    }
+    for words, rule in wrong.items():
+        assert named(words) == {name for name, kernels in ATTENTION.items() if rule(kernels)}, words
 
 
 def test_unknown_kernels_are_told_wherever_they_are_asked_for(tiny, board):

@@ -167,7 +167,7 @@ def test_a_render_keeps_to_the_amount_that_it_is_given(tmp_path):
     assert files_of(whole.folder) == files_of(made[0].folder) == files_of(made[1].folder)
 
 
-@pytest.mark.parametrize("amount", ["7,5GiB", "3.7.1GiB", "20GiB;", "20 GiB of it", "20-GiB", "-1GiB", "１０GiB", ""])
+@pytest.mark.parametrize("amount", ["7,5GiB", "3.7.1GiB", "20GiB;", "20 GiB of it", "20-GiB", "-1GiB", "\uff11GiB", ""])
 def test_what_only_begins_like_an_amount_is_none(amount):
     with pytest.raises(ModelError, match=r"memory=.*: unknown; use auto,"):
         Loading(name="fake", memory=amount)

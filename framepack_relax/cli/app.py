@@ -34,6 +34,8 @@ OnNan = Annotated[api.OnNan, typer.Option(help="latents with NaN: stop, or retry
 
 DTYPE = "float32, bfloat16 (default on CUDA); fp8, int8: bfloat16 with smaller weights"
 Dtype = Annotated[str | None, typer.Option(help=DTYPE)]
+Attention = Annotated[str | None, typer.Option(help="kernels: native, xformers, flash, sage, ..")]
+Compile = Annotated[bool, typer.Option("--compile", help="compile the transformer's blocks")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +47,8 @@ class Loaded:
     memory: Annotated[
         str, typer.Option(help="20GiB of the GPU; or full: all there, tiled: VAE in tiles, offload: weights elsewhere")
     ] = "auto"
-    attention: Annotated[str | None, typer.Option(help="kernels: native, xformers, flash, sage, ..")] = None
-    compile: Annotated[bool, typer.Option("--compile", help="compile the transformer's blocks")] = False
+    attention: Attention = None
+    compile: Compile = False
 
 
 def spread(command: Callable[..., None]) -> Callable[..., None]:

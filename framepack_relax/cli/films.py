@@ -19,6 +19,8 @@ from ..families.quiet import quietly
 from . import tables
 from .app import (
     STOPPED,
+    Attention,
+    Compile,
     Device,
     Dtype,
     Loaded,
@@ -200,10 +202,12 @@ def _render(
     plan = api.plan(board)
     warn(*plan.warnings)
     with quietly:
+        from ..families.engine import left_out
         from ..families.loader import Loading
         from ..rendering.carry import what_differs
         from ..rendering.loop import render, render_one_shot
     model = Loading(name=board.model, **vars(loaded), ranks=processes())
+    warn(*left_out(model))
     if again and (line := what_differs(again, board, model)):
         warn(f"the film was made otherwise and will not come out the same to the bit: {line}")
     work = partial(render, board) if shot is None else partial(render_one_shot, board, shot)
@@ -257,16 +261,24 @@ def plan(
     out: Into = None,
     device: Device = None,
     dtype: Dtype = None,
+    attention: Attention = None,
+    compile: Compile = False,
     memory: Annotated[bool, typer.Option("--memory", help="say what it takes of a GPU and of main memory")] = False,
 ) -> None:
     """Show what a render would do: scenes on the grid, every rounding, settings; needs no weights and no torch."""
-    from ..families.loader import check_dtype
+    from ..families.engine import check_together, left_out
+    from ..families.loader import Loading
 
-    check_dtype(dtype)
+    given: dict[str, Any] = {"device": device, "dtype": dtype, "attention": attention, "compile": compile}
     if as_json and out:
         raise RenderError("plan: --out is told in words, beside --json it would not be; leave one of both out")
     board = changes.of(story)
+    model = Loading(name=board.model, **given)
     made, choices = api.plan(board), api.memory(board, dtype=dtype) if memory else []
+    told = list[str]()
+    if attention or compile:  # else there is nothing that could not go together, and no need of torch
+        check_together(model, made.effects)
+        told += left_out(model)
     if as_json:
         rows = {"memory": [choice.to_json() for choice in choices]} if memory else {}
         return print_json(made.to_json() | rows)
@@ -277,9 +289,9 @@ def plan(
     from ..rendering.takes import locks_without_takes
 
     folder = api.folder_for(board, out, changes.draft)
-    warn(*made.warnings, *locks_without_takes(board, folder))
+    warn(*made.warnings, *told, *locks_without_takes(board, folder))
     if out:
-        _preview(board, folder, device=device, dtype=dtype)
+        _preview(board, folder, **given)
 
 
 def _show(board: Storyboard, made: RenderPlan) -> None:

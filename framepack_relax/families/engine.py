@@ -116,6 +116,18 @@ def excluded(model: Engine, kinds: Collection[str]) -> Iterator[str]:
             yield told.format(model=model, kernels=kernels_of(model)).replace("torch.", "")
 
 
+def check_together(model: Engine, kinds: Collection[str]) -> None:
+    """Raises ModelError with all that does not go with a film of these kinds of effects."""
+    if wrong := list(excluded(model, kinds)):
+        raise ModelError("; ".join(wrong))
+
+
+def left_out(model: Engine) -> Iterator[str]:
+    """What is asked of a model's engine and does not happen."""
+    if model.compile and model.compiled is False:
+        yield "compile: weights that lie in fp8 or int8, or come for their turn, are not compiled"
+
+
 def kernels_of(model: Engine) -> Kernels:
     return ATTENTION[model.attention or "native"]
 

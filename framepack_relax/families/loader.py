@@ -11,7 +11,7 @@ from pydantic import ByteSize, TypeAdapter, ValidationError
 from ..errors import ModelError
 from .base import Family
 from .catalog import find, find_family
-from .engine import STORED, check_attention, excluded, will_compile
+from .engine import STORED, check_attention, check_together, will_compile
 
 if TYPE_CHECKING:
     import torch
@@ -113,8 +113,7 @@ def load(
     asked = Loading(name=name, device=device, dtype=dtype, **engine)
     where = pick_device(device)
     kind, family = pick_dtype(dtype, where), asked.family
-    if wrong := list(excluded(asked, ())):
-        raise ModelError("; ".join(wrong))
+    check_together(asked, ())
     stored = next((name for name in STORED if name == dtype), "")
     return family.backend().open(family, name=name, device=where, dtype=kind, stored=stored, **engine)
 

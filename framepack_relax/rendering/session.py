@@ -15,7 +15,7 @@ from PIL import Image
 from ..errors import FilmError, ModelError, Problem, RenderError, StoryboardError
 from ..families.adapters import Adapter, find_adapters, relocated
 from ..families.base import Family
-from ..families.engine import engine_of, excluded
+from ..families.engine import check_together, engine_of
 from ..families.loader import Loading
 from ..files import read_file
 from ..planning.lexicon import intensity_of
@@ -233,8 +233,7 @@ def settle(story: Storyboard, out: Path, model: AnyModel, options: Options) -> S
     if family.unread:
         cure = f"`framepack-relax models {family.name}` says how to get it"
         raise ModelError(f"{family.unread}, so that its noise levels are not known; {cure}")
-    if wrong := list(excluded(model, plan.effects)):
-        raise ModelError("; ".join(wrong))
+    check_together(model, plan.effects)
     images, before, sound = read_images(story, plan), read_before(story, plan, family), film_sound(story)
     plan = replace(plan, warnings=(*plan.warnings, *(before.told if before else ())))
     made, dtype = provenance(model), model.precision  # slips of device and dtype are told before weights are read
