@@ -166,6 +166,9 @@ def test_what_is_wrong_with_a_lora_is_one_message_at_its_place(model, tmp_path, 
     save_file({"transformer.other.to_q.lora_A.weight": torch.ones(2, 2)}, tmp_path / "other.safetensors")
     (tmp_path / "text.safetensors").write_text("no weights")
     (tmp_path / "a.ckpt").write_text("a pickle")
+    broken = load_file(tmp_path / file)
+    next(iter(broken.values()))[0, 0] = torch.nan
+    save_file(broken, tmp_path / "nan.safetensors")
     for lora, told in (
         ("{file: gone.safetensors}", "story.yaml:2:12: lora[0].file: gone.safetensors: no such file"),
         ("{file: a.ckpt}", "lora[0].file: a.ckpt: is no .safetensors file"),
@@ -173,6 +176,7 @@ def test_what_is_wrong_with_a_lora_is_one_message_at_its_place(model, tmp_path, 
         ("{file: gone.safetensors, expert: low}", "lora[0].expert: "),
         ("{file: other.safetensors}", "lora[0].file: other.safetensors: matches no layer of the transformer"),
         ("{file: text.safetensors}", "lora[0].file: text.safetensors: "),
+        ("{file: nan.safetensors}", "nan.safetensors holds NaN or infinity, and so would the film"),
     ):
         with pytest.raises((ModelError, StoryboardError)) as caught:
             fr.render(board(tmp_path, lora), model=str(folder), out=tmp_path / "out", size=SIZE, steps=2)

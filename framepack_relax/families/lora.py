@@ -1,6 +1,7 @@
 """LoRA put on transformers, switched, and taken off again: diffusers' loading, PEFT's layers."""
 
 import json
+import math
 import re
 import warnings
 from collections import Counter
@@ -11,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from ..errors import ModelError
 from .adapters import Adapter
 from .components import as_it_works, told_as
 from .layers import PREFIX, Layers, Match, Original, match
@@ -33,7 +35,12 @@ def put_on(networks: Mapping[str, Any], adapters: Iterable[Adapter], original: O
             said = json.loads(header(adapter.file)[1].get(LORA_METADATA, "{}"))
             said = {PREFIX.sub("", key): value for key, value in said.items()}
             settings |= {key: said.get(key) or usual for key, usual in STRENGTH.items() if "lora_alpha" in said}
-            weights = {key: x.to(networks[name].device, dtype) for key, x in weights.items()}
+            weights = {key: x.to(dtype) for key, x in weights.items()}
+            alphas = [*settings["alpha_pattern"].values(), settings["lora_alpha"]]
+            if not all(map(math.isfinite, alphas)) or not all(x.isfinite().all() for x in weights.values()):
+                fact = f"{adapter.place}: {adapter.file} holds NaN or infinity, and so would the film"
+                raise ModelError(f"{fact}; take another, of an earlier step of its training")
+            weights = {key: x.to(networks[name].device) for key, x in weights.items()}
             with as_it_works(networks[name], dtype), warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "Already found a `peft_config`")  # a second one is meant
                 networks[name].load_lora_adapter(weights, prefix=None, adapter_name=adapter.digest, metadata=settings)
