@@ -134,6 +134,20 @@ def test_unknown_fields_are_answered_by_what_is_meant(where, word, cure):
 
 
 @pytest.mark.parametrize(
+    ("inside", "cure"),
+    [
+        ("lora: [{file: a, strength: 1}]", "scale"),
+        ("lora: [{file: a, weight: 1}]", "scale"),
+        ("lora: [{path: a}]", "file"),
+        ("emphasis: [{words: x, strength: 2}]", "gain"),
+    ],
+)
+def test_a_word_means_first_what_the_mapping_that_it_stands_in_has(inside, cure):
+    lines = told(SCENE.replace("}", f", {inside}}}"))
+    assert any(f"unknown field; write `{cure}`" in line for line in lines) and not any("intensity" in x for x in lines)
+
+
+@pytest.mark.parametrize(
     ("old", "new", "cure"),
     [
         ("order: inverted", "framepack: {order: inverted}", "it belongs under `framepack:`"),

@@ -45,6 +45,11 @@ CALLED = {
     "relax.history_gain_above": "bias_above",
     "experimental.gain_on": "bias_on",
 }  # our field, after a dot inside a mapping: others' words for it, in small letters with `_`
+HERE = {  # the same where a mapping has the field; of a LoRA, of emphasis
+    "file": "path name lora_name lora_path",
+    "scale": "strength weight multiplier lora_scale lora_strength strength_model",
+    "gain": "strength weight multiplier scale",
+}
 FORMS = {  # where a name alone says too little
     "size": "size: [width, height]",
     "transition": "transition: cut",
@@ -98,6 +103,8 @@ def unknown_field(word: str, owner: type[BaseModel] | None, root: type[BaseModel
     if FULL_WIDTH_COLON in word:
         return FULL_WIDTH
     name = _simple(word)
+    if here := next((field for field, words in HERE.items() if field in known and name in words.split()), ""):
+        return f"write `{here}`"
     if name in MEANT and (said := _write(MEANT[name], known, root)):
         return said
     if name in WHEN_RENDERING.split():
