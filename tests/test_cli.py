@@ -152,7 +152,7 @@ def test_plan_shows_every_rounding_and_prints_json(board, tmp_path):
     section = data["sections"][0]
     assert {"index", "shot", "scene", "prompt", "seed", "frames", "intensity", "beta", "p", "blur", "scope", "target",
             "sigmas", "scales"} <= set(section)  # fmt: skip
-    assert set(section["scales"]) == {"embedded", "text", "context"} and len(section["sigmas"]) == 1
+    assert set(section["scales"]) == {"embedded", "text", "context"} and len(section["sigmas"]) == 2
     assert {"fps", "size", "order", "shots", "sections"} <= set(data)
 
 
