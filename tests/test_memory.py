@@ -29,6 +29,7 @@ from framepack_relax.families.memory import USABLE
 from framepack_relax.families.sketch import CARDS, sketch
 from framepack_relax.families.wan_vae import going_on
 from framepack_relax.planning.planner import make_plan
+from framepack_relax.relax.effects import KVBlur
 from framepack_relax.rendering.stored import read_tags
 
 REAL = [name for name in CATALOG if name not in ("puppet", "fake")]
@@ -233,8 +234,11 @@ def widened(folder, place, part):
     return load(str(place), device="cpu", dtype="bfloat16")
 
 
-@pytest.mark.parametrize("worn", [False, True], ids=["", "lora"])
-def test_a_pass_holds_what_is_told(folder, worn, tmp_path, one_thread):
+BLUR = (KVBlur(sigma=0.6),)
+
+
+@pytest.mark.parametrize(("worn", "effects"), [(False, ()), (True, ()), (False, BLUR)], ids=["", "lora", "blur"])
+def test_a_pass_holds_what_is_told(folder, worn, effects, tmp_path, one_thread):
     wide = widened(folder, tmp_path / "wide", "transformer")
     wide.adapters = loras(str(tmp_path / "wide"), tmp_path) if worn else ()
     size = (32 * wide.family.spatial, 16 * wide.family.spatial)
@@ -245,7 +249,7 @@ def test_a_pass_holds_what_is_told(folder, worn, tmp_path, one_thread):
     noise = shots.noise(section)
     inputs = shots.begin(section, noise, {place: torch.randn_like(noise) for place in section.context.needs})
     wide.place()
-    with Live() as live:
+    with wide.acting(effects, inputs), Live() as live:
         wide.predict(noise, section.steps[0], section.steps[0].branches[0], inputs)
     told = wide.need(section.context, section.latents, size, "full").forward
     assert live.most == pytest.approx(told, rel=0.15)
