@@ -292,7 +292,7 @@ def test_a_changed_board_keeps_the_sections_that_it_does_not_change(tmp_path):
         assert it.post(board(shots=3).replace("scene 2", "another"), put="a-film").status_code == 201
         it.until_over("a-film")
         report = it.client.get("/films/a-film/report.json").json()
-    assert [row["reused"] for row in report["sections"]] == [True] * 6
+    assert [row["reused"] for row in report["sections"]] == [True] * 4 + [False] * 2
     made = [json.loads(line) for _, line in it.queue.journals["a-film"].lines]
     anew = {line["section"] for line in made[len(made) // 2 :] if line["kind"] == "step"}
     assert anew == {4, 5}
