@@ -252,3 +252,23 @@ def test_the_pictures_on_the_cards_are_of_the_film_that_is_there(page, folder): 
         page.write("scenes[0].prompt", "something else")
         page.click("#render")
         page.until(lambda: (now := pictures()) and now != first, "pictures of the next film", 20)
+
+
+def test_an_image_is_dropped_on_its_scene_and_a_message_goes_with_its_reason(page, folder, png):  # noqa: F811
+    drop = """const dropped = new DataTransfer();
+        dropped.items.add(new File([new Uint8Array(arguments[1])], arguments[0]));
+        document.querySelector(".card:nth-child(2) .stage").dispatchEvent(
+            new DragEvent("drop", { bubbles: true, cancelable: true, dataTransfer: dropped }))"""
+    with studio(folder, shut=True) as it:
+        page.at(it, "/#story")
+        shown(page, "story")
+        page.js(drop, "wrong.png", [1, 2])
+        page.until(lambda: "wrong.png" in page.one("#notice").text, "what is wrong with it")
+        page.js(drop, "hero.png", list(png))
+        holds(page, folder, "image: hero.png")
+        page.until(lambda: not page.one("#notice").text, "that it is told no more")
+        assert page.one(".card:nth-child(2) .picture").get_attribute("style").count("hero.png") == 1
+        (folder / "story.yaml").rename(folder / "story.off")
+        page.until(lambda: "is gone" in page.one("#notice").text, "that it is gone")
+        (folder / "story.off").rename(folder / "story.yaml")
+        page.until(lambda: not page.one("#notice").text, "that it is back")
