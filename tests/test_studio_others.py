@@ -272,3 +272,4 @@ def test_an_image_is_dropped_on_its_scene_and_a_message_goes_with_its_reason(pag
         page.until(lambda: "is gone" in page.one("#notice").text, "that it is gone")
         (folder / "story.off").rename(folder / "story.yaml")
         page.until(lambda: not page.one("#notice").text, "that it is back")
+        page.driver.get_log("browser")  # of what was asked of a file that was gone
