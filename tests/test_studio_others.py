@@ -267,7 +267,8 @@ def test_an_image_is_dropped_on_its_scene_and_a_message_goes_with_its_reason(pag
         page.js(drop, "hero.png", list(png))
         holds(page, folder, "image: hero.png")
         page.until(lambda: not page.one("#notice").text, "that it is told no more")
-        assert page.one(".card:nth-child(2) .picture").get_attribute("style").count("hero.png") == 1
+        picture = lambda: page.one(".card:nth-child(2) .picture").get_attribute("style")  # noqa: E731
+        page.until(lambda: "hero.png" in picture() and page.all("#render"), "the image")
         (folder / "story.yaml").rename(folder / "story.off")
         page.until(lambda: "is gone" in page.one("#notice").text, "that it is gone")
         (folder / "story.off").rename(folder / "story.yaml")
