@@ -35,6 +35,11 @@ def test_a_last_bracket_without_an_end_and_text_without_time_are_told(tmp_path):
     assert "[1s]: no length is said; 5 s are taken" in seen.said and "'style of noir'" in seen.said
 
 
+def test_a_first_bracket_lasts_from_the_beginning(tmp_path):
+    seen = imported(tmp_path, "p.txt", "[1s: a] [3s-4s: b]")
+    assert seen.scenes == [("a", 3.0, "continue"), ("b", 1.0, "continue")] and "nothing stands before 1 s" in seen.said
+
+
 def test_brackets_in_a_prompt_are_kept(tmp_path):
     seen = imported(tmp_path, "p.txt", "[0s: a [sic] man [and] [] dog] [2s-4s: b [c]]")
     assert [prompt for prompt, _, _ in seen.scenes] == ["a [sic] man [and] [] dog", "b [c]"]

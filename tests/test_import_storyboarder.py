@@ -25,7 +25,13 @@ def test_boards_are_scenes_and_new_shots_cuts(tmp_path):
     assert seen.scenes == [("A man stands.", 1.5, "continue"), ("He waves.", 2.5, "continue"), ("A dog", 2.0, "cut")]
     assert [scene.id for scene in seen.story.scenes] == ["1A", "1B", "2A"]
     assert seen.story.image == "story-images/1A.png" and seen.story.scenes[2].image == "story-images/2A.png"
-    for fact in ("boards[0]: its dialogue", "boards[0]: its notes", "boards[2]: its sound", "drawings of new shots"):
+    for fact in (
+        "boards[0]: its dialogue",
+        "boards[0]: its notes",
+        "boards[2]: its sound",
+        "drawings of new shots",
+        "boards[2]: has no action; the prompt is its notes",
+    ):
         assert fact in seen.said, fact
 
 

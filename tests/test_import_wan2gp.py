@@ -58,6 +58,7 @@ def test_macros_and_overlaps_are_told_and_not_in_the_prompts(tmp_path):
     seen = imported(tmp_path, "s.json", {**PARAMS, **said, "multi_prompts_gen_type": "W"})
     assert [(prompt, cut) for prompt, _, cut in seen.scenes] == [("a man", "continue"), ("a dog", "cut")]
     assert "window 1: `[/overlap]` is not carried over" in seen.said and "its macros" in seen.said
+    assert [seconds for _, seconds, _ in seen.scenes] == [5.062, 5.062], "ms, as a person writes them"
     assert "window 2: `[/overlap]`" not in seen.said
     seen = imported(tmp_path, "s.json", {**PARAMS, **said, "multi_prompts_gen_type": "FG", "prompt": "! {x}=1\na\n\nb"})
     assert [prompt for prompt, _, _ in seen.scenes] == ["a\n\nb"] and "its macros" in seen.said

@@ -24,6 +24,7 @@ from framepack_relax.rendering.lease import LEASE, Lease, look
 from framepack_relax.rendering.loop import assemble, render, render_part
 from framepack_relax.rendering.mark import call_off, read_mark
 from framepack_relax.rendering.session import USUAL, settle
+from framepack_relax.video.reader import read_frames
 from framepack_relax.video.writer import Mp4Writer
 
 FILM = """
@@ -173,6 +174,20 @@ def test_whoever_renders_the_last_shot_makes_the_film_in_any_order(tmp_path):
     assert film.path.read_bytes() == whole.path.read_bytes()
     again = render_part(jobs[1], model)
     assert again.path == film.path and all(row["reused"] for row in again.report["sections"])
+
+
+def test_the_film_grows_while_its_last_shot_is_sampled(tmp_path):
+    loading, sizes = Loading(name="fake", device="cpu"), [0]
+    jobs, model = jobs_of(story_of(tmp_path, "fake"), tmp_path / "out", loading), loading.load()
+
+    def look_at(event):
+        part = tmp_path / "out/video.part.mp4"
+        if event.kind == "step" and part.exists():
+            sizes.append(len(list(read_frames(part))))
+
+    assert render_part(jobs[1], model, look_at) is None and sizes == [0]
+    film = render_part(jobs[0], model, look_at)
+    assert 0 < sizes[-1] < film.plan.frames and sizes == sorted(sizes)
 
 
 def test_a_film_that_is_called_off_stops_within_a_step_and_keeps_what_is_finished(tmp_path):

@@ -14,17 +14,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Event, Thread
+from typing import Annotated
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
+from fastapi import FastAPI, Header
+from fastapi.responses import StreamingResponse
+from fastapi.testclient import TestClient
 from PIL import Image
 
 import framepack_relax as fr
 from framepack_relax.farm import service
 from framepack_relax.farm.executor import Models, Told, perform
 from framepack_relax.farm.queue import KEPT, Journal, Limits, Posted, Queue, Refusal
+from framepack_relax.farm.sent import sent
 from framepack_relax.farm.service import listen, make_app, serve
+from framepack_relax.files import open_file
 from framepack_relax.rendering.lease import at_work
 
 
@@ -231,6 +237,23 @@ def test_a_film_that_grows_can_be_read_from_where_one_was(tmp_path):
         assert it.client.get("/films/story").json()["state"] == "done", "films that others make are shown, too"
 
 
+def test_a_file_is_sent_as_it_was_though_it_grows_and_gets_another_name(tmp_path):
+    app, file, data = FastAPI(), tmp_path / "film.part.mp4", bytes(range(256)) * 1000
+
+    @app.get("/")
+    def get(range: Annotated[str, Header()] = "") -> StreamingResponse:
+        file.write_bytes(data)
+        answer = sent(open_file(file), "video/mp4", {}, range)
+        with open(file, "ab") as stream:
+            stream.write(data)
+        file.replace(tmp_path / "film.mp4")
+        return answer
+
+    with TestClient(app) as client:
+        assert client.get("/").content == data
+        assert client.get("/", headers={"Range": "bytes=99000-"}).content == data[99000:]
+
+
 def test_who_comes_back_to_the_events_loses_none(tmp_path):
     with running(tmp_path / "out", shut=True) as it:
         it.post(board())
@@ -292,7 +315,7 @@ def test_a_changed_board_keeps_the_sections_that_it_does_not_change(tmp_path):
         assert it.post(board(shots=3).replace("scene 2", "another"), put="a-film").status_code == 201
         it.until_over("a-film")
         report = it.client.get("/films/a-film/report.json").json()
-    assert [row["reused"] for row in report["sections"]] == [True] * 6
+    assert [row["reused"] for row in report["sections"]] == [True] * 4 + [False] * 2
     made = [json.loads(line) for _, line in it.queue.journals["a-film"].lines]
     anew = {line["section"] for line in made[len(made) // 2 :] if line["kind"] == "step"}
     assert anew == {4, 5}

@@ -232,3 +232,45 @@ def test_controls_touch_nothing_but_what_they_name(page, folder, png):  # noqa: 
         assert len(page.all(".card")) == 2 and os.listdir(folder).count("x.png") == 0
         names = "return [...document.querySelectorAll('.head b')].every((name) => name.scrollWidth <= name.clientWidth)"
         assert page.js(names)  # no tag takes their place
+
+
+def test_the_pictures_on_the_cards_are_of_the_film_that_is_there(page, folder):  # noqa: F811
+    colours = """const done = arguments[0], pen = document.createElement("canvas").getContext("2d");
+        const urls = [...document.querySelectorAll(".picture")].map((one) => one.style.backgroundImage.slice(5, -2));
+        if (!urls.every((url) => url.startsWith("blob:"))) done(null);
+        else Promise.all(urls.map(async (src) => {
+          const image = Object.assign(new Image(), { src });
+          await image.decode();
+          pen.drawImage(image, 0, 0);
+          return [...pen.getImageData(5, 5, 1, 1).data].join();
+        })).then(done)"""
+    pictures = lambda: page.driver.execute_async_script(colours)  # noqa: E731
+    with studio(folder) as it:
+        page.at(it, "/#story")
+        page.click("#render")
+        first = page.until(pictures, "pictures of the film")
+        page.write("scenes[0].prompt", "something else")
+        page.click("#render")
+        page.until(lambda: (now := pictures()) and now != first, "pictures of the next film", 20)
+
+
+def test_an_image_is_dropped_on_its_scene_and_a_message_goes_with_its_reason(page, folder, png):  # noqa: F811
+    drop = """const dropped = new DataTransfer();
+        dropped.items.add(new File([new Uint8Array(arguments[1])], arguments[0]));
+        document.querySelector(".card:nth-child(2) .stage").dispatchEvent(
+            new DragEvent("drop", { bubbles: true, cancelable: true, dataTransfer: dropped }))"""
+    with studio(folder, shut=True) as it:
+        page.at(it, "/#story")
+        shown(page, "story")
+        page.js(drop, "wrong.png", [1, 2])
+        page.until(lambda: "wrong.png" in page.one("#notice").text, "what is wrong with it")
+        page.js(drop, "hero.png", list(png))
+        holds(page, folder, "image: hero.png")
+        page.until(lambda: not page.one("#notice").text, "that it is told no more")
+        picture = lambda: page.one(".card:nth-child(2) .picture").get_attribute("style")  # noqa: E731
+        page.until(lambda: "hero.png" in picture() and page.all("#render"), "the image")
+        (folder / "story.yaml").rename(folder / "story.off")
+        page.until(lambda: "is gone" in page.one("#notice").text, "that it is gone")
+        (folder / "story.off").rename(folder / "story.yaml")
+        page.until(lambda: not page.one("#notice").text, "that it is back")
+        page.driver.get_log("browser")  # of what was asked of a file that was gone

@@ -334,6 +334,11 @@ def test_a_mistake_stands_at_its_field_and_what_was_typed_stays(page, folder):
         page.until(lambda: not page.all("[id='field-scenes[0].seconds-wrong']"))
         assert "becomes" in page.one("[id='field-scenes[0].seconds-hint']").text  # the grid's rounding
 
+        page.write("scenes[0].id", "b")
+        assert "scenes[1].id" in page.one("[id='field-scenes[0].id-wrong']").text  # which it would be a mistake at
+        page.write("scenes[0].id", "a")
+        page.until(lambda: not page.all(".mistake"))
+
         (folder / "story.yaml").write_text(read(folder).replace("prompt: two", "prmpt: two"))
         page.until(lambda: "prmpt" in page.one("#told").text)
         assert "prompt" in page.one("#told").text and not page.all("#render")

@@ -106,6 +106,9 @@ def _prompt(draft: Draft, place: str, text: str, length: float | None, **fields:
         return draft.scene(place, text, length, **fields)
     if outside and found[0][0] > 0:
         found.insert(0, (0.0, None, outside))
+    elif found[0][0] > 0:
+        draft.leave(place, f"nothing stands before {found[0][0]:g} s; its first scene lasts from the beginning")
+        found[0] = (0.0, *found[0][1:])
     elif outside:
         draft.leave(place, f"text outside the brackets would get no time and is left out: {outside[:60]!r}")
     for number, (begins, ends, prompt) in enumerate(found):

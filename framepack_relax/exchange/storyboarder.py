@@ -36,9 +36,11 @@ def read(draft: Draft) -> None:
         place, following = f"boards[{number}]", made.boards[number + 1 : number + 2]
         gap = following[0].time - one.time if following and following[0].time and one.time is not None else 0
         prompt = one.action or one.notes or one.dialogue
-        for what, text in {"dialogue": one.dialogue, "notes": one.notes}.items():
+        if prompt and not one.action:
+            draft.leave(place, f"has no action; the prompt is its {'notes' if one.notes else 'dialogue'}")
+        for what, text in {"dialogue is": one.dialogue, "notes are": one.notes}.items():
             if text and text != prompt:
-                draft.leave(place, f"its {what} is not carried over")
+                draft.leave(place, f"its {what} not carried over")
         if one.audio:
             draft.leave(place, "its sound is not carried over")
         first = one.new_shot or not number

@@ -93,7 +93,7 @@ def _task(draft: Draft, place: str, task: Task) -> None:
             draft.scene(place, prompt, whole, **fields, **begins)
             draft.end(next(iter(ends), None))
         return
-    left, window = whole or 0.0, task.window / rate
+    left, window = whole or 0.0, round(task.window / rate, 3)
     for number, unit in enumerate(_units(task.prompt, mode), 1):
         spot, (said, prompt) = f"{place}, window {number}", _commands(unit)
         cut = "new_shot" in said or said.get("overlap") == "0"
@@ -102,7 +102,7 @@ def _task(draft: Draft, place: str, task: Task) -> None:
         share = min(left, window) if window else left
         seconds = _seconds(draft, spot, said["duration"], rate, whole or 0.0) if said.get("duration") else share
         draft.scene(spot, prompt, seconds, **fields, **(begins if number == 1 else {"cut": cut}))
-        left = max(left - (seconds or 0.0), 0.0)
+        left = round(max(left - (seconds or 0.0), 0.0), 3)
     draft.end(next(reversed(ends), None))
 
 

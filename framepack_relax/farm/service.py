@@ -1,7 +1,6 @@
 """The service: films over HTTP, for a page, a script or another machine. `openapi.json` describes it in full."""
 
 import asyncio
-import os
 import re
 import socket
 import time
@@ -16,7 +15,7 @@ from fastapi import APIRouter, Depends, FastAPI, File, Form, Header, HTTPExcepti
 from fastapi import Path as InPath
 from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, JSONResponse, Response, StreamingResponse
+from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel
 
 from .._version import __version__
@@ -28,6 +27,7 @@ from ..storyboard.messages import path_of
 from .guard import Guard, is_loopback
 from .ledger import Entry
 from .queue import NAME, RENDERED, Posted, Queue, Refusal
+from .sent import sent
 
 END = "end"  # of the id of a film's last event
 UNKEPT = {"Cache-Control": "no-store"}
@@ -245,23 +245,27 @@ async def _state(queue: Queue, name: str, event: str, number: int | str) -> str:
     return f"event: {event}\nid: {queue.run}-{number}\ndata: {film.model_dump_json()}\n\n"
 
 
-@router.get("/films/{name}/video", response_class=FileResponse, responses=kinds_of("video/mp4", 206, 400, 404, 416))
-def get_video(queue: Here, name: Rendered) -> FileResponse:
+@router.get(
+    "/films/{name}/video", response_class=StreamingResponse, responses=kinds_of("video/mp4", 206, 400, 404, 416)
+)
+def get_video(
+    queue: Here, name: Rendered, range: Annotated[str, Header()] = "", if_range: Annotated[str, Header()] = ""
+) -> StreamingResponse:
     """The film; while it grows as much as there is, which can be played, and grows at its end only. Takes ranges."""
-    return _file(queue, name, (PARTS[0], FILM), "video/mp4")
+    return _file(queue, name, (PARTS[0], FILM), "video/mp4", range, if_range)
 
 
-@router.get("/films/{name}/{file}", response_class=FileResponse, responses=kinds_of(" ".join(FILES.values()), 404))
-def get_file(queue: Here, name: Rendered, file: Made) -> FileResponse:
+@router.get("/films/{name}/{file}", response_class=StreamingResponse, responses=kinds_of(" ".join(FILES.values()), 404))
+def get_file(queue: Here, name: Rendered, file: Made) -> StreamingResponse:
     """The contact sheet, what is sampled now, the report, the plan, the storyboard with all its settings."""
     return _file(queue, name, (file,), FILES[file])
 
 
-def _file(queue: Queue, name: str, files: Sequence[str], kind: str) -> FileResponse:
+def _file(queue: Queue, name: str, files: Sequence[str], kind: str, *asked: str) -> StreamingResponse:
     queue.film(name)
     for file in (queue.out / name / file for file in files):
-        with suppress(OSError), open_file(file) as stream:
-            return FileResponse(file, stat_result=os.fstat(stream.fileno()), media_type=kind, headers=UNKEPT)
+        with suppress(OSError):
+            return sent(open_file(file), kind, UNKEPT, *asked)
     raise Refusal(404, f"{name}: there is no {files[-1]} yet")
 
 

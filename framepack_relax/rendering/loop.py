@@ -93,10 +93,16 @@ def render(
     it works, `out`/video.part.mp4 is a film that can be played up to the last section; an older film stays until the
     new one is whole.
     """
-    begun, chosen = time.perf_counter(), model or Loading(name=story.model)
+    chosen = model or Loading(name=story.model)
     import_module("..video.reader", __package__)  # that it is not installed is said before anything is made
     session = settle(story, Path(out), chosen, options)
     call_off(session.out, False)
+    return _render(session, chosen, on_event)
+
+
+def _render(session: Session, chosen: AnyModel, on_event: Hear) -> RenderedFilm:
+    """The film of a session, which grows while it is sampled."""
+    begun = time.perf_counter()
     with telling(on_event), opened(session, noting(on_event)) as folder:
         verdicts = session.verdicts(folder)
         if film := _finished(session, folder, verdicts, on_event):
@@ -147,15 +153,18 @@ def render_one_shot(
 
 
 def render_part(job: ShotJob, backend: Backend, on_event: Hear = nobody) -> RenderedFilm | None:
-    """Renders a shot, and makes the film where all the others are there: who comes last does. None where some are not.
+    """Renders a shot, and makes the film where all the others are there: while it samples, or behind it where they came
+    meanwhile. None where some are not.
 
     Raises RenderError; BusyError where another is at work on the same shot, or on the film.
     """
     session = job.session
     folder = session.folder(noting(on_event))
-    verdicts = session.verdicts(folder, [session.plan.shots[job.shot]])
-    _tell(session, verdicts, on_event)
-    if any(why is not None for _, why, _ in verdicts):
+    missing = {section.shot for section, why, _ in session.verdicts(folder) if why is not None}
+    if missing <= {job.shot}:
+        return _render(session, backend, on_event)
+    _tell(session, session.verdicts(folder, [session.plan.shots[job.shot]]), on_event)
+    if job.shot in missing:
         render_shot(job, backend, on_event)
     there = all(why is None for _, why, _ in session.verdicts(folder))
     return assemble(session, backend, on_event) if there else None

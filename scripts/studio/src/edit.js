@@ -159,14 +159,17 @@ async function write(one) {
     if (error.status === 409 && error.message.includes("meanwhile")) await refuse(one);
     else if (error.mistakes?.length && paths.length) {
       const others = inHand(at.name).rejected.filter((had) => !paths.includes(had.path));
-      const new_ = error.mistakes.filter((mistake) => !others.some((had) => had.path === mistake.path));
-      hold(at.name, { rejected: [...others, ...new_] });
+      hold(at.name, { rejected: [...others, ...error.mistakes.map((mistake) => madeBy(mistake, paths))] });
     } else told(error);
     return false;
   } finally {
     set({ saving: false });
   }
 }
+
+// A mistake where it was made: a change may be one at another field, which stays as it is.
+const madeBy = ({ path, message }, paths) =>
+  paths.includes(path) ? { path, message } : { path: paths[0], message: path ? `${path}: ${message}` : message };
 
 async function refuse(one) {
   await load(one.at.name);
@@ -313,6 +316,7 @@ export async function dropImage(path, file) {
   const at = here();
   try {
     const value = await server.putImage(file);
+    hush();
     await submit(at, [{ path, value }]);
   } catch (error) {
     told(error);

@@ -46,8 +46,9 @@ async function compare(boards) {
   if (!name && first) {
     await enter(wanted in boards ? wanted : first);
     if (wanted && !(wanted in boards)) missing(wanted);
-  } else if (name && !(name in boards)) say(`${name}.yaml is gone from the folder.`);
-  else if (board && boards[name] !== board.version) {
+  } else if (name && !(name in boards)) set({ notice: { text: `${name}.yaml is gone from the folder.`, actions: [], gone: true } });
+  else if (state.notice?.gone) say("");
+  if (board && name in boards && boards[name] !== board.version) {
     const current = await server.listBoards().catch(() => boards);
     if (current[name] !== state.board.version) await load();
   }

@@ -118,7 +118,8 @@ const Card = memo(function Card({ scene, index, planned, begins, step, selected,
 
   return (
     <li ref={element} class={`card ${selected ? "selected" : ""}`} data-cut={scene.transition === "cut"}
-      data-wrong={wrong} style={{ width: `${wide(seconds)}px` }} onPointerDown={() => studio.select(index)}>
+      data-wrong={wrong} style={{ width: `${wide(seconds)}px` }} onPointerDown={() => studio.select(index)}
+      onDrop={({ dataTransfer: { files } }) => files[0] && studio.dropImage(`${path}.image`, files[0])}>
       {jump !== undefined && (
         <span class="jump" data-high={jump > 8 ? "much" : jump > 3 ? "some" : "none"} title="jump at this border: change at its first frame over the usual one">
           {jump.toFixed(1)}×

@@ -39,7 +39,7 @@ export function thumbsOf(name, report, width, show) {
   video.muted = true;
   video.preload = "auto";
   video.onloadeddata = () => draw().catch(() => {});
-  video.src = `${film(name)}/video`;
+  video.src = `${film(name)}/video?${report.film}`; // of its own for each film: browsers keep media by URL
   return () => {
     left = true;
     video.removeAttribute("src");
