@@ -30,8 +30,9 @@ Written by `python scripts/results.py`; [Results](../RESULTS.md) says how they a
 so many some are large by chance.
 
 *its probability*: of the wanted action, as the judge sees it. *identity*: share of frames that fit the film's own figure and place
-better than any other start's (a figure that has vanished fits none). *fit*: cosine to the prompt. In brackets: 95 % intervals by
-bootstrap over seeds. LPIPS was not measured.
+better than any other start's (a figure that has vanished fits none). *jump*: largest change at any border of its sections, in levels of 255; motion adds to
+it, which the jump of [Results](../RESULTS.md) leaves out. *fit*: cosine to the prompt. In brackets: 95 % intervals by bootstrap over
+seeds. LPIPS was not measured.
 
 ## Every arm
 """
@@ -40,7 +41,7 @@ CALIBRATION = """
 
 For each level of intensity the arm that gains most over plain FramePack, in the level's own weights
 (`framepack_relax/evaluate/calibration.py`): target {target}, motion {motion}, failures {broken}, another figure or
-place {strange}, jump at the border {jump}, one number per level. *chance*: how often the best of all {arms} arms does as
+place {strange}, jump {jump}, one number per level. *chance*: how often the best of all {arms} arms does as
 well without any effect; over {doubt:g} the level stays at rest. The best of many gains is larger than it will be again; the
 next two follow.
 

@@ -16,12 +16,12 @@ from framepack_relax.evaluate.statistics import Row, chance, holm, interval, pai
 
 Verdict = Literal["more", "less", "alike", "not decided"]
 DOUBT = 0.05  # that any of all verdicts is chance
-NEAR = {"target": 0.1, "motion": 0.05, "identity": 0.1, "jump": 5.0}  # differences that would not matter
+NEAR = {"target": 0.1, "motion": 0.05, "identity": 0.1, "border": 2.0}  # differences that would not matter
 SAID = {
     "target": "the wanted action is seen {} surely",
     "motion": "the figure moves {}",
     "identity": "figure and place stay the film's own {} often",
-    "jump": "the picture jumps {} at the scene border",
+    "border": "the picture jumps {} at the scene border",
 }
 CALLED = {  # arms, after "with"
     "vanilla": "plain FramePack",
@@ -78,19 +78,19 @@ CLAIMS = (
     Claim(figure="motion", arm="ALG", other="text"),
     Claim(figure="target", arm="context", lead=True),
     Claim(figure="motion", arm="context"),
-    Claim(figure="jump", arm="context", lead=True),
+    Claim(figure="border", arm="context", lead=True),
     Claim(figure="identity", arm="context"),
     Claim(figure="target", arm="context", other="context constant at the mean"),
     Claim(figure="target", arm="context with ramp", other="context"),
-    Claim(figure="jump", arm="context with ramp", other="context"),
+    Claim(figure="border", arm="context with ramp", other="context"),
     Claim(figure="target", arm="ensure", other="context"),
-    Claim(figure="jump", arm="ensure", other="context"),
+    Claim(figure="border", arm="ensure", other="context"),
     Claim(figure="target", arm="FreeInit"),
     Claim(figure="motion", arm="FreeInit"),
     Claim(figure="target", arm="emphasis"),
     Claim(figure="target", arm="text against stillness", other="text"),
     Claim(figure="target", arm="history bias 0.5"),
-    Claim(figure="jump", arm="history bias 0.5"),
+    Claim(figure="border", arm="history bias 0.5"),
 )
 
 

@@ -3,7 +3,14 @@
 import json
 
 import numpy as np
+import pytest
 from border import ROWS, figures, table
+
+import framepack_relax as fr
+from framepack_relax.evaluate.evaluation import Instruments
+from framepack_relax.evaluate.film import read_film
+from framepack_relax.evaluate.spec import jobs, read_sweep
+from framepack_relax.evaluate.swept import measure
 
 
 def film(places):
@@ -28,3 +35,17 @@ def test_the_committed_rows_are_told_arm_by_arm():
     lines = [line for line in table(rows, "context") if line.startswith("| ") and "right action" not in line]
     assert len(lines) == len({(row["films"], row["arm"]) for row in rows})
     assert len({(row["films"], row["arm"], row["scene"], row["seed"]) for row in rows}) == len(rows)
+
+
+def test_a_sweep_tells_the_scenes_border_apart_from_those_within_it(tmp_path):
+    spec = {"title": "t", "model": "fake", "seeds": 1, "steps": 3, "calm_seconds": 1.2, "seconds": 2.4}
+    spec |= {"starts": [{"who": "a man", "where": "here"}], "scenes": [{"id": "flip", "prompt": "{who} flips {where}"}]}
+    file = tmp_path / "spec.json"
+    file.write_text(json.dumps({**spec, "arms": [{"id": "vanilla", "intensity": 0.0}]}))
+    (job,) = jobs(read_sweep(str(file)))
+    film = fr.render(job.story.changed(sampler="euler"), out=tmp_path / "film")
+    row = measure(job, film, Instruments(action=None, text=None, distances={}, notes=()))
+    borders = [s.frames[0] for s in film.plan.sections if s.scene == film.plan.sections[-1].scene]
+    said = figures(read_film(film.path).frames, borders)
+    assert len(borders) > 1 and row["border"] == pytest.approx(said["border"], abs=0.01)
+    assert row["jump"] == pytest.approx(max(said["border"], said["later"]), abs=0.01)

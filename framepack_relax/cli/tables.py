@@ -339,7 +339,7 @@ def evaluation_table(rows: Sequence[Mapping[str, Any]]) -> Grid:
 
 def sweep_table(cells: Sequence[Cell]) -> Grid:
     """A row per arm: means; of action and motion the interval too, and the share of pairs won against the first arm."""
-    wanted = ("target", "motion", "identity", "jump", "perceptual", "forwards", "seconds")
+    wanted = ("target", "motion", "identity", "border", "perceptual", "forwards", "seconds")
     names = [name for name in wanted if name in cells[0].figures]
     rows = []
     for cell in cells:

@@ -15,7 +15,8 @@ from scipy.stats import bootstrap, norm, permutation_test
 RESAMPLES = 20_000  # and up to 14 seeds' signs are turned in every way
 FEWEST = 6  # seeds that give an interval
 FIGURES = (
-    "target", "motion", "at_once", "text", "identity", "jump", "drift", "lpips", "perceptual", "forwards", "seconds",
+    "target", "motion", "at_once", "text", "identity", "border", "jump", "drift", "lpips", "perceptual", "forwards",
+    "seconds",
 )  # fmt: skip
 TIES = {"target": 0.05}  # less than this is no difference; of other figures any is
 Row = dict[str, Any]

@@ -32,7 +32,7 @@ from .statistics import Row
 
 FIGURES = "figures.jsonl"  # in a film's folder: its row
 EVERY = 4  # frames, of those that are asked who and where
-MEASURES = 5  # raised when the same film would get other figures
+MEASURES = 6  # raised when the same film would get other figures
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,8 +138,9 @@ def measure(job: Job, film: RenderedFilm, instruments: Instruments) -> Row:
     """Figures of the film's last scene; those of a missing instrument are absent.
 
     `identity` is the share of its frames that fit the film's own figure and place better than any other start's,
-    `jump` the largest change at its section borders in levels of 255 (mean of the busiest 5 %), `wall` all seconds that
-    the render took, and `seconds` those of sampling the scene, absent where a stop came between.
+    `border` the change at its first frame in levels of 255 (mean of the busiest 5 %), `jump` the largest at any of its
+    section borders, to which motion adds, `wall` all seconds that the render took, and `seconds` those of sampling the
+    scene, absent where a stop came between.
     """
     seen = read_film(film.path)
     scene, sections = seen.scenes[-1], [film.plan.sections[index] for index in film.plan.scenes[-1].sections]
@@ -150,6 +151,7 @@ def measure(job: Job, film: RenderedFilm, instruments: Instruments) -> Row:
     said = evaluate(seen.cut(scene), instruments, prompt=scene.prompt, targets=targets, shot=shot)
     row: Row = {"motion": said["motion"]["mean"], "at_once": said["motion"]["at_once"]}
     row |= {"failures": said["failures"], "jump": 255 * max(borders, default=0.0), **said["drift"]}
+    row["border"] = 255 * borders[0] if scene.frames[0] else 0.0
     if instruments.action:
         row["named"] = said["action"]["named"]
         row["target"] = max((found["best"] for found in said["action"]["targets"].values()), default=None)
