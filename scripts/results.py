@@ -172,7 +172,8 @@ def pareto(rows: list[Row]) -> bytes:
         side = {"xytext": (-8, -3), "ha": "right"} if at[arm][0] > middle else {"xytext": (8, -3)}
         said = ", ".join(claims.CALLED.get(one, one) for one in arms)
         axes.annotate(said, at[arm], textcoords="offset points", fontsize=8, **side)
-    axes.set(xlabel="jump at the scene border, levels of 255", ylabel="films with the right action, %", ylim=(0, 105))
+    axes.set(xlabel="jump at the scene border, levels of 255", ylabel="films with the right action, %")
+    axes.set(xlim=(0, None), ylim=(0, 105))
     axes.spines[["top", "right"]].set_visible(False)
     buffer = io.BytesIO()
     plot.savefig(buffer, dpi=100)
