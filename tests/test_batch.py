@@ -9,6 +9,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import get_args
 
 import pytest
 from faults import here
@@ -18,7 +19,8 @@ import framepack_relax as fr
 from framepack_relax.errors import BusyError, MemoryFullError
 from framepack_relax.farm.batch import Batch, run
 from framepack_relax.farm.costs import costs
-from framepack_relax.farm.executor import Models, Told, perform
+from framepack_relax.farm.engines import ENGINES
+from framepack_relax.farm.executor import Engine, Models, Told, perform
 from framepack_relax.farm.films import Film, ShotUnit, find_films
 from framepack_relax.farm.local import Local
 from framepack_relax.farm.records import write_manifest
@@ -463,3 +465,7 @@ def test_the_ledger_needs_no_torch(tmp_path):
     fr.batch(write_board(tmp_path / "a.yaml", shots=1), out=tmp_path / "out", workers=ONE)
     code = "import sys, framepack_relax as fr; fr.ledger(sys.argv[1]); sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "out")], check=True)
+
+
+def test_every_engine_that_can_be_chosen_is_made_somehow():
+    assert {*ENGINES} == {*get_args(Engine)}

@@ -32,7 +32,7 @@ from framepack_relax.planning.planner import make_plan
 from framepack_relax.relax.effects import KVBlur
 from framepack_relax.rendering.stored import read_tags
 
-REAL = [name for name in CATALOG if name not in ("puppet", "fake")]
+REAL = [name for name in CATALOG if CATALOG[name].places]
 SPEED = ("full", "tiled", "blocks", "offload", None)
 
 

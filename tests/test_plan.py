@@ -25,6 +25,7 @@ from framepack_relax.families.framepack.history import slots
 from framepack_relax.planning.grid import fitting_seconds, snap
 from framepack_relax.planning.planner import make_plan
 from framepack_relax.relax.effects import Ramp
+from framepack_relax.rendering.keys import section_keys
 from framepack_relax.storyboard import (
     Scene,
     dump_storyboard,
@@ -513,3 +514,11 @@ def test_planning_imports_no_torch(pytestconfig):
         "assert not {'torch', 'diffusers', 'transformers'} & set(sys.modules), sorted(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_board_that_says_nothing_new_has_the_keys_that_it_always_had():
+    """Others would undo every film that there is. A new setting is None in a plan where a board does not name it."""
+    scenes = [Scene(id="a", prompt="a man waits", seconds=1), Scene(id="b", prompt="he jumps", seconds=1, intensity=1)]
+    plan = make_plan(storyboard_from_scenes(scenes, seed=1, steps=3), CATALOG["fake"].family)
+    made = [key.key for key in section_keys(plan, {}, "weights", "float32").values()]
+    assert made == ["c3b4f11b5c17099280a67c17d5750b39", "c99649ed70f2056578343c9b827ce47e"]

@@ -1,7 +1,7 @@
 """Limits of the paper's equations (reference values: s_base 6, s_min 1) and of the blur on packed layouts."""
 
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
 from itertools import pairwise
 
 import numpy as np
@@ -12,6 +12,7 @@ from diffusers.pipelines.free_init_utils import FreeInitMixin
 
 from framepack_relax.families.framepack.backend import packed_segments
 from framepack_relax.families.framepack.history import slots
+from framepack_relax.relax.effects import ASKING
 from framepack_relax.relax.guidance import branches, combine, relaxed_scale
 from framepack_relax.relax.latents import SIGNAL, faded, low_pass, renewed
 from framepack_relax.relax.profile import Profile, Relaxation, paper_profile, written
@@ -19,6 +20,7 @@ from framepack_relax.relax.unlearning import Blur, Segment, mixing_matrix
 from framepack_relax.storyboard import Relax
 from framepack_relax.storyboard.curves import CURVES, Steps
 from framepack_relax.storyboard.reader import parse_as
+from framepack_relax.storyboard.schema import Experimental
 
 
 def eq2(sigma, *, beta, p, base=6.0, minimum=1.0):
@@ -68,6 +70,20 @@ def test_a_curve_has_a_weight_a_step_from_0_to_1(schedule):
     assert len(made) == len(SIGMAS) and all(0 <= weight <= 1 for weight in made)
     said = Relax.model_validate({"experimental": {"schedule": schedule}}).said
     assert Relaxation(target=("text",), beta=1.0, p=2.0, interval=(0.3, 0.8), **said).weights(SIGMAS, SIGMAS) == made
+
+
+def test_every_number_of_a_curve_can_be_said():
+    numbers = {field.name for field in fields(Steps)} - {"at", "sigmas"}
+    said = Relax.model_fields.keys() | Experimental.model_fields.keys()
+    assert numbers <= said & {field.name for field in fields(Relaxation)}
+
+
+@pytest.mark.parametrize("kind", ASKING)
+def test_a_scene_that_asks_for_an_effect_is_not_at_rest_and_says_why(kind):
+    field, off = ASKING[kind]
+    rest, asking = (Relaxation(target=(), beta=0.0, p=1.0, **{field: value}) for value in (off, off + 1))
+    assert rest.at_rest and rest.in_words() == "at rest"
+    assert not asking.at_rest and asking.in_words() not in ("", "at rest")
 
 
 def test_the_controls_are_constant_at_the_means_of_the_papers_schedule():

@@ -13,6 +13,7 @@ from rich.text import Text
 from framepack_relax import api
 from framepack_relax.cli import tables
 from framepack_relax.cli.screen import Screen
+from framepack_relax.evaluate import statistics
 from framepack_relax.families.catalog import CATALOG
 from framepack_relax.rendering.status import Status
 from framepack_relax.storyboard import Scene, read_storyboard
@@ -26,7 +27,7 @@ FIGURES = {
         "top": {"backflip": 0.91},
         "targets": {"backflip": {"best": 0.92, "mean": 0.53}, "somersaulting": {"best": 0.24, "mean": 0.15}},
     },
-    "text": {"score": 28.1},
+    "text": {"score": 28.1, "cosine": 0.281},
     "lpips": {"adjacent": 0.021},
     "drift": {"drift": 0.102},
     "failures": {"snap-back": True},
@@ -61,7 +62,10 @@ def test_every_figure_and_word_of_a_plan_is_whole(pytestconfig, width, name):
 @pytest.mark.parametrize("width", [80, 120, 160])
 def test_every_figure_and_word_of_an_evaluation_is_whole(width):
     text = shown(
-        tables.evaluation_table([FIGURES, FIGURES | {"scene": None, "text": {}} | {"text": {"score": 9.0}}]), width
+        tables.evaluation_table(
+            [FIGURES, FIGURES | {"scene": None, "text": {}} | {"text": {"score": 9.0, "cosine": 0.09}}]
+        ),
+        width,
     )
     figures = "out/backflip/video.mp4 calm 0.123 0.234 yes backflip 0.91 somersaulting 0.92 (0.15) 28.1 0.021 snap-back"
     assert set(figures.split()) <= words(text)
@@ -122,6 +126,13 @@ def test_what_the_crop_cuts_away_is_shown_of_every_start_image(pytestconfig, tmp
 def test_models_show_their_repositories_whole():
     text = shown(tables.models_table([(entry, False) for entry in CATALOG.values()]), 80)
     assert all(repository in text for repository, _ in CATALOG["framepack"].parts.values())
+
+
+def test_a_figure_that_is_added_to_the_list_has_a_column_and_a_place_in_a_sweeps_row(monkeypatch):
+    monkeypatch.setitem(statistics.FIGURES, "brightness", ("brightness", "change"))
+    row = FIGURES | {"brightness": {"change": 0.4567}}
+    assert {"brightness", "0.457"} <= words(shown(tables.evaluation_table([row, FIGURES]), 200))
+    assert statistics.figures_of(row) == {**statistics.figures_of(FIGURES), "brightness": 0.4567}
 
 
 EVIL = "\u202e\u2066\x1b[2J\x1b]0;title\x07 \x9b31m \r\x7f\x08 [red] :smile:"

@@ -19,6 +19,7 @@ from .. import api
 from ..api.films import make_options
 from ..errors import RelaxError, RenderError
 from ..families.quiet import quietly
+from ..farm.executor import Engine
 from . import tables
 from .app import MEMORY_FULL, STOPPED, Loaded, Model, OnNan, app, console, errors, print_json, spread, warn
 from .films import KEEPING, Anew
@@ -58,7 +59,7 @@ class Boards:
 class Crew(Loaded):
     """Who renders it: the fields of `framepack_relax.Workers`."""
 
-    engine: Annotated[Literal["local", "ray", "slurm"], typer.Option(help="where the workers are")] = "local"
+    engine: Annotated[Engine, typer.Option(help="where the workers are")] = "local"
     gpus: Annotated[int | None, typer.Option(help="a worker on each of so many; default: all")] = None
     workers: Annotated[int | None, typer.Option(help="so many on the CPU; default: as many as cores allow")] = None
     threads: Annotated[int, typer.Option(help="of each worker on the CPU")] = 1

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ..rendering.folder import Verdict
     from ..rendering.status import Status
 
+OWN_WAY = ("motion", "at_once", "text")  # figures that the table of `eval` writes in its own way
 MOST_SINGLE = 40  # scenes that `status` shows one by one
 
 
@@ -315,8 +316,11 @@ def model_text(entry: Entry, there: bool, card: Mapping[str, Any]) -> Table:
 
 def evaluation_table(rows: Sequence[Mapping[str, Any]]) -> Grid:
     """A row per film or scene; figures of missing instruments are dashes."""
-    shown = []
-    for row in rows:
+    from ..evaluate.statistics import FIGURES, figures_of
+
+    found, shown = [figures_of(row) for row in rows], []
+    others = [name for name in FIGURES if name not in OWN_WAY and any(name in figures for figures in found)]
+    for row, figures in zip(rows, found, strict=True):
         motion, action = row["motion"], row.get("action", {})
         targets = [f"{label} {p['best']:.2f} ({p['mean']:.2f})" for label, p in action.get("targets", {}).items()]
         cells = {
@@ -328,8 +332,7 @@ def evaluation_table(rows: Sequence[Mapping[str, Any]]) -> Grid:
             "action": action and f"{action['named']} {action['top'].get(action['named'], 0.0):.2f}",
             "targets": "\n".join(targets),
             "text": "text" in row and f"{row['text']['score']:.1f}",
-            **{name: f"{row[name]['adjacent']:.3f}" for name in ("lpips", "perceptual") if name in row},
-            "drift": "drift" in row and f"{row['drift']['drift']:.3f}",
+            **{name: name in figures and f"{figures[name]:.3f}" for name in others},
             "fails": next((kind for kind, true in row.get("failures", {}).items() if true), ""),
         }
         shown.append({name: cell or "-" for name, cell in cells.items()})

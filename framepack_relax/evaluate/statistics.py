@@ -4,8 +4,10 @@ Pairs are films of the same scene and seed: they differ in the arm alone.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import getitem
 from typing import Any
 
 import numpy as np
@@ -14,12 +16,18 @@ from scipy.stats import bootstrap, norm, permutation_test
 
 RESAMPLES = 20_000  # and up to 14 seeds' signs are turned in every way
 FEWEST = 6  # seeds that give an interval
-FIGURES = (
-    "target", "motion", "at_once", "text", "identity", "border", "jump", "drift", "lpips", "perceptual", "forwards",
-    "seconds",
-)  # fmt: skip
+FIGURES: Mapping[str, tuple[str, ...]] = {  # where `evaluate` says each; () is what a sweep measures itself
+    "target": (), "motion": ("motion", "mean"), "at_once": ("motion", "at_once"), "text": ("text", "cosine"),
+    "identity": (), "border": (), "jump": (), "drift": ("drift", "drift"), "lpips": ("lpips", "adjacent"),
+    "perceptual": ("perceptual", "adjacent"), "forwards": (), "seconds": (),
+}  # fmt: skip
 TIES = {"target": 0.05}  # less than this is no difference; of other figures any is
 Row = dict[str, Any]
+
+
+def figures_of(said: Mapping[str, Any]) -> Row:
+    """The figures of a film that `evaluate` has said, by name; those of a missing instrument are absent."""
+    return {name: reduce(getitem, path, said) for name, path in FIGURES.items() if path and path[0] in said}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,7 +28,7 @@ from .evaluation import Instruments, ends, evaluate, gather
 from .film import read_film
 from .rows import lines_of, read_rows
 from .spec import Job
-from .statistics import Row
+from .statistics import Row, figures_of
 
 FIGURES = "figures.jsonl"  # in a film's folder: its row
 EVERY = 4  # frames, of those that are asked who and where
@@ -149,18 +149,15 @@ def measure(job: Job, film: RenderedFilm, instruments: Instruments) -> Row:
     borders = [meter.changes[section.frames[0] - 1] for section in sections if section.frames[0]]
     shot, targets = ends(seen.frames, seen.fps), job.targets(instruments)
     said = evaluate(seen.cut(scene), instruments, prompt=scene.prompt, targets=targets, shot=shot)
-    row: Row = {"motion": said["motion"]["mean"], "at_once": said["motion"]["at_once"]}
-    row |= {"failures": said["failures"], "jump": 255 * max(borders, default=0.0), **said["drift"]}
+    row: Row = {**figures_of(said), **said["drift"], "failures": said["failures"]}
+    row["jump"] = 255 * max(borders, default=0.0)
     row["border"] = 255 * borders[0] if scene.frames[0] else 0.0
     if instruments.action:
         row["named"] = said["action"]["named"]
         row["target"] = max((found["best"] for found in said["action"]["targets"].values()), default=None)
-    if instruments.text:
-        row["text"] = said["text"]["cosine"]
-        if len(job.calms) > 1:
-            fits = instruments.text.cosines(seen.frames[scene.frames[0] : scene.frames[1] : EVERY], job.calms)
-            row["identity"] = float(np.mean(fits.argmax(1) == 0))
-    row |= {name: said[name]["adjacent"] for name in instruments.distances}
+    if instruments.text and len(job.calms) > 1:
+        fits = instruments.text.cosines(seen.frames[scene.frames[0] : scene.frames[1] : EVERY], job.calms)
+        row["identity"] = float(np.mean(fits.argmax(1) == 0))
     reports = [film.report["sections"][section.index] for section in sections]
     tries = [each["forwards"] for report in reports for each in report.get("tries", ())]
     counts = (sum(each.values()) for each in tries) if tries else (section.passes[1] for section in sections)

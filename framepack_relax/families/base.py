@@ -12,7 +12,7 @@ from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self
 
 from ..errors import Problem
-from ..relax.effects import Effect, FreeInit, LowPass
+from ..relax.effects import ASKING, Effect, FreeInit, LowPass
 from ..relax.guidance import Branch, branches
 from ..relax.profile import Profile
 from ..storyboard import Relax, Storyboard
@@ -30,13 +30,6 @@ Size = tuple[int, int]  # width, height px
 Image = Literal["required", "optional", "refused"]
 UNREAD = "its scheduler/scheduler_config.json is not on this machine"
 FAST = "1111110010010010010010011"  # half of the steps: all while the picture forms, then every third, and the last
-ASKING = {  # fields of `relax`, by their effect
-    "kv_blur": "blur",
-    "key_gain": "history_gain",
-    "low_pass": "lowpass",
-    "motion_amplitude": "motion_amplitude",
-    "free_init": "freeinit",
-}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -224,7 +217,7 @@ class Family(ABC):
         if relax.scope and relax.scope not in self.scopes:
             message = f"{self.name} has no {printable(relax.scope)} to blur; {suggest(relax.scope, self.scopes)}"
             yield Problem(path=f"{place}scope", message=message)
-        for effect, name in ASKING.items():
+        for effect, (name, _) in ASKING.items():
             if effect not in self.effects and name in relax.said:
                 inside = "experimental." if name in Experimental.model_fields else ""
                 yield Problem(path=f"{place}{inside}{name}", message=f"{self.name} cannot do that; remove the line")

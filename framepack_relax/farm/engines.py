@@ -4,15 +4,13 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from ..errors import RenderError
 from ..families.engine import check_attention
 from ..families.loader import check_dtype, memory_bytes
-from .executor import Executor
+from .executor import Engine, Executor
 from .local import Local
-
-Engine = Literal["local", "ray", "slurm"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +110,7 @@ def _option(text: str) -> tuple[str, str]:
     return name, value
 
 
-ENGINES: dict[str, Callable[[Workers, Path], Executor]] = {"local": _local, "ray": _ray, "slurm": _slurm}
+ENGINES: dict[Engine, Callable[[Workers, Path], Executor]] = {"local": _local, "ray": _ray, "slurm": _slurm}
 
 
 def visible_gpus() -> tuple[str, ...]:

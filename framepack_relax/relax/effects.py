@@ -1,5 +1,6 @@
 """What may be done in a step besides guidance, as data: a plan's rows hold it, a model's backend acts on it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -74,3 +75,10 @@ class FreeInit:
 Effect = KVBlur | KeyGain | WordGain | LowPass | MotionAmplitude | Ramp | FreeInit
 ANYWHERE = ("kv_blur", "word_gain", "free_init")  # kinds that every backend can do
 EFFECTS = (*ANYWHERE, "key_gain", "low_pass")
+ASKING: Mapping[str, tuple[str, float]] = {  # by kind, the field of `relax` that asks for it and the value that is off
+    "kv_blur": ("blur", 0),
+    "key_gain": ("history_gain", 1),
+    "low_pass": ("lowpass", 1),
+    "motion_amplitude": ("motion_amplitude", 1),
+    "free_init": ("freeinit", 0),
+}

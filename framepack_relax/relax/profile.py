@@ -10,7 +10,7 @@ from ..storyboard.curves import CURVES, Steps
 from ..storyboard.fields import BlurOf, Coord, GainOn, OverSteps, Schedule, Space
 from ..storyboard.profile import ProfileFields
 from ..storyboard.schema import Experimental, Relax
-from .effects import Effect, KeyGain, KVBlur, LowPass, MotionAmplitude
+from .effects import ASKING, Effect, KeyGain, KVBlur, LowPass, MotionAmplitude
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,12 +41,18 @@ class Relaxation:
     @property
     def at_rest(self) -> bool:
         """Nothing is relaxed: the scene is the plain model's."""
-        others = (self.blur, self.history_gain, self.lowpass, self.motion_amplitude or 1, self.freeinit or 0)
-        return (self.beta == 0 or not self.target) and others == (0, 1, 1, 1, 0)
+        return (self.beta == 0 or not self.target) and not any(map(self.asks, ASKING))
+
+    def asks(self, kind: str) -> bool:
+        """Whether it asks for this kind of effect."""
+        name, off = ASKING[kind]
+        return getattr(self, name) not in (None, off)
 
     def weights(self, at: Sequence[float], sigmas: Sequence[float]) -> list[float]:
         """What stands in the place of sigma^p, a value per step; `at` are the sigmas, or unshifted times."""
-        return CURVES[self.schedule](Steps(at=at, sigmas=sigmas, p=self.p, interval=self.interval))
+        numbers = {field.name: getattr(self, field.name, None) for field in fields(Steps)}
+        said = {name: value for name, value in numbers.items() if value is not None}
+        return CURVES[self.schedule](Steps(at=at, sigmas=sigmas, **said))
 
     def in_words(self) -> str:
         """What is relaxed, in a line of a table."""

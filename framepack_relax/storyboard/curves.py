@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Steps:
-    """A section's steps as a curve sees them, a value each but for `p` and `interval`, which the board says."""
+    """A section's steps as a curve sees them, a value each, and below them the numbers of curves that a board says."""
 
     at: Sequence[float]  # the noise: sigmas, or unshifted times, as `coord` says; 1 is noise alone
     sigmas: Sequence[float]  # falling

@@ -9,13 +9,16 @@ from functools import wraps
 from typing import Any
 
 from ...errors import Problem, StoryboardError
+from ...relax.effects import ASKING
 from ...relax.profile import Relaxation, paper_profile
 from ...storyboard import Relax
 from ...storyboard.meanings import suggest
 from ...storyboard.messages import printable
+from ...storyboard.schema import Experimental
 from .call import Call, attentions_of, disguised
 from .kinds import PIPELINES, Kind, known_class
 
+EFFECTS = ("kv_blur", "key_gain")  # that act in a pipeline (call.py)
 SCOPES = ("section", "history", "reference", "all")
 LOOP = "needs passes that a diffusers pipeline does not make; render with `framepack-relax render`"
 
@@ -81,9 +84,10 @@ def mistakes(pipe: Any, kind: Kind, relax: Relaxation, terms: tuple[str, ...]) -
         elif target not in terms:
             message = f"{name} has no restraint {printable(target)}; {suggest(target, terms)}"
             yield Problem(path=f"target[{nth}]", message=message)
-    for field, off in (("lowpass", (1,)), ("motion_amplitude", (None, 1)), ("freeinit", (None, 0))):
-        if getattr(relax, field) not in off:
-            yield Problem(path=f"experimental.{field}", message=LOOP)
+    for effect, (field, _) in ASKING.items():
+        if effect not in EFFECTS and relax.asks(effect):
+            inside = "experimental." if field in Experimental.model_fields else ""
+            yield Problem(path=f"{inside}{field}", message=LOOP)
     if relax.scope not in SCOPES:
         message = f"{name} has no {printable(relax.scope)} to blur; {suggest(relax.scope, SCOPES)}"
         yield Problem(path="scope", message=message)
