@@ -17,10 +17,11 @@ from PIL import Image
 
 import framepack_relax as fr
 from framepack_relax.errors import BusyError, MemoryFullError
+from framepack_relax.farm import Engine
 from framepack_relax.farm.batch import Batch, run
 from framepack_relax.farm.costs import costs
 from framepack_relax.farm.engines import ENGINES
-from framepack_relax.farm.executor import Engine, Models, Told, perform
+from framepack_relax.farm.executor import Models, Told, perform
 from framepack_relax.farm.films import Film, ShotUnit, find_films
 from framepack_relax.farm.local import Local
 from framepack_relax.farm.records import write_manifest

@@ -19,7 +19,7 @@ from .. import api
 from ..api.films import make_options
 from ..errors import RelaxError, RenderError
 from ..families.quiet import quietly
-from ..farm.executor import Engine
+from ..farm import Engine
 from . import tables
 from .app import MEMORY_FULL, STOPPED, Loaded, Model, OnNan, app, console, errors, print_json, spread, warn
 from .films import KEEPING, Anew

@@ -9,7 +9,8 @@ from typing import Any
 from ..errors import RenderError
 from ..families.engine import check_attention
 from ..families.loader import check_dtype, memory_bytes
-from .executor import Engine, Executor
+from . import Engine
+from .executor import Executor
 from .local import Local
 
 

@@ -3,7 +3,7 @@
 import traceback
 from collections.abc import Generator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import BusyError, CancelledError, MemoryFullError, RelaxError
 from ..rendering.events import Cause, Event, Hear
@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from ..families.backend import Backend
     from ..families.loader import Loading
 
-Engine = Literal["local", "ray", "slurm"]  # what executors are called; engines.py says how each is made
 CAUSES: tuple[tuple[type[RelaxError], Cause], ...] = (
     (BusyError, "busy"),
     (CancelledError, "cancelled"),
