@@ -193,7 +193,7 @@ def _job(sweep: Sweep, number: int, scene: int, cell: tuple[int, Arm]) -> Job:
     paths = {"scenes[0].prompt": "calm", "scenes[0].seconds": "calm_seconds", "image": f"starts[{begin}].image"}
     paths |= {f"{act}.prompt": f"scenes[{scene}].prompt", f"{act}.seconds": "seconds"}
     paths |= {f"{act}.emphasis[0].words": f"scenes[{scene}].words"}
-    paths |= {act: f"arms[{nth}]", "scenes": "seconds"}
+    paths |= {"scenes[0]": f"starts[{begin}]"} | {act: f"arms[{nth}]", "scenes": "seconds"}
     located = partial(sweep.located, paths=paths)
     story = told_at(located, partial(_story, sweep, start, event, arm, seed))
     calms = tuple(dict.fromkeys(other.said(sweep.calm) for other in (start, *sweep.starts)))
