@@ -9,6 +9,7 @@ import footage
 
 from framepack_relax.evaluate.calibration import DOUBT, LEVELS, choose, ranked
 from framepack_relax.evaluate.pages import PLOTTED
+from framepack_relax.evaluate.rows import read_rows
 from framepack_relax.evaluate.spec import read_sweep
 from framepack_relax.evaluate.statistics import Cell, Row, summarise
 
@@ -20,7 +21,7 @@ PAPER = {  # its table 1: probability of the class somersaulting, and the class 
 }  # fmt: skip
 PAPER_P = {0.7: ".028, capoeira", 1.0: ".026, capoeira", 2.1: ".019, capoeira"}  # its table 2, at beta 1
 COLUMNS = (
-    "arm", "films", "right action", "its probability", "motion", "identity", "jump", "fit", "static",
+    "arm", "films", "right action", "its probability", "motion", "identity", "jump", "perceptual", "fit", "static",
     "snap-back", "freeze", "other action", "chaos, collapse", "passes",
 )  # fmt: skip
 
@@ -29,17 +30,24 @@ INTRO = """# Results: the further tables
 Written by `python scripts/results.py`; [Results](../RESULTS.md) says how they are read. No claim is made of a difference here: of
 so many some are large by chance.
 
-*its probability*: of the wanted action, as the judge sees it. *identity*: share of frames that fit the film's own figure and place
-better than any other start's (a figure that has vanished fits none). *jump*: largest change at any border of its sections, in levels of 255; motion adds to
-it, which the jump of [Results](../RESULTS.md) leaves out. *fit*: cosine to the prompt. In brackets: 95 % intervals by bootstrap over
-seeds. LPIPS was not measured.
+*its probability*: of the wanted action, as the judge sees it in the window that shows it best. *identity*: share of frames that fit
+the film's own figure and place better than any other start's (where the figure has vanished, by chance). *jump*: largest change at
+any border of its sections, in levels of 255; motion adds to it, which the jump of [Results](../RESULTS.md) leaves out. *perceptual*:
+distance of features [from frame to frame](measuring.md), where it was measured; LPIPS was not. *fit*: cosine to the prompt. In
+brackets: 95 % intervals by bootstrap over seeds.
 
-## Every arm
+## The arms that lead
+"""
+OLDER = """
+## The ablation
+
+These films and those of the tables that follow are of other seeds and starts, solved by {solvers}.
+*snap-back*, *chaos* and *collapse* are what the detectors of their time called; the present ones are below.
 """
 CALIBRATION = """
 ## Calibration
 
-For each level of intensity the arm that gains most over plain FramePack, in the level's own weights
+For each level of intensity the arm that gains most over the plain model, in the level's own weights
 (`framepack_relax/evaluate/calibration.py`): target {target}, motion {motion}, failures {broken}, another figure or
 place {strange}, jump {jump}, one number per level. *chance*: how often the best of all {arms} arms does as
 well without any effect; over {doubt:g} the level stays at rest. The best of many gains is larger than it will be again; the
@@ -51,15 +59,16 @@ next two follow.
 SEEN = """
 ## The judge and the eye
 
-Forty films of seeds that no other sweep has ([the sheet](../scripts/measured/blind.png), `python scripts/blind.py`): marked by
-one reader of the sheet who did not see the key, against what the action judge names. *broken*: more than one figure, or none that
-moves as a figure can; limbs that come loose in a flip were let pass.
+Forty films of {arms} arms and {seeds} seeds that no other sweep has, half of them named static by the judge where there were enough
+([the sheet](../scripts/measured/blind.png), `python scripts/blind.py`): marked by one reader of the sheet who did not see the key,
+against what the action judge names. *broken*: more than one figure, or none that moves as a figure can; limbs that come loose in a
+flip were let pass.
 """
 DRAWN = """
 ## The detectors
 
-On drawn clips with the failure built in (`python scripts/failures.py --count 20`), and on the films of the ablation,
-as the detectors of its time called them, before their snap-backs, order and cuts were changed:
+On drawn clips with the failure built in (`python scripts/failures.py --count 20`), and on the rendered films that lead. One that
+shows the right action is called static or snapped back wrongly:
 """
 
 
@@ -82,7 +91,7 @@ def figures(cell: Cell, named: float) -> str:
     means = {name: figure.mean for name, figure in cell.figures.items()}
     said = [cell.arm, str(cell.films), f"{named:.2f}"]
     said += [f"{means[name]:.2f} ({cell.figures[name].span(2)})" for name in ("target", "motion")]
-    said += [costs(cell), f"{means['text']:.2f}"]
+    said += [costs(cell), f"{means['perceptual']:.3f}" if "perceptual" in means else "-", f"{means['text']:.2f}"]
     said += [f"{cell.failures[kind]:.2f}" for kind in ("static", "snap-back", "freeze", "over-relaxed")]
     said += [f"{cell.failures['chaos'] + cell.failures['collapse']:.2f}", f"{means['forwards']:.0f}"]
     return f"| {' | '.join(said)} |"
@@ -145,7 +154,7 @@ def detectors_table(rows: list[Row]) -> list[str]:
     said = json.loads(DETECTORS.read_text(encoding="utf8"))
     kinds = list(said)
     lines = [
-        "| drawn | clips | called | precision | recall | rendered films called so | of which right |",
+        "| drawn | clips | called | precision | recall | rendered films called so | of these show the right action |",
         "|---" * 7 + "|",
     ]
     for kind, row in said.items():
@@ -160,14 +169,17 @@ def detectors_table(rows: list[Row]) -> list[str]:
     return lines
 
 
-def text(rows: list[Row]) -> str:
-    """docs/results-appendix.md."""
+def text(rows: list[Row], lead: list[Row], solvers: str) -> str:
+    """docs/results-appendix.md; `solvers` are those of the ablation."""
     ablation, calibration, first, second = (
         of_sweep(rows, name) for name in ("ablation", "calibration", "paper-table-1", "paper-table-2")
     )
+    key = read_rows(blind.KEY, blind.Keyed)
     plots = " ".join(f"![{name}](../scripts/measured/{name}.png)" for name in PLOTTED)
     parts = [
         INTRO,
+        *arms_table(lead),
+        OLDER.format(solvers=solvers),
         *arms_table(ablation),
         f"\n{plots}\n",
         "Probability of the wanted action by scene:\n",
@@ -183,10 +195,10 @@ def text(rows: list[Row]) -> str:
         *paper_table(second, PAPER_P, "paper beta 1.0 p {}"),
         "\nWith jumps, and at beta 0.75:\n",
         *arms_table(second),
-        SEEN,
+        SEEN.format(**{f"{name}s": len({row[name] for row in key}) for name in ("arm", "seed")}),
         *blind.confusion(),
         DRAWN,
-        *detectors_table(ablation),
+        *detectors_table(lead),
         footage.INTRO,
         *footage.tables([json.loads(line) for line in FOOTAGE.read_text(encoding="utf8").splitlines()]),
     ]

@@ -1,6 +1,6 @@
 """What the films are asked, and the one sentence that each answer allows.
 
-A claim is put to two exact tests over seeds: whether there is a difference, and whether it is smaller than would
+A claim is put to two tests over seeds: whether there is a difference, and whether it is smaller than would
 matter. Holm's correction holds over all tests of all claims. The verdict selects the wording, so that no sentence says
 more.
 """
@@ -17,6 +17,7 @@ from framepack_relax.evaluate.statistics import Row, chance, holm, interval, pai
 Verdict = Literal["more", "less", "alike", "not decided"]
 DOUBT = 0.05  # that any of all verdicts is chance
 NEAR = {"target": 0.1, "motion": 0.05, "identity": 0.1, "border": 2.0}  # differences that would not matter
+LEFT_OUT = {"identity": ("vanish",)}  # scenes that ask for what a figure would count against them
 SAID = {
     "target": "the wanted action is seen {} surely",
     "motion": "the figure moves {}",
@@ -24,7 +25,7 @@ SAID = {
     "border": "the picture jumps {} at the scene border",
 }
 CALLED = {  # arms, after "with"
-    "vanilla": "plain FramePack",
+    "vanilla": "the plain model",
     "paper": "the paper's settings",
     "guidance relaxed": "relaxed guidance alone",
     "guidance constant at the mean": "constant guidance of the same mean",
@@ -79,7 +80,7 @@ CLAIMS = (
     Claim(figure="target", arm="context", lead=True),
     Claim(figure="motion", arm="context"),
     Claim(figure="border", arm="context", lead=True),
-    Claim(figure="identity", arm="context"),
+    Claim(figure="identity", arm="context", lead=True),
     Claim(figure="target", arm="context", other="context constant at the mean"),
     Claim(figure="target", arm="context with ramp", other="context"),
     Claim(figure="border", arm="context with ramp", other="context"),
@@ -102,7 +103,7 @@ class Decided:
     gap: float
     low: float
     high: float
-    p: float  # corrected, of the test that decides
+    p: float  # corrected, of the test that decides, else the smaller
     verdict: Verdict
 
     @property
@@ -117,9 +118,14 @@ class Decided:
         yield from (said for said in others if said in joined)
 
 
+def counted(rows: Sequence[Row], figure: str) -> list[Row]:
+    """The films of which a figure is told."""
+    return [row for row in rows if row["scene"] not in LEFT_OUT.get(figure, ())]
+
+
 def decide(rows: Sequence[Row], claims: Sequence[Claim] = CLAIMS) -> list[Decided]:
     """The claims of whose arms there are films."""
-    pairs = ((claim, paired(rows, claim.arm, claim.other, claim.figure)) for claim in claims)
+    pairs = ((claim, paired(counted(rows, claim.figure), claim.arm, claim.other, claim.figure)) for claim in claims)
     asked = [(claim, gaps) for claim, gaps in pairs if gaps]
     chances = [p for claim, gaps in asked for p in _chances(seed_means(gaps), NEAR[claim.figure])]
     corrected = holm(chances)

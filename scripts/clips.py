@@ -1,4 +1,4 @@
-"""Draws scripts/measured/clips.gif: every action of the ablation's first seed, plain FramePack above loosened context.
+"""Draws scripts/measured/clips.gif: every action of the first seed that leads, the plain model above loosened context.
 
 python scripts/clips.py        # renders ten short films with the packaged model and goes on where it was stopped
 
@@ -19,7 +19,7 @@ from framepack_relax.families.loader import load
 from framepack_relax.rendering.loop import render
 from framepack_relax.rendering.session import Options
 
-SWEEP, ARMS = "ablation", ("vanilla", "context")
+SWEEP, ARMS = "headline", ("vanilla", "context")
 FILE = Path(__file__).parent / "measured" / "clips.gif"
 CALM, EVERY = 18, 3  # frames shown of the calm before; of all frames every third
 HEAD, GAP, COLOURS = 18, 4, 64

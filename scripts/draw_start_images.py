@@ -23,14 +23,22 @@ def puppet(colour: str, place: str, seed: int, world: World = FIRST, doing: str 
     return Image.fromarray(((frame + 1) * 127.5).round().byte().permute(1, 2, 0).numpy())
 
 
+def said(colour: str, place: str) -> str:
+    """Of a start in a sweep's file."""
+    return f"who: {'an' if colour[0] in 'aeiou' else 'a'} {colour} figure, where: {PLACE_WORDS[place]}"
+
+
 def headline(specs: Path, world: World = FIRST) -> None:
-    """The start images of the headline sweep, one for each of its seeds, and in its file its starts and scenes."""
+    """The start images of the headline sweep, one for each of its seeds, and in its file its starts and scenes.
+
+    After those come all other figures and places, with which no film begins: identity tells a film's own from them.
+    """
     lines, file = ["starts:"], specs / "headline.yaml"
     (specs / "headline").mkdir(exist_ok=True)
     for number, (colour, place) in zip(range(HEADLINE), cycle(sorted(world.held_out)), strict=False):
         puppet(colour, place, 1000 + number, world).save(specs / "headline" / f"{number:02}.png")
-        who = f"{'an' if colour[0] in 'aeiou' else 'a'} {colour} figure"
-        lines.append(f"  - {{image: headline/{number:02}.png, who: {who}, where: {PLACE_WORDS[place]}}}")
+        lines.append(f"  - {{image: headline/{number:02}.png, {said(colour, place)}}}")
+    lines += [f"  - {{{said(*pair)}}}" for pair in world.pairs(held_out=False)]
     lines.append("scenes:")
     for action, (words, *_) in ((action, ACTION_WORDS[action]) for action in world.actions):
         lines.append(f'  - {{id: {action}, prompt: "{{who}} {words} {{where}}", words: {words}, target: {action}}}')

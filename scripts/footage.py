@@ -128,10 +128,10 @@ def rows(folder: Path) -> Iterator[dict[str, str | int | bool]]:
 INTRO = """
 ## Real footage
 
-All stretches of 2.4 s that do not overlap, of the few clips that packages ship (`python scripts/footage.py`): as they
-are, and with a failure built in. Too few to be sure of, and order, detail, cuts and fast motion got their thresholds
-with them in view. The crop shows the same film as the clip. Freeze and over-relaxed need judges and are not counted
-here. *moves*: how many VBench's dynamic degree calls moving, in the region that moves.
+All stretches of 2.4 s that do not overlap, of these few clips, which packages ship (`python scripts/footage.py`): as
+they are, and with a failure built in. Too few to be sure of, and order, detail, cuts and fast motion got their
+thresholds with them in view. The crop shows the same film as the clip. Freeze and over-relaxed need judges and are not
+counted here. *moves*: how many VBench's dynamic degree calls moving, in the region that moves.
 """
 
 

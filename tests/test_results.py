@@ -26,9 +26,13 @@ def test_every_arm_has_each_of_its_films_once(rows, name):
 
 def test_the_headline_sweep_has_48_films_an_arm_and_action_of_figures_that_were_held_out(rows):
     sweep = read_sweep("headline")
-    assert sweep.seeds >= 48 and len({start.image for start in sweep.starts}) == sweep.seeds, "a start for each seed"
+    begun, others = sweep.starts[: sweep.seeds], sweep.starts[sweep.seeds :]
+    assert sweep.seeds >= 48 and len({start.image for start in begun}) == sweep.seeds, "a start for each seed"
+    every = {(f"{colour} figure", PLACE_WORDS[place]) for colour in FIRST.colours for place in FIRST.places}
     held_out = {(f"{colour} figure", PLACE_WORDS[place]) for colour, place in FIRST.held_out}
-    assert {(start.who.partition(" ")[2], start.where) for start in sweep.starts} == held_out
+    pairs, rivals = ([(start.who.partition(" ")[2], start.where) for start in each] for each in (begun, others))
+    assert {*pairs} == held_out and {*pairs, *rivals} == every, "told from all figures and places, not from one"
+    assert len(jobs(sweep.model_copy(update={"seeds": 1}))[0].calms) == len(every)
     others = [read_sweep(name) for name in ("ablation", "calibration", "paper-table-1", "paper-table-2")]
     assert all(other.first_seed + other.seeds <= sweep.first_seed for other in others), "fresh seeds"
     found = results.of_sweep(rows, "headline")
@@ -87,6 +91,27 @@ def test_a_claim_without_films_is_left_out_and_the_headline_sweep_leads_where_it
     ]
     assert results.leading(rows) == rows
     assert results.leading([*rows, *fresh]) == [row for row in fresh if row in results.of_sweep(fresh, "headline")]
+
+
+def test_a_page_counts_the_films_that_there_are_and_says_what_the_rows_say(rows):
+    lead = results.leading(rows)
+    fewer = [row for row in lead if row["arm"] != "context" or row["seed"] > lead[0]["seed"]]
+    counts = sorted({Counter(row["arm"] for row in fewer)[arm] for arm in ("vanilla", "context")})
+    assert f"{counts[0]} to {counts[1]} films a row" in results.block(fewer, [], "")
+    swapped = [{**row, "arm": {"vanilla": "context", "context": "vanilla"}.get(row["arm"], row["arm"])} for row in lead]
+    verdicts = [{(one.claim.figure, one.claim.arm): one for one in claims.decide(each)} for each in (lead, swapped)]
+    for figure, said in (("target", "more surely"), ("motion", "moves more"), ("border", "jumps more")):
+        before, after = (each[figure, "context"] for each in verdicts)
+        assert said in before.sentence and said.replace("more", "less") in after.sentence
+        assert list(after.not_borne_out(results.text(lead, [before])))
+
+
+def test_the_films_that_lead_are_in_the_appendix_every_arm_of_them(rows):
+    lead = results.leading(rows)
+    page = results.written(rows, [])["docs/results-appendix.md"].partition("## The ablation")[0]
+    assert {line.split(" | ")[0].removeprefix("| ") for line in page.splitlines() if " (" in line} >= {
+        row["arm"] for row in lead
+    }
 
 
 def test_holm_corrects_as_published_and_keeps_the_order():

@@ -19,7 +19,7 @@ from framepack_relax.evaluate.hours import foretelling
 from framepack_relax.evaluate.spec import READY, jobs, read_sweep
 from framepack_relax.evaluate.statistics import FEWEST, chance, interval, summarise
 from framepack_relax.evaluate.sweep import FILMS, SWEEPS, plan_films, seldom_meant
-from framepack_relax.evaluate.swept import FIGURES
+from framepack_relax.evaluate.swept import FIGURES, film_key
 from framepack_relax.families.catalog import find_family
 from framepack_relax.relax.profile import Profile
 from framepack_relax.rendering.folder import RunFolder
@@ -294,6 +294,7 @@ def test_what_a_sweep_will_take_is_told_without_weights(spec, tiny):
     said = here("sweep", "wan2.2-5b", "--dry-run")
     assert said.returncode == 0 and f"{sum(row.passes[1] for row in hours)} passes" in said.stdout
     assert f"{sum(row.hours[1] for row in hours):.1f} hours of an H200" in " ".join(said.stdout.split())
+    assert "under 0.1 hours of an H200" in " ".join(here("sweep", "calibration", "--dry-run").stdout.split())
     few = fr.sweep_plan(spec, model=tiny, quick=True)
     assert [row.films for row in few] == [1, 1, 1, 1] and few[1].passes == (1, 1)
 
@@ -348,6 +349,25 @@ def test_all_that_cannot_be_rendered_is_told_before_the_first_film_once_and_at_i
         assert said[0].startswith("12:") and "arms[1].relax.min: is 7; for target context it must be between" in said[0]
         assert said[1].startswith("16:12: arms[2].relax.min: is 0.5; for target text it must be between")
         assert said[2].startswith("8:55: starts[1].image: none.png: no such file")
+    spec.write_text(text.replace("image: hero.png, ", ""))
+    assert [line.partition(": shot")[0] for line in mistakes(spec, out="nowhere")] == ["8:10: starts[0]"]
+
+
+def test_a_film_is_known_by_its_picture_wherever_that_lies_and_by_whom_it_is_told_from(spec, tmp_path, model):
+    def keys(text):
+        spec.write_text(text)
+        made = jobs(read_sweep(str(spec)))
+        return [film_key(*film, model, ()) for film in zip(made, plan_films(made, model.family), strict=True)]
+
+    text = spec.read_text()
+    shutil.copy(tmp_path / "hero.png", tmp_path / "other.png")
+    assert keys(text.replace("hero.png", "other.png")) == keys(text)
+    told = text.replace("on the beach}]", "on the beach}, {image: hero.png, who: b, where: c}]").replace(
+        "seeds: 2", "seeds: 1"
+    )
+    assert not {*keys(told)} & {*keys(text)}
+    Image.new("RGB", (32, 32)).save(tmp_path / "other.png")
+    assert not {*keys(text.replace("hero.png", "other.png"))} & {*keys(text)}
 
 
 @pytest.mark.parametrize(

@@ -260,7 +260,9 @@ def ahead_table(rows: Sequence[Ahead]) -> Grid:
 
 
 def _hours(hours: Sequence[float] | None) -> str:
-    return "-" if hours is None else _span(hours, ".1f")
+    if hours is None:
+        return "-"
+    return _span(hours, ".1f") if max(hours) >= 0.05 else "under 0.1"
 
 
 def ledger_table(entries: Sequence[LedgerEntry]) -> RenderableType:

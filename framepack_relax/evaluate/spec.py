@@ -6,6 +6,7 @@ arm renders every scene from the same noise after the same calm sections.
 
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -39,7 +40,7 @@ def _filled_alone(prompt: str) -> str:
 
 def _ids_differ(parts: "tuple[Event | Arm, ...]") -> "tuple[Event | Arm, ...]":
     ids = [one.id for part in parts for one in (part.cells() if isinstance(part, Arm) else [part])]
-    if twice := [repr(name) for name in dict.fromkeys(ids) if ids.count(name) > 1]:
+    if twice := [repr(name) for name, count in Counter(ids).items() if count > 1]:
         raise ValueError(f"more than one is called {', '.join(twice)}; ids must differ")
     return parts
 
@@ -193,7 +194,7 @@ def _job(sweep: Sweep, number: int, scene: int, cell: tuple[int, Arm]) -> Job:
     paths = {"scenes[0].prompt": "calm", "scenes[0].seconds": "calm_seconds", "image": f"starts[{begin}].image"}
     paths |= {f"{act}.prompt": f"scenes[{scene}].prompt", f"{act}.seconds": "seconds"}
     paths |= {f"{act}.emphasis[0].words": f"scenes[{scene}].words"}
-    paths |= {act: f"arms[{nth}]", "scenes": "seconds"}
+    paths |= {"scenes[0]": f"starts[{begin}]"} | {act: f"arms[{nth}]", "scenes": "seconds"}
     located = partial(sweep.located, paths=paths)
     story = told_at(located, partial(_story, sweep, start, event, arm, seed))
     calms = tuple(dict.fromkeys(other.said(sweep.calm) for other in (start, *sweep.starts)))

@@ -109,8 +109,9 @@ def seed_means(values: Sequence[tuple[int, float]]) -> NDArray[np.float64]:
 def chance(gains: NDArray[np.float64]) -> float:
     """How often the best of several arms, [arms, seeds] gains over one and the same, does as well by chance.
 
-    The exact test that turns the signs of seeds: without any effect a seed's gains are as likely as their opposites.
-    All arms turn together, so that arms which hardly differ cost nothing (Westfall and Young's max test). One-sided.
+    The test that turns the signs of seeds, of up to 14 in every way: without any effect a seed's gains are as likely as
+    their opposites. All arms turn together, so that arms which hardly differ cost nothing (Westfall and Young's max
+    test). One-sided.
     """
     settings = {"permutation_type": "samples", "n_resamples": RESAMPLES, "alternative": "greater", "axis": 1, "rng": 0}
     return float(permutation_test((gains.round(12),), lambda x, axis: x.mean(axis).max(-1), **settings).pvalue)

@@ -172,6 +172,7 @@ def film_key(job: Job, plan: RenderPlan, model: AnyModel, names: Sequence[str]) 
     """A hash of the plan, the start image, the weights, the instruments by their `names` and the way of measuring."""
     said = plan.to_json()
     del said["title"], said["warnings"]
+    said["shots"] = [{**shot, "image": None} for shot in said["shots"]]  # its bytes count, not where they lie
     start = job.story.image and job.story.resolve(job.story.image).read_bytes()
     film = [said, start and blake2b(start).hexdigest(), model.identity, model.precision, model.kind]
     return hash_of([MEASURES, SAMPLER_VERSION, *film, job.event.target, job.calms, *names])
