@@ -18,7 +18,7 @@ from ..planning.renderplan import RenderPlan, SectionPlan
 from ..planning.settings import paper_of
 from ..rendering.events import Hear
 from ..rendering.folder import writing
-from ..rendering.keys import SAMPLER_VERSION, hash_of
+from ..rendering.keys import SAMPLER_VERSION, hash_of, plain
 from ..rendering.loop import RenderedFilm, render
 from ..rendering.mark import Note
 from ..rendering.session import AnyModel, Options
@@ -170,7 +170,7 @@ def measure(job: Job, film: RenderedFilm, instruments: Instruments) -> Row:
 
 def film_key(job: Job, plan: RenderPlan, model: AnyModel, names: Sequence[str]) -> str:
     """A hash of the plan, the start image, the weights, the instruments by their `names` and the way of measuring."""
-    said = plan.to_json()
+    said = plain(plan.to_json())
     del said["title"], said["warnings"]
     said["shots"] = [{**shot, "image": None} for shot in said["shots"]]  # its bytes count, not where they lie
     start = job.story.image and job.story.resolve(job.story.image).read_bytes()

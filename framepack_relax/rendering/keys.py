@@ -62,7 +62,7 @@ def section_keys(
     adapters = tuple(adapters)
     common = {"sampler": [plan.sampler, SAMPLER_VERSION], "family": plan.kind, **plan.options}
     keys, rows = {}, {id(steps): steps for s in plan.sections for steps in s.tables}  # scenes share what is equal
-    hashes = {name: hash_of(_plain(to_jsonable_python(steps))) for name, steps in rows.items()}
+    hashes = {name: hash_of(plain(to_jsonable_python(steps))) for name, steps in rows.items()}
     for shot in plan.shots:
         parent, start = "", start_inputs(shot, plan, pictures, weights, dtype)
         for index in shot.sections:
@@ -71,7 +71,7 @@ def section_keys(
             anchors = [(each.latent, each.role, pictures[each.image]) for each in section.anchors] or None
             row = {**_row(section, hashes, judge), **common, **start, "lora": lora}
             row |= {"anchors": anchors, "draft": drafts.get(index)}
-            key = SectionKey(parent=parent, inputs=_plain(row), locked=locked.get(index, ""))
+            key = SectionKey(parent=parent, inputs=plain(row), locked=locked.get(index, ""))
             keys[index], parent = key, key.key
     return keys
 
@@ -151,11 +151,11 @@ def _row(section: SectionPlan, hashes: Mapping[int, str], judge: str | None) -> 
     return row
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """As JSON holds it. Numbers keep nine digits, for another C library may differ in the last of its seventeen; what
     is None is left out, so that a setting that is new, and not used, undoes no film."""
     if isinstance(value, Mapping):
-        return {name: _plain(item) for name, item in value.items() if item is not None}
+        return {name: plain(item) for name, item in value.items() if item is not None}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     return float(f"{value:.9g}") if isinstance(value, float) else value
