@@ -114,7 +114,7 @@ def test_what_is_no_film_is_one_message_each_and_nothing_else_is_opened(bad, tmp
     assert "that is an address: download the file first" in said["http://127.0.0.1:9/a.mp4"]
     assert "holds no video" in said["sound.m4a"] and "holds no video" in said["cover.mp4"]
     assert "holds no video" in said["none.mp4"] and "Invalid data" in said["none.h264"]
-    assert "is not a regular file" in said["fifo.mp4"] and "directory" in said["folder.mp4"].lower()
+    assert "is not a regular file" in said["fifo.mp4"] and "is a folder; name a file" in said["folder.mp4"]
     assert "is none of mp4" in said["a.m3u8"] and "is none of mp4" in said["a.mp4"]
     assert "272x16" in said["thin.mp4"]
     for name in bad:

@@ -172,6 +172,8 @@ def _rate(video: av.video.stream.VideoStream) -> float:
 def opened(path: Path, formats: str = FORMATS, known: str = KNOWN) -> Iterator[av.container.InputContainer]:
     """A file of one of these formats. Raises FilmError without the place, OSError, or what PyAV raises."""
     options = {"format_whitelist": formats, "protocol_whitelist": "none", "max_pixels": str(MOST_PIXELS)}
+    if path.is_dir():
+        raise FilmError("is a folder; name a file in it, such as its video.mp4")
     with open_file(path) as file:
         try:
             container = av.open(file, "r", options=options, metadata_errors="replace")
